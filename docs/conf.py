@@ -1,0 +1,31 @@
+"""Settings of the documentation: `python -m sphinx -W -b html docs docs/_build/html`."""
+
+from importlib.metadata import version as installed_version
+
+project = "phi4ppl"
+author = "The phi4ppl developers"
+copyright = "The phi4ppl developers"
+version = release = installed_version("phi4ppl")
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+]
+exclude_patterns = ["_build"]
+root_doc = "index"
+
+myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+
+# docstrings are numpy style; a name in single backticks is a reference to it
+default_role = "py:obj"
+napoleon_google_docstring = False
+napoleon_use_rtype = False
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"
+
+html_theme = "furo"
+html_title = "phi4ppl"

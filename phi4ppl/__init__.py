@@ -1,0 +1,67 @@
+"""phi4ppl: lattice φ⁴ actions, and any Markov random field on a graph, as probabilistic programs.
+
+Declare a model on a graph, check it against the Hammersley–Clifford theorem, compile it to a NumPyro potential, sample it
+with BlackJAX, and report through ArviZ.
+"""
+
+from . import exact, lattice, observables, sampling
+from ._version import __version__
+from .cliques import plaquettes
+from .datatree import load_run, save_run
+from .diagnostics import ConvergenceReport, diagnose, estimate
+from .errors import (
+    ArgumentError,
+    DiscreteLatentError,
+    DoublyIntractableError,
+    DrawNotAvailableError,
+    GraphError,
+    HammersleyCliffordError,
+    MemoryLimitError,
+    ModelFileError,
+    Phi4pplError,
+    SamplingError,
+)
+from .hammersley_clifford import HammersleyCliffordReport, check_action
+from .model import MarkovRandomField, gaussian, load_model, phi4, phi4_from_lagrangian
+from .numpyro_plugin import GibbsField, compile
+from .potential import CompiledModel
+from .run import sample
+from .sampling import kernels
+from .terms import Term
+
+__all__ = [
+    "ArgumentError",
+    "CompiledModel",
+    "ConvergenceReport",
+    "DiscreteLatentError",
+    "DoublyIntractableError",
+    "DrawNotAvailableError",
+    "GibbsField",
+    "GraphError",
+    "HammersleyCliffordError",
+    "HammersleyCliffordReport",
+    "MarkovRandomField",
+    "MemoryLimitError",
+    "ModelFileError",
+    "Phi4pplError",
+    "SamplingError",
+    "Term",
+    "__version__",
+    "check_action",
+    "compile",
+    "diagnose",
+    "estimate",
+    "exact",
+    "gaussian",
+    "kernels",
+    "lattice",
+    "load_model",
+    "load_run",
+    "observables",
+    "phi4",
+    "phi4_from_lagrangian",
+    "plaquettes",
+    "sample",
+    "sampling",
+    "save_run",
+]

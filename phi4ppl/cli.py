@@ -1,0 +1,85 @@
+"""The command line: argument parsing only; `commands` does the work.
+
+Exit status: 0 all well, 1 the verdict or check failed, 2 the input cannot be used (one message, no traceback).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from . import commands
+from ._version import __version__
+from .errors import Phi4pplError
+
+__all__ = ["main"]
+
+UNUSABLE, INTERRUPTED = 2, 130
+
+
+class _Set(argparse.Action):
+    """Collect NAME=VALUE pairs."""
+
+    def __call__(self, parser, namespace, text, option_string=None):
+        name, equals, value = text.partition("=")
+        if not equals or not name.isidentifier():
+            parser.error(f"--set {text}: expected NAME=VALUE, for example --set a=1.9")
+        setattr(namespace, self.dest, {**(getattr(namespace, self.dest) or {}), name: value})
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="phi4ppl", description="Lattice actions and other Markov random fields as probabilistic programs."
+    )
+    parser.add_argument("--version", action="version", version=f"phi4ppl {__version__}")
+    commands_of = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def command(name, function, text):
+        sub = commands_of.add_parser(name, help=text, description=function.__doc__)
+        sub.set_defaults(function=function)
+        return sub
+
+    def with_model(sub):
+        sub.add_argument("model", metavar="MODEL", help="a Python file, or the name of a shipped model")
+        sub.add_argument("--set", action=_Set, metavar="NAME=VALUE", help="a setting of the model; may be repeated")
+
+    with_model(command("check", commands.check, "check a model against the Hammersley–Clifford theorem"))
+    run = command("run", commands.run, "check, sample, judge and report a model")
+    with_model(run)
+    run.add_argument("--chains", type=int, default=4, help="number of chains (default: %(default)s)")
+    run.add_argument("--samples", type=int, default=2000, help="kept draws a chain (default: %(default)s)")
+    run.add_argument("--warmup", type=int, default=1000, help="warm-up steps (default: %(default)s)")
+    run.add_argument("--thinning", type=int, default=1, help="kernel steps per kept draw (default: %(default)s)")
+    run.add_argument("--kernel", default="auto", help="a name from phi4ppl.kernels() (default: %(default)s)")
+    run.add_argument("--seed", type=int, default=0, help="seed of the run (default: %(default)s)")
+    run.add_argument("--output", metavar="FOLDER", help="where results go (default: runs/MODEL)")
+    run.add_argument("--overwrite", action="store_true", help="replace a finished run in that folder")
+    run.add_argument("--no-field", action="store_true", help="keep observables only, not the fields")
+    run.add_argument("--no-symmetry-moves", action="store_true", help="leave out the exact sign flip of even models")
+    run.add_argument("--quiet", action="store_true", help="no progress line")
+    report = command("report", commands.report, "judge a finished run again and write its report")
+    report.add_argument("run", metavar="RUN", help="the folder of a run, or its samples.nc")
+    models = command("models", commands.models, "list the shipped models")
+    models.add_argument("--settings", action="store_true", help="also list what --set can change")
+    command("doctor", commands.doctor, "say what is installed and test the whole path")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point of the console script ``phi4ppl``; returns the exit status."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return arguments.function(arguments)
+    except Phi4pplError as error:
+        print(f"phi4ppl: {error}", file=sys.stderr)
+        return UNUSABLE
+    except OSError as error:
+        print(f"phi4ppl: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
+        return UNUSABLE
+    except KeyboardInterrupt:
+        print("\nphi4ppl: interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

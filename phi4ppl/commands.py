@@ -1,0 +1,146 @@
+"""What the command line does: each command takes parsed arguments, prints, and returns an exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from .errors import ModelFileError
+from .model_files import load_model_file, shipped_models, summary_of
+
+__all__ = ["check", "doctor", "models", "report", "run"]
+
+PASSED, FAILED = 0, 1
+SAMPLES, REPORT, RECORD = "samples.nc", "report.html", "run.json"
+
+
+def models(arguments) -> int:
+    """List the shipped models with their settings."""
+    width = max(map(len, shipped_models()))
+    for name, path in shipped_models().items():
+        print(f"{name:<{width}}  {summary_of(path)}")
+        if arguments.settings:
+            parameters = load_model_file(name).parameters
+            print(" " * width + "  " + ", ".join(f"{key}={value!r}" for key, value in parameters.items()))
+    return PASSED
+
+
+def check(arguments) -> int:
+    """Check a model against the Hammersley–Clifford theorem."""
+    from .model import MarkovRandomField
+    from .numpyro_plugin import compile as compile_model
+
+    file = load_model_file(arguments.model, arguments.set)
+    print(f"{file.name}: {file.summary}")
+    if isinstance(file.model, MarkovRandomField):
+        print(file.model.describe())
+        report = file.model.check()
+        print(report)
+        return PASSED if report.satisfied else FAILED
+    compiled = compile_model(file.model)
+    print(
+        f"NumPyro model with {compiled.num_dimensions} unconstrained dimensions; fields: {', '.join(compiled.fields) or 'none'}"
+    )
+    satisfied = True
+    for name, field in compiled.fields.items():
+        report = field.check()
+        print(f"\n{name}: {field.describe()}\n{report}")
+        satisfied &= report.is_markov and report.is_positive
+        if report.null_directions:
+            print("  An improper field can be a prior: the likelihood must fix the direction named above.")
+    return PASSED if satisfied else FAILED
+
+
+def run(arguments) -> int:
+    """Check, sample, judge and report a model; everything goes into one folder."""
+    file = load_model_file(arguments.model, arguments.set)
+    folder = Path(arguments.output or Path("runs") / file.name)
+    if (folder / RECORD).exists() and not arguments.overwrite:
+        raise ModelFileError(
+            f"{folder} holds a finished run. Give another folder with --output, or replace it with --overwrite."
+        )
+    from .datatree import metadata, save_run
+    from .diagnostics import diagnose
+    from .run import sample
+
+    print(f"{file.name}: {file.summary}", flush=True)
+    tree = sample(
+        file.model, num_warmup=arguments.warmup, num_samples=arguments.samples, num_chains=arguments.chains,
+        kernel=arguments.kernel, seed=arguments.seed, thinning=arguments.thinning, keep_field=not arguments.no_field,
+        symmetry_moves=not arguments.no_symmetry_moves, progress=False if arguments.quiet else None,
+    )  # fmt: skip
+    facts = metadata(tree)
+    for name, text in facts["checks"].items():
+        print(f"{name}: {text}" if len(facts["checks"]) > 1 else text)
+    verdict = diagnose(tree)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / RECORD).unlink(missing_ok=True)
+    save_run(tree, folder / SAMPLES)
+    status = _show(verdict, folder / REPORT)
+    record = {"model": str(file.path), "settings": file.parameters, "passed": verdict.passed} | facts["settings"]
+    (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    print(f"draws:  {folder / SAMPLES}   (phi4ppl.load_run reads them)")
+    return status
+
+
+def report(arguments) -> int:
+    """Judge a finished run again and write its report."""
+    from .datatree import load_run
+    from .diagnostics import diagnose
+
+    path = Path(arguments.run)
+    path = path / SAMPLES if path.is_dir() else path
+    return _show(diagnose(load_run(path)), path.with_name(REPORT))
+
+
+def _show(verdict, path: Path) -> int:
+    table = verdict.estimates.drop(columns="reliable")
+    print("\n" + table.to_string(float_format=lambda value: f"{value:.4g}"))
+    print(f"\n{verdict}\n")
+    verdict.to_html(path)
+    print(f"report: {path.resolve().as_uri()}")
+    return PASSED if verdict.passed else FAILED
+
+
+def doctor(arguments) -> int:
+    """Say what is installed, and test the whole path on one site against the exact answer."""
+    import jax
+
+    from .sampling.memory import available_bytes, readable
+
+    print(f"python      {platform.python_version()} on {platform.machine()}, {os.cpu_count()} cores, "
+          f"{readable(available_bytes())} of memory available")  # fmt: skip
+    print(f"devices     {', '.join(str(device) for device in jax.devices())}")
+    print(f"precision   {'float64' if jax.config.jax_enable_x64 else 'float32 (JAX_ENABLE_X64=1 for float64)'}")
+    packages = ("phi4ppl", "jax", "jaxlib", "numpyro", "blackjax", "arviz-base", "arviz-stats", "arviz-plots", "xarray",
+                "networkx", "matplotlib", "numpy", "scipy", "h5netcdf")  # fmt: skip
+    for name in packages:
+        try:
+            print(f"{name:<12}{version(name)}")
+        except PackageNotFoundError:
+            print(f"{name:<12}MISSING: install phi4ppl again")
+            return FAILED
+    return _self_test()
+
+
+def _self_test() -> int:
+    from . import exact, lattice
+    from .diagnostics import estimate
+    from .diagnostics.figures import figures
+    from .model import phi4
+    from .run import sample
+
+    model = phi4(lattice.chain(1), a=1.52425, b=0.175)
+    truth = exact.quadrature(model, {"phi_squared": lambda phi: phi[0] ** 2})["phi_squared"]
+    tree = sample(model, num_warmup=300, num_samples=1000, progress=False)
+    row = estimate(tree, "phi_squared").loc["phi_squared"]
+    good = abs(row["mean"] - truth) < 5 * row["error"]
+    print(f"self-test   one site: <phi^2> = {row['mean']:.4f} ± {row['error']:.4f}, exact {truth:.4f}: "
+          f"{'agrees' if good else 'DISAGREES: please report this'}")  # fmt: skip
+    print(f"pictures    {len(figures(tree))} drawn")
+    print("all well" if good else "not well", file=sys.stdout if good else sys.stderr)
+    return PASSED if good else FAILED

@@ -1,0 +1,81 @@
+"""Means with errors that know the autocorrelation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from ..autocorrelation import gamma_method
+from ..datatree import metadata
+from ..errors import ArgumentError
+
+__all__ = ["estimate", "scalar_names", "series"]
+
+MAX_ELEMENTS = 500  # of a variable that is shown without being asked for
+
+
+def series(tree: xr.DataTree, name: str) -> np.ndarray:
+    """A variable of the posterior as an array of shape (chain, draw, *element)."""
+    posterior = tree["posterior"]
+    if name not in posterior.data_vars:
+        names = ", ".join(repr(str(n)) for n in posterior.data_vars)
+        raise ArgumentError("names", f"variables of the posterior: {names}", repr(name))
+    return posterior[name].transpose("chain", "draw", ...).values
+
+
+def scalar_names(tree: xr.DataTree) -> list[str]:
+    """Variables that a table shows by default: everything but fields and very large arrays."""
+    fields = metadata(tree)["fields"]
+    posterior = tree["posterior"]
+    sizes = {str(n): v.size // (v.sizes["chain"] * v.sizes["draw"]) for n, v in posterior.data_vars.items()}
+    return [n for n, size in sizes.items() if n not in fields and size <= MAX_ELEMENTS]
+
+
+def estimate(tree: xr.DataTree, names=None) -> pd.DataFrame:
+    """Mean, error and integrated autocorrelation time of observables, by the Γ-method over all chains.
+
+    Parameters
+    ----------
+    tree : xarray.DataTree
+        From `phi4ppl.sample`.
+    names : str or list of str, optional
+        Variables of the posterior; by default all but the fields. Array variables give one row an element.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``mean``, ``error`` (one standard error of the mean), ``tau_int`` and ``tau_int_error`` (in draws, ½ for
+        independent draws), ``effective_sample_size`` and ``reliable`` (False where chains are too short for their τ_int, or
+        disagree: then the error is not to be trusted).
+
+    Raises
+    ------
+    ArgumentError
+        For names that are not in the posterior, and non-finite or too short series.
+
+    Notes
+    -----
+    Source: U. Wolff, Comput. Phys. Commun. 156 (2004) 143.
+
+    Examples
+    --------
+    >>> import phi4ppl as p4
+    >>> model = p4.phi4(p4.lattice.chain(8), w=0.8, a=1.4, b=0.2)
+    >>> tree = p4.sample(model, num_warmup=200, num_samples=500, observables={"m2": lambda phi: phi.mean() ** 2})
+    >>> table = p4.estimate(tree, "m2")
+    >>> exact = 0.06611213769199269
+    >>> bool(abs(table.loc["m2", "mean"] - exact) < 5 * table.loc["m2", "error"])
+    True
+    """
+    metadata(tree)
+    names = scalar_names(tree) if names is None else [names] if isinstance(names, str) else list(names)
+    columns = ("mean", "error", "tau_int", "tau_int_error", "effective_sample_size", "reliable")
+    rows, index = [], []
+    for name in names:
+        values = series(tree, name)
+        result = gamma_method(values)
+        for element in np.ndindex(values.shape[2:]):
+            index.append(name + (f"[{','.join(map(str, element))}]" if element else ""))
+            rows.append([np.asarray(getattr(result, column))[element] for column in columns])
+    return pd.DataFrame(rows, index=index, columns=list(columns))

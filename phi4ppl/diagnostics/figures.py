@@ -1,0 +1,116 @@
+"""Pictures of a run, as PNG bytes."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+import warnings
+from pathlib import Path
+
+import arviz_plots
+import matplotlib
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+from ..datatree import metadata
+from ..lattice import Lattice
+from .estimates import scalar_names, series
+
+__all__ = ["figures"]
+
+MAX_VARIABLES = 6
+MAX_LAG = 100
+TITLES = {
+    "trace": "Trace: chains should overlap and move up and down many times",
+    "rank": "Rank ECDF differences: curves should stay inside the band (4 chains that agree)",
+    "autocorrelation": "Autocorrelation: should fall into the grey band quickly",
+    "energy": "Energy: the two distributions should have the same width",
+    "graph": "The graph",
+    "fields": "Last fields of the chains",
+}
+
+
+def figures(tree: xr.DataTree) -> dict[str, tuple[str, bytes]]:
+    """Title and PNG of every picture that can be made of the run, by name."""
+    names = [n for n in scalar_names(tree) if series(tree, n).ndim == 2 and series(tree, n).std() > 0]
+    names = [n for n in names if n != "magnetization"][: MAX_VARIABLES - 1]
+    if "magnetization" in tree["posterior"].data_vars:
+        names = ["magnetization", *names]
+    pictures = {}
+    with matplotlib.rc_context({"figure.max_open_warning": 0}), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # layout advice of plotting libraries is not for readers of a report
+        if names:
+            grid = {"col_wrap": 3, "figure_kwargs": {"figsize": (10.5, 2.3 * ((len(names) + 2) // 3) + 0.4)}}
+            pictures["trace"] = _arviz(arviz_plots.plot_trace, tree, var_names=names, **grid)
+            pictures["rank"] = _arviz(arviz_plots.plot_rank, tree, var_names=names, **grid)
+            lags = min(MAX_LAG, tree["posterior"].sizes["draw"] // 2)
+            pictures["autocorrelation"] = _arviz(arviz_plots.plot_autocorr, tree, var_names=names[:2], max_lag=lags)
+        pictures["energy"] = _arviz(arviz_plots.plot_energy, tree)
+        for name, facts in metadata(tree)["fields"].items():
+            suffix = "" if len(metadata(tree)["fields"]) == 1 else f"_{name}"
+            lattice = _lattice(tree, facts, suffix)
+            if lattice is not None:
+                pictures["graph" + suffix] = _graph(lattice)
+            if name in tree["posterior"].data_vars:
+                pictures["fields" + suffix] = _fields(series(tree, name), lattice)
+    return {key: (TITLES[key.split("_")[0]], png) for key, png in pictures.items()}
+
+
+def _arviz(plot, tree, **options) -> bytes:
+    import matplotlib.pyplot as plt
+
+    collection = plot(tree, backend="matplotlib", **options)  # pyplot figures are the only ones it makes
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "figure.png"
+        collection.savefig(path, dpi=90)
+        plt.close("all")
+        return path.read_bytes()
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=90)
+    return buffer.getvalue()
+
+
+def _lattice(tree: xr.DataTree, facts: dict, suffix: str) -> Lattice | None:
+    """The graph of a field, rebuilt from the stored edges and positions; None if it was too large to be drawn."""
+    constant = tree["constant_data"]
+    if "positions" + suffix not in constant.data_vars:
+        return None
+    edges = constant["edges" + suffix].values if "edges" + suffix in constant.data_vars else np.zeros((0, 2))
+    return Lattice(
+        name=facts["lattice"], num_sites=facts["num_sites"], edges=edges, shape=facts["shape"] and tuple(facts["shape"]),
+        periodic=facts["periodic"] and tuple(facts["periodic"]), positions=constant["positions" + suffix].values,
+    )  # fmt: skip
+
+
+def _graph(lattice: Lattice) -> bytes:
+    figure = Figure(figsize=(4.2, 4.2), layout="constrained")
+    lattice.draw(ax=figure.subplots())
+    return _png(figure)
+
+
+def _fields(fields: np.ndarray, lattice: Lattice | None) -> bytes:
+    """Last field of up to four chains, as images, lines, or coloured sites."""
+    last = fields[:4, -1]
+    limit = float(np.abs(last).max()) or 1.0
+    figure = Figure(figsize=(3.2 * len(last), 3.1), layout="constrained")
+    all_axes = np.atleast_1d(figure.subplots(1, len(last)))
+    for chain, (axes, phi) in enumerate(zip(all_axes, last, strict=True)):
+        title = f"chain {chain}"
+        if phi.ndim == 1 and lattice is not None and lattice.shape is None:
+            lattice.draw(phi, ax=axes)
+        elif phi.ndim == 1:
+            axes.plot(phi, ".-", lw=0.8)
+            axes.set(xlabel="site", ylim=(-1.05 * limit, 1.05 * limit))
+        else:
+            while phi.ndim > 2:
+                title, phi = f"chain {chain}, middle slice", phi[..., phi.shape[-1] // 2]
+            image = axes.imshow(phi.T, origin="lower", cmap="RdBu_r", vmin=-limit, vmax=limit)
+            axes.set(xlabel="x", ylabel="y")
+        axes.set_title(title, fontsize=9)
+    if last.ndim > 2:
+        figure.colorbar(image, ax=list(all_axes), shrink=0.8, label="φ")
+    return _png(figure)

@@ -1,0 +1,97 @@
+"""The report of a run as one self-contained HTML file."""
+
+from __future__ import annotations
+
+import base64
+import html
+from pathlib import Path
+
+from ..datatree import metadata
+from .figures import figures
+
+__all__ = ["write_html"]
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 62rem; padding: 1.5rem }
+body { color: #1a1a1a; background: #fff }
+h1 { font-size: 1.5rem; margin-bottom: .3rem } h2 { font-size: 1.15rem; margin-top: 2rem; border-bottom: 1px solid #ddd }
+.verdict { padding: .7rem 1rem; border-radius: .4rem; font-weight: 600 }
+.passed { background: #e3f4e6; color: #14532d } .failed { background: #fde7e7; color: #7f1d1d }
+table { border-collapse: collapse; font-size: .9rem } td, th { padding: .25rem .7rem; text-align: left; vertical-align: top }
+th { border-bottom: 2px solid #999 } td { border-bottom: 1px solid #eee }
+td.number { text-align: right; font-variant-numeric: tabular-nums }
+tr.fail td { background: #fdf0f0 } .advice { color: #7f1d1d; font-size: .85rem }
+figure { margin: 1.2rem 0 } figcaption { color: #555; font-size: .9rem } img { max-width: 100% }
+pre { background: #f6f6f6; padding: .8rem; overflow-x: auto; font-size: .82rem; line-height: 1.4 }
+"""
+
+
+def write_html(report, path) -> Path:
+    """Write the report of `phi4ppl.diagnose` to ``path``."""
+    tree = report.tree
+    facts = metadata(tree)
+    settings = facts["settings"]
+    run = (
+        f"{settings['num_chains']} chains × {settings['num_samples']} draws after {settings['num_warmup']} of warm-up, "
+        f"kernel {settings['kernel']}, seed {settings['seed']}, {settings['dtype']}, {settings['seconds']:.1f} s"
+    )
+    failed = [c.name for c in report.checks if not c.passed]
+    verdict = "Passed: no sign of trouble" if report.passed else f"Failed: {', '.join(failed)}"
+    parts = [
+        "<h1>phi4ppl run</h1>",
+        f"<p>{html.escape(facts['model'].splitlines()[0])}<br>{html.escape(run)}</p>",
+        f"<p class='verdict {'passed' if report.passed else 'failed'}'>{html.escape(verdict)}</p>",
+        "<h2>Checks</h2>",
+        _checks(report.checks),
+        "<h2>Estimates</h2>",
+        _estimates(report.estimates),
+        "<p>Error: one standard error of the mean by the Γ-method; τ<sub>int</sub> in draws, ½ for independent draws. "
+        "“not reliable”: chains too short for their τ<sub>int</sub>, or in disagreement.</p>",
+        "<h2>Pictures</h2>",
+    ]
+    for title, png in figures(tree).values():
+        data = base64.b64encode(png).decode()
+        caption = html.escape(title)
+        parts.append(
+            f"<figure><figcaption>{caption}</figcaption><img alt='{caption}' src='data:image/png;base64,{data}'></figure>"
+        )
+    parts.append("<h2>Model</h2>")
+    parts.append(f"<pre>{html.escape(facts['model'])}</pre>")
+    for name, text in facts["checks"].items():
+        parts.append(f"<pre>{html.escape(f'{name}: ' if len(facts['checks']) > 1 else '')}{html.escape(text)}</pre>")
+    parts.append("<h2>Provenance</h2>")
+    rows = settings | facts["versions"] | {k: facts[k] for k in ("python", "machine", "created")}
+    cells = "".join(f"<tr><td>{html.escape(k)}</td><td>{html.escape(str(v))}</td></tr>" for k, v in rows.items())
+    parts.append(f"<table>{cells}</table>")
+    page = (
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'><title>phi4ppl run</title>"
+        f"<style>{STYLE}</style></head><body>{''.join(parts)}</body></html>"
+    )
+    path = Path(path)
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def _checks(checks) -> str:
+    rows = ["<tr><th></th><th>check</th><th>value</th><th>threshold</th></tr>"]
+    for check in checks:
+        advice = "" if check.passed else f"<div class='advice'>{html.escape(check.advice)}</div>"
+        rows.append(
+            f"<tr class='{'pass' if check.passed else 'fail'}'><td>{'✓' if check.passed else '✗'}</td>"
+            f"<td>{html.escape(check.name)}</td><td>{html.escape(check.value)}{advice}</td>"
+            f"<td>{html.escape(check.threshold)}</td></tr>"
+        )
+    return f"<table>{''.join(rows)}</table>"
+
+
+def _estimates(table) -> str:
+    head = ("", "mean", "error", "τ<sub>int</sub>", "± ", "effective draws", "")
+    rows = ["<tr>" + "".join(f"<th>{h}</th>" for h in head) + "</tr>"]
+    for name, row in table.iterrows():
+        digits = (row["mean"], row["error"], row["tau_int"], row["tau_int_error"])
+        numbers = "".join(f"<td class='number'>{value:.4g}</td>" for value in digits)
+        numbers += f"<td class='number'>{row['effective_sample_size']:.0f}</td>"
+        rows.append(
+            f"<tr><td>{html.escape(str(name))}</td>{numbers}<td>{'' if row['reliable'] else 'not reliable'}</td></tr>"
+        )
+    return f"<table>{''.join(rows)}</table>"

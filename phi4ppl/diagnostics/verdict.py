@@ -1,0 +1,251 @@
+"""The verdict on a run: checks with thresholds, values and advice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import arviz_stats
+import numpy as np
+import pandas as pd
+import xarray as xr
+from scipy.stats import norm
+from scipy.stats import t as student_t
+
+from ..autocorrelation import gamma_method
+from ..datatree import metadata
+from ..errors import ArgumentError
+from .estimates import estimate, scalar_names, series
+
+__all__ = ["Check", "ConvergenceReport", "diagnose"]
+
+RHAT_MAX = 1.01
+ESS_PER_CHAIN_MIN = 100
+MCSE_MAX = 0.1  # of a standard deviation
+BFMI_MIN = 0.3
+SATURATION_MAX = 0.01
+SIGN_CHANGES_MIN = 10
+FALSE_ALARM = 1e-4  # of each of the two Schwinger–Dyson checks, for a sampler that is right
+WATCHED_SITES = 64
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the verdict."""
+
+    name: str
+    passed: bool
+    value: str
+    threshold: str
+    advice: str = ""
+
+    def __str__(self) -> str:
+        line = f"  {'pass' if self.passed else 'FAIL'}  {self.name:<24} {self.value:<34} ({self.threshold})"
+        return line if self.passed else f"{line}\n        → {self.advice}"
+
+
+@dataclass(frozen=True)
+class ConvergenceReport:
+    """What `diagnose` found.
+
+    Attributes
+    ----------
+    passed : bool
+        Whether every check passed.
+    checks : tuple of Check
+        Each with name, value, threshold and, if it failed, advice.
+    estimates : pandas.DataFrame
+        The table of `phi4ppl.estimate`.
+    """
+
+    checks: tuple[Check, ...]
+    tree: xr.DataTree = field(repr=False)
+
+    @property
+    def passed(self) -> bool:
+        return all(check.passed for check in self.checks)
+
+    @cached_property
+    def estimates(self) -> pd.DataFrame:
+        return estimate(self.tree)
+
+    def __str__(self) -> str:
+        failed = [c.name for c in self.checks if not c.passed]
+        verdict = "PASSED: no sign of trouble" if self.passed else f"FAILED: {', '.join(failed)}"
+        return "\n".join([f"Convergence {verdict}", *map(str, self.checks)])
+
+    def to_html(self, path):
+        """Write one self-contained HTML file (tables, plots, pictures of graph and fields); returns the path."""
+        from .html import write_html  # matplotlib and plots only when a report is written
+
+        return write_html(self, path)
+
+
+def diagnose(tree: xr.DataTree) -> ConvergenceReport:
+    """Judge a run: R̂, effective sample sizes, energies, divergences, sign changes, and the Schwinger–Dyson identity.
+
+    Watched are all scalar variables and, of each field that was kept, up to 64 evenly spaced sites.
+
+    * R̂ (rank-normalised, split) at most 1.01; bulk and tail effective sample size at least 100 a chain; Monte Carlo
+      standard error at most 10 % of the standard deviation.
+    * E-BFMI at least 0.3, no divergences, at most 1 % of NUTS trees cut at their maximal depth.
+    * Models even under φ → −φ: at least 10 changes of sign of the magnetization in every chain. Chains that all sit in one
+      of two phases have R̂ = 1 and large effective sample sizes; only the sign shows it.
+    * ⟨φ_i ∂S/∂φ_i⟩ = 1, exactly, at every site, for any correct sampler of any proper model: on average over sites, and
+      at the worst site (Bonferroni); each has a false-alarm rate of 1e-4.
+
+    Parameters
+    ----------
+    tree : xarray.DataTree
+        From `phi4ppl.sample`.
+
+    Returns
+    -------
+    ConvergenceReport
+
+    Raises
+    ------
+    ArgumentError
+        If the tree was not made by `phi4ppl.sample`, or has fewer than 10 draws a chain.
+
+    Notes
+    -----
+    Sources: A. Vehtari et al., Bayesian Analysis 16 (2021) 667 (R̂, effective sample sizes and their thresholds);
+    M. Betancourt, arXiv:1604.00695 (E-BFMI); U. Wolff, Comput. Phys. Commun. 156 (2004) 143 (errors).
+
+    Examples
+    --------
+    >>> import phi4ppl as p4
+    >>> model = p4.phi4(p4.lattice.chain(4), w=0.8, a=1.4, b=0.2)
+    >>> report = p4.diagnose(p4.sample(model))
+    >>> report.passed
+    True
+    """
+    facts = metadata(tree)
+    if tree["posterior"].sizes["draw"] < 10:
+        raise ArgumentError("tree", "at least 10 draws a chain", str(tree["posterior"].sizes["draw"]))
+    checks = _mixing(_watched(tree, facts))
+    checks += _dynamics(tree["sample_stats"])
+    if facts["even"]:
+        checks.append(_sign_changes(tree, facts))
+    checks += _schwinger_dyson(tree)
+    return ConvergenceReport(tuple(checks), tree)
+
+
+def _watched(tree: xr.DataTree, facts: dict) -> dict[str, np.ndarray]:
+    """Series of shape (chain, draw) by name: scalars, and some sites of every kept field."""
+    chosen = {}
+    for name in [*scalar_names(tree), *(f for f in facts["fields"] if f in tree["posterior"].data_vars)]:
+        values = series(tree, name)
+        elements = list(np.ndindex(values.shape[2:]))
+        if name in facts["fields"]:
+            keep = np.unique(np.linspace(0, len(elements) - 1, min(len(elements), WATCHED_SITES)).astype(int))
+            elements = [elements[k] for k in keep]
+        for element in elements:
+            chosen[name + (f"[{','.join(map(str, element))}]" if element else "")] = values[(..., *element)]
+    return chosen
+
+
+def _mixing(watched: dict[str, np.ndarray]) -> list[Check]:
+    names = np.array(list(watched))
+    data = xr.Dataset({"v": (("chain", "draw", "name"), np.stack(list(watched.values()), axis=-1).astype(float))})
+    num_chains, num_draws = data.sizes["chain"], data.sizes["draw"]
+    moving = data["v"].std(dim=("chain", "draw")).values > 0
+    if not moving.all():
+        name = names[~moving][0]
+        stuck = Check("movement", False, f"{name} never changes", "every watched value moves",
+                      "The kernel rejects everything, or this is a constant of the model: look at the acceptance rate.")  # fmt: skip
+        if not moving.any():
+            return [stuck]
+        names, data = names[moving], data.isel(name=np.flatnonzero(moving))
+
+    def worst(values, largest):
+        values = np.where(np.isfinite(values), values, np.inf if largest else -np.inf)
+        at = int(np.argmax(values) if largest else np.argmin(values))
+        return values[at], names[at]
+
+    rhat, rhat_name = worst(arviz_stats.rhat(data)["v"].values, True)
+    need = ESS_PER_CHAIN_MIN * num_chains
+    checks = [] if moving.all() else [stuck]
+    checks.append(
+        Check("R-hat", bool(rhat <= RHAT_MAX), f"{rhat:.4f} ({rhat_name})", f"at most {RHAT_MAX}",
+              "Chains disagree or drift: run longer (num_samples, num_warmup), and look at the trace of this variable. "
+              "Chains stuck in different phases need a kernel that moves between them.")
+    )  # fmt: skip
+    for kind in ("bulk", "tail"):
+        ess, ess_name = worst(arviz_stats.ess(data, method=kind)["v"].values, False)
+        factor = max(2, int(np.ceil(1.5 * need / max(ess, 1))))
+        checks.append(
+            Check(f"{kind} ESS", bool(ess >= need), f"{ess:.0f} of {num_chains * num_draws} ({ess_name})",
+                  f"at least {need}", f"Draws are too correlated: about {factor} times as many draws are needed "
+                  f"(num_samples={factor * num_draws}, or thinning={factor} for the same memory).")
+        )  # fmt: skip
+    ratio = arviz_stats.mcse(data)["v"].values / data["v"].std(dim=("chain", "draw")).values
+    mcse, mcse_name = worst(ratio, True)
+    checks.append(
+        Check("MCSE / sd", bool(mcse <= MCSE_MAX), f"{mcse:.3f} ({mcse_name})", f"at most {MCSE_MAX}",
+              "The mean is known to no better than this part of a standard deviation: more draws.")
+    )  # fmt: skip
+    return checks
+
+
+def _dynamics(statistics) -> list[Check]:
+    bfmi = np.atleast_1d(arviz_stats.bfmi(statistics["energy"].transpose("chain", "draw").values))
+    diverging = int(statistics["diverging"].values.sum())
+    checks = [
+        Check("E-BFMI", bool(bfmi.min() >= BFMI_MIN), f"{bfmi.min():.2f} (chain {int(bfmi.argmin())})", f"at least {BFMI_MIN}",
+              "Energies change too slowly: heavy tails, or scales that differ by orders. Warm up longer or reparametrise."),
+        Check("divergences", diverging == 0, f"{diverging} of {statistics['diverging'].size}", "none",
+              "The step was too long for some region: reparametrise (non-centred scales), warm up longer, or use stronger "
+              "priors. Divergent regions are under-sampled, so the means are biased."),
+    ]  # fmt: skip
+    if "reached_max_treedepth" in statistics.data_vars:
+        share = float(statistics["reached_max_treedepth"].values.mean())
+        checks.append(
+            Check("tree depth", share <= SATURATION_MAX, f"{share:.1%} of trees cut", f"at most {SATURATION_MAX:.0%}",
+                  "Paths end before they turn: costly and slow. Warm up longer so that scales are learnt.")
+        )  # fmt: skip
+    return checks
+
+
+def _sign_changes(tree: xr.DataTree, facts: dict) -> Check:
+    sign = np.sign(series(tree, "magnetization"))
+    changes = (sign[:, 1:] * sign[:, :-1] < 0).sum(axis=1)
+    fewest = int(changes.min())
+    if facts["settings"]["sign_moves"]:
+        advice = "The model is even but its sign moves are hardly accepted: check that every own term is even."
+    else:
+        advice = (
+            "The model is even, so ⟨φ⟩ = 0, but this chain stays on one side: every odd average is wrong, and R-hat cannot "
+            "see it when all chains sit on the same side. Sample with symmetry_moves=True (the default)."
+        )
+    value = f"{fewest} (chain {int(changes.argmin())})"
+    return Check(
+        "sign changes", fewest >= SIGN_CHANGES_MIN, value, f"at least {SIGN_CHANGES_MIN} in every chain", advice
+    )
+
+
+def _schwinger_dyson(tree: xr.DataTree) -> list[Check]:
+    advice = (
+        "⟨φ ∂S/∂φ⟩ = 1 holds for every correct sampler of a proper density. The chains have not converged, the kernel is "
+        "wrong, or S is not the action that was sampled."
+    )
+    whole = gamma_method(tree["sample_stats"]["schwinger_dyson"].transpose("chain", "draw").values)
+    z = float((whole.mean - 1) / whole.error) if whole.error > 0 else np.inf
+    bound = norm.isf(FALSE_ALARM / 2)
+    value = f"{whole.mean:.4f} ± {whole.error:.4f}, z = {z:+.2f}"
+    checks = [Check("Schwinger-Dyson, mean", abs(z) <= bound, value, f"1 within {bound:.1f} errors", advice)]
+    blocks = tree["constant_data"]["schwinger_dyson_site"].values
+    if blocks.shape[1] >= 8:
+        sites = gamma_method(blocks)
+        error = np.where(sites.error > 0, sites.error, np.nan)
+        z = np.nan_to_num((sites.mean - 1) / error, nan=np.inf)
+        at = np.unravel_index(np.argmax(np.abs(z)), z.shape)
+        # blocks are few, so the normal bound is widened as Student's t with one degree of freedom a block would
+        bound = float(student_t.isf(FALSE_ALARM / z.size / 2, blocks.shape[0] * (blocks.shape[1] - 1)))
+        where = ",".join(str(int(k)) for k in at)
+        value = f"{sites.mean[at]:.3f} ± {error[at]:.3f} at [{where}], z = {z[at]:+.2f}"
+        checks.append(
+            Check("Schwinger-Dyson, sites", abs(z[at]) <= bound, value, f"1 within {bound:.1f} errors", advice)
+        )
+    return checks

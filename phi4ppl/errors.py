@@ -1,0 +1,113 @@
+"""Exceptions and argument checks.
+
+Every message has the same four parts: what is wrong, what was expected, what was given, and how to mend it.
+"""
+
+from __future__ import annotations
+
+import numbers
+
+import numpy as np
+
+__all__ = [
+    "ArgumentError",
+    "DiscreteLatentError",
+    "DoublyIntractableError",
+    "DrawNotAvailableError",
+    "GraphError",
+    "HammersleyCliffordError",
+    "MemoryLimitError",
+    "ModelFileError",
+    "Phi4pplError",
+    "SamplingError",
+]
+
+
+class Phi4pplError(Exception):
+    """Base class of every error that this library raises on purpose."""
+
+
+class ArgumentError(Phi4pplError, ValueError):
+    """An argument is not what the function can use.
+
+    Parameters
+    ----------
+    name : str
+        The argument.
+    expected, got : str
+        What the function can use, and what it was given.
+    mend : str, optional
+        What to do about it.
+
+    Examples
+    --------
+    >>> print(ArgumentError("nx", "a positive integer", "-3", "Give the number of sites along x."))
+    nx: expected a positive integer, got -3. Give the number of sites along x.
+    """
+
+    def __init__(self, name: str, expected: str, got: str, mend: str = ""):
+        super().__init__(f"{name}: expected {expected}, got {got}." + (f" {mend}" if mend else ""))
+
+
+class GraphError(Phi4pplError, ValueError):
+    """The graph cannot carry a Markov random field (directed, self-loops, empty, …)."""
+
+
+class HammersleyCliffordError(Phi4pplError, ValueError):
+    """A model or an action is not a Markov random field on its graph."""
+
+
+class DoublyIntractableError(Phi4pplError, ValueError):
+    """A coupling is random, but log Z as a function of that coupling is unknown."""
+
+
+class DiscreteLatentError(Phi4pplError, ValueError):
+    """A NumPyro model has discrete latent sites, which gradient-based kernels cannot move."""
+
+
+class DrawNotAvailableError(Phi4pplError, NotImplementedError):
+    """An exact independent draw from this distribution is not available."""
+
+
+class SamplingError(Phi4pplError, RuntimeError):
+    """Sampling cannot start or go on; the message says why."""
+
+
+class MemoryLimitError(Phi4pplError, MemoryError):
+    """A run would need more memory than there is; nothing has been computed."""
+
+
+class ModelFileError(Phi4pplError):
+    """A model file cannot be used; the message names the file and the reason."""
+
+
+def positive_int(name: str, value, *, minimum: int = 1, mend: str = "") -> int:
+    """Return ``value`` as an int, or raise `ArgumentError` if it is not an integer of at least ``minimum``."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < minimum:
+        raise ArgumentError(name, f"an integer of at least {minimum}", repr(value), mend)
+    return int(value)
+
+
+def one_of(name: str, value, choices) -> str:
+    """Return ``value`` if it is one of ``choices``, or raise `ArgumentError` naming them all."""
+    if value not in tuple(choices):
+        raise ArgumentError(name, "one of " + ", ".join(repr(c) for c in choices), repr(value))
+    return value
+
+
+def finite_array(name: str, value, mend: str = "") -> np.ndarray:
+    """Return ``value`` as a float NumPy array, or raise `ArgumentError` if it is not numeric, real and finite."""
+    try:
+        array = np.asarray(value)
+        if array.dtype.kind not in "fiub" and not np.issubdtype(array.dtype, np.floating):
+            # extension floats (bfloat16) have kind 'V'; everything else that is not a real number is refused
+            if "float" not in str(array.dtype):
+                raise TypeError
+        array = array.astype(np.result_type(array.dtype, np.float32) if array.dtype.kind == "f" else float)
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(name, "a real number or an array of them", repr(value), mend) from error
+    if not np.all(np.isfinite(array)):
+        where = np.argwhere(~np.isfinite(np.atleast_1d(array)))[0]
+        got = f"{np.atleast_1d(array)[tuple(where)]} at index {tuple(int(i) for i in where)}"
+        raise ArgumentError(name, "finite numbers", got, mend)
+    return array

@@ -1,0 +1,11 @@
+"""Is this model, or this black-box action, a Markov random field on this graph? With witnesses.
+
+The Hammersley–Clifford theorem: a strictly positive density is Markov with respect to a graph if and only if it is a
+product of positive functions of the maximal cliques, p = Π_c ψ_c(φ_c)/Z with ψ_c = exp(−S_c).
+"""
+
+from .check import check_action, check_terms
+from .factorization import CliquePotentials
+from .report import HammersleyCliffordReport, Violation
+
+__all__ = ["CliquePotentials", "HammersleyCliffordReport", "Violation", "check_action", "check_terms"]

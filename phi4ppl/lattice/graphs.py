@@ -1,0 +1,74 @@
+"""Any simple undirected networkx graph, frozen."""
+
+from __future__ import annotations
+
+import networkx as nx
+import numpy as np
+
+from ..errors import ArgumentError, GraphError
+from .frozen import Lattice, label_key
+
+
+def from_networkx(graph: nx.Graph) -> Lattice:
+    """Freeze any simple undirected `networkx.Graph`.
+
+    Sites are numbered by sorted label where the labels are numbers, strings, bytes, None, or tuples and frozensets of
+    these (numbers before strings before the rest); otherwise in the order in which the graph lists its nodes. Either
+    way the numbering does not depend on hash seeds; ``lattice.nodes`` tells it. Edges are listed by site number; the
+    edge attribute ``kind`` (default ``"nn"``) becomes the kind. Node attributes ``pos`` place sites in pictures.
+
+    Raises
+    ------
+    GraphError
+        For directed graphs, multigraphs, self-loops and empty graphs; the offending nodes are named.
+
+    Examples
+    --------
+    >>> import networkx as nx
+    >>> from phi4ppl.lattice import from_networkx
+    >>> from_networkx(nx.Graph([("C", "A"), ("A", "B")])).nodes
+    ('A', 'B', 'C')
+    """
+    _refuse_unsuitable(graph)
+    keys = {node: label_key(node) for node in graph.nodes}
+    nodes = list(graph.nodes) if any(k is None for k in keys.values()) else sorted(graph.nodes, key=keys.get)
+    number = {node: i for i, node in enumerate(nodes)}
+    rows = []
+    for u, v, kind in graph.edges(data="kind", default="nn"):
+        i, j = sorted((number[u], number[v]))
+        rows.append((i, j, str(kind)))
+    names = tuple(sorted({k for _, _, k in rows}, key=lambda k: (k != "nn", k))) or ("nn",)
+    rows.sort(key=lambda r: (names.index(r[2]), r[0], r[1]))
+    edges = np.array([r[:2] for r in rows], dtype=np.int32).reshape(-1, 2)
+    pos = [graph.nodes[n].get("pos") for n in nodes]
+    name = graph.name or f"graph of {len(nodes)} nodes"
+    return Lattice(name=name, num_sites=len(nodes), edges=edges,
+                   edge_kinds=np.array([names.index(r[2]) for r in rows]), kinds=names, nodes=tuple(nodes),
+                   positions=pos if all(p is not None and len(p) == 2 for p in pos) else None)  # fmt: skip
+
+
+def _refuse_unsuitable(graph) -> None:
+    if not isinstance(graph, nx.Graph):
+        raise ArgumentError("graph", "a networkx.Graph", type(graph).__name__, "Build one with networkx.Graph(edges).")
+    if graph.is_directed():
+        shown = ", ".join(f"{u!r} → {v!r}" for u, v in list(graph.edges())[:3]) or "no edges yet"
+        raise GraphError(
+            f"graph: a Markov random field needs undirected edges, this graph is directed ({shown}). "
+            "Use graph.to_undirected()."
+        )
+    if graph.is_multigraph():
+        pairs = [(u, v) for u, v in dict.fromkeys(graph.edges()) if graph.number_of_edges(u, v) > 1]
+        shown = ", ".join(f"{u!r} – {v!r}" for u, v in pairs[:3]) or "none doubled"
+        raise GraphError(
+            f"graph: edges must be simple, this is a multigraph (parallel edges: {shown}). "
+            "Use networkx.Graph(graph) and add their couplings."
+        )
+    loops = list(nx.nodes_with_selfloops(graph))
+    if loops:
+        shown = ", ".join(repr(n) for n in loops[:5]) + (", …" if len(loops) > 5 else "")
+        raise GraphError(
+            f"graph: self-loops at node(s) {shown}. A site's own energy is a site term (mass, quartic, source); "
+            "remove them with graph.remove_edges_from(networkx.selfloop_edges(graph))."
+        )
+    if graph.number_of_nodes() == 0:
+        raise GraphError("graph: the graph is empty (no nodes), so there is no field. Add nodes first.")

@@ -1,0 +1,320 @@
+"""A Markov random field: lattice + terms + couplings, immutable, a JAX pytree whose leaves are the couplings."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from . import storage
+from .cliques import require_cliques_of
+from .errors import ArgumentError, finite_array
+from .hammersley_clifford import HammersleyCliffordReport, check_terms
+from .lattice import Lattice
+from .terms import Term, TermForm, as_coupling, as_field, hopping, is_concrete, mass, quartic, source
+
+__all__ = ["MarkovRandomField", "gaussian", "load_model", "phi4", "phi4_from_lagrangian"]
+
+
+@jax.tree_util.register_pytree_node_class
+class MarkovRandomField:
+    """A Markov random field S(φ; θ) = Σ_t Σ_{c ∈ C_t} θ_{t,c} T_t(φ_c), with p(φ; θ) = exp(−S)/Z.
+
+    Parameters
+    ----------
+    lattice : Lattice
+    terms : iterable of Term
+
+    Attributes
+    ----------
+    lattice : Lattice
+    couplings : dict
+        θ_t by name: shape ``()`` (homogeneous) or ``(num_cliques,)`` (inhomogeneous).
+
+    Raises
+    ------
+    HammersleyCliffordError
+        If a term couples sites that are not a clique of the lattice.
+    ArgumentError
+        For names used twice, sites that do not exist, wrong shapes and non-finite couplings.
+
+    Notes
+    -----
+    A model never changes; `replace` and `inhomogeneous` return new ones. It is a pytree: pass it through ``jax.jit``,
+    ``jax.vmap`` and ``jax.grad`` (derivatives are taken with respect to the couplings).
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, phi4ppl as p4
+    >>> model = p4.phi4(p4.lattice.chain(4), w=0.8, a=1.4, b=0.2)
+    >>> float(model.energy(jnp.ones(4)).round(4))
+    3.2
+    """
+
+    def __init__(self, lattice: Lattice, terms):
+        if not isinstance(lattice, Lattice):
+            mend = "Build one with phi4ppl.lattice, for example lattice.from_networkx(graph)."
+            raise ArgumentError("lattice", "a phi4ppl Lattice", type(lattice).__name__, mend)
+        terms = tuple(terms)
+        if not terms or not all(isinstance(t, Term) for t in terms):
+            raise ArgumentError("terms", "at least one phi4ppl.Term", repr(terms))
+        names = [t.name for t in terms]
+        if len(set(names)) < len(names):
+            twice = next(n for n in names if names.count(n) > 1)
+            raise ArgumentError("terms", "a different name for every term", f"{twice!r} twice")
+        for term in terms:
+            require_cliques_of(lattice, term.name, term.cliques)
+        self._set(lattice, tuple(t.form for t in terms), tuple(t.coupling for t in terms))
+
+    def _set(self, lattice, forms, values):
+        object.__setattr__(self, "lattice", lattice)
+        object.__setattr__(self, "_forms", forms)
+        object.__setattr__(self, "_values", values)
+
+    @classmethod
+    def _from_parts(cls, lattice, forms, values):
+        model = object.__new__(cls)
+        model._set(lattice, forms, values)
+        return model
+
+    def __setattr__(self, name, value):
+        raise AttributeError(f"a MarkovRandomField is immutable: cannot set {name!r}. Use model.replace(…).")
+
+    def __delattr__(self, name):
+        raise AttributeError(f"a MarkovRandomField is immutable: cannot delete {name!r}.")
+
+    def tree_flatten(self):
+        return self._values, (self.lattice, self._forms)
+
+    @classmethod
+    def tree_unflatten(cls, structure, values):
+        return cls._from_parts(*structure, tuple(values))
+
+    @property
+    def couplings(self) -> dict:
+        return {form.name: value for form, value in zip(self._forms, self._values, strict=True)}
+
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        """The terms with their present couplings."""
+        return tuple(_term(form, value) for form, value in zip(self._forms, self._values, strict=True))
+
+    @property
+    def field_shape(self) -> tuple[int, ...]:
+        """Shape of one field: ``lattice.shape``, or ``(num_sites,)`` on a general graph."""
+        return self.lattice.field_shape
+
+    def replace(self, **couplings) -> MarkovRandomField:
+        """The same model at other couplings; each is one number or one number a clique.
+
+        Raises
+        ------
+        ArgumentError
+            For unknown names, wrong shapes and non-finite values.
+        """
+        self._require_names(couplings)
+        values = tuple(
+            as_coupling(f, couplings[f.name], self.field_shape) if f.name in couplings else v
+            for f, v in zip(self._forms, self._values, strict=True)
+        )
+        return self._from_parts(self.lattice, self._forms, values)
+
+    def inhomogeneous(self, *names: str) -> MarkovRandomField:
+        """The same model with the named couplings (default: all) written out as one number a clique."""
+        self._require_names(names)
+        chosen = set(names or self.couplings)
+        values = []
+        for form, value in zip(self._forms, self._values, strict=True):
+            wide = form.name in chosen and np.ndim(value) == 0
+            library = jnp if isinstance(value, jax.Array) else np
+            values.append(library.broadcast_to(value, (len(form.cliques),)) if wide else value)
+        return self._from_parts(self.lattice, self._forms, tuple(values))
+
+    def _require_names(self, names) -> None:
+        unknown = [n for n in names if n not in self.couplings]
+        if unknown:
+            known = ", ".join(repr(n) for n in self.couplings)
+            raise ArgumentError("couplings", f"names among {known}", repr(unknown[0]), "model.describe() lists them.")
+
+    def energy(self, phi):
+        """The action S(φ; θ).
+
+        Parameters
+        ----------
+        phi : array, shape (..., *field_shape)
+
+        Returns
+        -------
+        array, shape (...)
+        """
+        return self._over_batch(self._energy_of_one, phi)
+
+    def statistics(self, phi) -> dict:
+        """Statistics conjugate to the couplings: ∂S/∂θ, so that S = Σ θ·T.
+
+        Summed over cliques (shape ``(...)``) for a homogeneous coupling, per clique (``(..., num_cliques)``) otherwise.
+        """
+        return self._over_batch(self._statistics_of_one, phi)
+
+    def _over_batch(self, function, phi):
+        phi = as_field(phi)
+        shape, rank = self.field_shape, len(self.field_shape)
+        if phi.shape[phi.ndim - rank :] != shape or phi.ndim < rank:
+            raise ArgumentError("phi", f"trailing axes {shape}", f"shape {phi.shape}", "Leading axes are batches.")
+        for _ in range(phi.ndim - rank):
+            function = jax.vmap(function)
+        return function(phi)
+
+    def _statistics_of_one(self, phi):
+        flat = phi.reshape(-1)
+        values = {form.name: form.values(flat) for form in self._forms}
+        return {name: jnp.sum(v) if np.ndim(self.couplings[name]) == 0 else v for name, v in values.items()}
+
+    def _energy_of_one(self, phi):
+        statistics = self._statistics_of_one(phi)
+        total = jnp.zeros((), phi.dtype)
+        for name, coupling in self.couplings.items():
+            total += jnp.sum(jnp.asarray(coupling, phi.dtype) * statistics[name])
+        return total
+
+    def check(self) -> HammersleyCliffordReport:
+        """Check the model against the Hammersley–Clifford theorem (structure, positivity, normalizability)."""
+        if not all(is_concrete(v) for v in self._values):
+            raise ArgumentError("model", "couplings that are numbers", "couplings inside a JAX trace")
+        return check_terms(self.lattice, self._forms, self._values, self._energy_of_one)
+
+    def describe(self) -> str:
+        """A few lines of text: the lattice, and each term with its cliques and coupling."""
+        lines = [f"Markov random field on {self.lattice!r}"]
+        for form, value in zip(self._forms, self._values, strict=True):
+            number, size = form.cliques.shape
+            kind = form.built_in or f"own statistic {getattr(form.statistic, '__name__', form.statistic)!r}"
+            where = f"{number} {'site' if size == 1 else 'clique'}{'s' if number > 1 else ''}"
+            where += f" of {size}" if size > 1 else ""
+            lines.append(f"  {form.name}: {kind} on {where}, coupling {_summary(value)}")
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        parts = ", ".join(f"{name}={_summary(value)}" for name, value in self.couplings.items())
+        return f"MarkovRandomField({self.lattice.name}; {parts})"
+
+    def save(self, path):
+        """Write the model to one file (built-in terms only); `load_model` reads it. Returns the path."""
+        return storage.write_terms(path, self.lattice, self.terms)
+
+
+def load_model(path) -> MarkovRandomField:
+    """Read a model written by `MarkovRandomField.save`.
+
+    Raises
+    ------
+    ArgumentError
+        If the file does not exist or was not written by ``save``.
+    """
+    return MarkovRandomField(*storage.read_terms(path))
+
+
+def _term(form: TermForm, value) -> Term:
+    term = object.__new__(Term)
+    term.form, term.coupling = form, value
+    return term
+
+
+def _summary(value) -> str:
+    if not is_concrete(value) or not (hasattr(value, "shape") or isinstance(value, float)):
+        return "traced"
+    if np.ndim(value) == 0:
+        return f"{float(value):.6g}"
+    array = np.asarray(value)
+    return f"{array.shape[0]} numbers, mean {array.mean():.6g}, range [{array.min():.6g}, {array.max():.6g}]"
+
+
+def phi4(lattice: Lattice, *, w=1.0, a, b, r=None) -> MarkovRandomField:
+    """The φ⁴ family, S = −Σ_⟨ij⟩ w_ij φ_i φ_j + Σ a_i φ_i² + Σ b_i φ_i⁴ (+ Σ r_i φ_i).
+
+    Parameters
+    ----------
+    lattice : Lattice
+    w : float, array of shape (num_edges,), or dict
+        Hopping, in the order of ``lattice.edges``. A dict from kinds of edges to couplings makes one term a kind, named
+        ``w_<kind>`` and ordered like ``lattice.edges_of(kind)``.
+    a, b : float, or array of shape (num_sites,) or ``lattice.shape``
+        Mass and quartic couplings.
+    r : the same, optional
+        Source; without it the model has no linear term and is even under φ → −φ.
+
+    Examples
+    --------
+    >>> import phi4ppl as p4
+    >>> p4.phi4(p4.lattice.square(4, diagonals=True), w={"nn": 1.0, "diagonal": 0.5}, a=2.0, b=0.2)
+    MarkovRandomField(square 4×4, periodic, with diagonals; w_nn=1, w_diagonal=0.5, a=2, b=0.2)
+    """
+    if b is None:
+        raise ArgumentError("b", "a quartic coupling", "None", "A field without quartic terms is phi4ppl.gaussian(…).")
+    sites = {"a": (mass, a), "b": (quartic, b)} | ({} if r is None else {"r": (source, r)})
+    return _nearest_neighbour_family(lattice, w, sites)
+
+
+def gaussian(lattice: Lattice, *, w, a) -> MarkovRandomField:
+    """The Gaussian field S = −Σ_⟨ij⟩ w_ij φ_i φ_j + Σ a_i φ_i², precision matrix Q = 2·diag(a) − W.
+
+    With ``a = w·degree/2`` it is the intrinsic (improper) field S = ½ Σ_⟨ij⟩ w (φ_i − φ_j)²; ``model.check()`` says so.
+    Arguments as in `phi4`.
+
+    Examples
+    --------
+    >>> import phi4ppl as p4
+    >>> p4.gaussian(p4.lattice.square(8), w=1.0, a=2.5)
+    MarkovRandomField(square 8×8, periodic; w=1, a=2.5)
+    """
+    return _nearest_neighbour_family(lattice, w, {"a": (mass, a)})
+
+
+def phi4_from_lagrangian(lattice: Lattice, *, kappa=1.0, mu_squared, lam) -> MarkovRandomField:
+    """φ⁴ theory from the couplings of its Lagrangian.
+
+    S = Σ_⟨ij⟩ (κ/2)(φ_i − φ_j)² + Σ_i [(μ²/2) φ_i² + (λ/4) φ_i⁴], that is w = κ, a_i = (μ² + κ·deg(i))/2, b = λ/4.
+
+    Parameters
+    ----------
+    kappa, mu_squared, lam : float
+        κ, μ² and λ.
+
+    Examples
+    --------
+    >>> import phi4ppl as p4
+    >>> p4.phi4_from_lagrangian(p4.lattice.square(8), kappa=1.0, mu_squared=-0.9515, lam=0.7)
+    MarkovRandomField(square 8×8, periodic; w=1, a=1.52425, b=0.175)
+    """
+    for name, value in (("kappa", kappa), ("mu_squared", mu_squared), ("lam", lam)):
+        if np.ndim(value) != 0:
+            mend = "Use phi4(…) for couplings that differ from site to site."
+            raise ArgumentError(name, "one number", f"shape {np.shape(value)}", mend)
+        if is_concrete(value):
+            finite_array(name, value)
+    degree = lattice.degree
+    uniform = bool(np.all(degree == degree[0]))
+    a = (mu_squared + kappa * (float(degree[0]) if uniform else degree.astype(float))) / 2
+    return phi4(lattice, w=kappa, a=a, b=lam / 4)
+
+
+def _nearest_neighbour_family(lattice: Lattice, w, site_terms: dict) -> MarkovRandomField:
+    if not isinstance(lattice, Lattice):
+        mend = "Build one with phi4ppl.lattice, for example lattice.from_networkx(graph)."
+        raise ArgumentError("lattice", "a phi4ppl Lattice", type(lattice).__name__, mend)
+    terms = []
+    if isinstance(w, dict):
+        unknown = [k for k in w if k not in lattice.kinds]
+        if unknown or not w:
+            kinds = ", ".join(repr(k) for k in lattice.kinds)
+            raise ArgumentError("w", f"kinds of edges among {kinds}", repr(unknown[0]) if unknown else "an empty dict")
+        terms += [Term(f"w_{kind}", lattice.edges_of(kind), hopping, value) for kind, value in w.items()]
+    elif lattice.num_edges:
+        terms.append(Term("w", lattice.edges, hopping, w))
+    sites = np.arange(lattice.num_sites, dtype=np.int32)[:, None]
+    for name, (statistic, value) in site_terms.items():
+        value = finite_array(f"coupling {name!r}", value) if isinstance(value, (list, tuple)) else value
+        if np.ndim(value) > 1 and np.shape(value) == lattice.field_shape:
+            value = value.reshape(-1)
+        terms.append(Term(name, sites, statistic, value))
+    return MarkovRandomField(lattice, terms)

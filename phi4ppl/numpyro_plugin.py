@@ -1,0 +1,205 @@
+"""The model as a NumPyro distribution, and any NumPyro model as a compiled potential."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpyro
+from jax.flatten_util import ravel_pytree
+from numpyro import handlers
+from numpyro.distributions import Distribution, constraints
+from numpyro.distributions.util import validate_sample
+from numpyro.infer.initialization import init_to_uniform
+from numpyro.infer.util import initialize_model
+
+from .errors import ArgumentError, DiscreteLatentError, DoublyIntractableError, DrawNotAvailableError, SamplingError
+from .exact import DENSE_LIMIT, gaussian_precision
+from .model import MarkovRandomField
+from .potential import CompiledModel, compile_field, energy_function
+from .terms import as_field, is_concrete
+
+__all__ = ["GibbsField", "compile"]
+
+
+class GibbsField(Distribution):
+    """A Markov random field as a distribution for any NumPyro model, log p(φ) = −S(φ; θ) − log Z(θ).
+
+    Parameters
+    ----------
+    model : MarkovRandomField
+        Event shape ``model.field_shape``, batch shape ``()``; use ``expand`` or a plate for independent copies.
+    log_partition : callable, optional
+        ``log_partition(couplings) -> log Z``, differentiable by JAX, of the dict of couplings. Without it the couplings
+        must be fixed numbers and ``log_prob`` leaves the constant log Z out.
+
+    Raises
+    ------
+    DoublyIntractableError
+        If a coupling is being traced (it is random, or computed from something random) and no ``log_partition`` is given:
+        the posterior of the couplings would silently lack the factor 1/Z(θ).
+    DrawNotAvailableError
+        From ``sample`` (so also from prior predictive draws), except for Gaussian fields with positive definite precision,
+        which are drawn exactly. Posterior predictive draws never need it.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, numpyro, phi4ppl as p4
+    >>> field = p4.GibbsField(p4.phi4(p4.lattice.square(4), a=1.5, b=0.2))
+    >>> field.event_shape, float(field.log_prob(jnp.zeros((4, 4))))
+    ((4, 4), 0.0)
+    """
+
+    arg_constraints = {}
+    pytree_data_fields = ("model",)
+    pytree_aux_fields = ("log_partition",)
+
+    def __init__(self, model: MarkovRandomField, *, log_partition: Callable | None = None, validate_args=None):
+        if not isinstance(model, MarkovRandomField):
+            raise ArgumentError("model", "a MarkovRandomField", type(model).__name__, "Build one with phi4ppl.phi4(…).")
+        if log_partition is not None and not callable(log_partition):
+            expected = "a function of the dict of couplings that returns log Z"
+            raise ArgumentError("log_partition", expected, repr(log_partition))
+        self.model, self.log_partition = model, log_partition
+        random = [name for name, value in model.couplings.items() if not is_concrete(value)]
+        if random and log_partition is None:
+            raise DoublyIntractableError(
+                f"coupling(s) {', '.join(map(repr, random))} of a GibbsField are random, but log Z as a function of the "
+                "couplings is unknown: the posterior would silently lack the factor 1/Z. Ways out: (1) fix the couplings "
+                "(build the model outside the NumPyro function, or from Python numbers); (2) scale the field instead, "
+                "scale * field with fixed couplings; (3) pass log_partition=f with f(couplings) -> log Z, for a Gaussian "
+                "field lambda couplings: phi4ppl.exact.gaussian_log_partition(model.replace(**couplings))."
+            )
+        super().__init__(batch_shape=(), event_shape=model.field_shape, validate_args=validate_args)
+
+    @constraints.dependent_property(is_discrete=False)
+    def support(self):
+        return constraints.independent(constraints.real, len(self.event_shape))
+
+    @validate_sample
+    def log_prob(self, value):
+        _, energy = energy_function(self.model.lattice, self.model._forms)
+        value = as_field(value)
+        shape = value.shape[: max(0, value.ndim - len(self.event_shape))]
+        if value.shape != shape + self.event_shape:
+            raise ArgumentError("value", f"trailing axes {self.event_shape}, one field", f"shape {value.shape}")
+        flat = value.reshape((math.prod(shape), *self.event_shape))
+        log_density = -jax.vmap(lambda phi: energy(self.model._values, phi))(flat).reshape(shape)
+        if self.log_partition is not None:
+            log_density = log_density - self.log_partition(self.model.couplings)
+        return log_density
+
+    def sample(self, key, sample_shape=()):
+        """Exact independent draws of a Gaussian field; every other field raises `DrawNotAvailableError`."""
+        forms = self.model._forms
+        sites = self.model.lattice.num_sites
+        if any(f.built_in not in ("hopping", "mass") for f in forms) or sites > DENSE_LIMIT:
+            raise DrawNotAvailableError(
+                f"an exact independent draw of {self.model!r} is not available (only Gaussian fields without source, up "
+                f"to {DENSE_LIMIT} sites, can be drawn). Draw it by Markov chain: phi4ppl.sample(model); in Predictive "
+                "pass posterior_samples that contain this site."
+            )
+        if all(is_concrete(value) for value in self.model.couplings.values()):
+            report = self.model.check()
+            if not report.is_normalizable:
+                raise DrawNotAvailableError(
+                    f"{self.model!r} cannot be drawn: its precision matrix is not positive definite "
+                    f"({report.normalizable_reason})."
+                )
+        precision = gaussian_precision(self.model)
+        factor = jnp.linalg.cholesky(precision)
+        white = jax.random.normal(key, (sites, math.prod(sample_shape)), precision.dtype)
+        field = jax.scipy.linalg.solve_triangular(factor.T, white, lower=False)
+        return field.T.reshape(tuple(sample_shape) + self.event_shape)
+
+
+def compile(model, *args, **kwargs) -> CompiledModel:  # noqa: A001  the field's word for it
+    """Compile a field, or a NumPyro model, into potential and log-density functions.
+
+    Parameters
+    ----------
+    model : MarkovRandomField or callable
+        A field, or a NumPyro model function (with or without `GibbsField` sites; priors, transforms, observations).
+    *args, **kwargs
+        Arguments of the NumPyro model.
+
+    Returns
+    -------
+    CompiledModel
+
+    Raises
+    ------
+    DiscreteLatentError, DoublyIntractableError
+        If the NumPyro model has discrete latent sites, or a `GibbsField` with random couplings and unknown log Z.
+    ArgumentError
+        If ``model`` is neither, or a field is given model arguments.
+    SamplingError
+        If no starting point with finite density can be found.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, phi4ppl as p4
+    >>> compiled = p4.compile(p4.phi4(p4.lattice.square(4), a=1.5, b=0.2))
+    >>> compiled.layout, float(compiled.potential_fn(jnp.ones((4, 4))).round(4))
+    ('stencil', -4.8)
+    """
+    if isinstance(model, MarkovRandomField):
+        if args or kwargs:
+            raise ArgumentError("args", "no further arguments for a MarkovRandomField", f"{args or kwargs}")
+        return compile_field(model)
+    if not callable(model):
+        raise ArgumentError("model", "a MarkovRandomField or a NumPyro model function", type(model).__name__)
+    sites = _trace(model, args, kwargs)
+    latent = {n: s for n, s in sites.items() if s["type"] == "sample" and not s["is_observed"]}
+    discrete = [n for n, s in latent.items() if s["fn"].support.is_discrete]
+    if discrete:
+        raise DiscreteLatentError(
+            f"the model has discrete latent site(s) {', '.join(map(repr, discrete))}, which gradient-based kernels cannot "
+            "move. Sum them out by hand, observe them, replace them by a continuous variable, or use NumPyro's "
+            "DiscreteHMCGibbs or enumeration for this model."
+        )
+    if not latent:
+        raise ArgumentError("model", "a NumPyro model with latent sample sites", "none: nothing to sample")
+
+    def initialise(key):
+        try:
+            return initialize_model(key, model, model_args=args, model_kwargs=kwargs, validate_grad=True)
+        except RuntimeError as error:
+            if "valid initial parameters" not in str(error):
+                raise
+            raise SamplingError(
+                "no starting point with finite density and gradient was found in 100 tries. Likely causes: data outside "
+                "the support of the likelihood, NaN in data or arguments, or a prior that nowhere meets the likelihood."
+            ) from error
+
+    info = initialise(jax.random.key(0))
+    potential_fn, postprocess = info.potential_fn, info.postprocess_fn
+    fields = {n: _field_model(s["fn"]) for n, s in latent.items()}
+    fields = {n: field for n, field in fields.items() if field is not None}
+    return CompiledModel(
+        potential_fn, lambda z: -potential_fn(z), lambda key: initialise(key).param_info.z, postprocess,
+        ravel_pytree(info.param_info.z)[0].size, "numpyro", None, fields,
+    )  # fmt: skip
+
+
+def _trace(model, args, kwargs) -> dict:
+    """One pass through the model with every latent site filled in, without drawing from it."""
+    seeded = handlers.seed(model, jax.random.key(0))
+    try:
+        with numpyro.validation_enabled(False):
+            filled = handlers.substitute(seeded, substitute_fn=init_to_uniform())
+            return handlers.trace(filled).get_trace(*args, **kwargs)
+    except TypeError as error:
+        expected = "arguments that fit the NumPyro model"
+        raise ArgumentError(
+            "args", expected, f"{type(error).__name__}: {error}", "Check *args and model_kwargs."
+        ) from error
+
+
+def _field_model(distribution) -> MarkovRandomField | None:
+    """The model of a GibbsField site, also of one inside ``expand`` or ``mask``."""
+    while not isinstance(distribution, GibbsField) and hasattr(distribution, "base_dist"):
+        distribution = distribution.base_dist
+    return distribution.model if isinstance(distribution, GibbsField) else None

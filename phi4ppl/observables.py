@@ -1,0 +1,85 @@
+"""Pure functions of one field, streamed during a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from .errors import ArgumentError
+from .model import MarkovRandomField
+from .potential import energy_function
+from .terms import TermForm, hopping
+
+__all__ = ["NAMES", "standard_observables", "with_own"]
+
+NAMES = {
+    "magnetization": "m = (1/V) Σ φ_i",
+    "abs_magnetization": "|m|",
+    "energy_density": "S/V",
+    "phi_squared": "(1/V) Σ φ_i²",
+    "phi_fourth": "(1/V) Σ φ_i⁴",
+    "neighbour_correlation": "mean of φ_i φ_j over the edges",
+}
+
+
+def standard_observables(model: MarkovRandomField) -> dict[str, Callable]:
+    """The observables that every run of a field records, by name (`NAMES` has their formulas).
+
+    Each is a function of one field of shape ``model.field_shape`` that returns a scalar.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, phi4ppl as p4
+    >>> from phi4ppl.observables import standard_observables
+    >>> measure = standard_observables(p4.phi4(p4.lattice.square(4), a=1.5, b=0.2))
+    >>> float(measure["energy_density"](jnp.ones((4, 4))).round(4))
+    -0.3
+    """
+    lattice, values = model.lattice, model._values
+    _, energy = energy_function(lattice, model._forms)
+    # one hopping term on all edges: minus its energy is Σ φ_i φ_j, in the fast layout of the lattice
+    _, alignment = energy_function(lattice, (TermForm("edges", lattice.edges, hopping),))
+    observables = {
+        "magnetization": jnp.mean,
+        "abs_magnetization": lambda phi: jnp.abs(jnp.mean(phi)),
+        "energy_density": lambda phi: energy(values, phi) / lattice.num_sites,
+        "phi_squared": lambda phi: jnp.mean(phi**2),
+        "phi_fourth": lambda phi: jnp.mean(phi**4),
+    }
+    if lattice.num_edges:
+        observables["neighbour_correlation"] = lambda phi: -alignment((1.0,), phi) / lattice.num_edges
+    return observables
+
+
+def with_own(model: MarkovRandomField, own: dict[str, Callable] | None) -> dict[str, Callable]:
+    """Standard observables and a user's own, checked.
+
+    Raises
+    ------
+    ArgumentError
+        If a name is taken or no identifier, or a function cannot be traced or does not return one real array.
+    """
+    observables = standard_observables(model)
+    if own is None:
+        return observables
+    if not isinstance(own, dict):
+        mend = "For example {'binder_m4': lambda phi: phi.mean()**4}."
+        raise ArgumentError("observables", "a dict of functions of one field", type(own).__name__, mend)
+    for name, function in own.items():
+        if not isinstance(name, str) or not name.isidentifier() or name in observables or name == "phi":
+            raise ArgumentError("observables", "new names that are Python identifiers", repr(name))
+        what = f"observable {name!r}"
+        expected = f"a JAX function of one field of shape {model.field_shape}"
+        if not callable(function):
+            raise ArgumentError(what, expected, repr(function))
+        try:
+            result = jax.eval_shape(function, jax.ShapeDtypeStruct(model.field_shape, jnp.result_type(float)))
+        except Exception as error:  # whatever a user's function raises under tracing is the user's to read
+            reason = str(error).strip().split("\n")[0]
+            mend = "Write it with jax.numpy."
+            raise ArgumentError(what, expected, f"{type(error).__name__}: {reason}", mend) from error
+        if not hasattr(result, "shape") or not jnp.issubdtype(result.dtype, jnp.floating):
+            raise ArgumentError(what, "one array of real numbers returned", f"{result}")
+    return observables | own

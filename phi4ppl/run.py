@@ -1,0 +1,98 @@
+"""One call from a declared model to a `DataTree`: check, compile, sample, arrange."""
+
+from __future__ import annotations
+
+import xarray as xr
+
+from .datatree import to_datatree
+from .errors import ArgumentError, positive_int
+from .model import MarkovRandomField
+from .numpyro_plugin import compile as compile_model
+from .observables import with_own
+from .sampling import get_kernel, run_chains
+from .sampling.symmetry import is_even
+
+__all__ = ["sample"]
+
+
+def sample(
+    model, *args, num_warmup: int = 1000, num_samples: int = 1000, num_chains: int = 4, kernel="auto", seed: int = 0,
+    observables: dict | None = None, keep_field: bool = True, thinning: int = 1, symmetry_moves: bool = True,
+    progress: bool | None = None, model_kwargs: dict | None = None,
+) -> xr.DataTree:  # fmt: skip
+    """Sample a field, or any NumPyro model, with BlackJAX.
+
+    A field is first checked against the Hammersley–Clifford theorem. All chains run in one compiled program with their own
+    warm-up (window adaptation of step size and diagonal mass matrix), in chunks between which progress is drawn and draws
+    are handed to the host. The same seed gives the same numbers, bit for bit, on the same machine.
+
+    Parameters
+    ----------
+    model : MarkovRandomField or callable
+        A field, or a NumPyro model function, called with ``*args`` and ``**model_kwargs``.
+    num_warmup, num_samples, num_chains : int
+        At least 20, 10 and 1. ``num_samples`` counts kept draws.
+    kernel : str or Kernel
+        A name from `phi4ppl.kernels`.
+    seed : int
+    observables : dict of callables, optional
+        Own functions of one field (scalar or array), recorded at every draw beside the standard ones. NumPyro models use
+        ``numpyro.deterministic`` instead.
+    keep_field : bool
+        Keep the fields themselves (as ``phi``, or under the names of the `GibbsField` sites), or observables only.
+    thinning : int
+        Iterations of the kernel per kept draw.
+    symmetry_moves : bool
+        Mix the exact global sign flip φ → −φ into the chains of a model that is even under it. Without it, chains of a
+        model with two phases can stay in the one where they started, with R̂ = 1.
+    progress : bool, optional
+        Draw a line of progress on standard error; by default only on a terminal.
+
+    Returns
+    -------
+    xarray.DataTree
+        ArviZ groups: ``posterior`` (field with lattice dimensions, observables), ``sample_stats``, ``constant_data``
+        (edges, couplings, block means for the Schwinger–Dyson test), and the provenance in the attribute ``phi4ppl``.
+
+    Raises
+    ------
+    HammersleyCliffordError
+        If a field is not normalizable (or not positive); an intrinsic field can only be a prior in a NumPyro model.
+    MemoryLimitError
+        If the kept draws would not fit in memory; nothing is computed.
+    SamplingError
+        If a start or a later state has a non-finite density.
+    ArgumentError, DiscreteLatentError, DoublyIntractableError
+
+    Examples
+    --------
+    >>> import phi4ppl as p4
+    >>> model = p4.phi4(p4.lattice.square(3), a=1.9, b=0.175)
+    >>> tree = p4.sample(model, num_warmup=200, num_samples=200, num_chains=2)
+    >>> dict(tree["posterior"]["phi"].sizes)
+    {'chain': 2, 'draw': 200, 'x': 3, 'y': 3}
+    """
+    mend = "Warm-up adapts step size and mass matrix; 500 to 1000 is usual."
+    num_warmup = positive_int("num_warmup", num_warmup, minimum=20, mend=mend)
+    num_samples = positive_int("num_samples", num_samples, minimum=10)
+    num_chains = positive_int("num_chains", num_chains, mend="Four or more let R̂ see chains that disagree.")
+    thinning = positive_int("thinning", thinning)
+    seed = positive_int("seed", seed, minimum=0)
+    for name, flag in (("keep_field", keep_field), ("symmetry_moves", symmetry_moves)):
+        if not isinstance(flag, bool):
+            raise ArgumentError(name, "True or False", repr(flag))
+    kernel = get_kernel(kernel)
+    is_field = isinstance(model, MarkovRandomField)
+    report = model.check().raise_if_violated() if is_field else None
+    compiled = compile_model(model, *args, **(model_kwargs or {}))
+    if not is_field and observables is not None:
+        mend = "Record functions of the parameters with numpyro.deterministic inside the model."
+        raise ArgumentError("observables", "None for a NumPyro model", "a dict", mend)
+    result = run_chains(
+        compiled, kernel, num_warmup=num_warmup, num_samples=num_samples, num_chains=num_chains, seed=seed,
+        observables=with_own(model, observables) if is_field else {},
+        keep=lambda name: keep_field or name not in compiled.fields, thinning=thinning,
+        flip_signs=symmetry_moves and is_field and is_even(model), progress=progress,
+    )  # fmt: skip
+    checks = {"phi": str(report)} if is_field else {n: str(field.check()) for n, field in compiled.fields.items()}
+    return to_datatree(result, compiled, checks)

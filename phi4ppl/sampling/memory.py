@@ -1,0 +1,52 @@
+"""How much memory a run will need, said before it starts."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from ..errors import MemoryLimitError
+
+__all__ = ["available_bytes", "readable", "record_bytes", "require_memory"]
+
+FRACTION = 0.8  # of the available memory that a run may plan to fill
+
+
+def record_bytes(record) -> int:
+    """Bytes of one draw of one chain, from the shapes of what is recorded."""
+    return sum(int(np.prod(leaf.shape)) * np.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(record))
+
+
+def available_bytes() -> int:
+    """Memory that can be used without swapping."""
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def readable(num_bytes: float) -> str:
+    """Bytes in words: 1.5 GB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.3g} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.3g} TB"
+
+
+def require_memory(record, num_chains: int, num_samples: int, limit: int | None = None) -> int:
+    """Bytes that the kept draws of all chains will fill; raise `MemoryLimitError` past the limit."""
+    needed = record_bytes(record) * num_chains * num_samples
+    limit = int(FRACTION * available_bytes()) if limit is None else limit
+    if needed > limit:
+        raise MemoryLimitError(
+            f"this run would keep {readable(needed)} ({num_chains} chains × {num_samples} draws of "
+            f"{readable(record_bytes(record))}), and at most {readable(limit)} is to be used. Keep observables only "
+            "(keep_field=False), thin the chains (thinning=10 keeps every tenth draw), or ask for fewer draws."
+        )
+    return needed
