@@ -5,7 +5,7 @@ of *pyerrors* (``Obs`` with one replica a chain, ``gamma_method(S=stau)``): each
 mean, and for positively correlated draws of chains that agree all numbers are the same. Differences:
 
 * Anticorrelated draws. *pyerrors* never goes below τ = 1/2. Here the window comes from
-  1/2 + Σ_even ρ + |Σ_odd ρ|, and if the odd sum is negative the last lag counts half, which cancels the
+  ``1/2 + Σ_even ρ + |Σ_odd ρ|``, and if the odd sum is negative the last lag counts half, which cancels the
   alternating part of the truncation error. Below the bound 1/(2 log10 N) τ is not resolved: tau_int is then
   the bound, an upper limit with an error of 100 %, and the error of the mean is too large.
 * Chains that disagree. ``χ² = n Σ_r (m_r − m)²/C`` of the chain means m_r, C with its full bias factor
@@ -68,7 +68,7 @@ def gamma_method(series, *, stau: float = 1.5) -> GammaEstimate:
 
     Parameters
     ----------
-    series : array_like, shape (num_chains, num_draws, *element_shape)
+    series : array_like, shape ``(num_chains, num_draws, *element_shape)``
         Draws of the observable in the order of the chain, warm-up removed; at least 8 draws a chain.
     stau : float
         S, the assumed ratio of the exponential to the integrated autocorrelation time. Larger: longer window.
@@ -109,13 +109,13 @@ def normalized_autocorrelation(series, max_lag: int) -> tuple[np.ndarray, np.nda
 
     Parameters
     ----------
-    series : array_like, shape (num_chains, num_draws, *element_shape)
+    series : array_like, shape ``(num_chains, num_draws, *element_shape)``
     max_lag : int
         From 1 to below num_draws / 2.
 
     Returns
     -------
-    rho, rho_error : arrays, shape (max_lag + 1, *element_shape), nan for a series that never moves
+    rho, rho_error : arrays, shape ``(max_lag + 1, *element_shape)``, nan for a series that never moves
 
     Raises
     ------

@@ -95,6 +95,10 @@ def provenance(result: RunResult, compiled: CompiledModel, checks: dict[str, str
     model = compiled.model
     return {
         "model": model.describe() if model is not None else "NumPyro model",
+        "couplings": {
+            name: float(value) if np.ndim(value) == 0 else f"constant_data: coupling_{name}"
+            for name, value in (model.couplings if model is not None else {}).items()
+        },
         "num_dimensions": compiled.num_dimensions,
         "fields": {
             name: {

@@ -101,7 +101,7 @@ class MarkovRandomField:
 
     @property
     def field_shape(self) -> tuple[int, ...]:
-        """Shape of one field: ``lattice.shape``, or ``(num_sites,)`` on a general graph."""
+        """Shape of one field, ``lattice.shape`` or, on a general graph, ``(num_sites,)``."""
         return self.lattice.field_shape
 
     def replace(self, **couplings) -> MarkovRandomField:
@@ -141,11 +141,11 @@ class MarkovRandomField:
 
         Parameters
         ----------
-        phi : array, shape (..., *field_shape)
+        phi : array, shape ``(..., *field_shape)``
 
         Returns
         -------
-        array, shape (...)
+        array, shape ``(...)``
         """
         return self._over_batch(self._energy_of_one, phi)
 

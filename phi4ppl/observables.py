@@ -20,7 +20,7 @@ NAMES = {
     "energy_density": "S/V",
     "phi_squared": "(1/V) Σ φ_i²",
     "phi_fourth": "(1/V) Σ φ_i⁴",
-    "neighbour_correlation": "mean of φ_i φ_j over the edges",
+    "neighbour_correlation": 'mean of φ_i φ_j over the nearest-neighbour edges (kind "nn"; all edges where there is none)',
 }
 
 
@@ -39,8 +39,7 @@ def standard_observables(model: MarkovRandomField) -> dict[str, Callable]:
     """
     lattice, values = model.lattice, model._values
     _, energy = energy_function(lattice, model._forms)
-    # one hopping term on all edges: minus its energy is Σ φ_i φ_j, in the fast layout of the lattice
-    _, alignment = energy_function(lattice, (TermForm("edges", lattice.edges, hopping),))
+    edges = lattice.edges_of("nn") if "nn" in lattice.kinds else lattice.edges
     observables = {
         "magnetization": jnp.mean,
         "abs_magnetization": lambda phi: jnp.abs(jnp.mean(phi)),
@@ -48,8 +47,10 @@ def standard_observables(model: MarkovRandomField) -> dict[str, Callable]:
         "phi_squared": lambda phi: jnp.mean(phi**2),
         "phi_fourth": lambda phi: jnp.mean(phi**4),
     }
-    if lattice.num_edges:
-        observables["neighbour_correlation"] = lambda phi: -alignment((1.0,), phi) / lattice.num_edges
+    if len(edges):
+        # one hopping term of unit coupling: minus its energy is Σ φ_i φ_j, in the fast layout of the lattice
+        _, alignment = energy_function(lattice, (TermForm("edges", edges, hopping),))
+        observables["neighbour_correlation"] = lambda phi: -alignment((1.0,), phi) / len(edges)
     return observables
 
 

@@ -55,7 +55,7 @@ def write_terms(path, lattice: Lattice, terms: tuple[Term, ...]) -> Path:
 def read_terms(path) -> tuple[Lattice, list[Term]]:
     """Read what `write_terms` wrote; refuse anything else with the reason."""
     try:
-        with np.load(Path(path), allow_pickle=False) as file:
+        with Path(path).open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         header = json.loads(str(arrays["header"]))
         if header["format"] != FORMAT:

@@ -154,7 +154,7 @@ def _mixing(watched: dict[str, np.ndarray]) -> list[Check]:
     if not moving.all():
         name = names[~moving][0]
         stuck = Check("movement", False, f"{name} never changes", "every watched value moves",
-                      "The kernel rejects everything, or this is a constant of the model: look at the acceptance rate.")  # fmt: skip
+                      "The kernel rejects every step, or this is a constant of the model: see acceptance_rate.")  # fmt: skip
         if not moving.any():
             return [stuck]
         names, data = names[moving], data.isel(name=np.flatnonzero(moving))
@@ -238,10 +238,11 @@ def _schwinger_dyson(tree: xr.DataTree) -> list[Check]:
     blocks = tree["constant_data"]["schwinger_dyson_site"].values
     if blocks.shape[1] >= 8:
         sites = gamma_method(blocks)
-        error = np.where(sites.error > 0, sites.error, np.nan)
-        z = np.nan_to_num((sites.mean - 1) / error, nan=np.inf)
+        # blocks are few: their autocorrelation may only make the error larger than that of independent blocks
+        independent = blocks.std(axis=(0, 1), ddof=1) / np.sqrt(blocks.shape[0] * blocks.shape[1])
+        error = np.maximum(sites.error, independent)
+        z = np.divide(sites.mean - 1, error, out=np.full(error.shape, np.inf), where=error > 0)
         at = np.unravel_index(np.argmax(np.abs(z)), z.shape)
-        # blocks are few, so the normal bound is widened as Student's t with one degree of freedom a block would
         bound = float(student_t.isf(FALSE_ALARM / z.size / 2, blocks.shape[0] * (blocks.shape[1] - 1)))
         where = ",".join(str(int(k)) for k in at)
         value = f"{sites.mean[at]:.3f} ± {error[at]:.3f} at [{where}], z = {z[at]:+.2f}"

@@ -23,7 +23,7 @@ class CliquePotentials:
     """Positive potentials ψ_c of the maximal cliques with Π_c ψ_c(φ_c) = exp(−S(φ)).
 
     With S_B the action at the fields of clique B and zero elsewhere, the interaction of clique A is
-    Φ_A = Σ_{B ⊆ A} (−1)^{|A|−|B|} S_B, and log ψ_c = −Σ_{A ⊆ c} Φ_A / n_A, where n_A maximal cliques contain A: what a
+    ``Φ_A = Σ_{B ⊆ A} (−1)^{|A|−|B|} S_B``, and ``log ψ_c = −Σ_{A ⊆ c} Φ_A / n_A``, where n_A maximal cliques contain A: what a
     site or an edge carries is shared equally by the maximal cliques around it.
 
     Parameters
@@ -84,7 +84,10 @@ class CliquePotentials:
 
     def log_potentials(self, phi) -> np.ndarray:
         """log ψ_c(φ_c) of every maximal clique, shape ``(len(self),)``, for one field."""
-        flat = jnp.asarray(phi).reshape(-1)
+        flat = jnp.asarray(phi, jnp.result_type(float, jnp.asarray(phi).dtype)).reshape(-1)
+        if flat.shape != (self.lattice.num_sites,):
+            got = f"shape {np.shape(phi)}"
+            raise ArgumentError("phi", f"one field of {self.lattice.num_sites} numbers", got)
         return np.asarray(self._weights @ np.asarray(self._restricted_actions(flat), float))
 
     def log_product(self, phi) -> float:

@@ -23,7 +23,7 @@ class Violation:
     sites : tuple of int
         The pair (i, j), i < j.
     strength : float
-        Largest |∂²S/∂φ_i∂φ_j| seen at the probed fields.
+        Largest ``|∂²S/∂φ_i∂φ_j|`` seen at the probed fields.
     labels : tuple
         The same pair as labels of the graph.
     """
@@ -53,8 +53,12 @@ class HammersleyCliffordReport:
         All three.
     violations : tuple of Violation
         Strongest first; of a thoroughly non-local action only the strongest are listed.
-    markov_reason, positive_reason, normalizable_reason : str
-        How each answer was reached.
+    markov_reason : str
+        How that answer was reached.
+    positive_reason : str
+        The same of ``is_positive``.
+    normalizable_reason : str
+        The same of ``is_normalizable``.
     null_directions : tuple of str
         Directions along which an improper (intrinsic) density is flat.
     maximal_cliques : tuple of tuple of int

@@ -14,7 +14,11 @@ from .report import Violation
 
 __all__ = ["Probe", "find_violations"]
 
-SCALES = (0.3, 1.0, 1.0, 2.0)  # fields at which the Hessian is probed: standard normal times each of these
+SCALES = (0.3, 1.0, 1.0, 2.0)  # fields at which the Hessian is probed: standard normal times each of these,
+REPEATS, FEW_SITES = (
+    4,
+    2048,
+)  # so many times over where there are few sites, since interactions may hide from some fields
 NUM_PROBES = 4  # vectors a colour: three random ones, and a constant one that adds up weak couplings to many sites
 MAX_ROWS = 32  # suspicious rows of the Hessian that are written out in full, per field
 MAX_VIOLATIONS = 100
@@ -41,17 +45,19 @@ def find_violations(action: Callable, lattice: Lattice, seed: int) -> Probe:
     relative = 1e-5 if dtype == jnp.float32 else 1e-10
     strengths: dict[tuple[int, int], float] = {}
     num_products, tolerance = 0, 0.0
-    for scale in SCALES:
+    for scale in SCALES * (REPEATS if lattice.num_sites <= FEW_SITES else 1):
         phi = jnp.asarray(scale * rng.standard_normal(lattice.num_sites), dtype)
         if not np.isfinite(action(phi)):
             return Probe((), num_products, tolerance, False)
-        residual, typical, used = _residuals(product, phi, lattice, colours, rng)
+        residual, largest, typical, used = _residuals(product, phi, lattice, colours, rng)
         num_products += used
         if not np.all(np.isfinite(residual)):
             return Probe((), num_products, tolerance, False)
         tolerance = max(tolerance, relative * typical)
-        rows = np.argsort(-residual)[:MAX_ROWS]
-        rows = rows[residual[rows] > relative * typical]
+        # rounding errors of a row grow with its largest entry
+        excess = residual / (relative * np.maximum(typical, largest))
+        rows = np.argsort(-excess)[:MAX_ROWS]
+        rows = rows[excess[rows] > 1]
         num_products += len(rows)
         for row in rows:
             unit = np.zeros((1, lattice.num_sites))
@@ -60,7 +66,7 @@ def find_violations(action: Callable, lattice: Lattice, seed: int) -> Probe:
             entries[lattice.neighbours(row)] = 0.0
             entries[row] = 0.0
             # a row whose many weak entries only show together is named by its largest entry
-            for other in np.flatnonzero(entries >= min(relative * typical, entries.max())):
+            for other in np.flatnonzero((entries > 0) & (entries >= min(relative * typical, entries.max()))):
                 pair = (int(min(row, other)), int(max(row, other)))
                 strengths[pair] = max(strengths.get(pair, 0.0), float(entries[other]))
     ranked = sorted(strengths.items(), key=lambda item: (-item[1], item[0]))[:MAX_VIOLATIONS]
@@ -69,7 +75,7 @@ def find_violations(action: Callable, lattice: Lattice, seed: int) -> Probe:
 
 
 def _residuals(product, phi, lattice: Lattice, colours: np.ndarray, rng):
-    """How far each row of the Hessian is from the graph's pattern, and the typical size of an entry."""
+    """How far each row of the Hessian is from the graph's pattern, its largest entry, and the typical size of these."""
     num_sites, num_colours = lattice.num_sites, int(colours.max()) + 1
     batch = max(1, min(64, 2**22 // (num_sites * NUM_PROBES)))
     residual, largest = np.zeros(num_sites), np.zeros(num_sites)
@@ -96,7 +102,7 @@ def _residuals(product, phi, lattice: Lattice, colours: np.ndarray, rng):
             residual = np.maximum(residual, np.abs(images[number] - entry * v).max(axis=0))
             largest = np.maximum(largest, np.abs(entry))
     typical = float(np.median(largest)) or float(largest.max()) or float(residual.max()) or 1.0
-    return residual, typical, num_colours * NUM_PROBES
+    return residual, largest, typical, num_colours * NUM_PROBES
 
 
 def distance_two_colouring(lattice: Lattice) -> np.ndarray:

@@ -69,7 +69,7 @@ class Lattice:
 
     @property
     def field_shape(self) -> tuple[int, ...]:
-        """Array shape of one field: ``shape`` where there is one, else ``(num_sites,)``."""
+        """Array shape of one field, ``shape`` where there is one and else ``(num_sites,)``."""
         return self.shape if self.shape is not None else (self.num_sites,)
 
     @property
@@ -94,7 +94,7 @@ class Lattice:
 
     @cached_property
     def nodes(self) -> tuple:
-        """Labels of the sites in canonical order: ints, coordinate tuples, or the labels of the networkx graph."""
+        """Labels of the sites in canonical order; ints, coordinate tuples, or the labels of the networkx graph."""
         if self._nodes is not None:
             return self._nodes
         if self.shape is None or len(self.shape) == 1:

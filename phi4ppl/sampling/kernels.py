@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import jax
+import jax.numpy as jnp
 
 from ..errors import ArgumentError
 
@@ -28,7 +29,8 @@ class Kernel:
 
     Attributes
     ----------
-    name, summary : str
+    name : str
+    summary : str
     build : callable
         ``build(logdensity_fn, step_size, inverse_mass_matrix) -> SamplingAlgorithm`` with
         ``init(position) -> state`` and ``step(key, state) -> (state, info)``; the state has ``position``, ``logdensity``
@@ -105,14 +107,19 @@ def _nuts_statistics(info) -> dict:
 def _hmc(logdensity_fn, step_size, inverse_mass_matrix) -> SamplingAlgorithm:
     import blackjax
     from blackjax.base import SamplingAlgorithm
+    from blackjax.mcmc.metrics import default_metric
 
     kernel = blackjax.hmc.build_kernel()
+    kinetic_energy = default_metric(inverse_mass_matrix).kinetic_energy
 
     def step(key, state):
         length_key, step_key = jax.random.split(key)
         # a random length, drawn before the trajectory, keeps the kernel exact and avoids closed orbits
         length = jax.random.randint(length_key, (), 1, 2 * MEAN_HMC_STEPS)
-        return kernel(step_key, state, logdensity_fn, step_size, inverse_mass_matrix, length)
+        new_state, info = kernel(step_key, state, logdensity_fn, step_size, inverse_mass_matrix, length)
+        # BlackJAX tells the energy of the proposal, also of a rejected one; a chain has the energy of where it is
+        energy_before = kinetic_energy(info.momentum) - state.logdensity
+        return new_state, info._replace(energy=jnp.where(info.is_accepted, info.energy, energy_before))
 
     return SamplingAlgorithm(lambda position, key=None: blackjax.hmc.init(position, logdensity_fn), step)
 

@@ -24,7 +24,9 @@ class Progress:
     def __init__(self, total: int, show: bool | None, stream=None):
         self.stream = sys.stderr if stream is None else stream
         self.show = self.stream.isatty() if show is None else bool(show)
-        self.total, self.done, self.started, self.length = total, 0, time.monotonic(), 0
+        self.total, self.done, self.length = total, 0, 0
+        self.began = self.started = time.monotonic()
+        self.skipped = 0  # iterations done before the clock of `start`
 
     def message(self, text: str) -> None:
         """Replace the line by ``text``."""
@@ -33,18 +35,29 @@ class Progress:
             self.stream.flush()
             self.length = len(text)
 
+    def start(self) -> None:
+        """Start the clock for speed and time left, when compiling is done; what comes before does not count."""
+        self.started = time.monotonic()
+
     def advance(self, steps: int, phase: str, acceptance: float, divergences: int | None) -> None:
         """Count ``steps`` more iterations and redraw the line."""
+        if self.done == 0:
+            self.skipped = steps
         self.done += steps
-        elapsed = time.monotonic() - self.started
-        left = elapsed * (self.total - self.done) / max(self.done, 1)
+        timed = self.done - self.skipped
+        rate = timed / max(time.monotonic() - self.started, 1e-9)
         filled = WIDTH * self.done // self.total
         bar = "█" * filled + "░" * (WIDTH - filled)
-        parts = [f"{phase:<8} {bar} {100 * self.done // self.total:3d}%", f"{self.done / elapsed:.0f} it/s a chain"]
+        parts = [f"{phase:<8} {bar} {100 * self.done // self.total:3d}%"]
+        if timed:
+            parts.append(f"{rate:.0f} steps/s a chain")
         parts.append(f"acceptance {acceptance:.2f}")
         if divergences is not None:
             parts.append(f"{divergences} divergences")
-        parts.append(f"{left:.0f} s left" if self.done < self.total else f"{elapsed:.0f} s")
+        if self.done == self.total:
+            parts.append(f"{time.monotonic() - self.began:.0f} s")
+        elif timed:
+            parts.append(f"{(self.total - self.done) / rate:.0f} s left")
         self.message(" · ".join(parts))
 
     def close(self) -> None:

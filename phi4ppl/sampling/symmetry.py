@@ -33,11 +33,14 @@ def _term_is_even(form, value) -> bool:
     return bool(np.abs(there - back).max() <= 1e-5 * scale)
 
 
-def sign_flip(algorithm, key, state):
-    """Propose −φ with probability ½ and accept it by Metropolis; returns the state and whether the sign changed."""
+def sign_flip(algorithm, key, state, allowed):
+    """Propose −φ with probability ½ and accept it by Metropolis; returns the state and whether the sign changed.
+
+    ``allowed`` (a scalar) switches the move off.
+    """
     choose, accept = jax.random.split(key)
     flipped = algorithm.init(jax.tree.map(jnp.negative, state.position))
     log_ratio = flipped.logdensity - state.logdensity
     log_uniform = jnp.log1p(-jax.random.uniform(accept, (), log_ratio.dtype))  # in (−∞, 0]
-    take = jax.random.bernoulli(choose) & (log_uniform <= log_ratio)
+    take = allowed & jax.random.bernoulli(choose) & (log_uniform <= log_ratio)
     return jax.tree.map(lambda new, old: jnp.where(take, new, old), flipped, state), take

@@ -39,9 +39,9 @@ def schedule(num_warmup: int) -> np.ndarray:
     return np.asarray(build_schedule(num_warmup), int).reshape(-1, 2)
 
 
-def begin(position) -> Adaptation:
+def begin(position, target: float) -> Adaptation:
     """Start with unit mass and a small step, which dual averaging enlarges at once if it can."""
-    (mass_init, _, _), (step_init, _, _) = _parts(0.8)
+    (mass_init, _, _), (step_init, _, _) = _parts(target)
     flat, _ = ravel_pytree(position)
     return Adaptation(step_init(jnp.asarray(INITIAL_STEP_SIZE, flat.dtype)), mass_init(flat.size))
 

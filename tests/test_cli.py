@@ -1,0 +1,159 @@
+"""The command line, as a user meets it: what it prints, what it leaves behind, and its exit status."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import phi4ppl as p4
+from phi4ppl.cli import main
+from phi4ppl.model_files import load_model_file, shipped_models
+
+FAST = ["--samples", "40", "--warmup", "40", "--chains", "2", "--kernel", "hmc", "--quiet"]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def model_file(folder, text, name="mine.py"):
+    (folder / name).write_text("import phi4ppl as p4\n" + text)
+    return name
+
+
+PLAIN = "model = p4.phi4(p4.lattice.chain(4), w=0.8, a=1.4, b=0.2)\n"
+
+
+def test_run_leaves_draws_report_and_record(folder, capsys):
+    status = main(["run", model_file(folder, PLAIN), "--set", "a=1.9", "--seed", "7", *FAST])
+    printed = capsys.readouterr()
+    assert status in (0, 1)  # so few draws may fail their verdict
+    assert "Hammersley–Clifford check: satisfied" in printed.out
+    assert ("Convergence PASSED" in printed.out) == (status == 0)
+    tree = p4.load_run(folder / "runs" / "mine" / "samples.nc")
+    assert float(tree["constant_data"]["coupling_a"]) == 1.9
+    record = json.loads((folder / "runs" / "mine" / "run.json").read_text())
+    assert record["seed"] == 7 and record["settings"] == {"a": 1.9} and record["passed"] == (status == 0)
+    assert "<h1>phi4ppl run</h1>" in (folder / "runs" / "mine" / "report.html").read_text()
+    assert printed.err == ""
+
+
+def test_a_finished_run_is_not_overwritten_unasked(folder, capsys):
+    name = model_file(folder, PLAIN)
+    main(["run", name, "--output", "here", *FAST])
+    before = (folder / "here" / "samples.nc").read_bytes()
+    assert main(["run", name, "--output", "here", "--seed", "9", *FAST]) == 2
+    assert "here holds a finished run. Give another folder with --output, or replace it" in capsys.readouterr().err
+    assert (folder / "here" / "samples.nc").read_bytes() == before
+    assert main(["run", name, "--output", "here", "--seed", "9", "--overwrite", *FAST]) in (0, 1)
+    assert (folder / "here" / "samples.nc").read_bytes() != before
+    capsys.readouterr()
+    # the report of a finished run can be made again
+    (folder / "here" / "report.html").unlink()
+    assert main(["report", "here"]) in (0, 1)
+    assert (folder / "here" / "report.html").exists()
+
+
+def test_a_failed_verdict_is_exit_status_one(folder, capsys):
+    text = "model = p4.phi4(p4.lattice.square(6), a=1.0, b=0.2)\n"
+    assert main(["run", model_file(folder, text), "--no-symmetry-moves", "--no-field", *FAST]) == 1
+    out = capsys.readouterr().out
+    assert "FAIL  sign changes" in out and "symmetry_moves=True" in out
+    assert "phi" not in p4.load_run(folder / "runs" / "mine" / "samples.nc")["posterior"].data_vars
+
+
+def test_check_reports_and_sets_the_exit_status(folder, capsys):
+    assert main(["check", model_file(folder, PLAIN)]) == 0
+    assert "normalizable         yes" in capsys.readouterr().out
+    intrinsic = "lattice = p4.lattice.square(4)\nmodel = p4.gaussian(lattice, w=1.0, a=lattice.degree / 2)\n"
+    assert main(["check", model_file(folder, intrinsic)]) == 1
+    assert "improper (intrinsic): S does not change along the constant field" in capsys.readouterr().out
+
+
+def test_build_takes_settings_of_the_types_of_its_defaults(folder):
+    text = "def build(size=4, a=1.5, open=False, kind='square'):\n"
+    text += "    make = getattr(p4.lattice, kind)\n    return p4.phi4(make(size, periodic=not open), a=a, b=0.2)\n"
+    name = model_file(folder, text)
+    loaded = load_model_file(name, {"size": "5", "a": "2", "open": "True", "kind": "triangular"})
+    assert loaded.model.lattice.name == "triangular 5×5, open"
+    assert loaded.model.couplings["a"] == 2.0
+    assert loaded.parameters == {"size": 5, "a": 2.0, "open": True, "kind": "triangular"}
+
+
+@pytest.mark.parametrize(
+    ("text", "settings", "message"),
+    [
+        ("x = 1 / 0\n", {}, "mine.py, line 2: ZeroDivisionError: division by zero"),
+        ("def build(:\n", {}, "mine.py, line 2: SyntaxError"),
+        ("import no_such_module\n", {}, "mine.py, line 2: ModuleNotFoundError: No module named 'no_such_module'"),
+        ("raise SystemExit(3)\n", {}, "mine.py, line 2: SystemExit: 3"),
+        ("", {}, "mine.py: declares no model. A model file defines `model`"),
+        ("model = 3\n", {}, "mine.py: the model is a int"),
+        ("def build(size):\n    pass\n", {}, "mine.py: the argument 'size' of build has no default"),
+        ("def build(size=4):\n    return None\n", {}, "mine.py: the model is a NoneType"),
+        ("def build(size=4):\n    return p4.lattice.square(-size)\n", {}, "mine.py, line 3: nx: expected an integer"),
+        ("build = 3\n", {}, "mine.py: `build` is not a function"),
+        (PLAIN, {"q": "1"}, "mine.py: no setting 'q'. This model takes: w, a, b."),
+        (PLAIN, {"a": "big"}, "mine.py: setting a='big' is not a float"),
+        (PLAIN, {"a": "float('nan')"}, "mine.py: setting a=.* is not a float"),
+        ("def build(size=4):\n    pass\n", {"size": "2.5"}, "mine.py: setting size='2.5' is not a int"),
+        ("def model():\n    pass\n", {"a": "1"}, "mine.py: this NumPyro model takes no settings"),
+    ],
+)
+def test_a_bad_model_file_gets_one_clear_message(folder, text, settings, message):
+    name = model_file(folder, text)
+    with pytest.raises(p4.ModelFileError, match=message):
+        load_model_file(name, settings)
+
+
+def test_bad_input_is_one_line_and_no_traceback(folder, capsys):
+    bad, good = model_file(folder, "raise ValueError('of my own')\n", "bad.py"), model_file(folder, PLAIN, "good.py")
+    for arguments, words in (
+        (["run", bad], "bad.py, line 2: ValueError: of my own"),
+        (["run", "no_such_model"], "neither a file nor a shipped model. Shipped models: "),
+        (["check", "gone/mine.py"], "gone/mine.py: no such file"),
+        (["report", "nowhere"], "expected a netCDF file written by phi4ppl, got no file nowhere"),
+        (["run", good, "--chains", "0"], "num_chains: expected an integer of at least 1, got 0"),
+        (["run", good, "--kernel", "gibbs"], "kernel: expected one of 'auto', 'nuts', 'hmc'"),
+    ):
+        assert main(arguments) == 2, arguments
+        printed = capsys.readouterr()
+        assert printed.err.startswith("phi4ppl: ") and words in printed.err
+        assert printed.err.count("\n") == 1 and "Traceback" not in printed.err
+
+
+def test_usage_errors_exit_with_two(capsys):
+    for arguments in (
+        [],
+        ["fly"],
+        ["run"],
+        ["run", "phi4_square", "--set", "a"],
+        ["run", "phi4_square", "--samples", "x"],
+    ):
+        with pytest.raises(SystemExit) as exit_:
+            main(arguments)
+        assert exit_.value.code == 2
+    assert "expected NAME=VALUE" in capsys.readouterr().err
+
+
+def test_models_lists_every_shipped_model(capsys):
+    assert main(["models", "--settings"]) == 0
+    out = capsys.readouterr().out
+    for name in shipped_models():
+        assert name in out
+    assert "size=" in out
+
+
+def test_doctor_tests_the_whole_path(capsys):
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert "agrees" in out and "all well" in out and "numpyro" in out
+
+
+@pytest.mark.smoke
+def test_console_script_and_module_are_the_same_program(folder):
+    result = subprocess.run([sys.executable, "-m", "phi4ppl", "--version"], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == f"phi4ppl {p4.__version__}"

@@ -1,0 +1,165 @@
+"""The results of a run as an ArviZ DataTree, on disk and back."""
+
+import json
+
+import jax.numpy as jnp
+import networkx as nx
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+import xarray as xr
+
+import phi4ppl as p4
+from phi4ppl.datatree import metadata
+
+
+@pytest.fixture(scope="module")
+def model():
+    return p4.phi4(p4.lattice.square(4, 3, diagonals=True), w={"nn": 0.5, "diagonal": 0.2}, a=1.5, b=np.full(12, 0.2))
+
+
+@pytest.fixture(scope="module")
+def tree(model):
+    own = {"corner": lambda phi: phi[0, 0], "profile": lambda phi: phi.mean(axis=1)}
+    return p4.sample(
+        model, num_warmup=100, num_samples=60, num_chains=2, observables=own, seed=5, thinning=2, kernel="hmc"
+    )
+
+
+def test_field_has_lattice_dimensions_and_coordinates(tree):
+    phi = tree["posterior"]["phi"]
+    assert phi.dims == ("chain", "draw", "x", "y")
+    assert phi.sizes == {"chain": 2, "draw": 60, "x": 4, "y": 3}
+    np.testing.assert_array_equal(phi.coords["x"], range(4))
+
+
+def test_observables_are_functions_of_the_stored_field(model, tree):
+    posterior = tree["posterior"]
+    phi = posterior["phi"].values
+    expected = {
+        "magnetization": phi.mean(axis=(2, 3)),
+        "abs_magnetization": np.abs(phi.mean(axis=(2, 3))),
+        "energy_density": np.asarray(model.energy(phi)) / 12,
+        "phi_squared": (phi**2).mean(axis=(2, 3)),
+        "phi_fourth": (phi**4).mean(axis=(2, 3)),
+        "corner": phi[:, :, 0, 0],
+        "profile": phi.mean(axis=3),
+    }
+    flat = phi.reshape(2, 60, 12)
+    i, j = model.lattice.edges_of("nn").T
+    expected["neighbour_correlation"] = (flat[..., i] * flat[..., j]).mean(axis=-1)
+    assert set(posterior.data_vars) == {"phi", *expected}
+    for name, value in expected.items():
+        np.testing.assert_allclose(posterior[name], value, rtol=2e-4, atol=2e-5, err_msg=name)
+
+
+def test_sample_stats_agree_with_the_stored_field(model, tree):
+    stats = tree["sample_stats"]
+    phi = tree["posterior"]["phi"].values
+    np.testing.assert_allclose(stats["lp"], -np.asarray(model.energy(phi)), rtol=2e-4, atol=1e-4)
+    force = np.asarray(jnp.vectorize(p4.compile(model).logdensity_fn, signature="(x,y)->()")(phi))
+    np.testing.assert_allclose(stats["lp"], force, rtol=2e-4, atol=1e-4)
+    # x·∇S from the homogeneity of each term: hopping and mass count twice, quartic four times
+    statistics = model.statistics(phi)
+    two = sum(np.asarray(model.couplings[n] * statistics[n]) for n in ("w_nn", "w_diagonal", "a"))
+    four = (model.couplings["b"] * np.asarray(statistics["b"])).sum(axis=-1)
+    np.testing.assert_allclose(stats["schwinger_dyson"], (2 * two + 4 * four) / 12, rtol=1e-3, atol=1e-4)
+    blocks = tree["constant_data"]["schwinger_dyson_site"]
+    assert blocks.dims == ("sd_chain", "sd_block", "x", "y")
+    for name in ("acceptance_rate", "diverging", "energy", "n_steps", "step_size", "sign_flipped"):
+        assert stats[name].dims == ("chain", "draw"), name
+
+
+def test_schwinger_dyson_blocks_average_all_iterations(model):
+    tree = p4.sample(model, num_warmup=50, num_samples=40, num_chains=2, kernel="hmc")
+    blocks = tree["constant_data"]["schwinger_dyson_site"].values
+    per_draw = tree["sample_stats"]["schwinger_dyson"].values
+    np.testing.assert_allclose(blocks.mean(axis=(1, 2, 3)), per_draw.mean(axis=1), rtol=1e-4)
+
+
+def test_constant_data_holds_edges_and_couplings(model, tree):
+    constant = tree["constant_data"]
+    np.testing.assert_array_equal(constant["edges"], model.lattice.edges)
+    assert float(constant["coupling_w_nn"]) == 0.5
+    np.testing.assert_allclose(constant["coupling_b"], 0.2)
+
+
+def test_provenance_tells_how_to_do_it_again(model, tree):
+    facts = metadata(tree)
+    assert facts["settings"]["seed"] == 5
+    assert facts["settings"]["thinning"] == 2
+    assert facts["settings"]["dtype"] == "float32"
+    assert facts["settings"]["kernel"] == "hmc"
+    assert facts["couplings"]["a"] == 1.5
+    assert facts["model"] == model.describe()
+    assert facts["versions"]["phi4ppl"] == p4.__version__
+    assert {"jax", "numpyro", "blackjax", "arviz-base"} <= set(facts["versions"])
+    assert "satisfied" in facts["checks"]["phi"]
+
+
+def test_saves_and_loads_back_equal(tree, tmp_path):
+    path = p4.save_run(tree, tmp_path / "run.nc")
+    loaded = p4.load_run(path)
+    xr.testing.assert_identical(loaded, tree)
+    assert json.loads(loaded.attrs["phi4ppl"]) == metadata(tree)
+
+
+def test_graph_labels_become_coordinates():
+    graph = nx.Graph([("b", "a"), ("a", (1, 2))])
+    model = p4.phi4(p4.lattice.from_networkx(graph), w=0.3, a=1.0, b=0.1)
+    tree = p4.sample(model, num_warmup=30, num_samples=20, num_chains=1, kernel="hmc")
+    assert tree["posterior"]["phi"].dims == ("chain", "draw", "site")
+    assert list(tree["posterior"]["site"].values) == ["a", "b", "(1, 2)"]
+
+
+def test_numpyro_model_keeps_sites_and_deterministics(tmp_path):
+    field = p4.GibbsField(p4.gaussian(p4.lattice.square(2, 3), w=0.3, a=1.0))
+
+    def model(y):
+        phi = numpyro.sample("psi", field)
+        scale = numpyro.sample("scale", dist.HalfNormal(1.0))
+        numpyro.deterministic("twice", 2 * scale)
+        numpyro.sample("y", dist.Normal(phi, scale).to_event(2), obs=y)
+
+    tree = p4.sample(model, jnp.ones((2, 3)), num_warmup=50, num_samples=30, num_chains=2, kernel="hmc")
+    posterior = tree["posterior"]
+    assert posterior["psi"].dims == ("chain", "draw", "x", "y")
+    np.testing.assert_allclose(posterior["twice"], 2 * posterior["scale"], rtol=1e-6)
+    assert (posterior["scale"] > 0).all()
+    xr.testing.assert_identical(p4.load_run(p4.save_run(tree, tmp_path / "n.nc")), tree)
+
+
+def test_observables_only(model):
+    tree = p4.sample(model, num_warmup=30, num_samples=20, num_chains=1, keep_field=False, kernel="hmc")
+    assert "phi" not in tree["posterior"].data_vars
+    assert "magnetization" in tree["posterior"].data_vars
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        ({"magnetization": jnp.mean}, "observables: expected new names .* got 'magnetization'"),
+        ({"phi": jnp.mean}, "observables: expected new names"),
+        ({"two words": jnp.mean}, "observables: expected new names"),
+        ([jnp.mean], "observables: expected a dict of functions"),
+        ({"m": 3}, "observable 'm': expected a JAX function"),
+        ({"m": lambda phi: float(phi[0, 0])}, "observable 'm': expected a JAX function .* ConcretizationTypeError"),
+        ({"m": lambda phi: phi > 0}, "observable 'm': expected one array of real numbers"),
+    ],
+)
+def test_bad_observables_are_refused(model, own, message):
+    with pytest.raises(p4.ArgumentError, match=message):
+        p4.sample(model, num_warmup=20, num_samples=10, observables=own)
+
+
+def test_files_that_are_no_runs_are_refused(tmp_path):
+    with pytest.raises(p4.ArgumentError, match="path: expected a netCDF file written by phi4ppl, got no file"):
+        p4.load_run(tmp_path / "none.nc")
+    (tmp_path / "text.nc").write_text("hello")
+    with pytest.raises(p4.ArgumentError, match="path: expected a netCDF file"):
+        p4.load_run(tmp_path / "text.nc")
+    other = xr.DataTree(xr.Dataset({"x": 1.0}))
+    other.to_netcdf(tmp_path / "other.nc", engine="h5netcdf")
+    with pytest.raises(p4.ArgumentError, match="tree: expected a DataTree made by phi4ppl.sample"):
+        p4.load_run(tmp_path / "other.nc")

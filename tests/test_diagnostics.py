@@ -1,0 +1,181 @@
+"""The verdict: each check fails on the fault that it is there for, and a good run passes."""
+
+import base64
+import re
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import xarray as xr
+
+import phi4ppl as p4
+from phi4ppl.autocorrelation import gamma_method
+from phi4ppl.sampling import chains
+
+
+@pytest.fixture(scope="module")
+def good():
+    model = p4.phi4(p4.lattice.square(3), a=1.9, b=0.175)
+    return p4.sample(model, num_warmup=300, num_samples=1000, seed=3)
+
+
+def failed(tree):
+    return {check.name for check in p4.diagnose(tree).checks if not check.passed}
+
+
+def with_values(tree, group, name, change):
+    """A copy of the run with one variable replaced by ``change`` of its values."""
+    copy = tree.copy(deep=True)
+    variable = copy[group][name]
+    data = copy[group].to_dataset().assign({name: (variable.dims, change(variable.values).astype(variable.dtype))})
+    copy[group] = xr.DataTree(data)
+    return copy
+
+
+def test_a_good_run_passes_and_says_so(good):
+    report = p4.diagnose(good)
+    assert report.passed, str(report)
+    text = str(report)
+    assert text.startswith("Convergence PASSED")
+    for name in ("R-hat", "bulk ESS", "tail ESS", "MCSE / sd", "E-BFMI", "divergences", "tree depth", "sign changes",
+                 "Schwinger-Dyson, mean", "Schwinger-Dyson, sites"):  # fmt: skip
+        assert name in text
+
+
+def _shift_one_chain(values):
+    values = values.copy()
+    values[0] += 0.5 * values.std()
+    return values
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "change", "check"),
+    [
+        ("posterior", "energy_density", _shift_one_chain, "R-hat"),
+        ("posterior", "phi_squared", lambda v: np.repeat(v[:, ::100], 100, axis=1), "bulk ESS"),
+        ("posterior", "phi_squared", lambda v: np.repeat(v[:, ::100], 100, axis=1), "tail ESS"),
+        ("posterior", "phi_squared", lambda v: np.repeat(v[:, ::100], 100, axis=1), "MCSE / sd"),
+        ("posterior", "phi_squared", lambda v: 0 * v + 1, "movement"),
+        ("sample_stats", "energy", lambda v: np.cumsum(v - v.mean(), axis=1), "E-BFMI"),
+        ("sample_stats", "diverging", lambda v: np.arange(v.size).reshape(v.shape) == 17, "divergences"),
+        ("sample_stats", "reached_max_treedepth", lambda v: np.arange(v.size).reshape(v.shape) % 50 == 0, "tree depth"),
+        ("posterior", "magnetization", np.abs, "sign changes"),
+        ("sample_stats", "schwinger_dyson", lambda v: 1.15 * v, "Schwinger-Dyson, mean"),
+    ],
+)
+def test_each_fault_is_caught_by_its_check(good, group, name, change, check):
+    faulty = with_values(good, group, name, change)
+    report = p4.diagnose(faulty)
+    assert not report.passed
+    assert check in failed(faulty), str(report)
+    line = next(c for c in report.checks if c.name == check)
+    assert line.advice and line.value and line.threshold
+
+
+def test_a_fault_at_one_site_is_caught(good):
+    def one_site(blocks):
+        blocks = blocks.copy()
+        blocks[:, :, 1, 2] *= 1.6
+        return blocks
+
+    faulty = with_values(good, "constant_data", "schwinger_dyson_site", one_site)
+    assert failed(faulty) == {"Schwinger-Dyson, sites"}
+    check = p4.diagnose(faulty).checks[-1]
+    assert "at [1,2]" in check.value
+
+
+@pytest.fixture(scope="module")
+def trapped():
+    """Four chains deep in the broken phase, all started at +1.3, with the sign moves off: the classic trap."""
+    original = chains._starts
+    chains._starts = lambda compiled, keys: 1.3 + 0.1 * original(compiled, keys)
+    try:
+        model = p4.phi4(p4.lattice.square(12), a=1.2, b=0.175)
+        return p4.sample(model, num_warmup=300, num_samples=1000, symmetry_moves=False, kernel="hmc")
+    finally:
+        chains._starts = original
+
+
+def test_the_trap_looks_converged_but_fails_its_verdict(trapped):
+    table = p4.estimate(trapped, "magnetization")
+    assert table.loc["magnetization", "mean"] > 20 * table.loc["magnetization", "error"]  # the truth is zero
+    report = p4.diagnose(trapped)
+    by_name = {check.name: check for check in report.checks}
+    assert by_name["R-hat"].passed and by_name["divergences"].passed  # nothing else sees it
+    assert not report.passed
+    assert by_name["sign changes"].value.startswith("0 ")
+    assert "symmetry_moves=True" in str(report)
+
+
+def test_with_sign_moves_the_same_model_passes():
+    model = p4.phi4(p4.lattice.square(12), a=1.2, b=0.175)
+    tree = p4.sample(model, num_warmup=300, num_samples=1000, kernel="hmc")
+    report = p4.diagnose(tree)
+    assert report.passed, str(report)
+    row = p4.estimate(tree, "magnetization").loc["magnetization"]
+    assert abs(row["mean"]) < 5 * row["error"]  # false alarm 6e-7
+
+
+def test_estimates_are_the_gamma_method_of_the_series(good):
+    table = p4.estimate(good)
+    assert "phi" not in table.index and "magnetization" in table.index
+    series = good["posterior"]["phi_squared"].values
+    expected = gamma_method(series)
+    assert table.loc["phi_squared", "mean"] == expected.mean
+    assert table.loc["phi_squared", "error"] == expected.error
+    assert table.loc["phi_squared", "tau_int_error"] == expected.tau_int_error
+    sites = p4.estimate(good, ["phi"])
+    assert list(sites.index[:4]) == ["phi[0,0]", "phi[0,1]", "phi[0,2]", "phi[1,0]"]
+    assert sites.loc["phi[1,0]", "mean"] == pytest.approx(good["posterior"]["phi"].values[:, :, 1, 0].mean(), abs=1e-6)
+
+
+def test_estimates_agree_with_the_exact_values(good, reference):
+    """Bonferroni over three values at 5 errors each: false alarm 2e-6."""
+    exact = {name: q["value"] for name, q in reference["square_L3_w1_a1.9_b0.175"]["quantities"].items()}
+    table = p4.estimate(good)
+    for name, value in (
+        ("phi_squared", exact["<phi^2>"]), ("abs_magnetization", exact["<|m|>"]), ("energy_density", exact["<S>/V"]),
+    ):  # fmt: skip
+        row = table.loc[name]
+        assert abs(row["mean"] - value) < 5 * row["error"], name
+        assert abs(row["mean"] + 0.1 * value - value) > 5 * row["error"], "the test could not see an error of 10 %"
+
+
+def test_unknown_names_and_foreign_trees_are_refused(good):
+    with pytest.raises(p4.ArgumentError, match="names: expected variables of the posterior: .* got 'nothing'"):
+        p4.estimate(good, "nothing")
+    foreign = good.copy()
+    foreign.attrs = {}
+    for function in (p4.estimate, p4.diagnose):
+        with pytest.raises(p4.ArgumentError, match="made by phi4ppl.sample"):
+            function(foreign)
+
+
+def test_report_is_one_file_with_every_picture(good, tmp_path):
+    path = p4.diagnose(good).to_html(tmp_path / "report.html")
+    page = path.read_text(encoding="utf-8")
+    pictures = re.findall(r"<figcaption>([^<]*)</figcaption><img alt='[^']*' src='data:image/png;base64,([^']*)'", page)
+    titles = " ".join(title for title, _ in pictures)
+    for word in ("Trace", "Rank", "Autocorrelation", "Energy", "graph", "fields"):
+        assert word in titles
+    for _, data in pictures:
+        assert base64.b64decode(data).startswith(b"\x89PNG") and len(data) > 4000  # an empty canvas is smaller
+    assert "Passed: no sign of trouble" in page
+    assert "Hammersley–Clifford check: satisfied" in page
+    assert not re.search(r"(src|href)\s*=\s*['\"]?https?:", page)
+
+
+def test_report_of_a_failed_run_shows_the_advice(trapped, tmp_path):
+    page = p4.diagnose(trapped).to_html(tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Failed: " in page and "sign changes" in page and "symmetry_moves=True" in page
+
+
+def test_report_without_fields_and_for_graphs(tmp_path):
+    import networkx as nx
+
+    model = p4.phi4(p4.lattice.from_networkx(nx.path_graph(5)), w=0.3, a=1.0, b=0.1)
+    tree = p4.sample(model, num_warmup=50, num_samples=60, keep_field=False, kernel="hmc",
+                     observables={"ends": lambda phi: jnp.stack([phi[0], phi[-1]])})  # fmt: skip
+    page = p4.diagnose(tree).to_html(tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "The graph" in page and "Last fields" not in page
+    assert "ends[0]" in page and "ends[1]" in page
