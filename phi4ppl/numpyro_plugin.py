@@ -179,8 +179,10 @@ def compile(model, *args, **kwargs) -> CompiledModel:  # noqa: A001  the field's
     fields = {n: _field_model(s["fn"]) for n, s in latent.items()}
     fields = {n: field for n, field in fields.items() if field is not None}
     return CompiledModel(
-        potential_fn, lambda z: -potential_fn(z), lambda key: initialise(key).param_info.z, postprocess,
-        ravel_pytree(info.param_info.z)[0].size, "numpyro", None, fields,
+        potential_fn=potential_fn, logdensity_fn=lambda z: -potential_fn(z),
+        initial_position=lambda key: initialise(key).param_info.z, constrain=postprocess,
+        num_dimensions=ravel_pytree(info.param_info.z)[0].size, layout="numpyro", fields=fields,
+        logdensity_at=lambda _, z: -potential_fn(z),
     )  # fmt: skip
 
 

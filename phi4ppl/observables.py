@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
 from .errors import ArgumentError
+from .lattice import Lattice
 from .model import MarkovRandomField
 from .potential import energy_function
 from .terms import TermForm, hopping
@@ -37,13 +39,17 @@ def standard_observables(model: MarkovRandomField) -> dict[str, Callable]:
     >>> float(measure["energy_density"](jnp.ones((4, 4))).round(4))
     -0.3
     """
-    lattice, values = model.lattice, model._values
-    _, energy = energy_function(lattice, model._forms)
+    _, energy = energy_function(model.lattice, model._forms)
+    values, num_sites = model._values, model.lattice.num_sites
+    return {**_without_couplings(model.lattice), "energy_density": lambda phi: energy(values, phi) / num_sites}
+
+
+@functools.lru_cache(maxsize=64)  # the same functions every time, so that compiled programs are found again
+def _without_couplings(lattice: Lattice) -> dict[str, Callable]:
     edges = lattice.edges_of("nn") if "nn" in lattice.kinds else lattice.edges
     observables = {
         "magnetization": jnp.mean,
         "abs_magnetization": lambda phi: jnp.abs(jnp.mean(phi)),
-        "energy_density": lambda phi: energy(values, phi) / lattice.num_sites,
         "phi_squared": lambda phi: jnp.mean(phi**2),
         "phi_fourth": lambda phi: jnp.mean(phi**4),
     }

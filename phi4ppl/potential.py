@@ -44,6 +44,11 @@ class CompiledModel:
         How neighbour sums are computed: ``"stencil"`` or ``"gather"``; ``"numpyro"`` for a NumPyro model.
     model : MarkovRandomField or None
         The field that was compiled; None for a NumPyro model.
+    parameters : pytree
+        The couplings, for a field; what ``logdensity_at(parameters, position)`` takes, so that one compiled program serves
+        every value of them.
+    signature : hashable or None
+        Equal for models that differ in their couplings only; None for a NumPyro model.
     fields : dict
         The `MarkovRandomField` behind every field among the results of ``constrain``, by name.
 
@@ -61,6 +66,9 @@ class CompiledModel:
     layout: str
     model: MarkovRandomField | None = None
     fields: dict[str, MarkovRandomField] = field(default_factory=dict)
+    parameters: Any = ()
+    logdensity_at: Callable[[Any, Any], jax.Array] | None = None
+    signature: Any = None
 
 
 def compile_field(model: MarkovRandomField) -> CompiledModel:
@@ -69,12 +77,6 @@ def compile_field(model: MarkovRandomField) -> CompiledModel:
         raise ArgumentError("model", "a MarkovRandomField", type(model).__name__)
     layout, energy = energy_function(model.lattice, model._forms)
     values, shape = model._values, model.field_shape
-
-    def potential_fn(phi):
-        return energy(values, phi)
-
-    def logdensity_fn(phi):
-        return -energy(values, phi)
 
     def initial_position(key):
         if not isinstance(key, jax.Array):
@@ -86,9 +88,15 @@ def compile_field(model: MarkovRandomField) -> CompiledModel:
         return sign + 0.5 * jax.random.normal(noise_key, shape)
 
     return CompiledModel(
-        potential_fn, logdensity_fn, initial_position, lambda phi: {"phi": phi}, model.lattice.num_sites, layout, model,
-        {"phi": model},
+        potential_fn=lambda phi: energy(values, phi), logdensity_fn=lambda phi: -energy(values, phi),
+        initial_position=initial_position, constrain=_name_field, num_dimensions=model.lattice.num_sites, layout=layout,
+        model=model, fields={"phi": model}, parameters=values, logdensity_at=lambda values, phi: -energy(values, phi),
+        signature=(model.lattice, model._forms),
     )  # fmt: skip
+
+
+def _name_field(phi) -> dict:
+    return {"phi": phi}
 
 
 @functools.lru_cache(maxsize=64)

@@ -88,11 +88,15 @@ def sample(
     if not is_field and observables is not None:
         mend = "Record functions of the parameters with numpyro.deterministic inside the model."
         raise ArgumentError("observables", "None for a NumPyro model", "a dict", mend)
+    measured = with_own(model, observables) if is_field else {}
+    measured.pop("energy_density", None)  # the kernels know S already: it comes from the log density
     result = run_chains(
         compiled, kernel, num_warmup=num_warmup, num_samples=num_samples, num_chains=num_chains, seed=seed,
-        observables=with_own(model, observables) if is_field else {},
+        observables=measured,
         keep=lambda name: keep_field or name not in compiled.fields, thinning=thinning,
         flip_signs=symmetry_moves and is_field and is_even(model), progress=progress,
     )  # fmt: skip
+    if is_field:
+        result.observables["energy_density"] = -result.statistics["lp"] / model.lattice.num_sites
     checks = {"phi": str(report)} if is_field else {n: str(field.check()) for n, field in compiled.fields.items()}
     return to_datatree(result, compiled, checks)

@@ -41,8 +41,8 @@ def check_terms(lattice: Lattice, forms, values, energy_of_one: Callable) -> Ham
 def check_action(action: Callable, lattice: Lattice, *, seed: int = 0) -> HammersleyCliffordReport:
     """Decide whether a black-box action is a Markov random field on a graph.
 
-    ∂²S/∂φ_i∂φ_j must vanish for every pair (i, j) without an edge. The mixed derivatives are probed at sixteen random
-    fields (four on more than 2048 sites) through a few Hessian-vector products (their number depends on the degree of the
+    ∂²S/∂φ_i∂φ_j must vanish for every pair (i, j) without an edge. The mixed derivatives are probed at 4 to 64 random
+    fields (the fewer the larger the lattice) through a few Hessian-vector products (their number depends on the degree of the
     graph, not on its size), to a relative size of 1e-5 of a typical entry in float32 and 1e-10 in float64. An interaction
     that vanishes at all these fields is not seen.
 

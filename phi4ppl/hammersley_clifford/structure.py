@@ -14,11 +14,9 @@ from .report import Violation
 
 __all__ = ["Probe", "find_violations"]
 
-SCALES = (0.3, 1.0, 1.0, 2.0)  # fields at which the Hessian is probed: standard normal times each of these,
-REPEATS, FEW_SITES = (
-    4,
-    2048,
-)  # so many times over where there are few sites, since interactions may hide from some fields
+SCALES = (0.3, 1.0, 1.0, 2.0)  # fields at which the Hessian is probed: standard normal times each of these in turn
+NUM_FIELDS = (4, 64)  # at least and at most; as many as NUM_NUMBERS allows, since an interaction may hide from some
+NUM_NUMBERS = 2**14
 NUM_PROBES = 4  # vectors a colour: three random ones, and a constant one that adds up weak couplings to many sites
 MAX_ROWS = 32  # suspicious rows of the Hessian that are written out in full, per field
 MAX_VIOLATIONS = 100
@@ -41,13 +39,14 @@ def find_violations(action: Callable, lattice: Lattice, seed: int) -> Probe:
     rng = np.random.default_rng(seed)
     colours = distance_two_colouring(lattice)
     product = jax.jit(jax.vmap(lambda phi, v: jax.jvp(jax.grad(action), (phi,), (v,))[1], in_axes=(None, 0)))
-    dtype = jnp.result_type(float)
+    value, dtype = jax.jit(action), jnp.result_type(float)
     relative = 1e-5 if dtype == jnp.float32 else 1e-10
     strengths: dict[tuple[int, int], float] = {}
     num_products, tolerance = 0, 0.0
-    for scale in SCALES * (REPEATS if lattice.num_sites <= FEW_SITES else 1):
+    num_fields = int(np.clip(NUM_NUMBERS // lattice.num_sites, *NUM_FIELDS))
+    for scale in np.resize(SCALES, num_fields):
         phi = jnp.asarray(scale * rng.standard_normal(lattice.num_sites), dtype)
-        if not np.isfinite(action(phi)):
+        if not np.isfinite(value(phi)):
             return Probe((), num_products, tolerance, False)
         residual, largest, typical, used = _residuals(product, phi, lattice, colours, rng)
         num_products += used

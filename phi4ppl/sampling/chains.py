@@ -14,7 +14,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from ..errors import SamplingError
-from ..potential import CompiledModel
+from ..potential import CompiledModel, energy_function
 from . import warmup
 from .kernels import Kernel
 from .memory import record_bytes, require_memory
@@ -62,20 +62,23 @@ def run_chains(
     """
     start_key, warm_key, draw_key = jax.random.split(jax.random.key(seed), 3)
     position = _starts(compiled, jax.random.split(start_key, num_chains))
-    program = _Program(compiled, kernel, observables, keep, flip_signs, num_warmup)
-    chains = jax.jit(jax.vmap(program.begin))(position)
+    program = _program(compiled, kernel, tuple(observables.items()), keep, flip_signs)
+    parameters = jax.tree.map(jnp.asarray, compiled.parameters)
+    chains = program.begin(parameters, position)
     _require_finite(chains.state, "at its start", "The action is not finite there: check data and couplings.")
-    record = program.record_of_one_draw(chains)
+    record = program.record_of_one_draw(parameters, chains)
     needed = require_memory(record, num_chains, num_samples, memory_limit)
     capacity = int(np.clip(BUFFER_BYTES // max(1, num_chains * record_bytes(record)), 1, 1000))
     buffer = jax.tree.map(lambda s: jnp.zeros((num_chains, capacity, *s.shape), s.dtype), record)
     bar = Progress(num_warmup + num_samples * thinning, progress)
     bar.message("compiling …")
     began = time.monotonic()
-    chains, buffer = _warm_up(program, chains, jax.random.split(warm_key, num_chains), num_warmup, bar, buffer)
+    keys = jax.random.split(warm_key, num_chains)
+    chains, buffer = _warm_up(program.advance, parameters, chains, keys, num_warmup, bar, buffer)
     warmed = time.monotonic()
     keys = jax.random.split(draw_key, num_chains)
-    (values, measured, statistics), blocks = _draw(program, chains, keys, num_samples, thinning, bar, buffer, record)
+    draw = functools.partial(_draw, program.advance, parameters, chains, keys)
+    (values, measured, statistics), blocks = draw(num_samples, thinning, bar, buffer, record)
     bar.close()
     statistics["step_size"] = np.broadcast_to(np.asarray(chains.step_size)[:, None], (num_chains, num_samples)).copy()
     settings = {
@@ -87,64 +90,88 @@ def run_chains(
     return RunResult(values, measured, statistics, blocks, np.asarray(chains.inverse_mass_matrix), settings)
 
 
+def _program(compiled: CompiledModel, kernel: Kernel, observables: tuple, keep, flip_signs: bool) -> _Program:
+    """The program of this run; models that differ in their couplings only share one, already compiled."""
+    kept = tuple(name for name in compiled.fields if keep(name))
+    if compiled.signature is None:
+        return _Program(compiled.logdensity_at, compiled.constrain, kernel, observables, keep, flip_signs)
+    return _cached_program(compiled.signature, kernel, observables, kept, flip_signs)
+
+
+@functools.lru_cache(maxsize=32)
+def _cached_program(signature, kernel: Kernel, observables: tuple, kept: tuple[str, ...], flip_signs: bool) -> _Program:
+    _, energy = energy_function(*signature)
+    return _Program(
+        lambda values, phi: -energy(values, phi),
+        lambda phi: {"phi": phi},
+        kernel,
+        observables,
+        kept.__contains__,
+        flip_signs,
+    )
+
+
 class _Program:
     """Warm-up and sampling share one compiled loop: compiling a kernel such as NUTS twice would double the wait."""
 
-    def __init__(self, compiled, kernel, observables, keep, flip_signs, num_warmup):
-        self.compiled, self.kernel, self.observables, self.keep = compiled, kernel, observables, keep
-        self.flip_signs = flip_signs
-        self.plan = jnp.asarray(warmup.schedule(num_warmup))
-        self.advance = jax.jit(self._advance, donate_argnums=5)
+    def __init__(self, logdensity_at, constrain, kernel, observables, keep, flip_signs):
+        self.logdensity_at, self.constrain, self.kernel = logdensity_at, constrain, kernel
+        self.observables, self.keep, self.flip_signs = observables, keep, flip_signs
+        self.begin = jax.jit(jax.vmap(self._begin, in_axes=(None, 0)))
+        self.advance = jax.jit(self._advance, donate_argnames="buffer")
 
-    def algorithm(self, step_size, inverse_mass_matrix):
-        return self.kernel.build(self.compiled.logdensity_fn, step_size, inverse_mass_matrix)
+    def algorithm(self, parameters, step_size, inverse_mass_matrix):
+        return self.kernel.build(functools.partial(self.logdensity_at, parameters), step_size, inverse_mass_matrix)
 
-    def begin(self, position) -> _Chain:
+    def _begin(self, parameters, position) -> _Chain:
         flat, _ = ravel_pytree(position)
         adaptation = warmup.begin(position, self.kernel.target_acceptance)
         step_size, mass = adaptation.step_size, adaptation.inverse_mass_matrix
-        return _Chain(self.algorithm(step_size, mass).init(position), adaptation, step_size, mass, jnp.zeros_like(flat))
+        state = self.algorithm(parameters, step_size, mass).init(position)
+        return _Chain(state, adaptation, step_size, mass, jnp.zeros_like(flat))
 
-    def record_of_one_draw(self, chains: _Chain):
+    def record_of_one_draw(self, parameters, chains: _Chain):
         """Shapes and dtypes of what one chain keeps of one draw."""
-        one = jax.tree.map(lambda x: x[0], chains)
-        return jax.eval_shape(lambda chain: self._iterate(chain, jax.random.key(0), 0, False)[1], one)
+        one, plan = jax.tree.map(lambda x: x[0], chains), jnp.zeros((1, 2), int)
+        return jax.eval_shape(lambda chain: self._iterate(parameters, chain, jax.random.key(0), 0, plan, False)[1], one)
 
-    def _iterate(self, chain: _Chain, key, number, warming):
+    def _iterate(self, parameters, chain: _Chain, key, number, plan, warming):
         """One iteration of the kernel, and what would be kept of it: positions, observables, statistics."""
         step_key, flip_key = jax.random.split(jax.random.fold_in(key, number))
-        algorithm = self.algorithm(chain.step_size, chain.inverse_mass_matrix)
+        algorithm = self.algorithm(parameters, chain.step_size, chain.inverse_mass_matrix)
         state, info = algorithm.step(step_key, chain.state)
         statistics = self.kernel.statistics(info)
         if self.flip_signs:
             # not during warm-up: the mass matrix is to learn the spread within a phase, not between the phases
             state, statistics["sign_flipped"] = sign_flip(algorithm, flip_key, state, ~jnp.asarray(warming))
         chain = chain._replace(state=state)
-        chain = jax.lax.cond(
-            warming, lambda c: self._adapt(c, number, statistics["acceptance_rate"]), lambda c: c, chain
-        )
-        measured = {name: jnp.asarray(f(state.position)) for name, f in self.observables.items()}
+        rate = statistics["acceptance_rate"]
+        chain = jax.lax.cond(warming, lambda c: self._adapt(c, *plan[number], rate), lambda c: c, chain)
+        measured = {name: jnp.asarray(f(state.position)) for name, f in self.observables}
         gradient, _ = ravel_pytree(state.logdensity_grad)
         flat, _ = ravel_pytree(state.position)
         statistics |= {"lp": state.logdensity, "schwinger_dyson": -jnp.mean(flat * gradient)}
-        kept = {name: value for name, value in self.compiled.constrain(state.position).items() if self.keep(name)}
+        kept = {name: value for name, value in self.constrain(state.position).items() if self.keep(name)}
         return chain._replace(virial_sum=chain.virial_sum - flat * gradient), (kept, measured, statistics)
 
-    def _adapt(self, chain: _Chain, number, acceptance_rate) -> _Chain:
-        stage, is_window_end = self.plan[number]
+    def _adapt(self, chain: _Chain, stage, is_window_end, acceptance_rate) -> _Chain:
         target = self.kernel.target_acceptance
         position = chain.state.position
         adaptation = warmup.update(chain.adaptation, target, stage, is_window_end, position, acceptance_rate)
         step_size, mass = adaptation.step_size, adaptation.inverse_mass_matrix
         return chain._replace(adaptation=adaptation, step_size=step_size, inverse_mass_matrix=mass)
 
-    def _advance(self, chains, keys, first, count, thinning, buffer, warming):
-        """``count`` draws of ``thinning`` iterations each, for all chains, into the head of ``buffer``."""
+    def _advance(self, parameters, chains, keys, first, count, thinning, buffer, plan, warming):
+        """``count`` draws of ``thinning`` iterations each, for all chains, into the head of ``buffer``.
+
+        While ``warming``, every iteration also adapts its chain as ``plan`` (stage, end of window) says.
+        """
 
         def body(k, carry):
             chains, buffer = carry
-            iterate = jax.vmap(self._iterate, in_axes=(0, 0, None, None))
-            chains, (kept, measured, statistics) = iterate(chains, keys, first * thinning + k, warming)
+            iterate = jax.vmap(self._iterate, in_axes=(None, 0, 0, None, None, None))
+            number = first * thinning + k
+            chains, (kept, measured, statistics) = iterate(parameters, chains, keys, number, plan, warming)
             slot, part = k // thinning, k % thinning
             before = {name: buffer[2][name][:, slot] for name in statistics}
             statistics = {name: _merge(name, before[name], new, part) for name, new in statistics.items()}
@@ -206,12 +233,13 @@ class _Chunks:
             self.size = int(np.clip(count * SECONDS_PER_CHUNK / max(seconds, 1e-6), 1, self.capacity))
 
 
-def _warm_up(program: _Program, chains: _Chain, keys, num_warmup: int, bar: Progress, buffer):
+def _warm_up(advance: Callable, parameters, chains: _Chain, keys, num_warmup: int, bar: Progress, buffer):
+    plan = _padded(warmup.schedule(num_warmup))
     capacity = jax.tree.leaves(buffer)[0].shape[1]
     chunks, first = _Chunks([num_warmup], capacity), 0
     while first < num_warmup:
         count, started = chunks.next(first), time.monotonic()
-        chains, buffer = program.advance(chains, keys, first, count, 1, buffer, True)
+        chains, buffer = advance(parameters, chains, keys, first, count, 1, buffer, plan, True)
         _require_finite(chains.state, "during warm-up", "S may be unbounded below: see model.check().")
         if first:  # the first chunk compiles: its time says nothing about speed
             chunks.tell(count, time.monotonic() - started)
@@ -228,7 +256,15 @@ def _warm_up(program: _Program, chains: _Chain, keys, num_warmup: int, bar: Prog
     return chains._replace(virial_sum=jnp.zeros_like(chains.virial_sum)), buffer
 
 
-def _draw(program: _Program, chains: _Chain, keys, num_samples: int, thinning: int, bar: Progress, buffer, record):
+def _padded(plan: np.ndarray):
+    """Warm-up plans of one length, a multiple of 4096, so that another ``num_warmup`` does not mean another program."""
+    return jnp.asarray(np.pad(plan, ((0, -len(plan) % 4096), (0, 0))))
+
+
+def _draw(
+    advance: Callable, parameters, chains: _Chain, keys, num_samples: int, thinning: int, bar: Progress, buffer, record
+):
+    no_plan = _padded(np.zeros((1, 2), int))
     capacity = jax.tree.leaves(buffer)[0].shape[1]
     num_blocks = max(1, min(NUM_BLOCKS, num_samples // 5))
     boundaries = [num_samples * (k + 1) // num_blocks for k in range(num_blocks)]
@@ -237,7 +273,7 @@ def _draw(program: _Program, chains: _Chain, keys, num_samples: int, thinning: i
     first = since_boundary = divergences = 0
     while first < num_samples:
         count, started = chunks.next(first), time.monotonic()
-        chains, buffer = program.advance(chains, keys, first, count, thinning, buffer, False)
+        chains, buffer = advance(parameters, chains, keys, first, count, thinning, buffer, no_plan, False)
         for whole, part in zip(jax.tree.leaves(storage), jax.tree.leaves(buffer), strict=True):
             whole[:, first : first + count] = np.asarray(part[:, :count])
         chunks.tell(count, time.monotonic() - started)

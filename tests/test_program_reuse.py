@@ -1,0 +1,35 @@
+"""Compiling is most of the wait of a first run: models that differ in couplings only share one compiled program."""
+
+import numpy as np
+
+import phi4ppl as p4
+from phi4ppl.observables import standard_observables
+from phi4ppl.sampling import chains, get_kernel
+
+
+def test_other_couplings_lengths_and_seeds_do_not_compile_again():
+    model = p4.phi4(p4.lattice.chain(5), w=0.5, a=1.2, b=0.1)
+    first = p4.sample(model, num_warmup=30, num_samples=20, kernel="hmc")
+    before = chains._cached_program.cache_info()
+    other = p4.sample(model.replace(a=1.7, b=0.3), num_warmup=45, num_samples=33, seed=8, thinning=2, kernel="hmc")
+    after = chains._cached_program.cache_info()
+    assert (after.hits, after.misses) == (before.hits + 1, before.misses)
+    measured = standard_observables(model)
+    measured.pop("energy_density")
+    program = chains._cached_program(
+        (model.lattice, model._forms), get_kernel("hmc"), tuple(measured.items()), ("phi",), True
+    )
+    assert program.advance._cache_size() == 1
+    # and the shared program really uses the couplings that it is given
+    for tree, couplings in ((first, {}), (other, {"a": 1.7, "b": 0.3})):
+        phi, lp = tree["posterior"]["phi"].values, tree["sample_stats"]["lp"].values
+        np.testing.assert_allclose(lp, -np.asarray(model.replace(**couplings).energy(phi)), rtol=1e-4, atol=1e-5)
+
+
+def test_another_shape_of_a_coupling_compiles_its_own_program():
+    """One number a clique is another program: the result must not be that of the homogeneous one."""
+    model = p4.phi4(p4.lattice.chain(5), w=0.5, a=1.2, b=0.1)
+    a = np.linspace(1.0, 3.0, 5)
+    tree = p4.sample(model.replace(a=a), num_warmup=30, num_samples=20, kernel="hmc")
+    phi, lp = tree["posterior"]["phi"].values, tree["sample_stats"]["lp"].values
+    np.testing.assert_allclose(lp, -np.asarray(model.replace(a=a).energy(phi)), rtol=1e-4, atol=1e-5)
