@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .errors import ArgumentError
+from .errors import ArgumentError, positive_int
 from .model import MarkovRandomField
 
 __all__ = ["gaussian_log_partition", "gaussian_precision", "quadrature"]
@@ -36,7 +36,13 @@ def gaussian_precision(model: MarkovRandomField):
     return _quadratic_and_linear(model)[0]
 
 
+def _require_field(model) -> None:
+    if not isinstance(model, MarkovRandomField):
+        raise ArgumentError("model", "a MarkovRandomField", type(model).__name__)
+
+
 def _quadratic_and_linear(model: MarkovRandomField):
+    _require_field(model)
     n = model.lattice.num_sites
     others = [f.name for f in model._forms if f.built_in not in ("hopping", "mass", "source")]
     if others:
@@ -126,7 +132,10 @@ def quadrature(
     >>> round(p4.exact.quadrature(one, {"phi2": lambda phi: phi[0] ** 2})["phi2"], 5)
     0.27868
     """
-    n = model.lattice.num_sites
+    _require_field(model)
+    points, n = positive_int("points", points, minimum=2), model.lattice.num_sites
+    if not half_width > 0:
+        raise ArgumentError("half_width", "a positive number", repr(half_width))
     if points**n > MAX_GRID:
         mend = "Fewer points or fewer sites; larger fields need sampling."
         raise ArgumentError("model", f"a grid of at most {MAX_GRID} nodes", f"{points}**{n}", mend)

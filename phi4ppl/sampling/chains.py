@@ -252,6 +252,8 @@ def _warm_up(advance: Callable, parameters, chains: _Chain, keys, num_warmup: in
         raise SamplingError(
             "warm-up found no step size at which the kernel moves; see model.check() and the couplings."
         )
+    # a weakly typed step size would be another program to the compiler
+    step_size = step_size.astype(chains.step_size.dtype)
     chains = chains._replace(step_size=step_size, inverse_mass_matrix=inverse_mass_matrix)
     return chains._replace(virial_sum=jnp.zeros_like(chains.virial_sum)), buffer
 
