@@ -24,6 +24,7 @@ myst_heading_anchors = 3
 default_role = "py:obj"
 napoleon_google_docstring = False
 napoleon_use_rtype = False
+napoleon_use_ivar = True  # an attribute that is also a property would be described twice
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 

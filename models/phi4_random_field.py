@@ -10,7 +10,7 @@ import numpy as np
 import phi4ppl as p4
 
 
-def build(size=8, w=1.0, a=1.7, b=0.175, strength=0.5, seed=0):
+def build(size=8, w=1.0, a=1.8, b=0.175, strength=0.5, seed=0):
     lattice = p4.lattice.square(size)
     source = strength * np.random.default_rng(seed).standard_normal(lattice.num_sites)
     return p4.phi4(lattice, w=w, a=a, b=b, r=source)

@@ -7,5 +7,5 @@ frustrates every triangle.
 import phi4ppl as p4
 
 
-def build(size=8, w=1.0, a=2.7, b=0.175):
+def build(size=8, w=1.0, a=2.9, b=0.175):
     return p4.phi4(p4.lattice.triangular(size), w=w, a=a, b=b)

@@ -33,6 +33,9 @@ def as_cliques(name: str, cliques) -> np.ndarray:
     if len(twice):
         got = f"{tuple(array[twice[0]].tolist())} in row {twice[0]}"
         raise ArgumentError(f"cliques of term {name!r}", "distinct sites in every clique", got)
+    largest = np.iinfo(np.int32).max
+    if array.max() > largest or array.min() < -largest:
+        raise ArgumentError(f"cliques of term {name!r}", f"site numbers up to {largest}", f"up to {array.max()}")
     array = array.astype(np.int32)
     array.setflags(write=False)
     return array
@@ -81,7 +84,7 @@ def plaquettes(lattice: Lattice) -> np.ndarray:
     >>> plaquettes(square(2, 3, periodic=False, diagonals=True)).tolist()
     [[0, 3, 4, 1], [1, 4, 5, 2]]
     """
-    if lattice.shape is None or len(lattice.shape) != 2 or lattice.layout_hint == "triangular":
+    if not isinstance(lattice, Lattice) or lattice.shape is None or len(lattice.shape) != 2 or lattice.layout_hint == "triangular":
         raise ArgumentError("lattice", "a two-dimensional square lattice", repr(lattice))
     sites = np.arange(lattice.num_sites).reshape(lattice.shape)
     corners = [np.roll(sites, (-dx, -dy), axis=(0, 1)) for dx, dy in ((0, 0), (1, 0), (1, 1), (0, 1))]

@@ -105,7 +105,9 @@ def finite_array(name: str, value, mend: str = "") -> np.ndarray:
                 raise TypeError
         array = array.astype(np.result_type(array.dtype, np.float32) if array.dtype.kind == "f" else float)
     except (TypeError, ValueError) as error:
-        raise ArgumentError(name, "a real number or an array of them", repr(value), mend) from error
+        shown = repr(value)
+        shown = shown if len(shown) <= 120 else f"{shown[:120]}…"
+        raise ArgumentError(name, "a real number or an array of them", shown, mend) from error
     if not np.all(np.isfinite(array)):
         where = np.argwhere(~np.isfinite(np.atleast_1d(array)))[0]
         got = f"{np.atleast_1d(array)[tuple(where)]} at index {tuple(int(i) for i in where)}"

@@ -123,7 +123,8 @@ def quadrature(
     Raises
     ------
     ArgumentError
-        If the grid is too large, or the density has not fallen to 1e-12 of its maximum at the edge of the box.
+        If the grid is too large or too coarse, or the density has not fallen to 1e-12 of its maximum at the edge of
+        the box.
 
     Examples
     --------
@@ -140,7 +141,12 @@ def quadrature(
         mend = "Fewer points or fewer sites; larger fields need sampling."
         raise ArgumentError("model", f"a grid of at most {MAX_GRID} nodes", f"{points}**{n}", mend)
     nodes = np.linspace(-half_width, half_width, points)
-    observables = observables or {}
+    observables = dict(observables or {})
+    for name, function in observables.items():
+        result = jax.eval_shape(function, jax.ShapeDtypeStruct(model.field_shape, jnp.result_type(float)))
+        if name == "log_partition" or jnp.shape(result) != ():
+            expected = "functions of one field that return one number, none named 'log_partition'"
+            raise ArgumentError("observables", expected, f"{name!r} of shape {jnp.shape(result)}")
 
     def at(number):
         phi = jnp.asarray(nodes)[jnp.stack(jnp.unravel_index(number, (points,) * n))].reshape(model.field_shape)
@@ -162,6 +168,11 @@ def quadrature(
         raise ArgumentError(
             "half_width", "a box that holds the density", f"{edge:.1e} of the maximum at its edge", mend
         )
+    coarse = cube[(slice(None, None, 2),) * n].sum() * 2**n / weight.sum()
+    occupied = (weight.sum() ** 2 / (weight**2).sum()) ** (1 / n)
+    if not (abs(coarse - 1) < 1e-2 and occupied >= 3):
+        got = f"{points} points a site, of which the density occupies about {occupied:.1f}"
+        raise ArgumentError("points", "a grid that resolves the density", got, "More points, or a smaller half_width.")
     step = nodes[1] - nodes[0]
     result = {"log_partition": float(np.log(weight.sum()) + n * np.log(step) - action.min())}
     for name in observables:

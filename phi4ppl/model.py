@@ -308,13 +308,17 @@ def _nearest_neighbour_family(lattice: Lattice, w, site_terms: dict) -> MarkovRa
         if unknown or not w:
             kinds = ", ".join(repr(k) for k in lattice.kinds)
             raise ArgumentError("w", f"kinds of edges among {kinds}", repr(unknown[0]) if unknown else "an empty dict")
+        bare = [k for k in w if not len(lattice.edges_of(k))]
+        if bare:
+            raise ArgumentError("w", "kinds that have edges", f"{bare[0]!r}, which has none on {lattice!r}")
         terms += [Term(f"w_{kind}", lattice.edges_of(kind), hopping, value) for kind, value in w.items()]
     elif lattice.num_edges:
         terms.append(Term("w", lattice.edges, hopping, w))
     sites = np.arange(lattice.num_sites, dtype=np.int32)[:, None]
     for name, (statistic, value) in site_terms.items():
-        value = finite_array(f"coupling {name!r}", value) if isinstance(value, (list, tuple)) else value
-        if np.ndim(value) > 1 and np.shape(value) == lattice.field_shape:
+        if isinstance(value, (list, tuple)) and all(map(is_concrete, value)):
+            value = finite_array(f"coupling {name!r}", value)
+        if not isinstance(value, (list, tuple)) and np.ndim(value) > 1 and np.shape(value) == lattice.field_shape:
             value = value.reshape(-1)
         terms.append(Term(name, sites, statistic, value))
     return MarkovRandomField(lattice, terms)

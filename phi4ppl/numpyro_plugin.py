@@ -64,6 +64,7 @@ class GibbsField(Distribution):
             raise ArgumentError("log_partition", expected, repr(log_partition))
         self.model, self.log_partition = model, log_partition
         random = [name for name, value in model.couplings.items() if not is_concrete(value)]
+        random += [form.name for form in model._forms if not form.statistic_is_concrete]
         if random and log_partition is None:
             raise DoublyIntractableError(
                 f"coupling(s) {', '.join(map(repr, random))} of a GibbsField are random, but log Z as a function of the "
@@ -88,7 +89,10 @@ class GibbsField(Distribution):
         flat = value.reshape((math.prod(shape), *self.event_shape))
         log_density = -jax.vmap(lambda phi: energy(self.model._values, phi))(flat).reshape(shape)
         if self.log_partition is not None:
-            log_density = log_density - self.log_partition(self.model.couplings)
+            log_z = jnp.asarray(self.log_partition(self.model.couplings))
+            if log_z.shape != ():
+                raise ArgumentError("log_partition", "a function that returns one number", f"shape {log_z.shape}")
+            log_density = log_density - log_z
         return log_density
 
     def sample(self, key, sample_shape=()):

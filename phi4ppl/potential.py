@@ -195,14 +195,14 @@ def _gather_hopping(lattice: Lattice, form) -> Callable:
     @jax.custom_jvp
     def energy(theta, phi):
         flat = phi.reshape(-1)
-        return -jnp.dot(flat, hop(theta, flat)) / 2
+        return -jnp.sum(flat * hop(theta, flat)) / 2
 
     @energy.defjvp
     def energy_jvp(primals, tangents):
         (theta, phi), (dtheta, dphi) = primals, tangents
         flat = phi.reshape(-1)
         field = hop(theta, flat)
-        change = -jnp.dot(field, dphi.reshape(-1)) - jnp.dot(flat, hop(dtheta, flat)) / 2
-        return -jnp.dot(flat, field) / 2, change
+        change = -jnp.sum(field * dphi.reshape(-1)) - jnp.sum(flat * hop(dtheta, flat)) / 2
+        return -jnp.sum(flat * field) / 2, change
 
     return energy

@@ -7,6 +7,7 @@ coupling θ_t.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Hashable
 from functools import cached_property
 
 import jax
@@ -51,13 +52,22 @@ class TermForm:
     @cached_property
     def _key(self):
         digest = hashlib.blake2b(self.cliques.tobytes(), digest_size=16).digest()
-        return self.name, self.statistic, self.cliques.shape, digest
+        function = self.statistic if isinstance(self.statistic, Hashable) else id(self.statistic)
+        return self.name, function, self.cliques.shape, digest
 
     def __eq__(self, other):
         return self is other or (isinstance(other, TermForm) and self._key == other._key)
 
     def __hash__(self):
         return hash(self._key)
+
+    @property
+    def statistic_is_concrete(self) -> bool:
+        """Whether the statistic depends on nothing but its fields: it does not close over values of a JAX trace."""
+        if self.built_in:
+            return True
+        scalars = [jax.ShapeDtypeStruct((), jnp.result_type(float))] * self.cliques.shape[1]
+        return all(map(is_concrete, jax.make_jaxpr(self.statistic)(*scalars).consts))
 
     @property
     def built_in(self) -> str | None:
@@ -140,6 +150,8 @@ def as_coupling(form: TermForm, coupling, field_shape: tuple[int, ...] | None = 
     Python and NumPy numbers stay NumPy, so that fixed couplings remain constants inside a trace.
     """
     name, num_cliques = f"coupling {form.name!r}", len(form.cliques)
+    if isinstance(coupling, (list, tuple)) and not all(map(is_concrete, coupling)):
+        coupling = jnp.stack([jnp.asarray(value) for value in coupling])
     if not isinstance(coupling, jax.Array):
         coupling = finite_array(name, coupling)
     elif is_concrete(coupling):

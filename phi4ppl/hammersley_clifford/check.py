@@ -114,6 +114,12 @@ def _require_real_scalar(action, lattice: Lattice) -> None:
     if getattr(result, "shape", None) != () or not jnp.issubdtype(result.dtype, jnp.floating):
         mend = "Sum over sites; for a complex action check its real and imaginary parts one at a time."
         raise ArgumentError("action", expected, f"a function that returns {result}", mend)
+    try:
+        field = jax.ShapeDtypeStruct(lattice.field_shape, jnp.result_type(float))
+        jax.eval_shape(lambda phi: jax.jvp(jax.grad(action), (phi,), (phi,)), field)
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ArgumentError("action", "an action that JAX can differentiate twice", reason) from error
 
 
 def _positivity(action: Callable, lattice: Lattice, seed: int) -> tuple[bool, str]:

@@ -40,11 +40,20 @@ def from_networkx(graph: nx.Graph) -> Lattice:
     names = tuple(sorted({k for _, _, k in rows}, key=lambda k: (k != "nn", k))) or ("nn",)
     rows.sort(key=lambda r: (names.index(r[2]), r[0], r[1]))
     edges = np.array([r[:2] for r in rows], dtype=np.int32).reshape(-1, 2)
-    pos = [graph.nodes[n].get("pos") for n in nodes]
+    pos = _positions([graph.nodes[n].get("pos") for n in nodes])
     name = graph.name or f"graph of {len(nodes)} nodes"
     return Lattice(name=name, num_sites=len(nodes), edges=edges,
                    edge_kinds=np.array([names.index(r[2]) for r in rows]), kinds=names, nodes=tuple(nodes),
-                   positions=pos if all(p is not None and len(p) == 2 for p in pos) else None)  # fmt: skip
+                   positions=pos)  # fmt: skip
+
+
+def _positions(given) -> np.ndarray | None:
+    """Coordinates of all nodes as one array; None unless every node has a finite pair of them."""
+    try:
+        array = np.asarray(given, float)
+    except (TypeError, ValueError):
+        return None
+    return array if array.shape == (len(given), 2) and np.isfinite(array).all() else None
 
 
 def _refuse_unsuitable(graph) -> None:

@@ -1,0 +1,459 @@
+"""Sampled moments against exact values, wrong samplers that the same comparison rejects, and what must not change a run.
+
+False alarms: every comparison of one run (all its moments and Schwinger–Dyson identities) is one test of level ``ALARM`` =
+1e-4, shared equally among its K quantities (Bonferroni): a right sampler with a new key fails it with a probability of at
+most 1e-4, up to the 2 to 4 % by which the Γ-method's errors are uncertain, which at 4 to 5 errors doubles it at the worst.
+About forty such tests are made: 1 % for all of them together. Keys are fixed, so the verdict is the same every time.
+
+Moments of higher than the fourth order are left out: their distributions are so skewed that normal tails do not hold.
+"""
+
+import re
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import networkx as nx
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from blackjax.base import SamplingAlgorithm
+from scipy import stats
+
+import phi4ppl as p4
+from phi4ppl.autocorrelation import gamma_method
+from phi4ppl.sampling import Kernel, chains, get_kernel, run_chains
+from phi4ppl.sampling.symmetry import is_even
+
+ALARM = 1e-4
+
+
+# --- the comparison
+
+
+def z_scores(series: dict, exact: dict) -> dict:
+    """(mean − exact)/error of every quantity; ``series`` have shape (chain, draw).
+
+    Infinite where less than 400 effective draws leave the error uncertain: such a run is no evidence of exactness.
+    """
+    scores = {}
+    for name, values in series.items():
+        estimate = gamma_method(np.asarray(values, float))
+        score = (estimate.mean - exact[name]) / estimate.error
+        scores[name] = float(score) if estimate.effective_sample_size > 400 else np.inf
+    return scores
+
+
+def rejected(scores: dict, alarm=ALARM) -> dict:
+    """The scores that a right sampler would not show, at a family-wise level ``alarm``."""
+    bound = stats.norm.isf(alarm / 2 / len(scores))
+    return {name: round(z, 2) for name, z in scores.items() if not abs(z) <= bound}
+
+
+def schwinger_dyson(model, phi) -> dict:
+    """φ_i ∂S/∂φ_i at every site, (chain, draw) each, from the stored fields alone; the exact averages are 1."""
+    virial = jax.jit(jax.vmap(lambda f: f * jax.grad(lambda g: model.energy(g))(f)))
+    values = np.asarray(virial(jnp.asarray(phi.reshape(-1, *model.field_shape)))).reshape(*phi.shape[:2], -1)
+    return {f"SD {i}": values[:, :, i] for i in range(values.shape[2])}
+
+
+# --- the cases of reference.json
+
+
+def lattice_of(case):
+    definition = case["definition"]
+    special = {"single": (p4.lattice.chain, 1), "chain_periodic": (p4.lattice.chain, 8), "square_L3": (p4.lattice.square, 3),
+               "free_8x8": (p4.lattice.square, 8)}  # fmt: skip
+    for prefix, (make, size) in special.items():
+        if case["name"].startswith(prefix):
+            return make(size)
+    graph = nx.empty_graph(definition["n_sites"])
+    graph.add_edges_from((i, j) for i, j, _ in definition["edges"])
+    return p4.lattice.from_networkx(graph)
+
+
+def model_of(case):
+    definition = case["definition"]
+    lattice = lattice_of(case)
+    weights = {(i, j): w for i, j, w in definition["edges"]}
+    w = [weights[tuple(sorted(edge))] for edge in lattice.edges.tolist()]
+
+    def shortest(values):
+        return values[0] if len(set(values)) == 1 else np.array(values)
+
+    couplings = {"a": shortest(definition["a"])} | ({"w": shortest(w)} if w else {})
+    if not any(definition["b"]):
+        return p4.gaussian(lattice, **couplings)
+    source = definition["r"] if any(definition["r"]) else None
+    model = p4.phi4(lattice, b=shortest(definition["b"]), r=source and shortest(source), **couplings)
+    if "three_body" in definition:
+        *sites, g = definition["three_body"][0]
+        term = p4.Term("g", [sites], lambda a, b, c: a * b * c, coupling=g)
+        model = p4.MarkovRandomField(lattice, [*model.terms, term])
+    return model
+
+
+def series_of(name: str, phi, energy):
+    """The series of a quantity as reference.json names it, or None; ``phi`` (chain, draw, site), ``energy`` (chain, draw)."""
+    inside = re.fullmatch(r"<(.+?)>(/V)?", name)
+    if inside is None:
+        return None
+    what, per_site = inside[1], inside[2]
+    size = round(phi.shape[2] ** 0.5)
+    if what == "S":
+        return energy / (phi.shape[2] if per_site else 1)
+    if what == "|m|":
+        return np.abs(phi.mean(axis=2))
+    if power := re.fullmatch(r"(phi|m|phi_0|[A-D])(?:\^(\d))?", what):
+        base, k = power[1], int(power[2] or 1)
+        if k > 4:
+            return None
+        if base == "m":
+            return phi.mean(axis=2) ** k
+        if base == "phi":
+            return (phi**k).mean(axis=2)
+        return phi[:, :, 0 if base == "phi_0" else "ABCD".index(base)] ** k
+    if pair := re.fullmatch(r"phi_0 phi_(\w+)", what):
+        other = {"nn": 1, "nn_x": 1, "nn_y": size, "diag": size + 1}.get(pair[1])
+        return phi[:, :, 0] * phi[:, :, int(pair[1]) if other is None else other]
+    if re.fullmatch(r"[A-D]+", what):
+        return np.prod([phi[:, :, "ABCD".index(letter)] for letter in what], axis=0)
+    return None
+
+
+CASES = {
+    "single_a1.52425_b0.175_r0.0": 6,
+    "single_a-2.0_b0.25_r0.1": 6,
+    "chain_periodic_N8_w0.8_a1.4_b0.2_r0.0": 12,
+    "chain_open_N5_inhomogeneous": 12,
+    "square_L3_w1_a1.2_b0.175": 8,
+    "square_L3_w1_a1.52425_b0.175": 8,
+    "square_L3_w1_a1.9_b0.175": 8,
+    "toy4_threebody": 20,
+    "free_8x8_w1.0_a2.5_g0.0_r0.0": 7,
+}
+
+
+def scores_of_run(case, model, tree) -> dict:
+    """Scores of all moments, and of the Schwinger–Dyson identity at every site and on average."""
+    phi = tree["posterior"]["phi"].values.astype(float)
+    flat = phi.reshape(*phi.shape[:2], -1)
+    energy = tree["posterior"]["energy_density"].values.astype(float) * flat.shape[2]
+    exact = {name: entry["value"] for name, entry in case["quantities"].items()}
+    series = {name: values for name in exact if (values := series_of(name, flat, energy)) is not None}
+    assert len(series) >= CASES[case["name"]] - 1, sorted(series)
+    identities = schwinger_dyson(model, phi) | {"SD mean": tree["sample_stats"]["schwinger_dyson"].values}
+    return z_scores(series | identities, exact | dict.fromkeys(identities, 1.0))
+
+
+def run_case(case, kernel, seed, num_samples=4000, **options):
+    model = model_of(case)
+    tree = p4.sample(model, num_warmup=500, num_samples=num_samples, kernel=kernel, seed=seed, **options)
+    return model, tree
+
+
+@pytest.mark.parametrize("kernel", ["nuts", "hmc"])
+@pytest.mark.parametrize("name", CASES)
+def test_moments_are_exact_in_single_precision(reference, name, kernel):
+    # the double well is crossed once in some hundred iterations: keep every twentieth
+    model, tree = run_case(reference[name], kernel, seed=11, thinning=20 if "a-2.0" in name else 1)
+    assert tree["posterior"]["phi"].dtype == np.float32
+    assert not rejected(scores_of_run(reference[name], model, tree))
+    even = not any(reference[name]["definition"]["r"]) and "three_body" not in reference[name]["definition"]
+    assert ("sign_flipped" in tree["sample_stats"].data_vars) == even
+
+
+@pytest.mark.parametrize(
+    ("name", "kernel"),
+    [("toy4_threebody", "nuts"), ("chain_open_N5_inhomogeneous", "hmc"), ("square_L3_w1_a1.52425_b0.175", "hmc")],
+)
+def test_moments_are_exact_in_double_precision(reference, name, kernel, x64):
+    model, tree = run_case(reference[name], kernel, seed=12)
+    phi, lp = tree["posterior"]["phi"].values, tree["sample_stats"]["lp"].values
+    assert phi.dtype == lp.dtype == np.float64
+    assert not rejected(scores_of_run(reference[name], model, tree))
+    np.testing.assert_allclose(lp[:, ::100], -np.asarray(model.energy(phi[:, ::100])), rtol=1e-12, atol=1e-12)
+
+
+# --- wrong samplers
+
+
+class State(NamedTuple):
+    position: jax.Array
+    logdensity: jax.Array
+    logdensity_grad: jax.Array
+
+
+class Info(NamedTuple):
+    acceptance_rate: jax.Array
+    is_divergent: jax.Array
+    energy: jax.Array
+    num_integration_steps: int
+
+
+def leapfrog_kernel(log_ratio=lambda change, kinetic: change + kinetic, first_kick=0.5):
+    """Hamiltonian Monte Carlo of three steps; right as it stands, wrong with another ``log_ratio`` or ``first_kick``.
+
+    It accepts with probability min(1, exp(log_ratio(gain of log density, loss of kinetic energy))).
+    """
+
+    def build(logdensity_fn, step_size, inverse_mass_matrix):
+        value_and_grad = jax.value_and_grad(logdensity_fn)
+
+        def init(position):
+            return State(position, *value_and_grad(position))
+
+        def step(key, state):
+            momentum_key, accept_key = jax.random.split(key)
+            mass = 1 / inverse_mass_matrix.reshape(state.position.shape)
+            p = jnp.sqrt(mass) * jax.random.normal(momentum_key, state.position.shape, state.position.dtype)
+            new, p_new = state, p
+            for k in range(3):
+                half = p_new + (0.5 if k else first_kick) * step_size * new.logdensity_grad
+                new = init(new.position + step_size * half / mass)
+                p_new = half + step_size / 2 * new.logdensity_grad
+            kinetic, kinetic_new = jnp.sum(p**2 / mass) / 2, jnp.sum(p_new**2 / mass) / 2
+            change = new.logdensity - state.logdensity
+            right = jnp.minimum(jnp.exp(jnp.nan_to_num(change + kinetic - kinetic_new, nan=-jnp.inf)), 1)
+            used = jnp.nan_to_num(log_ratio(change, kinetic - kinetic_new), nan=-jnp.inf)
+            take = jnp.log(jax.random.uniform(accept_key, (), p.dtype)) < used
+            state = jax.tree.map(lambda a, b: jnp.where(take, a, b), new, state)
+            return state, Info(right, ~jnp.isfinite(change), kinetic - state.logdensity, 3)
+
+        return SamplingAlgorithm(init, step)
+
+    return Kernel("own", "written in a test", build, get_kernel("hmc").statistics, target_acceptance=0.95)
+
+
+TORUS, FREE = "square_L3_w1_a1.9_b0.175", "free_8x8_w1.0_a2.5_g0.0_r0.0"
+FAULTS = {
+    # on the free field, where leapfrog is stable: a quartic potential throws this one out to infinity
+    "always accepts": (FREE, {"log_ratio": lambda change, kinetic: 0 * change}),
+    "forgets the kinetic energy": (TORUS, {"log_ratio": lambda change, kinetic: change}),
+    "counts the energy twice": (TORUS, {"log_ratio": lambda change, kinetic: 2 * (change + kinetic)}),
+    "first half step is a whole one": (TORUS, {"first_kick": 1.0}),
+}
+
+
+def test_the_comparison_accepts_a_right_sampler_written_here(reference):
+    model, tree = run_case(reference[TORUS], leapfrog_kernel(), seed=13)
+    assert not rejected(scores_of_run(reference[TORUS], model, tree))
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_comparison_rejects_a_sampler_with_a_planted_fault(reference, fault):
+    name, options = FAULTS[fault]
+    model, tree = run_case(reference[name], leapfrog_kernel(**options), seed=13)
+    found = rejected(scores_of_run(reference[name], model, tree))
+    assert any(np.isfinite(z) for z in found.values()), found
+    assert not p4.diagnose(tree).passed
+
+
+def test_the_comparison_rejects_right_chains_of_another_model(reference):
+    """A coupling wrong by two per cent is found by the moments; it cannot be found by Schwinger–Dyson."""
+    model = model_of(reference[TORUS]).replace(a=1.9 * 1.02)
+    tree = p4.sample(model, num_warmup=500, num_samples=4000, kernel="hmc", seed=14)
+    found = rejected(scores_of_run(reference[TORUS], model, tree))
+    assert found and not any(name.startswith("SD") for name in found), found
+    assert p4.diagnose(tree).passed
+
+
+# --- this library against NumPyro's own sampler
+
+
+@pytest.mark.rank_promotion
+def test_numpyro_and_this_library_agree_on_the_same_model(reference):
+    field = model_of(reference["chain_open_N5_inhomogeneous"])
+    data = np.array([0.6, -0.4, 1.0, 0.2, -0.9])
+
+    def model():
+        noise = numpyro.sample("noise", dist.LogNormal(-0.5, 0.3))
+        phi = numpyro.sample("phi", p4.GibbsField(field))
+        numpyro.sample("data", dist.Normal(phi, noise).to_event(1), obs=data)
+
+    tree = p4.sample(model, num_warmup=500, num_samples=4000, seed=15)
+    ours = {name: tree["posterior"][name].values for name in ("noise", "phi")}
+    mcmc = numpyro.infer.MCMC(
+        numpyro.infer.NUTS(model), num_warmup=500, num_samples=4000, num_chains=4, chain_method="vectorized",
+        progress_bar=False,
+    )  # fmt: skip
+    mcmc.run(jax.random.key(16))
+    theirs = mcmc.get_samples(group_by_chain=True)
+    for wrong in (0.0, 0.1):
+        scores = {}
+        for name, power in (("noise", 1), ("noise", 2), ("phi", 1), ("phi", 2)):
+            a = gamma_method(ours[name].astype(float) ** power)
+            b = gamma_method((np.asarray(theirs[name], float) + wrong) ** power)
+            z = (a.mean - b.mean) / np.hypot(a.error, b.error)
+            scores |= {f"{name}^{power} {k}": float(value) for k, value in enumerate(np.ravel(z))}
+        assert bool(rejected(scores)) == bool(wrong), scores
+
+
+# --- sign moves are exact also where they should not be made
+
+
+def run_of(model, *, kernel="hmc", memory_limit=None, flip_signs=False, **options):
+    """`run_chains` without the checks that `phi4ppl.sample` makes first."""
+    settings = dict(num_warmup=200, num_samples=100, num_chains=4, seed=17, thinning=1, progress=False) | options
+    return run_chains(p4.compile(model), get_kernel(kernel), observables={}, keep=lambda name: True,
+                      flip_signs=flip_signs, memory_limit=memory_limit, **settings)  # fmt: skip
+
+
+def test_sign_moves_forced_on_an_odd_model_are_exact(reference):
+    case = reference["single_a-2.0_b0.25_r0.1"]
+    result = run_of(model_of(case), flip_signs=True, num_samples=4000)
+    phi = result.values["phi"]
+    names = ["<phi^1>", "<phi^2>", "<phi^3>", "<phi^4>", "<S>"]
+    series = {name: series_of(name, phi, -result.statistics["lp"]) for name in names}
+    scores = z_scores(series, {name: case["quantities"][name]["value"] for name in names})
+    assert not rejected(scores)
+    assert 0.1 < result.statistics["sign_flipped"].mean() < 0.5
+
+
+def test_sign_moves_on_a_term_that_only_looks_even_are_exact():
+    """The tilt starts beyond the points at which the library looks, so it takes the model for even."""
+
+    def tilt(phi):
+        return jnp.maximum(phi - 2.5, 0.0) ** 2
+
+    site = p4.lattice.chain(1)
+    model = p4.MarkovRandomField(site, [*p4.gaussian(site, w=1.0, a=0.1).terms, p4.Term("tilt", [[0]], tilt)])
+    assert is_even(model)
+    tree = p4.sample(model, num_warmup=500, num_samples=4000, kernel="hmc", seed=18)
+    x = np.linspace(-15, 15, 30001)
+    weight = np.exp(-0.1 * x**2 - np.maximum(x - 2.5, 0) ** 2)
+    phi = tree["posterior"]["phi"].values[:, :, 0]
+    series = {f"phi^{k}": phi**k for k in (1, 2, 3, 4)}
+    exact = {f"phi^{k}": float((weight * x**k).sum() / weight.sum()) for k in (1, 2, 3, 4)}
+    assert not rejected(z_scores(series, exact))
+    assert rejected(z_scores({"phi": np.where(phi > 2.5, -phi, phi)}, {"phi": exact["phi^1"]}))
+    assert 0.1 < tree["sample_stats"]["sign_flipped"].values.mean() < 0.49
+
+
+# --- what must not change the numbers
+
+
+CHAIN = p4.lattice.chain(4)
+
+
+def short_run(kernel="hmc", **options):
+    model = p4.phi4(CHAIN, w=0.8, a=1.4, b=0.2)
+    settings = dict(num_warmup=40, num_samples=60, num_chains=3, seed=5, kernel=kernel) | options
+    return p4.sample(model, **settings)
+
+
+def variables(tree) -> dict:
+    return {f"{group}/{n}": v.values for group in ("posterior", "sample_stats") for n, v in tree[group].data_vars.items()}
+
+
+def assert_same(first: dict, second: dict):
+    assert first.keys() == second.keys()
+    for name, values in first.items():
+        np.testing.assert_array_equal(values, second[name], err_msg=name)
+
+
+@pytest.mark.parametrize("kernel", ["nuts", "hmc"])
+def test_a_run_repeats_bit_for_bit_however_it_is_cut_into_chunks(kernel, monkeypatch):
+    whole = variables(short_run(kernel))
+    chains._cached_program.cache_clear()
+    assert_same(whole, variables(short_run(kernel)))
+    monkeypatch.setattr(chains, "SECONDS_PER_CHUNK", 1e-9)  # one iteration at a time
+    assert_same(whole, variables(short_run(kernel)))
+    monkeypatch.setattr(chains, "BUFFER_BYTES", 5000)  # and a buffer of a few draws
+    assert_same(whole, variables(short_run(kernel)))
+    other = variables(short_run(kernel, seed=6))
+    assert not np.any(whole["posterior/phi"] == other["posterior/phi"])
+
+
+def test_thinning_keeps_every_kth_draw_and_the_statistics_of_all():
+    every, third = short_run(), short_run(num_samples=20, thinning=3)
+    np.testing.assert_array_equal(every["posterior"]["phi"].values[:, 2::3], third["posterior"]["phi"].values)
+    one, three = (tree["sample_stats"] for tree in (every, third))
+    np.testing.assert_array_equal(one["lp"].values[:, 2::3], three["lp"].values)
+    np.testing.assert_array_equal(one["n_steps"].values.reshape(3, 20, 3).sum(axis=2), three["n_steps"].values)
+    np.testing.assert_array_equal(one["sign_flipped"].values.reshape(3, 20, 3).any(axis=2), three["sign_flipped"].values)
+    np.testing.assert_allclose(
+        one["acceptance_rate"].values.reshape(3, 20, 3).mean(axis=2), three["acceptance_rate"].values, rtol=1e-5
+    )
+
+
+def test_observables_are_the_same_without_the_fields():
+    with_field, without = variables(short_run()), variables(short_run(keep_field=False))
+    assert with_field.pop("posterior/phi").shape == (3, 60, 4)
+    assert_same(with_field, without)
+
+
+def test_neighbouring_chains_start_with_opposite_signs():
+    compiled = p4.compile(p4.phi4(p4.lattice.square(5), a=1.5, b=0.2))
+    starts = np.asarray(chains._starts(compiled, jax.random.split(jax.random.key(0), 6)))
+    assert np.sign(starts.mean(axis=(1, 2))).tolist() == [1, -1, 1, -1, 1, -1]
+    assert len(np.unique(np.abs(starts))) == starts.size
+
+
+# --- refusals
+
+
+def test_a_run_that_does_not_fit_in_memory_is_refused_before_it_starts():
+    model = p4.phi4(p4.lattice.square(4), a=1.5, b=0.2)
+    message = r"would keep .* \(4 chains × 100 draws of .*\), and at most 1 kB is to be used\. Keep observables only"
+    with pytest.raises(p4.MemoryLimitError, match=message):
+        run_of(model, memory_limit=1000)
+    with pytest.raises(p4.MemoryLimitError, match="this run would keep .* TB"):
+        p4.sample(model, num_samples=10**12, kernel="hmc")
+
+
+def on_one_site(statistic):
+    site = p4.lattice.chain(1)
+    return p4.MarkovRandomField(site, [p4.Term("own", [[0]], statistic)])
+
+
+def test_a_start_without_finite_density_is_refused():
+    """log φ is nan at negative φ, where the second chain starts."""
+    message = "chain 1 has log density nan .* at its start. The action is not finite there: check data and couplings"
+    with pytest.raises(p4.SamplingError, match=message):
+        run_of(on_one_site(lambda phi: phi**2 - jnp.log(phi)))
+    with pytest.raises(p4.HammersleyCliffordError, match="S is nan at a field of size"):
+        p4.sample(on_one_site(lambda phi: phi**2 - jnp.log(phi)))
+
+
+@pytest.mark.parametrize(("after", "when"), [(30, "during warm-up"), (220, "at draw")])
+def test_a_density_that_stops_being_finite_stops_the_run(after, when):
+    """A kernel that walks one step to the right each time, into a region where S is infinite."""
+
+    def build(logdensity_fn, step_size, inverse_mass_matrix):
+        value_and_grad = jax.value_and_grad(logdensity_fn)
+
+        def init(position):
+            return State(position, *value_and_grad(position))
+
+        def step(key, state):
+            return init(state.position + 1), Info(0.8 + 0 * state.logdensity, False, state.logdensity, 1)
+
+        return SamplingAlgorithm(init, step)
+
+    kernel = Kernel("walk", "walks to the right", build, get_kernel("hmc").statistics)
+    model = on_one_site(lambda phi: jnp.where(phi > after, jnp.inf, 0 * phi))
+    with pytest.raises(p4.SamplingError, match=rf"chain \d has log density -inf .* {when}"):
+        run_of(model, kernel=kernel)
+
+
+def test_an_action_unbounded_below_is_refused_by_the_check_and_stops_a_run_without_it():
+    model = p4.phi4(p4.lattice.chain(2), w=0.1, a=1.0, b=-0.1)
+    with pytest.raises(p4.HammersleyCliffordError, match="the quartic coupling is negative"):
+        p4.sample(model)
+    with pytest.raises(p4.SamplingError, match="S may be unbounded below: see model.check"):
+        run_of(model, kernel="nuts")
+
+
+def test_progress_is_drawn_on_request_and_never_by_default_into_a_file(capfd):
+    short_run()
+    assert capfd.readouterr() == ("", "")
+    short_run(progress=True)
+    out, err = capfd.readouterr()
+    assert out == "" and err.endswith("\n")
+    last = err.rstrip("\n").split("\r")[-1]
+    assert re.search(r"sampling █+ 100% · \d+ it/s a chain · acceptance \d\.\d\d · \d+ divergences · \d+ s", last), last
+    assert "warm-up" in err and "compiling" in err
+    short_run(progress=False)
+    assert capfd.readouterr() == ("", "")
