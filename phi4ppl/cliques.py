@@ -84,7 +84,12 @@ def plaquettes(lattice: Lattice) -> np.ndarray:
     >>> plaquettes(square(2, 3, periodic=False, diagonals=True)).tolist()
     [[0, 3, 4, 1], [1, 4, 5, 2]]
     """
-    if not isinstance(lattice, Lattice) or lattice.shape is None or len(lattice.shape) != 2 or lattice.layout_hint == "triangular":
+    if (
+        not isinstance(lattice, Lattice)
+        or lattice.shape is None
+        or len(lattice.shape) != 2
+        or lattice.layout_hint == "triangular"
+    ):
         raise ArgumentError("lattice", "a two-dimensional square lattice", repr(lattice))
     sites = np.arange(lattice.num_sites).reshape(lattice.shape)
     corners = [np.roll(sites, (-dx, -dy), axis=(0, 1)) for dx, dy in ((0, 0), (1, 0), (1, 1), (0, 1))]

@@ -104,7 +104,7 @@ class MarkovRandomField:
         """Shape of one field, ``lattice.shape`` or, on a general graph, ``(num_sites,)``."""
         return self.lattice.field_shape
 
-    def replace(self, **couplings) -> MarkovRandomField:
+    def replace(self, /, **couplings) -> MarkovRandomField:
         """The same model at other couplings; each is one number or one number a clique.
 
         Raises

@@ -7,6 +7,7 @@ coupling θ_t.
 from __future__ import annotations
 
 import hashlib
+import keyword
 from collections.abc import Hashable
 from functools import cached_property
 
@@ -109,7 +110,7 @@ class Term:
     """
 
     def __init__(self, name: str, cliques, statistic, coupling=1.0):
-        if not isinstance(name, str) or not name.isidentifier():
+        if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
             raise ArgumentError("name", "a Python identifier, such as 'g'", repr(name))
         cliques = as_cliques(name, cliques)
         _require_scalar_statistic(name, statistic, cliques.shape[1])

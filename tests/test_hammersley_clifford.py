@@ -191,6 +191,10 @@ def test_double_precision_sees_weaker_interactions(x64):
         (lambda phi: jnp.sum(1j * phi), "complex64.*check its real and imaginary parts"),
         (lambda phi: (jnp.sum(phi), 0.0), "a function that returns"),
         (lambda phi: None, "a function that returns None"),
+        (
+            lambda phi: jax.lax.while_loop(lambda s: s < 1.0, lambda s: s + jnp.sum(phi**2), 0.0),
+            "an action that JAX can differentiate twice, got Reverse-mode",
+        ),
     ],
 )
 def test_what_is_no_action_is_refused(action, message):

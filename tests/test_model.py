@@ -306,6 +306,7 @@ def term(statistic=lambda x: x, cliques=SITES, name="g", coupling=1.0):
     ("make", "message"),
     [
         (lambda: term(name="2g"), "name: expected a Python identifier.*got '2g'"),
+        (lambda: term(name="lambda"), "name: expected a Python identifier.*got 'lambda'"),
         (lambda: term(name=7), "name: expected a Python identifier"),
         (lambda: term(cliques=[0, 1]), r"cliques of term 'g': expected an int array of shape .* shape \(2,\)"),
         (lambda: term(cliques=[[0.0]]), "cliques of term 'g': expected an int array.*got dtype float64"),

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..cliques import require_cliques_of
-from ..errors import ArgumentError
+from ..errors import ArgumentError, positive_int
 from ..lattice import Lattice
 from . import normalizability
 from .report import HammersleyCliffordReport
@@ -70,6 +70,7 @@ def check_action(action: Callable, lattice: Lattice, *, seed: int = 0) -> Hammer
     """
     if not isinstance(lattice, Lattice):
         raise ArgumentError("lattice", "a phi4ppl Lattice", type(lattice).__name__)
+    seed = positive_int("seed", seed, minimum=0)
     _require_real_scalar(action, lattice)
     flat = _flat(action, lattice)
     positive, positive_reason = _positivity(flat, lattice, seed)

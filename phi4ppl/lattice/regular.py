@@ -10,8 +10,14 @@ from ..errors import ArgumentError, positive_int
 from .frozen import Lattice, translates
 
 
+def _require_size(what: str, number: int) -> None:
+    if number >= 2**31:
+        raise ArgumentError(what, "fewer than 2**31 sites and edges", f"{number:.3g}")
+
+
 def _regular(name, shape, periodic, offsets_of_kind, layout_hint) -> Lattice:
     """Lattice of all translates of the given offsets; edges that coincide on tiny tori are kept once."""
+    _require_size("shape", math.prod(shape) * sum(map(len, offsets_of_kind.values())))
     edges, kinds = [], []
     zero = (0,) * len(shape)
     for number, offsets in enumerate(offsets_of_kind.values()):
@@ -131,6 +137,7 @@ def complete(n: int) -> Lattice:
     (10, ((0, 1, 2, 3, 4),))
     """
     n = positive_int("n", n)
+    _require_size("n", n * (n - 1) // 2)
     edges = np.stack(np.triu_indices(n, 1), axis=1)
     return Lattice(name=f"complete graph of {n}", num_sites=n, edges=edges, layout_hint="complete")
 
@@ -146,6 +153,7 @@ def bipartite(num_visible: int, num_hidden: int) -> Lattice:
     [[0, 2], [0, 3], [0, 4], [1, 2], [1, 3], [1, 4]]
     """
     v, h = positive_int("num_visible", num_visible), positive_int("num_hidden", num_hidden)
+    _require_size("num_visible × num_hidden", v * h)
     edges = np.stack([np.repeat(np.arange(v), h), np.tile(np.arange(v, v + h), v)], axis=1)
     name = f"bipartite graph of {v} visible and {h} hidden sites"
     return Lattice(name=name, num_sites=v + h, edges=edges, layout_hint="bipartite")
