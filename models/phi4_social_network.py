@@ -12,7 +12,7 @@ import numpy as np
 import phi4ppl as p4
 
 
-def build(kappa=0.5, mu_squared=-0.5, lam=0.7, pull=2.0):
+def build(kappa=0.5, mu_squared=-0.5, lam=0.7, pull=5.0):
     lattice = p4.lattice.from_networkx(nx.karate_club_graph())
     source = np.zeros(lattice.num_sites)
     source[[lattice.nodes.index(0), lattice.nodes.index(33)]] = -pull, pull

@@ -98,8 +98,7 @@ def report(arguments) -> int:
 
 
 def _show(verdict, path: Path) -> int:
-    table = verdict.estimates.drop(columns="reliable")
-    print("\n" + table.to_string(float_format=lambda value: f"{value:.4g}"))
+    print(f"\n{verdict.estimates}")
     print(f"\n{verdict}\n")
     verdict.to_html(path)
     print(f"report: {path.resolve().as_uri()}")

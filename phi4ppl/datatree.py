@@ -17,7 +17,6 @@ from .errors import ArgumentError
 from .lattice import Lattice
 from .potential import CompiledModel
 from .sampling import RunResult
-from .sampling.symmetry import is_even
 
 __all__ = ["field_dims", "load_run", "provenance", "save_run", "to_datatree"]
 
@@ -110,7 +109,6 @@ def provenance(result: RunResult, compiled: CompiledModel, checks: dict[str, str
             }
             for name, field in compiled.fields.items()
         },
-        "even": is_even(model),
         "settings": result.settings,
         "checks": checks,
         "versions": {"phi4ppl": __version__} | {name: version(name) for name in PACKAGES},

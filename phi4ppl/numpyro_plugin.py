@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpyro
 from jax.flatten_util import ravel_pytree
 from numpyro import handlers
-from numpyro.distributions import Distribution, constraints
+from numpyro.distributions import Distribution, ExpandedDistribution, Independent, MaskedDistribution, constraints
 from numpyro.distributions.util import validate_sample
 from numpyro.infer.initialization import init_to_uniform
 from numpyro.infer.util import initialize_model
@@ -192,20 +193,21 @@ def compile(model, *args, **kwargs) -> CompiledModel:  # noqa: A001  the field's
 
 def _trace(model, args, kwargs) -> dict:
     """One pass through the model with every latent site filled in, without drawing from it."""
-    seeded = handlers.seed(model, jax.random.key(0))
     try:
-        with numpyro.validation_enabled(False):
-            filled = handlers.substitute(seeded, substitute_fn=init_to_uniform())
-            return handlers.trace(filled).get_trace(*args, **kwargs)
+        inspect.signature(model).bind(*args, **kwargs)
     except TypeError as error:
         expected = "arguments that fit the NumPyro model"
         raise ArgumentError(
             "args", expected, f"{type(error).__name__}: {error}", "Check *args and model_kwargs."
         ) from error
+    seeded = handlers.seed(model, jax.random.key(0))
+    with numpyro.validation_enabled(False):
+        filled = handlers.substitute(seeded, substitute_fn=init_to_uniform())
+        return handlers.trace(filled).get_trace(*args, **kwargs)
 
 
 def _field_model(distribution) -> MarkovRandomField | None:
     """The model of a GibbsField site, also of one inside ``expand`` or ``mask``."""
-    while not isinstance(distribution, GibbsField) and hasattr(distribution, "base_dist"):
+    while isinstance(distribution, (ExpandedDistribution, Independent, MaskedDistribution)):
         distribution = distribution.base_dist
     return distribution.model if isinstance(distribution, GibbsField) else None

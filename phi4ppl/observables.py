@@ -14,7 +14,7 @@ from .model import MarkovRandomField
 from .potential import energy_function
 from .terms import TermForm, hopping
 
-__all__ = ["NAMES", "standard_observables", "with_own"]
+__all__ = ["NAMES", "is_standard", "standard_observables", "with_own"]
 
 NAMES = {
     "magnetization": "m = (1/V) Σ φ_i",
@@ -58,6 +58,12 @@ def _without_couplings(lattice: Lattice) -> dict[str, Callable]:
         _, alignment = energy_function(lattice, (TermForm("edges", edges, hopping),))
         observables["neighbour_correlation"] = lambda phi: -alignment((1.0,), phi) / len(edges)
     return observables
+
+
+def is_standard(model: MarkovRandomField, observables) -> bool:
+    """Whether nothing of the user's own is measured, and the model has no terms of the user's own."""
+    known = _without_couplings(model.lattice)
+    return all(f.built_in for f in model._forms) and all(known.get(name) is f for name, f in observables)
 
 
 def with_own(model: MarkovRandomField, own: dict[str, Callable] | None) -> dict[str, Callable]:

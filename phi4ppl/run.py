@@ -43,8 +43,9 @@ def sample(
     thinning : int
         Iterations of the kernel per kept draw.
     symmetry_moves : bool
-        Mix the exact global sign flip φ → −φ into the chains of a model that is even under it. Without it, chains of a
-        model with two phases can stay in the one where they started, with R̂ = 1.
+        Mix the exact global sign flip φ → −φ into the chains of a model that is even under it (for a NumPyro model, of all
+        `GibbsField` sites together). Without it, chains of a model with two phases can stay in the one where they started,
+        with R̂ = 1.
     progress : bool, optional
         Draw a line of progress on standard error; by default only on a terminal.
 
@@ -90,11 +91,12 @@ def sample(
         raise ArgumentError("observables", "None for a NumPyro model", "a dict", mend)
     measured = with_own(model, observables) if is_field else {}
     measured.pop("energy_density", None)  # the kernels know S already: it comes from the log density
+    even = is_even(compiled)
     result = run_chains(
         compiled, kernel, num_warmup=num_warmup, num_samples=num_samples, num_chains=num_chains, seed=seed,
         observables=measured,
         keep=lambda name: keep_field or name not in compiled.fields, thinning=thinning,
-        flip_signs=symmetry_moves and is_field and is_even(model), progress=progress,
+        even=even, flip_signs=symmetry_moves and even, progress=progress,
     )  # fmt: skip
     if is_field:
         result.observables["energy_density"] = -result.statistics["lp"] / model.lattice.num_sites

@@ -21,9 +21,7 @@ import pytest
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # Fixed examples and no database: the same verdict on every run. No deadline: the first example compiles.
-hypothesis.settings.register_profile(
-    "phi4ppl", deadline=None, derandomize=True, database=None, max_examples=25
-)
+hypothesis.settings.register_profile("phi4ppl", deadline=None, derandomize=True, database=None, max_examples=25)
 hypothesis.settings.load_profile("phi4ppl")
 
 WATCHED_SETTINGS = ("jax_enable_x64", "jax_numpy_rank_promotion", "jax_debug_nans", "jax_disable_jit")

@@ -5,6 +5,8 @@ import re
 
 import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
 import xarray as xr
 
@@ -88,7 +90,7 @@ def test_a_fault_at_one_site_is_caught(good):
 def trapped():
     """Four chains deep in the broken phase, all started at +1.3, with the sign moves off: the classic trap."""
     original = chains._starts
-    chains._starts = lambda compiled, keys: 1.3 + 0.1 * original(compiled, keys)
+    chains._starts = lambda compiled, keys, even: 1.3 + 0.1 * original(compiled, keys)
     try:
         model = p4.phi4(p4.lattice.square(12), a=1.2, b=0.175)
         return p4.sample(model, num_warmup=300, num_samples=1000, symmetry_moves=False, kernel="hmc")
@@ -114,6 +116,45 @@ def test_with_sign_moves_the_same_model_passes():
     assert report.passed, str(report)
     row = p4.estimate(tree, "magnetization").loc["magnetization"]
     assert abs(row["mean"]) < 5 * row["error"]  # false alarm 6e-7
+
+
+@pytest.fixture(scope="module")
+def bare_field():
+    """An even field with two phases as the whole of a NumPyro model."""
+    field = p4.GibbsField(p4.phi4(p4.lattice.square(12), a=1.2, b=0.175))
+
+    def model():
+        psi = numpyro.sample("psi", field)
+        numpyro.deterministic("m", psi.mean())
+
+    return model
+
+
+def test_an_even_numpyro_model_gets_sign_moves_too(bare_field):
+    tree = p4.sample(bare_field, num_warmup=300, num_samples=1000, kernel="hmc")
+    report = p4.diagnose(tree)
+    assert report.passed, str(report)
+    row = p4.estimate(tree, "m").loc["m"]
+    assert abs(row["mean"]) < 5 * row["error"]  # false alarm 6e-7
+    assert np.abs(tree["posterior"]["m"].values).min() > 0.5  # and it does sit in one phase or the other
+
+
+def test_an_even_numpyro_model_stuck_in_one_phase_fails(bare_field):
+    tree = p4.sample(bare_field, num_warmup=100, num_samples=100, kernel="hmc", symmetry_moves=False)
+    assert "sign changes" in failed(tree)
+
+
+def test_a_field_tied_to_data_is_not_even():
+    field = p4.GibbsField(p4.phi4(p4.lattice.chain(4), w=0.8, a=1.4, b=0.2))
+
+    def model():
+        numpyro.sample("y", dist.Normal(numpyro.sample("psi", field), 1.0).to_event(1), obs=np.ones(4))
+
+    tree = p4.sample(model, num_warmup=50, num_samples=50, num_chains=1, kernel="hmc")
+    assert "sign_flipped" not in tree["sample_stats"].data_vars
+    checks = {check.name: check for check in p4.diagnose(tree).checks}
+    assert "sign changes" not in checks
+    assert checks["R-hat"].value == "one chain only" and "num_chains=4" in checks["R-hat"].advice
 
 
 def test_estimates_are_the_gamma_method_of_the_series(good):

@@ -150,6 +150,7 @@ def test_lip_cancer_density_is_the_published_model(scotland, x64):
     table, edges = scotland
     compiled = p4.compile(model_of("scotland_lip_cancer"))
     laplacian = nx.laplacian_matrix(nx.Graph(edges.tolist()), nodelist=range(1, 57)).toarray().astype(float)
+    logdensity = jax.jit(compiled.logdensity_fn)
     eigenvalues = np.linalg.eigvalsh(laplacian)[1:]
     typical = np.exp(np.log(np.diag(np.linalg.pinv(laplacian, hermitian=True))).mean() / 2)
     x = (table["percent_agriculture"] - table["percent_agriculture"].mean()) / 10
@@ -174,12 +175,10 @@ def test_lip_cancer_density_is_the_published_model(scotland, x64):
         expected += 55 / 2 * np.log(spatial_scale) + log_scale + np.log(share * (1 - share))
         position = {"beta": beta, "scale": log_scale, "share": logit, "field": field, "county": county}
         position = {name: jnp.asarray(value) for name, value in position.items()}
-        assert float(compiled.logdensity_fn(position)) == pytest.approx(
-            expected, rel=1e-6
-        )  # couplings are float32-safe
+        assert float(logdensity(position)) == pytest.approx(expected, rel=1e-6)  # couplings are float32-safe
         values = compiled.constrain(position)
         risk = np.exp(beta * x + spatial + scale * np.sqrt(1 - share) * county)
-        np.testing.assert_allclose(values["relative_risk"], risk, rtol=1e-6)
+        np.testing.assert_allclose(values["relative_risk"], risk, rtol=1e-10)
 
 
 @pytest.mark.rank_promotion
@@ -196,4 +195,3 @@ def test_lip_cancer_posterior_is_that_of_independent_programs():
     risk = tree["posterior"]["relative_risk"].mean(("chain", "draw")).values
     np.testing.assert_allclose(risk[[0, 1, 44, 48]], [4.76, 4.32, 0.43, 0.35], rtol=0.05)
     assert tree["sample_stats"]["diverging"].values.sum() == 0
-    assert jax.numpy.isfinite(risk).all()

@@ -353,6 +353,19 @@ def test_the_compiled_potential_is_that_of_numpyro_and_constrain_returns_every_s
     assert starts["phi"].shape == (3, 4) and len(np.unique(starts["phi"])) == 12
 
 
+def test_fields_are_the_sites_whose_values_are_fields():
+    shift = dist.transforms.AffineTransform(0.0, 2.0)
+    wrapped = {
+        "expanded": p4.GibbsField(PHI4).expand((2,)).to_event(1),
+        "masked": p4.GibbsField(PHI4).mask(False),
+        "scaled": dist.TransformedDistribution(
+            p4.GibbsField(PHI4), shift
+        ),  # twice a field is not a field of this model
+    }
+    compiled = p4.compile(lambda: [numpyro.sample(name, field) for name, field in wrapped.items()])
+    assert compiled.fields == {"expanded": PHI4, "masked": PHI4}
+
+
 def mixture(y):
     z = numpyro.sample("z", dist.Bernoulli(0.5))
     numpyro.sample("y", dist.Normal(z, 1.0), obs=y)

@@ -1,5 +1,6 @@
 """Compiling is most of the wait of a first run: models that differ in couplings only share one compiled program."""
 
+import jax.numpy as jnp
 import numpy as np
 
 import phi4ppl as p4
@@ -33,3 +34,25 @@ def test_another_shape_of_a_coupling_compiles_its_own_program():
     tree = p4.sample(model.replace(a=a), num_warmup=30, num_samples=20, kernel="hmc")
     phi, lp = tree["posterior"]["phi"].values, tree["sample_stats"]["lp"].values
     np.testing.assert_allclose(lp, -np.asarray(model.replace(a=a).energy(phi)), rtol=1e-4, atol=1e-5)
+
+
+def test_functions_of_the_users_own_are_traced_anew():
+    """A statistic, or an observable, that reads a value which has changed since must not find its old program."""
+    settings = {"stiffness": 1.0}
+    site = p4.lattice.chain(1)
+    model = p4.MarkovRandomField(site, [p4.Term("k", [[0]], lambda phi: settings["stiffness"] * phi**2)])
+
+    def spread():
+        tree = p4.sample(
+            model,
+            num_warmup=100,
+            num_samples=100,
+            kernel="hmc",
+            observables={"k": lambda _: jnp.float32(settings["stiffness"])},
+        )
+        assert (tree["posterior"]["k"].values == settings["stiffness"]).all()
+        return tree["posterior"]["phi"].values.std()
+
+    wide = spread()  # 1/√2
+    settings["stiffness"] = 100.0
+    assert spread() < wide / 5  # a tenth, within any noise of 400 draws

@@ -123,9 +123,7 @@ def smoke_if(is_smoke: bool) -> list:
     return [pytest.mark.smoke] if is_smoke else []
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=smoke_if(name in SMOKE_PAGES)) for name in PROGRAMS]
-)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=smoke_if(name in SMOKE_PAGES)) for name in PROGRAMS])
 def test_page_runs(name, run_python, tmp_path):
     script = tmp_path / "page.py"
     script.write_text(PROGRAMS[name], encoding="utf-8")
@@ -214,9 +212,7 @@ def test_planted_fence_inside_a_fence_is_caught():
     assert unrunnable_fences(rst) == ["line 1: .. code-block:: python"]
 
 
-@pytest.mark.parametrize(
-    "info", ["python", "bash", "", "text", "{include} ../x.md", "{toctree}", "{eval-rst}"]
-)
+@pytest.mark.parametrize("info", ["python", "bash", "", "text", "{include} ../x.md", "{toctree}", "{eval-rst}"])
 def test_other_fences_pass(info):
     assert unrunnable_fences(f"```{info}\nx\n```\n") == []
 

@@ -25,11 +25,19 @@ def series(tree: xr.DataTree, name: str) -> np.ndarray:
 
 
 def scalar_names(tree: xr.DataTree) -> list[str]:
-    """Variables that a table shows by default: everything but fields and very large arrays."""
+    """Variables that a table shows by default: everything but fields (unless there is nothing else) and large arrays."""
     fields = metadata(tree)["fields"]
     posterior = tree["posterior"]
     sizes = {str(n): v.size // (v.sizes["chain"] * v.sizes["draw"]) for n, v in posterior.data_vars.items()}
-    return [n for n, size in sizes.items() if n not in fields and size <= MAX_ELEMENTS]
+    small = [n for n, size in sizes.items() if size <= MAX_ELEMENTS]
+    return [n for n in small if n not in fields] or small
+
+
+class EstimateTable(pd.DataFrame):
+    """A data frame that prints all its columns, with four digits."""
+
+    def __repr__(self) -> str:
+        return self.to_string(float_format=lambda value: f"{value:.4g}")
 
 
 def estimate(tree: xr.DataTree, names=None) -> pd.DataFrame:
@@ -78,4 +86,4 @@ def estimate(tree: xr.DataTree, names=None) -> pd.DataFrame:
         for element in np.ndindex(values.shape[2:]):
             index.append(name + (f"[{','.join(map(str, element))}]" if element else ""))
             rows.append([np.asarray(getattr(result, column))[element] for column in columns])
-    return pd.DataFrame(rows, index=index, columns=list(columns))
+    return EstimateTable(rows, index=index, columns=list(columns))

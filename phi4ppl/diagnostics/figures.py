@@ -23,7 +23,7 @@ MAX_VARIABLES = 6
 MAX_LAG = 100
 TITLES = {
     "trace": "Trace: chains should overlap and move up and down many times",
-    "rank": "Rank ECDF differences: curves should stay inside the band (4 chains that agree)",
+    "rank": "Ranks, difference of their distribution from uniform: chains that agree stay inside the band",
     "autocorrelation": "Autocorrelation: should fall into the grey band quickly",
     "energy": "Energy: the two distributions should have the same width",
     "graph": "The graph",
@@ -41,7 +41,7 @@ def figures(tree: xr.DataTree) -> dict[str, tuple[str, bytes]]:
     with matplotlib.rc_context({"figure.max_open_warning": 0}), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # layout advice of plotting libraries is not for readers of a report
         if names:
-            grid = {"col_wrap": 3, "figure_kwargs": {"figsize": (10.5, 2.3 * ((len(names) + 2) // 3) + 0.4)}}
+            grid = {"col_wrap": 3, "figure_kwargs": {"figsize": (10.5, 3.0 * ((len(names) + 2) // 3))}}
             pictures["trace"] = _arviz(arviz_plots.plot_trace, tree, var_names=names, **grid)
             pictures["rank"] = _arviz(arviz_plots.plot_rank, tree, var_names=names, **grid)
             lags = min(MAX_LAG, tree["posterior"].sizes["draw"] // 2)

@@ -126,7 +126,7 @@ def diagnose(tree: xr.DataTree) -> ConvergenceReport:
         raise ArgumentError("tree", "at least 10 draws a chain", str(tree["posterior"].sizes["draw"]))
     checks = _mixing(_watched(tree, facts))
     checks += _dynamics(tree["sample_stats"])
-    if facts["even"]:
+    if facts["settings"]["even"]:
         checks.append(_sign_changes(tree, facts))
     checks += _schwinger_dyson(tree)
     return ConvergenceReport(tuple(checks), tree)
@@ -165,13 +165,17 @@ def _mixing(watched: dict[str, np.ndarray]) -> list[Check]:
         return values[at], names[at]
 
     rhat, rhat_name = worst(arviz_stats.rhat(data)["v"].values, True)
+    disagree = (
+        "Chains disagree or drift: run longer (num_samples, num_warmup), and look at the trace of this variable. "
+        "Chains stuck in different phases need a kernel that moves between them."
+    )
+    alone = "One chain cannot disagree with another: use num_chains=4."
+    found = f"{rhat:.4f} ({rhat_name})" if num_chains > 1 else "one chain only"
     need = ESS_PER_CHAIN_MIN * num_chains
     checks = [] if moving.all() else [stuck]
     checks.append(
-        Check("R-hat", bool(rhat <= RHAT_MAX), f"{rhat:.4f} ({rhat_name})", f"at most {RHAT_MAX}",
-              "Chains disagree or drift: run longer (num_samples, num_warmup), and look at the trace of this variable. "
-              "Chains stuck in different phases need a kernel that moves between them.")
-    )  # fmt: skip
+        Check("R-hat", bool(rhat <= RHAT_MAX), found, f"at most {RHAT_MAX}", disagree if num_chains > 1 else alone)
+    )
     for kind in ("bulk", "tail"):
         ess, ess_name = worst(arviz_stats.ess(data, method=kind)["v"].values, False)
         factor = max(2, int(np.ceil(1.5 * need / max(ess, 1))))
@@ -209,7 +213,9 @@ def _dynamics(statistics) -> list[Check]:
 
 
 def _sign_changes(tree: xr.DataTree, facts: dict) -> Check:
-    sign = np.sign(series(tree, "magnetization"))
+    own = "magnetization" in tree["posterior"].data_vars
+    mean = tree["posterior"]["magnetization"] if own else tree["sample_stats"]["field_mean"]
+    sign = np.sign(mean.transpose("chain", "draw").values)
     changes = (sign[:, 1:] * sign[:, :-1] < 0).sum(axis=1)
     fewest = int(changes.min())
     if facts["settings"]["sign_moves"]:

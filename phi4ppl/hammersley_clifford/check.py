@@ -129,6 +129,6 @@ def _positivity(action: Callable, lattice: Lattice, seed: int) -> tuple[bool, st
     fields = scales[:, None] * rng.standard_normal((len(scales), lattice.num_sites))
     values = np.asarray(jax.jit(lambda f: jax.lax.map(action, f))(jnp.asarray(fields, jnp.result_type(float))))
     if np.isfinite(values).all():
-        return True, f"S is finite at {len(scales)} random fields, so every exp(−S_c) > 0"
+        return True, f"S is finite at {len(scales)} random fields (a search, not a proof)"
     scale = scales[np.flatnonzero(~np.isfinite(values))[0]]
     return False, f"S is {values[~np.isfinite(values)][0]} at a field of size {scale:g}: the density vanishes there"

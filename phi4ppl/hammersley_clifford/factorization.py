@@ -56,6 +56,9 @@ class CliquePotentials:
     def __len__(self) -> int:
         return len(self.cliques)
 
+    def __repr__(self) -> str:
+        return f"CliquePotentials({len(self)} maximal cliques of {self.lattice.name})"
+
     def __getitem__(self, clique) -> Callable:
         """ψ_c as a function of the fields of its clique (in ascending order of site), by number or by sites."""
         number = self._number(clique)

@@ -68,7 +68,7 @@ def _quadratic_verdict(quadratic, flat, linear, rest: str, precision: float) -> 
     margin = diagonal - (np.asarray(abs(block).sum(axis=1)).ravel() - np.abs(diagonal))
     size = max(float(abs(block).max()), 1e-300)
     epsilon = precision * size * max(1, len(flat)) ** 0.5
-    if margin.min() > epsilon:
+    if margin.min() > precision * size:
         return Verdict(True, f"quadratic form{rest} positive definite (diagonally dominant by {margin.min():.4g})")
     if len(flat) <= DENSE_LIMIT:
         eigenvalues, vectors = scipy.linalg.eigh(block.toarray())

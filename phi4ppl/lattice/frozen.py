@@ -254,7 +254,8 @@ class Lattice:
         return hash(self.digest)
 
     def __repr__(self) -> str:
-        return f"Lattice({self.name}: {self.num_sites} sites, {self.num_edges} edges)"
+        plural = ["" if n == 1 else "s" for n in (self.num_sites, self.num_edges)]
+        return f"Lattice({self.name}: {self.num_sites} site{plural[0]}, {self.num_edges} edge{plural[1]})"
 
 
 def readonly(values, dtype) -> np.ndarray:

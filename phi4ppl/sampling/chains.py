@@ -14,12 +14,13 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from ..errors import SamplingError
+from ..observables import is_standard
 from ..potential import CompiledModel, energy_function
 from . import warmup
 from .kernels import Kernel
-from .memory import record_bytes, require_memory
+from .memory import readable, record_bytes, require_memory
 from .progress import Progress
-from .symmetry import sign_flip
+from .symmetry import flipped, sign_flip
 
 __all__ = ["RunResult", "run_chains"]
 
@@ -53,16 +54,17 @@ class _Chain(NamedTuple):
 def run_chains(
     compiled: CompiledModel, kernel: Kernel, *, num_warmup: int, num_samples: int, num_chains: int, seed: int,
     observables: dict[str, Callable], keep: Callable[[str], bool], thinning: int, flip_signs: bool,
-    progress: bool | None, memory_limit: int | None = None,
+    progress: bool | None, even: bool = False, memory_limit: int | None = None,
 ) -> RunResult:  # fmt: skip
     """Warm up and sample; see `phi4ppl.sample` for the arguments.
 
-    ``keep(name)`` says which of the constrained values are kept. Every iteration has its own key, folded from the seed, the
-    chain and its number, so the numbers do not depend on how the run is cut into chunks.
+    ``keep(name)`` says which of the constrained values are kept; ``even``, whether the density is the same at φ and −φ.
+    Every iteration has its own key, folded from the seed, the chain and its number, so the numbers do not depend on how the
+    run is cut into chunks.
     """
     start_key, warm_key, draw_key = jax.random.split(jax.random.key(seed), 3)
-    position = _starts(compiled, jax.random.split(start_key, num_chains))
-    program = _program(compiled, kernel, tuple(observables.items()), keep, flip_signs)
+    position = _starts(compiled, jax.random.split(start_key, num_chains), even)
+    program = _program(compiled, kernel, tuple(observables.items()), keep, flip_signs, even)
     parameters = jax.tree.map(jnp.asarray, compiled.parameters)
     chains = program.begin(parameters, position)
     _require_finite(chains.state, "at its start", "The action is not finite there: check data and couplings.")
@@ -71,7 +73,7 @@ def run_chains(
     capacity = int(np.clip(BUFFER_BYTES // max(1, num_chains * record_bytes(record)), 1, 1000))
     buffer = jax.tree.map(lambda s: jnp.zeros((num_chains, capacity, *s.shape), s.dtype), record)
     bar = Progress(num_warmup + num_samples * thinning, progress)
-    bar.message("compiling …")
+    bar.message(f"compiling … (the draws will take {readable(needed)})")
     began = time.monotonic()
     keys = jax.random.split(warm_key, num_chains)
     chains, buffer = _warm_up(program.advance, parameters, chains, keys, num_warmup, bar, buffer)
@@ -83,40 +85,43 @@ def run_chains(
     statistics["step_size"] = np.broadcast_to(np.asarray(chains.step_size)[:, None], (num_chains, num_samples)).copy()
     settings = {
         "kernel": kernel.name, "num_warmup": num_warmup, "num_samples": num_samples, "num_chains": num_chains,
-        "seed": seed, "thinning": thinning, "sign_moves": flip_signs, "memory_bytes": needed,
+        "seed": seed, "thinning": thinning, "even": even, "sign_moves": flip_signs, "memory_bytes": needed,
         "dtype": str(ravel_pytree(position)[0].dtype), "layout": compiled.layout,
         "seconds_warmup": round(warmed - began, 3), "seconds": round(time.monotonic() - began, 3),
     }  # fmt: skip
     return RunResult(values, measured, statistics, blocks, np.asarray(chains.inverse_mass_matrix), settings)
 
 
-def _program(compiled: CompiledModel, kernel: Kernel, observables: tuple, keep, flip_signs: bool) -> _Program:
-    """The program of this run; models that differ in their couplings only share one, already compiled."""
-    kept = tuple(name for name in compiled.fields if keep(name))
-    if compiled.signature is None:
-        return _Program(compiled.logdensity_at, compiled.constrain, kernel, observables, keep, flip_signs)
-    return _cached_program(compiled.signature, kernel, observables, kept, flip_signs)
+def _program(
+    compiled: CompiledModel, kernel: Kernel, observables: tuple, keep, flip_signs: bool, even: bool
+) -> _Program:
+    """The program of this run; fields that differ in their couplings only share one, already compiled.
+
+    Functions of the user's own are traced anew in every run: they may read values that have changed since.
+    """
+    if compiled.signature is not None and is_standard(compiled.model, observables):
+        kept = tuple(name for name in compiled.fields if keep(name))
+        return _cached_program(compiled.signature, kernel, observables, kept, flip_signs)
+    names = None if compiled.model is not None else tuple(compiled.fields) if even else ()
+    return _Program(compiled.logdensity_at, compiled.constrain, kernel, observables, keep, flip_signs, names)
 
 
 @functools.lru_cache(maxsize=32)
 def _cached_program(signature, kernel: Kernel, observables: tuple, kept: tuple[str, ...], flip_signs: bool) -> _Program:
     _, energy = energy_function(*signature)
     return _Program(
-        lambda values, phi: -energy(values, phi),
-        lambda phi: {"phi": phi},
-        kernel,
-        observables,
-        kept.__contains__,
-        flip_signs,
-    )
+        lambda values, phi: -energy(values, phi), lambda phi: {"phi": phi}, kernel, observables, kept.__contains__,
+        flip_signs, None,
+    )  # fmt: skip
 
 
 class _Program:
     """Warm-up and sampling share one compiled loop: compiling a kernel such as NUTS twice would double the wait."""
 
-    def __init__(self, logdensity_at, constrain, kernel, observables, keep, flip_signs):
+    def __init__(self, logdensity_at, constrain, kernel, observables, keep, flip_signs, names):
         self.logdensity_at, self.constrain, self.kernel = logdensity_at, constrain, kernel
         self.observables, self.keep, self.flip_signs = observables, keep, flip_signs
+        self.names = names  # of the fields that change sign together; None if the position is one field
         self.begin = jax.jit(jax.vmap(self._begin, in_axes=(None, 0)))
         self.advance = jax.jit(self._advance, donate_argnames="buffer")
 
@@ -143,7 +148,7 @@ class _Program:
         statistics = self.kernel.statistics(info)
         if self.flip_signs:
             # not during warm-up: the mass matrix is to learn the spread within a phase, not between the phases
-            state, statistics["sign_flipped"] = sign_flip(algorithm, flip_key, state, ~jnp.asarray(warming))
+            state, statistics["sign_flipped"] = sign_flip(algorithm, flip_key, state, ~jnp.asarray(warming), self.names)
         chain = chain._replace(state=state)
         rate = statistics["acceptance_rate"]
         chain = jax.lax.cond(warming, lambda c: self._adapt(c, *plan[number], rate), lambda c: c, chain)
@@ -151,6 +156,8 @@ class _Program:
         gradient, _ = ravel_pytree(state.logdensity_grad)
         flat, _ = ravel_pytree(state.position)
         statistics |= {"lp": state.logdensity, "schwinger_dyson": -jnp.mean(flat * gradient)}
+        if self.names:
+            statistics["field_mean"] = ravel_pytree({name: state.position[name] for name in self.names})[0].mean()
         kept = {name: value for name, value in self.constrain(state.position).items() if self.keep(name)}
         return chain._replace(virial_sum=chain.virial_sum - flat * gradient), (kept, measured, statistics)
 
@@ -194,15 +201,19 @@ def _merge(name, before, new, part):
     return jnp.where(part == 0, new, merged).astype(new.dtype)
 
 
-def _starts(compiled: CompiledModel, keys):
-    """One start a chain; fields of neighbouring chains start with opposite signs of the mean."""
+def _starts(compiled: CompiledModel, keys, even: bool = False):
+    """One start a chain; means of the fields of neighbouring chains start with opposite signs."""
     position = compiled.initial_position(keys)
-    if compiled.model is None:
+    if compiled.model is None and not even:
         return position
-    axes = tuple(range(1, position.ndim))
-    wanted = jnp.where(jnp.arange(len(keys)) % 2 == 0, 1, -1)
-    sign = jnp.where(position.mean(axis=axes) < 0, -1, 1) * wanted
-    return position * sign.reshape(-1, *(1,) * len(axes)).astype(position.dtype)
+    names = None if compiled.model is not None else tuple(compiled.fields)
+
+    def with_sign(position, wanted):
+        field, _ = ravel_pytree(position if names is None else {name: position[name] for name in names})
+        turn = jnp.where(field.mean() < 0, -1, 1) != wanted
+        return jax.tree.map(lambda new, old: jnp.where(turn, new, old), flipped(position, names), position)
+
+    return jax.vmap(with_sign)(position, jnp.where(jnp.arange(len(keys)) % 2 == 0, 1, -1))
 
 
 def _require_finite(state, when: str, advice: str) -> None:

@@ -12,6 +12,7 @@ from ..errors import MemoryLimitError
 
 __all__ = ["available_bytes", "readable", "record_bytes", "require_memory"]
 
+UNKNOWN = 16_000_000_000  # where the system does not tell
 FRACTION = 0.8  # of the available memory that a run may plan to fill
 
 
@@ -27,7 +28,9 @@ def available_bytes() -> int:
         for line in meminfo.read_text().splitlines():
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if hasattr(os, "sysconf"):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return UNKNOWN
 
 
 def readable(num_bytes: float) -> str:

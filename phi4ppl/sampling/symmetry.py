@@ -5,21 +5,50 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 
 from ..model import MarkovRandomField
+from ..potential import CompiledModel
 
-__all__ = ["is_even", "sign_flip"]
+__all__ = ["flipped", "is_even", "sign_flip"]
 
 _EVEN = ("hopping", "mass", "quartic")
 _NUM_POINTS = 64
 
 
-def is_even(model: MarkovRandomField | None) -> bool:
-    """Whether S(−φ) = S(φ), term by term: built-in terms by what they are, own terms at random points.
+def is_even(model: MarkovRandomField | CompiledModel) -> bool:
+    """Whether the density is the same at φ and −φ.
 
-    A wrong guess about an own term costs efficiency, never correctness: the move carries its own accept step.
+    For a field term by term: built-in terms by what they are, own terms at random points. For a compiled NumPyro model by
+    the density at random positions, with the signs of all its fields changed together. A wrong guess costs efficiency,
+    never correctness: the move carries its own accept step.
     """
-    return model is not None and all(_term_is_even(f, v) for f, v in zip(model._forms, model._values, strict=True))
+    if isinstance(model, CompiledModel):
+        if model.model is None:
+            return bool(model.fields) and _is_even_at_random_positions(model)
+        model = model.model
+    return all(_term_is_even(f, v) for f, v in zip(model._forms, model._values, strict=True))
+
+
+def flipped(position, names: tuple[str, ...] | None):
+    """−φ for a field (``names`` None); for a NumPyro position the named fields change sign and the rest stays."""
+    if names is None:
+        return jax.tree.map(jnp.negative, position)
+    return {name: -value if name in names else value for name, value in position.items()}
+
+
+def _is_even_at_random_positions(compiled: CompiledModel) -> bool:
+    start, names = compiled.initial_position(jax.random.key(0)), tuple(compiled.fields)
+    flat, unravel = ravel_pytree(start)
+    noise = np.random.default_rng(0).standard_normal((4, flat.size)) * np.array([[0.0], [0.1], [0.5], [1.0]])
+    compared = 0
+    for shift in noise:
+        position = unravel(flat + jnp.asarray(shift, flat.dtype))
+        there, back = (float(compiled.potential_fn(p)) for p in (position, flipped(position, names)))
+        if np.isfinite(there) and abs(there - back) > 1e-4 * (1 + abs(there)):
+            return False
+        compared += np.isfinite(there)
+    return bool(compared)
 
 
 def _term_is_even(form, value) -> bool:
@@ -33,14 +62,14 @@ def _term_is_even(form, value) -> bool:
     return bool(np.abs(there - back).max() <= 1e-5 * scale)
 
 
-def sign_flip(algorithm, key, state, allowed):
+def sign_flip(algorithm, key, state, allowed, names: tuple[str, ...] | None = None):
     """Propose −φ with probability ½ and accept it by Metropolis; returns the state and whether the sign changed.
 
-    ``allowed`` (a scalar) switches the move off.
+    ``allowed`` (a scalar) switches the move off; ``names`` as in `flipped`.
     """
     choose, accept = jax.random.split(key)
-    flipped = algorithm.init(jax.tree.map(jnp.negative, state.position))
-    log_ratio = flipped.logdensity - state.logdensity
+    other = algorithm.init(flipped(state.position, names))
+    log_ratio = other.logdensity - state.logdensity
     log_uniform = jnp.log1p(-jax.random.uniform(accept, (), log_ratio.dtype))  # in (−∞, 0]
     take = allowed & jax.random.bernoulli(choose) & (log_uniform <= log_ratio)
-    return jax.tree.map(lambda new, old: jnp.where(take, new, old), flipped, state), take
+    return jax.tree.map(lambda new, old: jnp.where(take, new, old), other, state), take
