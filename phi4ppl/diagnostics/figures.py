@@ -60,7 +60,8 @@ def figures(tree: xr.DataTree) -> dict[str, tuple[str, bytes]]:
 def _arviz(plot, tree, **options) -> bytes:
     import matplotlib.pyplot as plt
 
-    collection = plot(tree, backend="matplotlib", **options)  # pyplot figures are the only ones it makes
+    collection = plot(tree, backend="matplotlib", **options)
+    plt.gcf().set_layout_engine("constrained")  # titles of one row must not meet the labels of the row above
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "figure.png"
         collection.savefig(path, dpi=90)
