@@ -75,12 +75,14 @@ def run_chains(
     bar = Progress(num_warmup + num_samples * thinning, progress)
     bar.message(f"compiling … (the draws will take {readable(needed)})")
     began = time.monotonic()
-    keys = jax.random.split(warm_key, num_chains)
-    chains, buffer = _warm_up(program.advance, parameters, chains, keys, num_warmup, bar, buffer)
+    plan = warmup.schedule(num_warmup)
+    # plans of few lengths, so that another num_warmup does not mean another program
+    plan = jnp.asarray(np.pad(plan, ((0, -num_warmup % 4096), (0, 0))))
+    advance = functools.partial(program.advance, parameters, plan=plan)
+    chains, buffer = _warm_up(advance, chains, jax.random.split(warm_key, num_chains), num_warmup, bar, buffer)
     warmed = time.monotonic()
     keys = jax.random.split(draw_key, num_chains)
-    draw = functools.partial(_draw, program.advance, parameters, chains, keys)
-    (values, measured, statistics), blocks = draw(num_samples, thinning, bar, buffer, record)
+    (values, measured, statistics), blocks = _draw(advance, chains, keys, num_samples, thinning, bar, buffer, record)
     bar.close()
     statistics["step_size"] = np.broadcast_to(np.asarray(chains.step_size)[:, None], (num_chains, num_samples)).copy()
     settings = {
@@ -244,13 +246,12 @@ class _Chunks:
             self.size = int(np.clip(count * SECONDS_PER_CHUNK / max(seconds, 1e-6), 1, self.capacity))
 
 
-def _warm_up(advance: Callable, parameters, chains: _Chain, keys, num_warmup: int, bar: Progress, buffer):
-    plan = _padded(warmup.schedule(num_warmup))
+def _warm_up(advance: Callable, chains: _Chain, keys, num_warmup: int, bar: Progress, buffer):
     capacity = jax.tree.leaves(buffer)[0].shape[1]
     chunks, first = _Chunks([num_warmup], capacity), 0
     while first < num_warmup:
         count, started = chunks.next(first), time.monotonic()
-        chains, buffer = advance(parameters, chains, keys, first, count, 1, buffer, plan, True)
+        chains, buffer = advance(chains, keys, first, count, 1, buffer, warming=True)
         _require_finite(chains.state, "during warm-up", "S may be unbounded below: see model.check().")
         if first:  # the first chunk compiles: its time says nothing about speed
             chunks.tell(count, time.monotonic() - started)
@@ -269,15 +270,7 @@ def _warm_up(advance: Callable, parameters, chains: _Chain, keys, num_warmup: in
     return chains._replace(virial_sum=jnp.zeros_like(chains.virial_sum)), buffer
 
 
-def _padded(plan: np.ndarray):
-    """Warm-up plans of one length, a multiple of 4096, so that another ``num_warmup`` does not mean another program."""
-    return jnp.asarray(np.pad(plan, ((0, -len(plan) % 4096), (0, 0))))
-
-
-def _draw(
-    advance: Callable, parameters, chains: _Chain, keys, num_samples: int, thinning: int, bar: Progress, buffer, record
-):
-    no_plan = _padded(np.zeros((1, 2), int))
+def _draw(advance: Callable, chains: _Chain, keys, num_samples: int, thinning: int, bar: Progress, buffer, record):
     capacity = jax.tree.leaves(buffer)[0].shape[1]
     num_blocks = max(1, min(NUM_BLOCKS, num_samples // 5))
     boundaries = [num_samples * (k + 1) // num_blocks for k in range(num_blocks)]
@@ -286,7 +279,7 @@ def _draw(
     first = since_boundary = divergences = 0
     while first < num_samples:
         count, started = chunks.next(first), time.monotonic()
-        chains, buffer = advance(parameters, chains, keys, first, count, thinning, buffer, no_plan, False)
+        chains, buffer = advance(chains, keys, first, count, thinning, buffer, warming=False)
         for whole, part in zip(jax.tree.leaves(storage), jax.tree.leaves(buffer), strict=True):
             whole[:, first : first + count] = np.asarray(part[:, :count])
         chunks.tell(count, time.monotonic() - started)
