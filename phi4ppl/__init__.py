@@ -11,6 +11,7 @@ from .datatree import load_run, save_run
 from .diagnostics import ConvergenceReport, diagnose, estimate
 from .errors import (
     ArgumentError,
+    CheckpointError,
     DiscreteLatentError,
     DoublyIntractableError,
     DrawNotAvailableError,
@@ -31,6 +32,7 @@ from .terms import Term
 
 __all__ = [
     "ArgumentError",
+    "CheckpointError",
     "CompiledModel",
     "ConvergenceReport",
     "DiscreteLatentError",

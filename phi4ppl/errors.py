@@ -11,6 +11,7 @@ import numpy as np
 
 __all__ = [
     "ArgumentError",
+    "CheckpointError",
     "DiscreteLatentError",
     "DoublyIntractableError",
     "DrawNotAvailableError",
@@ -75,6 +76,28 @@ class SamplingError(Phi4pplError, RuntimeError):
 
 class MemoryLimitError(Phi4pplError, MemoryError):
     """A run would need more memory than there is; nothing has been computed."""
+
+
+class CheckpointError(Phi4pplError):
+    """A checkpoint cannot be written, or cannot be gone on from; what is on the disk has been left as it was.
+
+    Parameters
+    ----------
+    path : path-like
+        The file or directory.
+    problem : str
+        What is the matter with it, as the rest of a sentence.
+    mend : str
+        What to do about it.
+
+    Examples
+    --------
+    >>> print(CheckpointError("run/head.ckpt", "is damaged", "Remove the directory to start anew."))
+    checkpoint run/head.ckpt is damaged. Remove the directory to start anew.
+    """
+
+    def __init__(self, path, problem: str, mend: str):
+        super().__init__(f"checkpoint {path} {problem}. {mend}")
 
 
 class ModelFileError(Phi4pplError):

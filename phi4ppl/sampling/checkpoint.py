@@ -1,0 +1,341 @@
+"""A run on disk: a directory that at every moment holds one whole state of the run, whatever stops the writer.
+
+``head.ckpt``
+    The state of the chains, the settings that determine the numbers, and a list of the files below. Replaced as a whole.
+``frame.ckpt``
+    What the results are of (lattice, couplings, names of dimensions). Written once.
+``draws-FIRST-STOP.ckpt``
+    Kept draws, each file written once; one that the head does not list belongs to nobody and is removed.
+
+A file has a line that says what it is, a line with the version of the format, a line with the BLAKE2b digest of all that
+follows (and of the version), one line of JSON, and arrays in NumPy's npy format. Nothing in it is ever executed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from ..errors import CheckpointError
+
+try:
+    import fcntl
+except ImportError:  # not on Windows: nobody watches that two runs write to one directory there
+    fcntl = None
+
+__all__ = ["Saved", "Store", "pack", "read_file", "read_saved", "unpack", "write_file"]
+
+FORMAT = 1
+WHAT = b"phi4ppl checkpoint\n"
+HEAD, FRAME, LOCK = "head.ckpt", "frame.ckpt", "lock"
+UNFINISHED = ".tmp"
+PIECE = 1 << 20
+FRESH = "Give another directory, or remove this one to start anew."
+
+
+# --- one file
+
+
+def write_file(path: Path, header: dict, arrays: dict[str, np.ndarray]) -> str:
+    """Write a file, all of it or nothing: what was there before stays until the new one is safely on the disk.
+
+    Parameters
+    ----------
+    header : dict
+        What JSON can hold.
+    arrays : dict
+        NumPy or JAX arrays, PRNG keys among them.
+
+    Returns
+    -------
+    str
+        The digest of the content.
+
+    Raises
+    ------
+    CheckpointError
+        If the disk is full or cannot be written to; the file is as it was.
+    """
+    plain = {name: _plain(value) for name, value in arrays.items()}
+    text = json.dumps(header | {"arrays": [[name, kind] for name, (_, kind) in plain.items()]})
+    unfinished = path.with_name(path.name + UNFINISHED)
+    try:
+        with unfinished.open("wb") as file:
+            version = b"format %d\n" % FORMAT
+            file.write(WHAT + version + b"0" * 64 + b"\n")
+            hashed = _Hashed(file, version)
+            hashed.write(text.encode() + b"\n")
+            for array, _ in plain.values():
+                np.lib.format.write_array(hashed, array, allow_pickle=False)
+            digest = hashed.hash.hexdigest()
+            file.seek(len(WHAT + version))
+            file.write(digest.encode())
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+        _sync_directory(path.parent)
+    except OSError as error:
+        mend = "What was written before is intact: make room, or mend the disk, and run the same line again to go on."
+        raise CheckpointError(path, f"could not be written ({error.strerror or error})", mend) from error
+    finally:
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+    return digest
+
+
+def read_file(path: Path) -> tuple[dict, dict, str]:
+    """Header, arrays and digest of a file that `write_file` wrote; anything else is refused, and left as it is.
+
+    Raises
+    ------
+    CheckpointError
+        If it is not there, cut short, damaged, of another kind, or of a newer format.
+    """
+    try:
+        with path.open("rb") as file:
+            if file.read(len(WHAT)) != WHAT:
+                raise CheckpointError(path, "is no checkpoint of phi4ppl, or its beginning is damaged", FRESH)
+            version, digest = file.readline(PIECE), file.readline(PIECE).strip().decode(errors="replace")
+            start, found = file.tell(), _hash(version)
+            while piece := file.read(PIECE):
+                found.update(piece)
+            if found.hexdigest() != digest:
+                raise CheckpointError(path, "is damaged: cut short, or changed since it was written", FRESH)
+            if version != b"format %d\n" % FORMAT:
+                told = f"has {version.decode().strip()}, and this phi4ppl reads format {FORMAT}"
+                raise CheckpointError(path, told, "Use the phi4ppl that wrote it, or a newer one.")
+            file.seek(start)
+            header = json.loads(file.readline())
+            # in the order of the file
+            arrays = {n: _restored(np.lib.format.read_array(file, allow_pickle=False), k) for n, k in header["arrays"]}
+    except FileNotFoundError as error:
+        raise CheckpointError(path, "is not there", "Is this the directory of a run, and has the run begun?") from error
+    except OSError as error:
+        raise CheckpointError(path, f"cannot be read ({error.strerror or error})", FRESH) from error
+    except (ValueError, KeyError, TypeError) as error:  # whole, so made by somebody else
+        raise CheckpointError(path, f"has arrays that cannot be read ({error})", FRESH) from error
+    return header, arrays, digest
+
+
+class _Hashed:
+    """A file that is only written to, and what was written hashed on the way."""
+
+    def __init__(self, file, first: bytes):
+        self.file, self.hash = file, _hash(first)
+
+    def write(self, data) -> None:
+        self.hash.update(data)
+        self.file.write(data)
+
+
+def _hash(first: bytes):
+    return hashlib.blake2b(first, digest_size=32)
+
+
+def _sync_directory(path: Path) -> None:
+    """Make the new name of a file last; a replaced name is otherwise only in memory."""
+    if hasattr(os, "O_DIRECTORY"):
+        number = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+
+
+def _plain(value) -> tuple[np.ndarray, str]:
+    """An array that npy can hold, and what it stands for: a PRNG key, or a dtype that NumPy does not know by itself."""
+    if isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
+        return np.asarray(jax.random.key_data(value)), f"key {jax.random.key_impl(value)}"
+    array = np.asarray(value)
+    if array.dtype.isbuiltin == 2:
+        return array.view(f"u{array.dtype.itemsize}"), array.dtype.name
+    if array.dtype.kind not in "biufcU":
+        raise TypeError(f"an array of dtype {array.dtype} is no state of a run")
+    return array, ""
+
+
+def _restored(array: np.ndarray, kind: str):
+    if kind.startswith("key "):
+        return jax.random.wrap_key_data(array, impl=kind.removeprefix("key "))
+    return array.view(jax.numpy.dtype(kind)) if kind else array
+
+
+def pack(tree) -> dict:
+    """The leaves of a pytree by their path in it."""
+    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def unpack(like, arrays: dict, path: Path):
+    """The pytree of which ``arrays`` are the leaves, in the structure, shapes and dtypes of ``like``."""
+    expected = {name: (leaf.shape, str(leaf.dtype)) for name, leaf in pack(like).items()}
+    found = {name: (leaf.shape, str(leaf.dtype)) for name, leaf in arrays.items()}
+    if expected != found:
+        name = next(n for n in [*expected, *found] if expected.get(n) != found.get(n))
+        words = (" and dtype ".join(map(str, e)) if e else "nothing" for e in (found.get(name), expected.get(name)))
+        problem = "has a state of other arrays: at {} shape {}, where this run has shape {}".format(name, *words)
+        raise CheckpointError(path, problem, f"Has the kernel changed? {FRESH}")
+    return jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name in expected])
+
+
+# --- a directory
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What a directory holds.
+
+    Attributes
+    ----------
+    identity : dict
+        What determines the numbers: the model's digests and the settings.
+    progress : dict
+        Where the run is.
+    state : dict of arrays
+        What the run goes on from.
+    frame : tuple of dict and dict of arrays
+        What the results are of.
+    """
+
+    path: Path
+    identity: dict
+    progress: dict
+    state: dict
+    frame: tuple[dict, dict]
+    files: list
+
+    def draws(self) -> Iterator[tuple[int, int, dict[str, np.ndarray]]]:
+        """Kept draws, file by file: number of the first, of the one after the last, arrays (chain, draw, …) by name."""
+        for name, digest, first, stop in self.files:
+            yield first, stop, _listed(self.path / name, digest)[1]
+
+
+def read_saved(path) -> Saved:
+    """The state that a directory holds now; the run may go on writing to it meanwhile.
+
+    Raises
+    ------
+    CheckpointError
+        If there is none, or it cannot be trusted. Nothing is changed.
+    """
+    path = Path(path)
+    header, state, _ = read_file(path / HEAD)
+    if "identity" not in header:
+        raise CheckpointError(path / HEAD, "is a whole file, but no head", FRESH)
+    frame = _listed(path / FRAME, header["frame"])
+    return Saved(path, header["identity"], header["progress"], state, frame, header["files"])
+
+
+def _listed(path: Path, digest: str) -> tuple[dict, dict]:
+    header, arrays, found = read_file(path)
+    if found != digest:
+        raise CheckpointError(path, "belongs to another run than the head of its directory", FRESH)
+    return {name: value for name, value in header.items() if name != "arrays"}, arrays
+
+
+class Store:
+    """A directory that one run writes to.
+
+    Parameters
+    ----------
+    path : path-like
+        A directory that does not exist yet, or is empty, or holds a state of the very same run.
+    identity : dict
+        What determines the numbers, by name; plain values.
+    frame : tuple of dict and dict of arrays
+        As in `Saved`.
+
+    Attributes
+    ----------
+    saved : Saved or None
+        The state to go on from, checked; None at the start of a run.
+
+    Raises
+    ------
+    CheckpointError
+        If the directory is another run's or no checkpoint at all, or damaged, or in use by another process. Nothing in it is
+        changed.
+    """
+
+    def __init__(self, path, identity: dict, frame: tuple[dict, dict]):
+        self.path = Path(path).absolute()
+        self.identity = json.loads(json.dumps(identity))  # as it will come back: tuples are lists
+        self._require_ours()
+        self._lock = self._locked()
+        try:
+            self.saved = read_saved(self.path) if (self.path / HEAD).exists() else None
+            if self.saved is None:
+                self._files, self._frame = [], write_file(self.path / FRAME, *frame)
+            else:
+                self._require_same(self.saved.identity)
+                self._files = list(self.saved.files)
+                self._frame = read_file(self.path / FRAME)[2]
+        except BaseException:
+            self.close()
+            raise
+
+    def _require_ours(self) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            names = {entry.name for entry in self.path.iterdir()}
+        except FileExistsError as error:
+            raise CheckpointError(self.path, "is a file, not a directory", "Give another name.") from error
+        except OSError as error:
+            problem = f"is no directory to write to ({error.strerror or error})"
+            raise CheckpointError(self.path, problem, "Give another one.") from error
+        foreign = names - {LOCK, FRAME, FRAME + UNFINISHED, HEAD + UNFINISHED}
+        if HEAD not in names and foreign:
+            problem = f"holds other files ({', '.join(sorted(foreign)[:3])}) and no {HEAD}"
+            raise CheckpointError(self.path, problem, "Give an empty or a new directory.")
+
+    def _locked(self):
+        try:
+            file = (self.path / LOCK).open("a")
+        except OSError as error:
+            problem = f"cannot be written to ({error.strerror or error})"
+            raise CheckpointError(self.path, problem, "Give another directory.") from error
+        try:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process, however that ends
+        except BlockingIOError as error:
+            file.close()
+            mend = "Wait for it, or stop it; phi4ppl report shows how far it is."
+            raise CheckpointError(self.path, "is being written by another run", mend) from error
+        except OSError:
+            pass  # a file system without locks
+        return file
+
+    def _require_same(self, saved: dict) -> None:
+        names = [n for n in {**saved, **self.identity} if saved.get(n) != self.identity.get(n)]
+        if names:
+            told = "; ".join(f"{n} is {saved.get(n)!r} there, {self.identity.get(n)!r} here" for n in names)
+            mend = "Ask for the same run to go on with it, or give another directory; this one has not been touched."
+            raise CheckpointError(self.path, f"is of another run: {told}", mend)
+
+    def save(self, progress: dict, state: dict, first: int, stop: int, draws: dict) -> None:
+        """Write the state of the run, with the kept draws ``first`` to ``stop − 1``, which are those since the last time."""
+        files = list(self._files)
+        if stop > first:
+            name = f"draws-{first:09d}-{stop:09d}.ckpt"
+            files.append([name, write_file(self.path / name, {}, draws), first, stop])
+        header = {"identity": self.identity, "progress": progress, "frame": self._frame, "files": files}
+        write_file(self.path / HEAD, header, state)
+        self._files = files
+        self._remove_unlisted()
+
+    def _remove_unlisted(self) -> None:
+        listed = {name for name, *_ in self._files}
+        for found in [*self.path.glob("draws-*.ckpt"), *self.path.glob("*" + UNFINISHED)]:
+            if found.name not in listed:
+                found.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Let another run have the directory."""
+        self._lock.close()
