@@ -9,7 +9,7 @@ from .errors import ArgumentError, positive_int
 from .model import MarkovRandomField
 from .numpyro_plugin import compile as compile_model
 from .observables import with_own
-from .sampling import get_kernel, run_chains
+from .sampling import resolve, run_chains
 from .sampling.symmetry import is_even
 
 __all__ = ["sample"]
@@ -82,10 +82,10 @@ def sample(
     for name, flag in (("keep_field", keep_field), ("symmetry_moves", symmetry_moves)):
         if not isinstance(flag, bool):
             raise ArgumentError(name, "True or False", repr(flag))
-    kernel = get_kernel(kernel)
     is_field = isinstance(model, MarkovRandomField)
     report = model.check().raise_if_violated() if is_field else None
     compiled = compile_model(model, *args, **(model_kwargs or {}))
+    kernel, reason = resolve(kernel, compiled)
     if not is_field and observables is not None:
         mend = "Record functions of the parameters with numpyro.deterministic inside the model."
         raise ArgumentError("observables", "None for a NumPyro model", "a dict", mend)
@@ -98,6 +98,7 @@ def sample(
         keep=lambda name: keep_field or name not in compiled.fields, thinning=thinning,
         even=even, flip_signs=symmetry_moves and even, progress=progress,
     )  # fmt: skip
+    result.settings["kernel_reason"] = reason
     if is_field:
         result.observables["energy_density"] = -result.statistics["lp"] / model.lattice.num_sites
     checks = {"phi": str(report)} if is_field else {n: str(field.check()) for n, field in compiled.fields.items()}

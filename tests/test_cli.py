@@ -117,7 +117,7 @@ def test_bad_input_is_one_line_and_no_traceback(folder, capsys):
         (["check", "gone/mine.py"], "gone/mine.py: no such file"),
         (["report", "nowhere"], "expected a netCDF file written by phi4ppl, got no file nowhere"),
         (["run", good, "--chains", "0"], "num_chains: expected an integer of at least 1, got 0"),
-        (["run", good, "--kernel", "gibbs"], "kernel: expected one of 'auto', 'nuts', 'hmc'"),
+        (["run", good, "--kernel", "gibbs"], "kernel: expected one of 'auto', 'nuts', 'nuts_fourier', 'hmc'"),
     ):
         assert main(arguments) == 2, arguments
         printed = capsys.readouterr()

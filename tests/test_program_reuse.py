@@ -18,7 +18,7 @@ def test_other_couplings_lengths_and_seeds_do_not_compile_again():
     measured = standard_observables(model)
     measured.pop("energy_density")
     program = chains._cached_program(
-        (model.lattice, model._forms), get_kernel("hmc"), tuple(measured.items()), ("phi",), True
+        (model.lattice, model._forms), get_kernel("hmc"), tuple(measured.items()), ("phi",), True, True
     )
     assert program.advance._cache_size() == 1
     # and the shared program really uses the couplings that it is given

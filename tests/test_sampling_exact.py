@@ -23,7 +23,7 @@ from scipy import stats
 
 import phi4ppl as p4
 from phi4ppl.autocorrelation import gamma_method
-from phi4ppl.sampling import Kernel, chains, get_kernel, run_chains
+from phi4ppl.sampling import Kernel, WindowAdaptation, chains, get_kernel, run_chains
 from phi4ppl.sampling.symmetry import is_even
 
 ALARM = 1e-4
@@ -198,11 +198,11 @@ def leapfrog_kernel(log_ratio=lambda change, kinetic: change + kinetic, first_ki
     It accepts with probability min(1, exp(log_ratio(gain of log density, loss of kinetic energy))).
     """
 
-    def build(logdensity_fn, step_size, inverse_mass_matrix):
-        value_and_grad = jax.value_and_grad(logdensity_fn)
+    def build(target, tuning):
+        step_size, inverse_mass_matrix = tuning.step_size, tuning.inverse_mass_matrix
 
         def init(position):
-            return State(position, *value_and_grad(position))
+            return State(position, *target.init(position))
 
         def step(key, state):
             momentum_key, accept_key = jax.random.split(key)
@@ -226,7 +226,7 @@ def leapfrog_kernel(log_ratio=lambda change, kinetic: change + kinetic, first_ki
 
         return SamplingAlgorithm(init, step)
 
-    return Kernel("own", "written in a test", build, get_kernel("hmc").statistics, target_acceptance=0.95)
+    return Kernel("own", "written in a test", build, get_kernel("hmc").statistics, WindowAdaptation(0.95))
 
 
 TORUS = "square_L3_w1_a1.9_b0.175"
@@ -425,11 +425,9 @@ def test_a_start_without_finite_density_is_refused():
 def test_a_density_that_stops_being_finite_stops_the_run(after, when):
     """A kernel that walks one step to the right each time, into a region where S is infinite."""
 
-    def build(logdensity_fn, step_size, inverse_mass_matrix):
-        value_and_grad = jax.value_and_grad(logdensity_fn)
-
+    def build(target, tuning):
         def init(position):
-            return State(position, *value_and_grad(position))
+            return State(position, *target.init(position))
 
         def step(key, state):
             return init(state.position + 1), Info(0.8 + 0 * state.logdensity, False, state.logdensity, 1)

@@ -15,12 +15,13 @@ from jax.flatten_util import ravel_pytree
 
 from ..errors import SamplingError
 from ..observables import is_standard
-from ..potential import CompiledModel, energy_function
+from ..potential import CompiledModel
 from . import warmup
 from .kernels import Kernel
 from .memory import readable, record_bytes, require_memory
 from .progress import Progress
 from .symmetry import flipped, sign_flip
+from .target import Target, field_target, target_of
 
 __all__ = ["RunResult", "run_chains"]
 
@@ -37,7 +38,6 @@ class RunResult:
     observables: dict[str, np.ndarray]
     statistics: dict[str, np.ndarray]
     schwinger_dyson_blocks: np.ndarray  # (chain, block, dimension): block means of φ_i ∂S/∂φ_i
-    inverse_mass_matrix: np.ndarray
     settings: dict = field(default_factory=dict)
 
 
@@ -45,9 +45,8 @@ class _Chain(NamedTuple):
     """One chain between chunks."""
 
     state: object
-    adaptation: warmup.Adaptation
-    step_size: jax.Array
-    inverse_mass_matrix: jax.Array
+    adaptation: object  # state of the kernel's warm-up
+    tuning: object  # what the kernel is built with
     virial_sum: jax.Array  # Σ φ_i ∂S/∂φ_i over the draws of the present block
 
 
@@ -73,25 +72,26 @@ def run_chains(
     capacity = int(np.clip(BUFFER_BYTES // max(1, num_chains * record_bytes(record)), 1, 1000))
     buffer = jax.tree.map(lambda s: jnp.zeros((num_chains, capacity, *s.shape), s.dtype), record)
     bar = Progress(num_warmup + num_samples * thinning, progress)
-    bar.message(f"compiling … (the draws will take {readable(needed)})")
+    bar.message(f"compiling {kernel.name} … (the draws will take {readable(needed)})")
     began = time.monotonic()
     plan = warmup.schedule(num_warmup)
     # plans of few lengths, so that another num_warmup does not mean another program
     plan = jnp.asarray(np.pad(plan, ((0, -num_warmup % 4096), (0, 0))))
     advance = functools.partial(program.advance, parameters, plan=plan)
-    chains, buffer = _warm_up(advance, chains, jax.random.split(warm_key, num_chains), num_warmup, bar, buffer)
+    chains, buffer = _warm_up(advance, kernel, chains, jax.random.split(warm_key, num_chains), num_warmup, bar, buffer)
     warmed = time.monotonic()
     keys = jax.random.split(draw_key, num_chains)
     (values, measured, statistics), blocks = _draw(advance, chains, keys, num_samples, thinning, bar, buffer, record)
     bar.close()
-    statistics["step_size"] = np.broadcast_to(np.asarray(chains.step_size)[:, None], (num_chains, num_samples)).copy()
+    step_size = np.asarray(chains.tuning.step_size).reshape(num_chains, -1).mean(axis=1)
+    statistics["step_size"] = np.broadcast_to(step_size[:, None], (num_chains, num_samples)).copy()
     settings = {
         "kernel": kernel.name, "num_warmup": num_warmup, "num_samples": num_samples, "num_chains": num_chains,
         "seed": seed, "thinning": thinning, "even": even, "sign_moves": flip_signs, "memory_bytes": needed,
         "dtype": str(ravel_pytree(position)[0].dtype), "layout": compiled.layout,
         "seconds_warmup": round(warmed - began, 3), "seconds": round(time.monotonic() - began, 3),
     }  # fmt: skip
-    return RunResult(values, measured, statistics, blocks, np.asarray(chains.inverse_mass_matrix), settings)
+    return RunResult(values, measured, statistics, blocks, settings)
 
 
 def _program(
@@ -103,39 +103,42 @@ def _program(
     """
     if compiled.signature is not None and is_standard(compiled.model, observables):
         kept = tuple(name for name in compiled.fields if keep(name))
-        return _cached_program(compiled.signature, kernel, observables, kept, flip_signs)
+        return _cached_program(compiled.signature, kernel, observables, kept, flip_signs, even)
     names = None if compiled.model is not None else tuple(compiled.fields) if even else ()
-    return _Program(compiled.logdensity_at, compiled.constrain, kernel, observables, keep, flip_signs, names)
+    make = functools.partial(target_of, compiled)
+    return _Program(make, compiled.constrain, kernel, observables, keep, flip_signs, names)
 
 
 @functools.lru_cache(maxsize=32)
-def _cached_program(signature, kernel: Kernel, observables: tuple, kept: tuple[str, ...], flip_signs: bool) -> _Program:
-    _, energy = energy_function(*signature)
+def _cached_program(
+    signature, kernel: Kernel, observables: tuple, kept: tuple[str, ...], flip_signs: bool, even: bool
+) -> _Program:
+    make = functools.partial(field_target, signature)
     return _Program(
-        lambda values, phi: -energy(values, phi), lambda phi: {"phi": phi}, kernel, observables, kept.__contains__,
-        flip_signs, None,
-    )  # fmt: skip
+        make, lambda phi: {"phi": phi}, kernel, observables, kept.__contains__, flip_signs, None, surely_even=even
+    )
 
 
 class _Program:
     """Warm-up and sampling share one compiled loop: compiling a kernel such as NUTS twice would double the wait."""
 
-    def __init__(self, logdensity_at, constrain, kernel, observables, keep, flip_signs, names):
-        self.logdensity_at, self.constrain, self.kernel = logdensity_at, constrain, kernel
+    def __init__(
+        self, make_target, constrain, kernel: Kernel, observables, keep, flip_signs, names, surely_even: bool = False
+    ):
+        self.make_target, self.constrain, self.kernel = make_target, constrain, kernel
         self.observables, self.keep, self.flip_signs = observables, keep, flip_signs
         self.names = names  # of the fields that change sign together; None if the position is one field
+        self.surely_even = surely_even  # an even density then needs no second look
         self.begin = jax.jit(jax.vmap(self._begin, in_axes=(None, 0)))
         self.advance = jax.jit(self._advance, donate_argnames="buffer")
 
-    def algorithm(self, parameters, step_size, inverse_mass_matrix):
-        return self.kernel.build(functools.partial(self.logdensity_at, parameters), step_size, inverse_mass_matrix)
-
     def _begin(self, parameters, position) -> _Chain:
         flat, _ = ravel_pytree(position)
-        adaptation = warmup.begin(position, self.kernel.target_acceptance)
-        step_size, mass = adaptation.step_size, adaptation.inverse_mass_matrix
-        state = self.algorithm(parameters, step_size, mass).init(position)
-        return _Chain(state, adaptation, step_size, mass, jnp.zeros_like(flat))
+        target = self.make_target(parameters)
+        adaptation = self.kernel.adaptation.begin(target, position)
+        tuning = self.kernel.adaptation.tuning(adaptation)
+        state = self.kernel.build(target, tuning).init(position)
+        return _Chain(state, adaptation, tuning, jnp.zeros_like(flat))
 
     def record_of_one_draw(self, parameters, chains: _Chain):
         """Shapes and dtypes of what one chain keeps of one draw."""
@@ -145,15 +148,18 @@ class _Program:
     def _iterate(self, parameters, chain: _Chain, key, number, plan, warming):
         """One iteration of the kernel, and what would be kept of it: positions, observables, statistics."""
         step_key, flip_key = jax.random.split(jax.random.fold_in(key, number))
-        algorithm = self.algorithm(parameters, chain.step_size, chain.inverse_mass_matrix)
-        state, info = algorithm.step(step_key, chain.state)
+        target = self.make_target(parameters)
+        state, info = self.kernel.build(target, chain.tuning).step(step_key, chain.state)
         statistics = self.kernel.statistics(info)
-        if self.flip_signs:
-            # not during warm-up: the mass matrix is to learn the spread within a phase, not between the phases
-            state, statistics["sign_flipped"] = sign_flip(algorithm, flip_key, state, ~jnp.asarray(warming), self.names)
         chain = chain._replace(state=state)
-        rate = statistics["acceptance_rate"]
-        chain = jax.lax.cond(warming, lambda c: self._adapt(c, *plan[number], rate), lambda c: c, chain)
+        chain = jax.lax.cond(warming, lambda c: self._adapt(target, c, *plan[number], statistics), lambda c: c, chain)
+        if self.flip_signs and not self.kernel.changes_signs:
+            # not during warm-up: the mass matrix is to learn the spread within a phase, not between the phases
+            allowed = ~jnp.asarray(warming)
+            state, statistics["sign_flipped"] = sign_flip(
+                target, flip_key, state, allowed, self.names, self.surely_even
+            )
+            chain = chain._replace(state=state)
         measured = {name: jnp.asarray(f(state.position)) for name, f in self.observables}
         gradient, _ = ravel_pytree(state.logdensity_grad)
         flat, _ = ravel_pytree(state.position)
@@ -163,12 +169,10 @@ class _Program:
         kept = {name: value for name, value in self.constrain(state.position).items() if self.keep(name)}
         return chain._replace(virial_sum=chain.virial_sum - flat * gradient), (kept, measured, statistics)
 
-    def _adapt(self, chain: _Chain, stage, is_window_end, acceptance_rate) -> _Chain:
-        target = self.kernel.target_acceptance
-        position = chain.state.position
-        adaptation = warmup.update(chain.adaptation, target, stage, is_window_end, position, acceptance_rate)
-        step_size, mass = adaptation.step_size, adaptation.inverse_mass_matrix
-        return chain._replace(adaptation=adaptation, step_size=step_size, inverse_mass_matrix=mass)
+    def _adapt(self, target: Target, chain: _Chain, stage, is_window_end, statistics) -> _Chain:
+        adaptation = self.kernel.adaptation
+        new = adaptation.update(target, chain.adaptation, stage, is_window_end, chain.state, statistics)
+        return chain._replace(adaptation=new, tuning=_like(adaptation.tuning(new), chain.tuning))
 
     def _advance(self, parameters, chains, keys, first, count, thinning, buffer, plan, warming):
         """``count`` draws of ``thinning`` iterations each, for all chains, into the head of ``buffer``.
@@ -188,6 +192,11 @@ class _Program:
             return chains, jax.tree.map(lambda b, x: b.at[:, slot].set(x), buffer, new)
 
         return jax.lax.fori_loop(0, count * thinning, body, (chains, buffer))
+
+
+def _like(new, old):
+    """``new`` with the dtypes of ``old``: a weakly typed number would be another program to the compiler."""
+    return jax.tree.map(lambda a, b: jnp.asarray(a).astype(b.dtype), new, old)
 
 
 def _merge(name, before, new, part):
@@ -246,7 +255,7 @@ class _Chunks:
             self.size = int(np.clip(count * SECONDS_PER_CHUNK / max(seconds, 1e-6), 1, self.capacity))
 
 
-def _warm_up(advance: Callable, chains: _Chain, keys, num_warmup: int, bar: Progress, buffer):
+def _warm_up(advance: Callable, kernel: Kernel, chains: _Chain, keys, num_warmup: int, bar: Progress, buffer):
     capacity = jax.tree.leaves(buffer)[0].shape[1]
     chunks, first = _Chunks([num_warmup], capacity), 0
     while first < num_warmup:
@@ -259,14 +268,12 @@ def _warm_up(advance: Callable, chains: _Chain, keys, num_warmup: int, bar: Prog
             bar.start()
         first += count
         bar.advance(count, "warm-up", float(buffer[2]["acceptance_rate"][:, :count].mean()), None)
-    step_size, inverse_mass_matrix = warmup.adapted(chains.adaptation)
-    if not np.all(np.isfinite(step_size)):
+    tuning = _like(jax.vmap(kernel.adaptation.final)(chains.adaptation), chains.tuning)
+    if not all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(tuning)):
         raise SamplingError(
             "warm-up found no step size at which the kernel moves; see model.check() and the couplings."
         )
-    # a weakly typed step size would be another program to the compiler
-    step_size = step_size.astype(chains.step_size.dtype)
-    chains = chains._replace(step_size=step_size, inverse_mass_matrix=inverse_mass_matrix)
+    chains = chains._replace(tuning=tuning)
     return chains._replace(virial_sum=jnp.zeros_like(chains.virial_sum)), buffer
 
 

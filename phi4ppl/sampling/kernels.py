@@ -1,26 +1,30 @@
-"""Kernels by name. A kernel is a BlackJAX `SamplingAlgorithm` with a name and a translation of its info.
-
-BlackJAX is imported where it is used: its import creates JAX arrays, which importing this package must not do.
-"""
+"""Kernels by name. A kernel is a BlackJAX `SamplingAlgorithm` with a name, its own warm-up and a translation of its info."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-import jax
-import jax.numpy as jnp
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ArgumentError
+from ..potential import CompiledModel
+from .target import Target
+from .warmup import Adaptation, WindowAdaptation
 
 if TYPE_CHECKING:
     from blackjax.base import SamplingAlgorithm
 
-__all__ = ["MAX_TREE_DEPTH", "Kernel", "get_kernel", "kernels", "register"]
+__all__ = ["Kernel", "any_model", "fields_only", "get_kernel", "kernels", "register"]
 
-MAX_TREE_DEPTH = 10
-MEAN_HMC_STEPS = 16
+
+def any_model(compiled: CompiledModel) -> str | None:
+    """For a kernel that samples every model: no objection."""
+    return None
+
+
+def fields_only(compiled: CompiledModel) -> str | None:
+    """For a kernel that needs the graph of a field."""
+    return None if compiled.model is not None else "needs a field on a graph, and this is a NumPyro model"
 
 
 @dataclass(frozen=True)
@@ -32,20 +36,26 @@ class Kernel:
     name : str
     summary : str
     build : callable
-        ``build(logdensity_fn, step_size, inverse_mass_matrix) -> SamplingAlgorithm`` with
-        ``init(position) -> state`` and ``step(key, state) -> (state, info)``; the state has ``position``, ``logdensity``
-        and ``logdensity_grad``.
+        ``build(target, tuning) -> SamplingAlgorithm`` for a `Target` and what the adaptation found, with
+        ``init(position) -> state`` and ``step(key, state) -> (state, info)``; the state is a NamedTuple with ``position``,
+        ``logdensity`` and ``logdensity_grad``.
     statistics : callable
         ``statistics(info) -> dict`` with at least ``acceptance_rate``, ``diverging``, ``energy`` and ``n_steps`` of one step.
-    target_acceptance : float
-        What warm-up adapts the step size to.
+    adaptation : Adaptation
+        What warm-up does; by default step size and diagonal mass matrix, and then ``tuning`` is a `Tuning`.
+    objection : callable
+        ``objection(compiled)``: why the kernel cannot sample a `CompiledModel`, or None if it can.
+    changes_signs : bool
+        Whether the kernel itself moves between φ and −φ, so that the separate move is not needed.
     """
 
     name: str
     summary: str
-    build: Callable[..., SamplingAlgorithm]
+    build: Callable[[Target, Any], SamplingAlgorithm]
     statistics: Callable[[object], dict]
-    target_acceptance: float = 0.8
+    adaptation: Adaptation = WindowAdaptation()
+    objection: Callable[[CompiledModel], str | None] = any_model
+    changes_signs: bool = False
 
 
 _REGISTRY: dict[str, Kernel] = {}
@@ -67,80 +77,29 @@ def kernels() -> dict[str, str]:
     Examples
     --------
     >>> import phi4ppl as p4
-    >>> sorted(p4.kernels())
-    ['auto', 'hmc', 'nuts']
+    >>> for name in p4.kernels():
+    ...     print(name)
+    auto
+    nuts
+    nuts_fourier
+    hmc
+    hmc_fourier
+    mclmc_adjusted
+    mclmc_adjusted_fourier
+    metropolis
+    cluster
+    tempering
     """
-    return {"auto": "the library's choice; at present nuts for every model"} | {
+    return {"auto": "the library's choice for the model; the run says which and why"} | {
         name: kernel.summary for name, kernel in _REGISTRY.items()
     }
 
 
 def get_kernel(kernel: str | Kernel) -> Kernel:
-    """A kernel by name (``"auto"`` for the library's choice), or a `Kernel` as it is."""
+    """A kernel by name, or a `Kernel` as it is; see `phi4ppl.sampling.choose` for ``"auto"``."""
     if isinstance(kernel, Kernel):
         return kernel
-    if kernel == "auto":
-        return _REGISTRY["nuts"]
     if not isinstance(kernel, str) or kernel not in _REGISTRY:
         names = ", ".join(repr(name) for name in kernels())
         raise ArgumentError("kernel", f"one of {names}", repr(kernel), "phi4ppl.kernels() tells what each one is.")
     return _REGISTRY[kernel]
-
-
-def _nuts(logdensity_fn, step_size, inverse_mass_matrix) -> SamplingAlgorithm:
-    import blackjax
-
-    return blackjax.nuts(logdensity_fn, step_size, inverse_mass_matrix, max_num_doublings=MAX_TREE_DEPTH)
-
-
-def _nuts_statistics(info) -> dict:
-    return {
-        "acceptance_rate": info.acceptance_rate,
-        "diverging": info.is_divergent,
-        "energy": info.energy,
-        "n_steps": info.num_integration_steps,
-        "tree_depth": info.num_trajectory_expansions,
-        "reached_max_treedepth": (info.num_trajectory_expansions >= MAX_TREE_DEPTH) & ~info.is_turning,
-    }
-
-
-def _hmc(logdensity_fn, step_size, inverse_mass_matrix) -> SamplingAlgorithm:
-    import blackjax
-    from blackjax.base import SamplingAlgorithm
-    from blackjax.mcmc.metrics import default_metric
-
-    kernel = blackjax.hmc.build_kernel()
-    kinetic_energy = default_metric(inverse_mass_matrix).kinetic_energy
-
-    def step(key, state):
-        length_key, step_key = jax.random.split(key)
-        # a random length, drawn before the trajectory, keeps the kernel exact and avoids closed orbits
-        length = jax.random.randint(length_key, (), 1, 2 * MEAN_HMC_STEPS)
-        new_state, info = kernel(step_key, state, logdensity_fn, step_size, inverse_mass_matrix, length)
-        # BlackJAX tells the energy of the proposal, also of a rejected one; a chain has the energy of where it is
-        energy_before = kinetic_energy(info.momentum) - state.logdensity
-        return new_state, info._replace(energy=jnp.where(info.is_accepted, info.energy, energy_before))
-
-    return SamplingAlgorithm(lambda position, key=None: blackjax.hmc.init(position, logdensity_fn), step)
-
-
-def _hmc_statistics(info) -> dict:
-    return {
-        "acceptance_rate": info.acceptance_rate,
-        "diverging": info.is_divergent,
-        "energy": info.energy,
-        "n_steps": info.num_integration_steps,
-    }
-
-
-register(
-    Kernel("nuts", "No-U-Turn sampler: path length chosen at every step; needs no tuning", _nuts, _nuts_statistics)
-)
-register(
-    Kernel(
-        "hmc",
-        f"Hamiltonian Monte Carlo with a random number of leapfrog steps, 1 to {2 * MEAN_HMC_STEPS - 1}",
-        _hmc,
-        _hmc_statistics,
-    )
-)

@@ -9,6 +9,7 @@ from jax.flatten_util import ravel_pytree
 
 from ..model import MarkovRandomField
 from ..potential import CompiledModel
+from .target import Target
 
 __all__ = ["flipped", "is_even", "sign_flip"]
 
@@ -62,14 +63,20 @@ def _term_is_even(form, value) -> bool:
     return bool(np.abs(there - back).max() <= 1e-5 * scale)
 
 
-def sign_flip(algorithm, key, state, allowed, names: tuple[str, ...] | None = None):
+def sign_flip(target: Target, key, state, allowed, names: tuple[str, ...] | None = None, surely_even: bool = False):
     """Propose −φ with probability ½ and accept it by Metropolis; returns the state and whether the sign changed.
 
-    ``allowed`` (a scalar) switches the move off; ``names`` as in `flipped`.
+    ``allowed`` (a scalar) switches the move off; ``names`` as in `flipped`; ``surely_even`` spares the look at −φ.
     """
     choose, accept = jax.random.split(key)
-    other = algorithm.init(flipped(state.position, names))
-    log_ratio = other.logdensity - state.logdensity
-    log_uniform = jnp.log1p(-jax.random.uniform(accept, (), log_ratio.dtype))  # in (−∞, 0]
-    take = allowed & jax.random.bernoulli(choose) & (log_uniform <= log_ratio)
+    position = flipped(state.position, names)
+    take = allowed & jax.random.bernoulli(choose)
+    if surely_even:
+        logdensity, gradient = state.logdensity, flipped(state.logdensity_grad, names)
+    else:
+        logdensity, gradient = target.init(position)
+        log_ratio = logdensity - state.logdensity
+        log_uniform = jnp.log1p(-jax.random.uniform(accept, (), log_ratio.dtype))  # in (−∞, 0]
+        take &= log_uniform <= log_ratio
+    other = state._replace(position=position, logdensity=logdensity, logdensity_grad=gradient)
     return jax.tree.map(lambda new, old: jnp.where(take, new, old), other, state), take

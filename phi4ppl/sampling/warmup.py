@@ -1,35 +1,27 @@
-"""Window adaptation (Stan's schedule) from BlackJAX's parts, one step at a time so that it can run in chunks.
+"""Window adaptation (Stan's schedule), one step at a time so that it can run in chunks.
 
-BlackJAX is imported where it is used: its import creates JAX arrays, which importing this package must not do.
+Step sizes come from BlackJAX's dual averaging, diagonal mass matrices from its Welford estimate; free-field masses are
+fitted to the measured propagator. BlackJAX is imported where it is used: its import creates JAX arrays, which importing
+this package must not do.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-__all__ = ["Adaptation", "adapted", "begin", "schedule", "update"]
+from .metrics import FreeField, fit_free_field, metric_of, spectrum
+from .target import Target
+
+__all__ = ["Adaptation", "Tuning", "WindowAdaptation", "schedule"]
 
 INITIAL_STEP_SIZE = 0.1
-
-
-class Adaptation(NamedTuple):
-    """State of the warm-up of one chain."""
-
-    step_size_state: object
-    mass_state: object
-
-    @property
-    def step_size(self):
-        return jnp.exp(self.step_size_state.log_step_size)
-
-    @property
-    def inverse_mass_matrix(self):
-        return self.mass_state.inverse_mass_matrix
+MAX_SPREAD = 1e4  # of the slowest direction: trajectories are at most a hundred times longer than without correlation
 
 
 def schedule(num_warmup: int) -> np.ndarray:
@@ -39,37 +31,193 @@ def schedule(num_warmup: int) -> np.ndarray:
     return np.asarray(build_schedule(num_warmup), int).reshape(-1, 2)
 
 
-def begin(position, target: float) -> Adaptation:
-    """Start with unit mass and a small step, which dual averaging enlarges at once if it can."""
-    (mass_init, _, _), (step_init, _, _) = _parts(target)
-    flat, _ = ravel_pytree(position)
-    return Adaptation(step_init(jnp.asarray(INITIAL_STEP_SIZE, flat.dtype)), mass_init(flat.size))
+class Adaptation(Protocol):
+    """How warm-up finds the ``tuning`` (any pytree) that a kernel is built with; every chain has its own.
+
+    ``begin(target, position)`` makes a state, ``update(target, state, stage, is_window_end, chain_state, statistics)`` the
+    next one from what the kernel just did, ``tuning(state)`` reads what the next step of warm-up runs with and
+    ``final(state)`` what sampling runs with.
+    """
+
+    def begin(self, target: Target, position) -> Any: ...
+
+    def update(self, target: Target, state, stage, is_window_end, chain_state, statistics: dict) -> Any: ...
+
+    def tuning(self, state) -> Any: ...
+
+    def final(self, state) -> Any: ...
 
 
-def update(adaptation: Adaptation, target, stage, is_window_end, position, acceptance_rate) -> Adaptation:
-    """One step: step size always; mass matrix statistics in slow windows, and a new mass matrix at the end of each."""
-    (_, mass_update, mass_final), (step_init, step_update, step_final) = _parts(target)
-    step_state = step_update(adaptation.step_size_state, acceptance_rate)
-    mass_state = jax.lax.cond(
-        stage == 1, lambda state: mass_update(state, position), lambda state: state, adaptation.mass_state
-    )
+class Tuning(NamedTuple):
+    """What a gradient-based kernel is built with.
 
-    def close_window(states):
-        step_state, mass_state = states
-        return step_init(step_final(step_state)), mass_final(mass_state)
+    ``inverse_mass_matrix`` is an array (diagonal) or a `FreeField`; ``spread`` is the standard deviation along the slowest
+    direction, in units of the metric: trajectories should take about π/2 times as long.
+    """
 
-    states = jax.lax.cond(is_window_end == 1, close_window, lambda states: states, (step_state, mass_state))
-    return Adaptation(*states)
+    step_size: jax.Array
+    inverse_mass_matrix: Any
+    spread: jax.Array
 
 
-def adapted(adaptation: Adaptation):
-    """Step size (averaged) and inverse mass matrix to sample with."""
-    return jnp.exp(adaptation.step_size_state.log_step_size_avg), adaptation.inverse_mass_matrix
+class _State(NamedTuple):
+    step_size: Any
+    mass: Any
+    slowest: Any
+    spread: jax.Array
 
 
-def _parts(target: float):
-    """BlackJAX's (init, update, final) for a diagonal mass matrix, and for the step size."""
-    from blackjax.adaptation.mass_matrix import mass_matrix_adaptation
-    from blackjax.adaptation.step_size import dual_averaging_adaptation
+@dataclass(frozen=True)
+class WindowAdaptation:
+    """Step size to a target acceptance; mass matrix and length of trajectories from the draws of growing windows.
 
-    return mass_matrix_adaptation(True), dual_averaging_adaptation(target)
+    Attributes
+    ----------
+    target_acceptance : float
+    mass : str
+        ``"diagonal"``, or ``"fourier"``: that of a free field with fitted mass, see `phi4ppl.sampling.metrics`.
+    """
+
+    target_acceptance: float = 0.8
+    mass: str = "diagonal"
+
+    def begin(self, target: Target, position) -> _State:
+        """Start with unit mass and a small step, which dual averaging enlarges at once if it can."""
+        flat, _ = ravel_pytree(position)
+        one = jnp.ones((), flat.dtype)
+        init, _, _ = self._step_size()
+        mass = _Fourier if self.mass == "fourier" else _Diagonal
+        return _State(init(INITIAL_STEP_SIZE * one), mass.begin(target, position), _Slowest.begin(flat), one)
+
+    def update(self, target: Target, state: _State, stage, is_window_end, chain_state, statistics: dict) -> _State:
+        """One step: step size always; statistics in slow windows; mass and length at the end of each."""
+        init, update, final = self._step_size()
+        mass = _Fourier if self.mass == "fourier" else _Diagonal
+        position = chain_state.position
+
+        def observe(state):
+            white = metric_of(mass.value(state.mass), target.lattice).scale(position, position, inv=False, trans=False)
+            return state._replace(
+                mass=mass.update(target, state.mass, position), slowest=state.slowest.update(ravel_pytree(white)[0])
+            )
+
+        def close_window(state):
+            step_size = init(final(state.step_size))
+            spread = state.slowest.spread().astype(state.spread.dtype)
+            return _State(step_size, mass.close(target, state.mass), state.slowest.restart(), spread)
+
+        state = state._replace(step_size=update(state.step_size, statistics["acceptance_rate"]))
+        state = jax.lax.cond(stage == 1, observe, lambda s: s, state)
+        return jax.lax.cond(is_window_end == 1, close_window, lambda s: s, state)
+
+    def tuning(self, state: _State) -> Tuning:
+        return self._tuning(state, state.step_size.log_step_size)
+
+    def final(self, state: _State) -> Tuning:
+        """With the averaged step size."""
+        return self._tuning(state, state.step_size.log_step_size_avg)
+
+    def _tuning(self, state: _State, log_step_size) -> Tuning:
+        mass = _Fourier if self.mass == "fourier" else _Diagonal
+        return Tuning(jnp.exp(log_step_size).astype(state.spread.dtype), mass.value(state.mass), state.spread)
+
+    def _step_size(self):
+        from blackjax.adaptation.step_size import dual_averaging_adaptation
+
+        return dual_averaging_adaptation(self.target_acceptance)
+
+
+class _Diagonal:
+    """Variance of every coordinate."""
+
+    @staticmethod
+    def begin(target: Target, position):
+        return _Diagonal._parts()[0](ravel_pytree(position)[0].size)
+
+    @staticmethod
+    def update(target: Target, state, position):
+        return _Diagonal._parts()[1](state, position)
+
+    @staticmethod
+    def close(target: Target, state):
+        return _Diagonal._parts()[2](state)
+
+    @staticmethod
+    def value(state):
+        return state.inverse_mass_matrix
+
+    @staticmethod
+    def _parts():
+        from blackjax.adaptation.mass_matrix import mass_matrix_adaptation
+
+        return mass_matrix_adaptation(True)
+
+
+class _Fourier(NamedTuple):
+    """Sums of the modes of the field and of their squares, and the free field fitted in the last window."""
+
+    fitted: FreeField
+    count: jax.Array
+    total: jax.Array
+    square: jax.Array
+
+    @staticmethod
+    def begin(target: Target, position) -> _Fourier:
+        modes = jnp.zeros_like(spectrum(target.lattice).forward(position))
+        square = jnp.zeros_like(modes.real)
+        one = jnp.ones((), square.dtype)
+        largest = float(spectrum(target.lattice).laplacian.max()) or 1.0
+        return _Fourier(FreeField(100 * largest * one, 100 * largest * one), 0 * one, modes, square)
+
+    @staticmethod
+    def update(target: Target, state: _Fourier, position) -> _Fourier:
+        modes = spectrum(target.lattice).forward(position)
+        return state._replace(
+            count=state.count + 1, total=state.total + modes, square=state.square + jnp.abs(modes) ** 2
+        )
+
+    @staticmethod
+    def close(target: Target, state: _Fourier) -> _Fourier:
+        variance = (state.square - jnp.abs(state.total) ** 2 / state.count) / (state.count - 1)
+        fitted = fit_free_field(spectrum(target.lattice), variance, state.fitted)
+        return _Fourier(fitted, 0 * state.count, jnp.zeros_like(state.total), jnp.zeros_like(state.square))
+
+    @staticmethod
+    def value(state: _Fourier) -> FreeField:
+        return state.fitted
+
+
+class _Slowest(NamedTuple):
+    """Oja's rule for the direction of largest variance, with the variance along it and the mean variance."""
+
+    direction: jax.Array
+    mean: jax.Array
+    along: jax.Array
+    overall: jax.Array
+    count: jax.Array
+
+    @staticmethod
+    def begin(flat) -> _Slowest:
+        zero = jnp.zeros((), flat.dtype)
+        return _Slowest(jnp.full_like(flat, flat.size**-0.5), jnp.zeros_like(flat), zero, zero, zero)
+
+    def update(self, flat) -> _Slowest:
+        count = self.count + 1
+        deviation = flat - self.mean  # from the mean of the draws before: its square is unbiased up to 1 + 1/n
+        share = jnp.where(count > 1, self.count / count, 0)
+        projection = jnp.sum(self.direction * deviation)
+        overall = self.overall + share * jnp.mean(deviation**2)
+        along = self.along + share * projection**2
+        # Oja's step, at most as long as the direction itself
+        rate = jnp.where(count > 1, 1 / jnp.maximum(jnp.sum(deviation**2), 1e-30), 0)
+        direction = self.direction + rate * projection * deviation
+        direction = direction / jnp.linalg.norm(direction)
+        return _Slowest(direction, self.mean + deviation / count, along, overall, count)
+
+    def spread(self):
+        ratio = self.along / jnp.maximum(self.overall, 1e-30)
+        return jnp.sqrt(jnp.clip(jnp.where(jnp.isfinite(ratio), ratio, 1), 1, MAX_SPREAD))
+
+    def restart(self) -> _Slowest:
+        zero = jnp.zeros_like(self.count)
+        return self._replace(mean=jnp.zeros_like(self.mean), along=zero, overall=zero, count=zero)

@@ -1,0 +1,231 @@
+"""Embedded Ising clusters: signs of whole clusters flip at once, on any graph.
+
+With φ_i = σ_i |φ_i| the hopping term is an Ising model of couplings w_ij |φ_i| |φ_j|, of any sign. A bond between sites of a
+satisfied edge (w_ij φ_i φ_j > 0) is set with probability 1 − exp(−2 w_ij φ_i φ_j); a cluster C of bonds then flips with
+probability 1/(1 + exp(ΔU_C)), where ΔU_C = Σ_{i∈C} [U_i(−φ_i) − U_i(φ_i)] of the terms of single sites (zero when these are
+even, so that sources cost nothing but a sum). A coloured sweep moves the moduli.
+
+Sources: R. H. Swendsen and J.-S. Wang, Phys. Rev. Lett. 58 (1987) 86; R. C. Brower and P. Tamayo, Phys. Rev. Lett. 62 (1989)
+1087; labels by minima hooked onto roots and shortcut, Y. Zhang, A. Azad and Z. Hu, FastSV, SIAM PP20 (2020).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..lattice import Lattice
+from ..potential import CompiledModel
+from .kernels import Kernel, fields_only
+from .sites import NUM_STEPS, LocalSteps, SiteAdaptation, finish, site_energy, statistics, sweep
+from .target import Target
+
+if TYPE_CHECKING:
+    from blackjax.base import SamplingAlgorithm
+
+__all__ = ["CLUSTER", "cluster", "cluster_labels", "flip_clusters"]
+
+CLUSTER_COST = 2  # a cluster update, counted in gradients
+
+
+NOWHERE = np.int32(2**31 - 1)
+
+
+class _Shifts:
+    """Bonds of a regular lattice: one array of the shape of the field for every offset d, from i to i + d."""
+
+    def __init__(self, target: Target, plans: list):
+        shape = target.lattice.shape
+        self.shape = shape
+        coupling: dict[tuple, jax.Array] = {}
+        for plan, value in plans:
+            for offset, inside, start in plan:
+                if jnp.ndim(value):
+                    number = np.where(inside, start + np.cumsum(inside) - 1, 0)
+                    here = jnp.where(inside, value[number], 0).reshape(shape)
+                else:
+                    here = value if inside.all() else jnp.where(inside.reshape(shape), value, 0)
+                coupling[offset] = coupling.get(offset, 0) + here
+        self.coupling = coupling
+        self.axes = tuple(range(-len(shape), 0))
+
+    def _from(self, phi, offset, sign=1):
+        """φ at i + sign·offset, for every i."""
+        return jnp.roll(phi, tuple(-sign * d for d in offset), axis=self.axes)
+
+    def set(self, key, phi):
+        """Bonds that are set, shape ``(num_offsets, *shape)``, and one random bit a site that nothing else uses."""
+        bits = jax.random.bits(key, (len(self.coupling), *self.shape))
+        uniform = (bits >> 8).astype(phi.dtype) * 2.0**-24  # the low bits stay free
+        bonds = [
+            uniform[k] > jnp.exp(-2 * w.astype(phi.dtype) * phi * self._from(phi, offset))
+            for k, (offset, w) in enumerate(self.coupling.items())
+        ]
+        return jnp.stack(bonds), (bits[0] & 1).astype(bool).reshape(-1)
+
+    def lowest(self, bonds, labels):
+        """Lowest label among the sites bonded to each site, for several fields (leading axis)."""
+        labels = labels.reshape(-1, *self.shape)
+        lowest = jnp.full_like(labels, NOWHERE)
+        for k, offset in enumerate(self.coupling):
+            bond = bonds[:, k]
+            lowest = jnp.minimum(lowest, jnp.where(bond, self._from(labels, offset), NOWHERE))
+            back = jnp.where(self._from(bond, offset, -1), self._from(labels, offset, -1), NOWHERE)
+            lowest = jnp.minimum(lowest, back)
+        return lowest.reshape(len(labels), -1)
+
+
+class _Lists:
+    """Bonds of any graph, one an edge, read through padded lists of neighbours, shape ``(longest list, num_sites)``."""
+
+    def __init__(self, target: Target, edges: np.ndarray, coupling):
+        num_sites = target.lattice.num_sites
+        both = np.concatenate([edges, edges[:, ::-1]])
+        number = np.tile(np.arange(len(edges)), 2)
+        order = np.lexsort((both[:, 1], both[:, 0]))
+        both, number = both[order], number[order]
+        degree = np.bincount(both[:, 0], minlength=num_sites)
+        slot = np.arange(len(both)) - np.repeat(np.cumsum(degree) - degree, degree)
+        shape = (max(1, int(degree.max())), num_sites)
+        self.site, self.edge, self.present = np.zeros(shape, np.int32), np.zeros(shape, np.int32), np.zeros(shape, bool)
+        self.site[slot, both[:, 0]], self.edge[slot, both[:, 0]] = both[:, 1], number
+        self.present[slot, both[:, 0]] = True
+        self.edges, self.coupling = edges, coupling
+
+    def set(self, key, phi):
+        """As `_Shifts.set`: bonds by edge."""
+        bond_key, free_key = jax.random.split(key)
+        flat = phi.reshape(-1)
+        uniform = jax.random.uniform(bond_key, (len(self.edges),), phi.dtype)
+        aligned = self.coupling.astype(phi.dtype) * flat[self.edges[:, 0]] * flat[self.edges[:, 1]]
+        return uniform > jnp.exp(-2 * aligned), jax.random.bernoulli(free_key, shape=flat.shape)
+
+    def lowest(self, bonds, labels):
+        """As `_Shifts.lowest`."""
+        here = self.present & bonds[:, self.edge]
+        return jnp.min(jnp.where(here, labels[:, self.site], NOWHERE), axis=1)
+
+
+def _translations(lattice: Lattice, edges: np.ndarray) -> list | None:
+    """Edges of a regular lattice as (offset, sites that have it, number of the first edge); None for other edges."""
+    if lattice.offsets is None:
+        return None
+    if np.array_equal(edges, lattice.edges):
+        kinds = lattice.kinds
+    else:
+        kinds = [k for k in lattice.kinds if np.array_equal(edges, lattice.edges_of(k))]
+    size = np.array(lattice.shape)[:, None]
+    sites = np.indices(lattice.shape).reshape(len(lattice.shape), -1)
+    plan, start = [], 0
+    for kind in kinds:
+        for offset in lattice.offsets[kind]:
+            at = sites + np.array(offset)[:, None]
+            inside = np.all(np.array(lattice.periodic)[:, None] | ((at >= 0) & (at < size)), axis=0)
+            plan.append((offset, inside, start))
+            start += int(inside.sum())
+    return plan if start == len(edges) else None  # fewer edges: some coincide on a tiny torus
+
+
+def _bonds(target: Target) -> _Shifts | _Lists:
+    terms = zip(target.forms, target.values, strict=True)
+    hopping = [(form, jnp.asarray(value)) for form, value in terms if form.built_in == "hopping"]
+    plans = [(_translations(target.lattice, form.cliques), value) for form, value in hopping]
+    if all(plan for plan, _ in plans):
+        return _Shifts(target, plans)
+    edges = np.concatenate([form.cliques for form, _ in hopping])
+    coupling = jnp.concatenate([jnp.broadcast_to(value, (len(form.cliques),)) for form, value in hopping])
+    return _Lists(target, edges, coupling)
+
+
+def cluster_labels(graph: _Shifts | _Lists, bonds, num_sites: int):
+    """The lowest site number of every site's cluster, shape ``(num_sites,)``, from the bonds of one field.
+
+    Fields that are mapped over are labelled together, as one graph of many parts: XLA runs plain gathers and scatters much
+    faster than batched ones.
+    """
+
+    @jax.custom_batching.custom_vmap
+    def label(bonds):
+        return _label_fields(graph, bonds, num_sites)
+
+    @label.def_vmap
+    def label_batch(axis_size, in_batched, bonds):
+        labels = label(bonds.reshape(-1, *bonds.shape[2:]))
+        return labels.reshape(axis_size, -1, num_sites), True
+
+    return label(bonds[None])[0]
+
+
+def _label_fields(graph: _Shifts | _Lists, bonds, num_sites: int):
+    """Labels of several fields, shape ``(num_fields, num_sites)``; bonds with a leading axis of fields."""
+    num_fields = len(bonds)
+
+    def improve(carry):
+        parent, grandparent, _ = carry
+        lowest = graph.lowest(bonds, grandparent.reshape(num_fields, num_sites)).reshape(-1)
+        # hook the root onto the lowest label seen by any of its sites, and every site too; then halve the paths
+        hooked = parent.at[parent].min(lowest, mode="promise_in_bounds")
+        parent = jnp.minimum(jnp.minimum(hooked, lowest), grandparent)
+        shorter = parent.at[parent].get(mode="promise_in_bounds")
+        return parent, shorter, jnp.any(shorter != grandparent)
+
+    start = jnp.arange(num_fields * num_sites, dtype=jnp.int32)
+    labels = jax.lax.while_loop(lambda carry: carry[2], improve, (start, start, jnp.array(True)))[1]
+    return labels.reshape(num_fields, num_sites) - num_sites * jnp.arange(num_fields, dtype=jnp.int32)[:, None]
+
+
+def flip_clusters(target: Target, key, phi):
+    """Set bonds, find clusters and flip each by a heat bath; exact for any couplings and any terms of single sites."""
+    bonds_key, flip_key = jax.random.split(key)
+    graph = _bonds(target)
+    bonds, free_bit = graph.set(bonds_key, phi)
+    labels = cluster_labels(graph, bonds, target.lattice.num_sites)
+    if all(form.built_in in ("hopping", "mass", "quartic") for form in target.forms):
+        flips = free_bit
+    else:
+        energy = site_energy(target)
+        gain = jax.ops.segment_sum((energy(-phi) - energy(phi)).reshape(-1), labels, target.lattice.num_sites)
+        flips = jax.random.uniform(flip_key, gain.shape, phi.dtype) < jax.nn.sigmoid(-gain)
+    return jnp.where(flips[labels].reshape(phi.shape), -phi, phi)
+
+
+def cluster(target: Target, tuning: LocalSteps) -> SamplingAlgorithm:
+    """One cluster update of the signs, then one sweep over all sites."""
+    from blackjax.base import SamplingAlgorithm
+
+    def init(position, key=None):
+        return finish(target, position, jnp.zeros_like(position), 0)[0]
+
+    def step(key, state):
+        cluster_key, sweep_key = jax.random.split(key)
+        phi = flip_clusters(target, cluster_key, state.position)
+        phi, acceptance = sweep(target, sweep_key, phi, tuning.step_size)
+        return finish(target, phi, acceptance, CLUSTER_COST + NUM_STEPS + 1)
+
+    return SamplingAlgorithm(init, step)
+
+
+def _objection(compiled: CompiledModel) -> str | None:
+    if (reason := fields_only(compiled)) is not None:
+        return reason
+    forms = compiled.model._forms
+    if not any(form.built_in == "hopping" for form in forms):
+        return "needs a hopping term: without one there are no clusters (metropolis samples such a model)"
+    own = [form.name for form in forms if form.cliques.shape[1] > 1 and form.built_in != "hopping"]
+    if own:
+        return f"cannot build clusters through the own term {own[0]!r} of several sites"
+    return None
+
+
+CLUSTER = Kernel(
+    "cluster",
+    "Swendsen-Wang clusters for the signs, coloured sweeps for the moduli",
+    cluster,
+    statistics,
+    SiteAdaptation(),
+    _objection,
+    changes_signs=True,
+)  # fmt: skip

@@ -1,0 +1,254 @@
+"""Coloured sweeps: every site gets its own short Hamiltonian trajectory and its own accept/reject.
+
+Sites of one colour are independent given the rest, so the acceptance of a sweep does not fall with the volume, and three
+leapfrog steps at frozen neighbours come close to a heat bath: the neighbour sum is computed once for all of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..potential import energy_function
+from .colouring import colours
+from .kernels import Kernel, fields_only
+from .target import Target
+
+if TYPE_CHECKING:
+    from blackjax.base import SamplingAlgorithm
+
+__all__ = [
+    "LocalSteps",
+    "SiteAdaptation",
+    "SiteState",
+    "finish",
+    "overrelaxable",
+    "overrelaxation",
+    "site_energy",
+    "sweep",
+]
+
+NUM_STEPS = 3  # leapfrog steps of a site
+JITTER = 0.2  # relative, of the step size of a sweep: avoids closed orbits
+INITIAL_STEP_SIZE = 0.3
+TARGET_ACCEPTANCE = 0.9
+
+
+class SiteState(NamedTuple):
+    """A field with its log density and gradient."""
+
+    position: jax.Array
+    logdensity: jax.Array
+    logdensity_grad: jax.Array
+
+
+class SweepInfo(NamedTuple):
+    """``acceptance``: of every site, shape of the field; ``energy``: S after the sweep; ``n_steps``: gradients of all sites."""
+
+    acceptance: jax.Array
+    energy: jax.Array
+    n_steps: int
+
+
+class LocalSteps(NamedTuple):
+    """Tuning of a sweep: the step size of every site, shape of the field."""
+
+    step_size: jax.Array
+
+
+def site_energy(target: Target):
+    """``energy(phi)``: the part of S that is a sum over single sites, by site."""
+    own = [(form, value) for form, value in zip(target.forms, target.values, strict=True) if form.cliques.shape[1] == 1]
+    shape, num_sites = target.lattice.field_shape, target.lattice.num_sites
+
+    def energy(phi):
+        flat = phi.reshape(-1)
+        total = jnp.zeros_like(flat)
+        for form, value in own:
+            sites, theta = form.cliques[:, 0], jnp.asarray(value, phi.dtype)
+            if np.array_equal(sites, np.arange(num_sites)):
+                total += theta * jax.vmap(form.statistic)(flat)
+            else:
+                total = total.at[sites].add(theta * jax.vmap(form.statistic)(flat[sites]))
+        return total.reshape(shape)
+
+    return energy
+
+
+def _pair_force(target: Target):
+    """−∂/∂φ of the hopping terms: constant while the neighbours rest. None without hopping terms."""
+    hopping = [k for k, form in enumerate(target.forms) if form.built_in == "hopping"]
+    if not hopping:
+        return None
+    _, energy = energy_function(target.lattice, tuple(target.forms[k] for k in hopping))
+    values = tuple(target.values[k] for k in hopping)
+    return lambda phi: -jax.grad(lambda x: energy(values, x))(phi)
+
+
+def _clique_terms(target: Target) -> list:
+    """Own terms of more than one site: their cliques are looked at one by one."""
+    terms = zip(target.forms, target.values, strict=True)
+    return [(form, value) for form, value in terms if form.cliques.shape[1] > 1 and form.built_in != "hopping"]
+
+
+def sweep(target: Target, key, phi, step_size):
+    """One trajectory of every site, colour by colour. Returns the field and the acceptance probability of every site."""
+    colour = colours(target.lattice, target.forms).reshape(phi.shape)
+    on_site, pair_force, cliques = site_energy(target), _pair_force(target), _clique_terms(target)
+    momentum_key, accept_key, jitter_key = jax.random.split(key, 3)
+    momentum = jax.random.normal(momentum_key, phi.shape, phi.dtype)
+    uniform = jax.random.uniform(accept_key, phi.shape, phi.dtype)
+    epsilon = step_size * (1 + JITTER * jax.random.uniform(jitter_key, (), phi.dtype, -1, 1))
+
+    def turn(carry, number):
+        phi, acceptance = carry
+        mine = jnp.asarray(colour) == number
+        pull = 0 if pair_force is None else pair_force(phi)
+
+        def others(new):  # energy of own terms of several sites, with only this colour moved
+            moved = jnp.where(mine, new, phi).reshape(-1)
+            return [value * form.values(moved) for form, value in cliques]
+
+        def force(new):
+            local = pull - jax.grad(lambda x: jnp.sum(on_site(x)))(new)
+            return local - jax.grad(lambda x: sum(map(jnp.sum, others(x))))(new) if cliques else local
+
+        new, p = phi, momentum + epsilon / 2 * force(phi)
+        for k in range(NUM_STEPS):
+            new = new + epsilon * p
+            p = p + (epsilon if k < NUM_STEPS - 1 else epsilon / 2) * force(new)
+        change = on_site(new) - on_site(phi) - pull * (new - phi)
+        if cliques:
+            change = change + _by_site(target, cliques, others(new), others(phi), mine)
+        rate = jnp.exp(jnp.minimum(-(change + (p * p - momentum * momentum) / 2), 0))
+        rate = jnp.where(jnp.isnan(rate), 0, rate)
+        phi = jnp.where(mine & (uniform < rate), new, phi)
+        return (phi, jnp.where(mine, rate, acceptance)), None
+
+    (phi, acceptance), _ = jax.lax.scan(turn, (phi, jnp.zeros_like(phi)), jnp.arange(colour.max() + 1))
+    return phi, acceptance
+
+
+def _by_site(target: Target, cliques, new, old, mine):
+    """Change of the cliques' energies, booked on the one site of each clique that moved."""
+    flat = mine.reshape(-1)
+    total = jnp.zeros(flat.shape, jnp.result_type(*new))
+    for (form, _), after, before in zip(cliques, new, old, strict=True):
+        for column in form.cliques.T:
+            total = total.at[column].add(jnp.where(flat[column], after - before, 0))
+    return total.reshape(mine.shape)
+
+
+def overrelaxable(forms: tuple) -> bool:
+    """Whether the density of a site given the rest is Gaussian, so that its reflection leaves the density as it is."""
+    return all(form.built_in in ("hopping", "mass", "source") for form in forms) and any(
+        form.built_in == "hopping" for form in forms
+    )
+
+
+def overrelaxation(target: Target, phi):
+    """φ_i → 2c_i − φ_i about the mean c_i of site i given the rest, colour by colour; exact without accept/reject.
+
+    Source: S. L. Adler, Phys. Rev. D 23 (1981) 2901.
+    """
+    colour = colours(target.lattice, target.forms).reshape(phi.shape)
+    on_site, pair_force = site_energy(target), _pair_force(target)
+    slope = jax.grad(lambda x: jnp.sum(on_site(x)))
+    at_zero = slope(jnp.zeros_like(phi))
+    curvature = slope(jnp.ones_like(phi)) - at_zero
+
+    def turn(phi, number):
+        centre = (pair_force(phi) - at_zero) / curvature
+        return jnp.where((jnp.asarray(colour) == number) & (curvature > 0), 2 * centre - phi, phi), None
+
+    return jax.lax.scan(turn, phi, jnp.arange(colour.max() + 1))[0]
+
+
+class _Robbins(NamedTuple):
+    log_step: jax.Array
+    average: jax.Array
+    count: jax.Array
+
+
+@dataclass(frozen=True)
+class SiteAdaptation:
+    """A step size for every site, by stochastic approximation to the target acceptance, with an average that favours the end.
+
+    Moves shrink as count^(−0.6) (H. Robbins and S. Monro, Ann. Math. Stat. 22 (1951) 400; B. T. Polyak and A. B. Juditsky,
+    SIAM J. Control Optim. 30 (1992) 838).
+    """
+
+    target_acceptance: float = TARGET_ACCEPTANCE
+
+    def begin(self, target: Target, position) -> _Robbins:
+        start = jnp.full_like(position, np.log(INITIAL_STEP_SIZE))
+        return _Robbins(start, start, jnp.zeros((), position.dtype))
+
+    def update(self, target: Target, state: _Robbins, stage, is_window_end, chain_state, statistics: dict) -> _Robbins:
+        count = state.count + 1
+        move = count**-0.6 * (chain_state.acceptance - self.target_acceptance)
+        log_step = state.log_step + move
+        average = state.average + (log_step - state.average) / jnp.maximum(count / 2, 1)
+        return _Robbins(log_step, average, count)
+
+    def tuning(self, state: _Robbins) -> LocalSteps:
+        return LocalSteps(jnp.exp(state.log_step))
+
+    def final(self, state: _Robbins) -> LocalSteps:
+        return LocalSteps(jnp.exp(state.average))
+
+
+class SweepState(NamedTuple):
+    """A field with its log density and gradient, and the acceptance of its last sweep by site."""
+
+    position: jax.Array
+    logdensity: jax.Array
+    logdensity_grad: jax.Array
+    acceptance: jax.Array
+
+
+def finish(target: Target, phi, acceptance, n_steps: int) -> tuple[SweepState, SweepInfo]:
+    """State and info after a sweep."""
+    logdensity, gradient = target.init(phi)
+    return SweepState(phi, logdensity, gradient, acceptance), SweepInfo(acceptance, -logdensity, n_steps)
+
+
+def metropolis(target: Target, tuning: LocalSteps) -> SamplingAlgorithm:
+    """One sweep over all sites, after an overrelaxation sweep where that is exact."""
+    from blackjax.base import SamplingAlgorithm
+
+    relax = overrelaxable(target.forms)
+
+    def init(position, key=None):
+        return finish(target, position, jnp.zeros_like(position), 0)[0]
+
+    def step(key, state):
+        phi = overrelaxation(target, state.position) if relax else state.position
+        phi, acceptance = sweep(target, key, phi, tuning.step_size)
+        return finish(target, phi, acceptance, NUM_STEPS + 1 + relax)
+
+    return SamplingAlgorithm(init, step)
+
+
+def statistics(info: SweepInfo) -> dict:
+    """Of one sweep; sites have no divergences, a rejected one is tried again in the next sweep."""
+    return {
+        "acceptance_rate": jnp.mean(info.acceptance),
+        "diverging": jnp.zeros((), bool),
+        "energy": info.energy,
+        "n_steps": jnp.asarray(info.n_steps, jnp.int32),
+    }
+
+
+METROPOLIS = Kernel(
+    "metropolis",
+    "coloured sweeps: every site its own trajectory and accept/reject; overrelaxation where exact",
+    metropolis,
+    statistics,
+    SiteAdaptation(),
+    fields_only,
+)  # fmt: skip
