@@ -1,0 +1,96 @@
+"""Differences of energies: exact, and accurate in float32 where the difference of two energies is not."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import networkx as nx
+import numpy as np
+import numpyro
+import pytest
+
+import phi4ppl as p4
+from phi4ppl.errors import ArgumentError
+from phi4ppl.potential import energy_change, energy_function
+
+LATTICES = {
+    "torus": p4.lattice.square(4, 6),
+    "open, diagonals": p4.lattice.square(7, 5, periodic=False, diagonals=True),
+    "graph": p4.lattice.from_networkx(nx.gnm_random_graph(12, 20, seed=3)),
+    "complete": p4.lattice.complete(6),
+    "bipartite": p4.lattice.bipartite(3, 4),
+    "chain of 77": p4.lattice.chain(77),
+}
+
+
+def alike(x, y):
+    return (x - y) ** 4
+
+
+@pytest.mark.parametrize("kind", ["uniform", "per clique"])
+@pytest.mark.parametrize("name", LATTICES)
+def test_the_change_is_the_difference_of_the_energies(name, kind, x64):
+    lattice, rng = LATTICES[name], np.random.default_rng(3)
+    w = 0.7 if kind == "uniform" else rng.normal(size=lattice.num_edges)
+    a = 1.3 if kind == "uniform" else rng.normal(size=lattice.num_sites)
+    model = p4.phi4(lattice, w=w, a=a, b=0.2, r=-0.4)
+    own = [p4.Term("d", lattice.edges[::-2], alike, 0.03), p4.Term("m", [[1], [0]], p4.terms.mass, [0.5, -1.0])]
+    model = p4.MarkovRandomField(lattice, [*model.terms, *own])
+    compiled = p4.compile(model)
+    new, old = rng.normal(size=(2, *lattice.field_shape))
+    change = jax.jit(compiled.energy_change_at)(compiled.parameters, new, old)
+    assert change.shape == ()
+    assert float(change) == pytest.approx(float(model.energy(new) - model.energy(old)), rel=1e-12, abs=1e-11)
+    assert float(compiled.energy_change_at(compiled.parameters, old, old)) == 0.0
+    fields = rng.normal(size=(3, *lattice.field_shape))
+    batch = jax.vmap(functools.partial(compiled.energy_change_at, compiled.parameters), in_axes=(0, None))(fields, old)
+    np.testing.assert_allclose(batch, model.energy(fields) - model.energy(old), rtol=1e-11, atol=1e-10)
+
+
+SIZE = 1024
+COUPLINGS = tuple(map(np.float32, (1.0, 1.52425, 0.175)))
+
+
+def naive(lattice, forms):
+    """Planted fault: the difference of two energies, each summed over all sites first."""
+    _, energy = energy_function(lattice, forms)
+    return lambda values, new, old: energy(values, new) - energy(values, old)
+
+
+@functools.cache
+def errors_of_a_leapfrog_move(make):
+    """Float32 against float64, for moves of one leapfrog step with the step size that V = 2²⁰ sites allow."""
+    lattice = p4.lattice.square(SIZE)
+    forms = p4.phi4(lattice, w=1.0, a=1.5, b=0.2)._forms
+    change = jax.jit(make(lattice, forms))
+    exact, errors = jax.jit(naive(lattice, forms)), []
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        old = rng.normal(size=(SIZE, SIZE)).astype(np.float32)
+        with jax.enable_x64(True):
+            force = jax.jit(jax.grad(energy_function(lattice, forms)[1], argnums=1))(COUPLINGS, old.astype(float))
+        step = np.float32(1 / SIZE**0.5)
+        new = (old + step * rng.normal(size=old.shape) - step**2 / 2 * np.asarray(force)).astype(np.float32)
+        with jax.enable_x64(True):
+            values = tuple(map(np.float64, COUPLINGS))
+            expected = float(exact(values, new.astype(float), old.astype(float)))
+        errors.append(float(change(COUPLINGS, new, old)) - expected)
+    return np.array(errors)
+
+
+def test_the_change_on_a_million_sites_is_accurate_in_single_precision():
+    assert np.abs(errors_of_a_leapfrog_move(energy_change)).max() < 1e-3
+
+
+def test_the_difference_of_two_energies_would_fail_the_same_test():
+    assert np.abs(errors_of_a_leapfrog_move(naive)).max() > 1e-3
+
+
+def test_wrong_shapes_are_refused_and_numpyro_models_have_no_change():
+    compiled = p4.compile(p4.phi4(LATTICES["torus"], a=1.0, b=0.1))
+    with pytest.raises(ArgumentError, match=r"old: expected one field of shape \(4, 6\), got shape \(24,\)"):
+        compiled.energy_change_at(compiled.parameters, jnp.ones((4, 6)), jnp.ones(24))
+    with pytest.raises(ArgumentError, match="phi: expected an array of real numbers"):
+        compiled.energy_change_at(compiled.parameters, 1j * jnp.ones((4, 6)), jnp.ones((4, 6)))
+    normal = p4.compile(lambda: numpyro.sample("x", numpyro.distributions.Normal(0.0, 1.0)))
+    assert normal.energy_change_at is None
