@@ -5,6 +5,7 @@ from .chains import RunResult, run_chains
 from .choose import resolve
 from .kernels import Kernel, get_kernel, kernels, register
 from .target import Target, target_of
+from .tempering import tempering
 from .warmup import Tuning, WindowAdaptation
 
 __all__ = [
@@ -19,4 +20,5 @@ __all__ = [
     "resolve",
     "run_chains",
     "target_of",
+    "tempering",
 ]

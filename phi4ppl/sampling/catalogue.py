@@ -4,6 +4,7 @@ from .cluster import CLUSTER
 from .gradient import KERNELS
 from .kernels import register
 from .sites import METROPOLIS
+from .tempering import TEMPERING
 
-for _kernel in (*KERNELS, METROPOLIS, CLUSTER):
+for _kernel in (*KERNELS, METROPOLIS, CLUSTER, TEMPERING):
     register(_kernel)

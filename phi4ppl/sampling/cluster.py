@@ -20,6 +20,7 @@ import numpy as np
 from ..lattice import Lattice
 from ..potential import CompiledModel
 from .kernels import Kernel, fields_only
+from .noise import random_bits, uniform
 from .sites import NUM_STEPS, LocalSteps, SiteAdaptation, finish, site_energy, statistics, sweep
 from .target import Target
 
@@ -54,14 +55,14 @@ class _Shifts:
 
     def _from(self, phi, offset, sign=1):
         """φ at i + sign·offset, for every i."""
-        return jnp.roll(phi, tuple(-sign * d for d in offset), axis=self.axes)
+        moved = [axis for axis, d in zip(self.axes, offset, strict=True) if d]
+        return jnp.roll(phi, [-sign * d for d in offset if d], axis=moved)
 
     def set(self, key, phi):
         """Bonds that are set, shape ``(num_offsets, *shape)``, and one random bit a site that nothing else uses."""
-        bits = jax.random.bits(key, (len(self.coupling), *self.shape))
-        uniform = (bits >> 8).astype(phi.dtype) * 2.0**-24  # the low bits stay free
+        bits = random_bits(key, (len(self.coupling), *self.shape))
         bonds = [
-            uniform[k] > jnp.exp(-2 * w.astype(phi.dtype) * phi * self._from(phi, offset))
+            uniform(bits[k], phi.dtype) > jnp.exp(-2 * w.astype(phi.dtype) * phi * self._from(phi, offset))
             for k, (offset, w) in enumerate(self.coupling.items())
         ]
         return jnp.stack(bonds), (bits[0] & 1).astype(bool).reshape(-1)
@@ -97,11 +98,11 @@ class _Lists:
 
     def set(self, key, phi):
         """As `_Shifts.set`: bonds by edge."""
-        bond_key, free_key = jax.random.split(key)
         flat = phi.reshape(-1)
-        uniform = jax.random.uniform(bond_key, (len(self.edges),), phi.dtype)
+        bits = random_bits(key, (len(self.edges) + flat.size,))
+        drawn = uniform(bits[flat.size :], phi.dtype)
         aligned = self.coupling.astype(phi.dtype) * flat[self.edges[:, 0]] * flat[self.edges[:, 1]]
-        return uniform > jnp.exp(-2 * aligned), jax.random.bernoulli(free_key, shape=flat.shape)
+        return drawn > jnp.exp(-2 * aligned), (bits[: flat.size] & 1).astype(bool)
 
     def lowest(self, bonds, labels):
         """As `_Shifts.lowest`."""
@@ -188,7 +189,7 @@ def flip_clusters(target: Target, key, phi):
     else:
         energy = site_energy(target)
         gain = jax.ops.segment_sum((energy(-phi) - energy(phi)).reshape(-1), labels, target.lattice.num_sites)
-        flips = jax.random.uniform(flip_key, gain.shape, phi.dtype) < jax.nn.sigmoid(-gain)
+        flips = uniform(random_bits(flip_key, gain.shape), phi.dtype) < jax.nn.sigmoid(-gain)
     return jnp.where(flips[labels].reshape(phi.shape), -phi, phi)
 
 

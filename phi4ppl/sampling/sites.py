@@ -16,6 +16,7 @@ import numpy as np
 from ..potential import energy_function
 from .colouring import colours
 from .kernels import Kernel, fields_only
+from .noise import normal, random_bits, uniform
 from .target import Target
 
 if TYPE_CHECKING:
@@ -33,9 +34,9 @@ __all__ = [
 ]
 
 NUM_STEPS = 3  # leapfrog steps of a site
-JITTER = 0.2  # relative, of the step size of a sweep: avoids closed orbits
+JITTER = 0.1  # relative, of the step size of a sweep: avoids closed orbits
 INITIAL_STEP_SIZE = 0.3
-TARGET_ACCEPTANCE = 0.9
+TARGET_ACCEPTANCE = 0.95
 
 
 class SiteState(NamedTuple):
@@ -99,9 +100,9 @@ def sweep(target: Target, key, phi, step_size):
     """One trajectory of every site, colour by colour. Returns the field and the acceptance probability of every site."""
     colour = colours(target.lattice, target.forms).reshape(phi.shape)
     on_site, pair_force, cliques = site_energy(target), _pair_force(target), _clique_terms(target)
-    momentum_key, accept_key, jitter_key = jax.random.split(key, 3)
-    momentum = jax.random.normal(momentum_key, phi.shape, phi.dtype)
-    uniform = jax.random.uniform(accept_key, phi.shape, phi.dtype)
+    field_key, jitter_key = jax.random.split(key)
+    bits = random_bits(field_key, (2, *phi.shape))
+    momentum, drawn = normal(bits[0], phi.dtype), uniform(bits[1], phi.dtype)
     epsilon = step_size * (1 + JITTER * jax.random.uniform(jitter_key, (), phi.dtype, -1, 1))
 
     def turn(carry, number):
@@ -126,7 +127,7 @@ def sweep(target: Target, key, phi, step_size):
             change = change + _by_site(target, cliques, others(new), others(phi), mine)
         rate = jnp.exp(jnp.minimum(-(change + (p * p - momentum * momentum) / 2), 0))
         rate = jnp.where(jnp.isnan(rate), 0, rate)
-        phi = jnp.where(mine & (uniform < rate), new, phi)
+        phi = jnp.where(mine & (drawn < rate), new, phi)
         return (phi, jnp.where(mine, rate, acceptance)), None
 
     (phi, acceptance), _ = jax.lax.scan(turn, (phi, jnp.zeros_like(phi)), jnp.arange(colour.max() + 1))

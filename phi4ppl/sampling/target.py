@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from ..lattice import Lattice
-from ..potential import CompiledModel, energy_function
+from ..potential import CompiledModel, energy_change, energy_function
 
 __all__ = ["Target", "target_of"]
 
@@ -58,10 +58,7 @@ def target_of(compiled: CompiledModel, parameters=None) -> Target:
 def field_target(signature, values) -> Target:
     """The target of a field: lattice and forms (its `CompiledModel.signature`) at couplings ``values``."""
     lattice, forms = signature
-    _, energy = energy_function(lattice, forms)
-
-    def change(new, old):
-        return energy(values, new) - energy(values, old)
-
     values = jax.tree.map(jnp.asarray, values)
+    _, energy = energy_function(lattice, forms)
+    change = functools.partial(energy_change(lattice, forms), values)
     return Target(lambda phi: -energy(values, phi), change, lattice, forms, values)
