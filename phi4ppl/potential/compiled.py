@@ -43,7 +43,8 @@ class CompiledModel:
         Equal for models that differ in their couplings only; None for a NumPyro model.
     energy_change_at : callable or None
         ``energy_change_at(parameters, new, old)``: S(new) − S(old) of two positions, summed from differences per site, so
-        that it stays accurate in float32 on large lattices; see `energy_change`. None for a NumPyro model.
+        that it stays accurate in float32 on large lattices; see
+        ``phi4ppl.potential.energy_change``. None for a NumPyro model.
     fields : dict
         The `MarkovRandomField` behind every field among the results of ``constrain``, by name.
 

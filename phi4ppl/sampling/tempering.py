@@ -85,7 +85,7 @@ def _at(target: Target, beta) -> Target:
 def _exchange(target: Target, key, copies, beta, odd):
     """Exchange neighbouring copies, pair by pair of one parity; returns the copies and the probabilities of all pairs."""
     number = len(beta)
-    lower, upper = (jax.tree.map(lambda x: x[cut], copies) for cut in (slice(None, -1), slice(1, None)))
+    lower, upper = jax.tree.map(lambda x: x[:-1], copies), jax.tree.map(lambda x: x[1:], copies)
     gain = (beta[:-1] - beta[1:]) * jax.vmap(target.energy_change)(lower, upper)
     rate = jnp.exp(jnp.minimum(gain, 0))
     tried = jnp.arange(number - 1) % 2 == odd
