@@ -288,7 +288,7 @@ def _draw(advance: Callable, chains: _Chain, keys, num_samples: int, thinning: i
         count, started = chunks.next(first), time.monotonic()
         chains, buffer = advance(chains, keys, first, count, thinning, buffer, warming=False)
         for whole, part in zip(jax.tree.leaves(storage), jax.tree.leaves(buffer), strict=True):
-            whole[:, first : first + count] = np.asarray(part[:, :count])
+            whole[:, first : first + count] = np.asarray(part)[:, :count]  # slices on the device are compiled
         chunks.tell(count, time.monotonic() - started)
         statistics = {name: values[:, first : first + count] for name, values in storage[2].items()}
         first += count
