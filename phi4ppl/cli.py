@@ -1,6 +1,7 @@
 """The command line: argument parsing only; `commands` does the work.
 
-Exit status: 0 all well, 1 the verdict or check failed, 2 the input cannot be used (one message, no traceback).
+Exit status: 0 all well, 1 the verdict or check failed, 2 the input cannot be used (one message, no traceback),
+130 interrupted.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from .errors import Phi4pplError
 
 __all__ = ["main"]
 
-UNUSABLE, INTERRUPTED = 2, 130
+UNUSABLE, INTERRUPTED = 2, commands.INTERRUPTED
 
 
 class _Set(argparse.Action):
@@ -53,12 +54,15 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--kernel", default="auto", help="a name from phi4ppl.kernels() (default: %(default)s)")
     run.add_argument("--seed", type=int, default=0, help="seed of the run (default: %(default)s)")
     run.add_argument("--output", metavar="FOLDER", help="where results go (default: runs/MODEL)")
+    run.add_argument("--checkpoint", metavar="FOLDER", help="keep the state of the run there, and go on from it")
     run.add_argument("--overwrite", action="store_true", help="replace a finished run in that folder")
     run.add_argument("--no-field", action="store_true", help="keep observables only, not the fields")
     run.add_argument("--no-symmetry-moves", action="store_true", help="leave out the exact sign flip of even models")
     run.add_argument("--quiet", action="store_true", help="no progress line")
-    report = command("report", commands.report, "judge a finished run again and write its report")
-    report.add_argument("run", metavar="RUN", help="the folder of a run, or its samples.nc")
+    report = command("report", commands.report, "judge a run again and write its report")
+    report.add_argument(
+        "run", metavar="RUN", help="the folder of a run, its samples.nc, or a checkpoint, also a live one"
+    )
     models = command("models", commands.models, "list the shipped models")
     models.add_argument("--settings", action="store_true", help="also list what --set can change")
     command("doctor", commands.doctor, "say what is installed and test the whole path")

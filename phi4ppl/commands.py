@@ -14,7 +14,7 @@ from .model_files import load_model_file, shipped_models, summary_of
 
 __all__ = ["check", "doctor", "models", "report", "run"]
 
-PASSED, FAILED = 0, 1
+PASSED, FAILED, INTERRUPTED = 0, 1, 130
 SAMPLES, REPORT, RECORD = "samples.nc", "report.html", "run.json"
 
 
@@ -72,6 +72,7 @@ def run(arguments) -> int:
         file.model, num_warmup=arguments.warmup, num_samples=arguments.samples, num_chains=arguments.chains,
         kernel=arguments.kernel, seed=arguments.seed, thinning=arguments.thinning, keep_field=not arguments.no_field,
         symmetry_moves=not arguments.no_symmetry_moves, progress=False if arguments.quiet else None,
+        checkpoint=arguments.checkpoint,
     )  # fmt: skip
     facts = metadata(tree)
     for name, text in facts["checks"].items():
@@ -81,18 +82,23 @@ def run(arguments) -> int:
     (folder / RECORD).unlink(missing_ok=True)
     save_run(tree, folder / SAMPLES)
     status = _show(verdict, folder / REPORT)
+    print(f"draws:  {folder / SAMPLES}   (phi4ppl.load_run reads them)")
+    if facts["settings"]["interrupted"]:
+        return INTERRUPTED  # and no record: this is no finished run
     record = {"model": str(file.path), "settings": file.parameters, "passed": verdict.passed} | facts["settings"]
     (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    print(f"draws:  {folder / SAMPLES}   (phi4ppl.load_run reads them)")
     return status
 
 
 def report(arguments) -> int:
-    """Judge a finished run again and write its report."""
+    """Judge a run again and write its report; also one that goes on, from its checkpoint."""
     from .datatree import load_run
     from .diagnostics import diagnose
+    from .sampling import is_checkpoint
 
     path = Path(arguments.run)
+    if is_checkpoint(path):
+        return _show(diagnose(load_run(path)), path / REPORT)
     path = path / SAMPLES if path.is_dir() else path
     return _show(diagnose(load_run(path)), path.with_name(REPORT))
 

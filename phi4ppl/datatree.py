@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -13,15 +14,16 @@ import numpy as np
 import xarray as xr
 
 from ._version import __version__
-from .errors import ArgumentError
+from .errors import ArgumentError, CheckpointError
 from .lattice import Lattice
 from .potential import CompiledModel
-from .sampling import RunResult
+from .sampling import RunResult, is_checkpoint, read_saved, result_so_far
 
-__all__ = ["field_dims", "load_run", "provenance", "save_run", "to_datatree"]
+__all__ = ["field_dims", "frame_of", "load_run", "provenance", "save_run", "to_datatree"]
 
 PACKAGES = ("jax", "jaxlib", "numpyro", "blackjax", "arviz-base", "arviz-stats", "numpy")
 AXES = ("x", "y", "z", "t")
+STREAMED = ("mean", "error", "variance", "tau_int", "tau_int_error", "count", "reliable")
 DRAWN_SITES = 2000  # larger graphs are not drawn, so their positions are not stored
 
 
@@ -36,8 +38,11 @@ def field_dims(lattice: Lattice, prefix: str = "") -> tuple[list[str], dict]:
     return names, {name: np.arange(n) for name, n in zip(names, shape, strict=True)}
 
 
-def to_datatree(result: RunResult, compiled: CompiledModel, checks: dict[str, str]) -> xr.DataTree:
-    """Arrange what the chains left: ``posterior``, ``sample_stats``, ``constant_data``, and metadata in the attributes."""
+def frame_of(compiled: CompiledModel, checks: dict[str, str], settings: dict) -> tuple[dict, dict[str, np.ndarray]]:
+    """What the results of a run are of, before it starts: plain values, and arrays. `to_datatree` needs no model then.
+
+    ``settings`` are those that the sampler does not know of.
+    """
     dims, coords = {}, {}
     single = len(compiled.fields) == 1
     for name, model in compiled.fields.items():
@@ -45,31 +50,71 @@ def to_datatree(result: RunResult, compiled: CompiledModel, checks: dict[str, st
         dims[name] = names
         coords |= values
     constant, constant_dims = _constants(compiled)
-    blocks = result.schwinger_dyson_blocks
-    if compiled.model is not None:
-        blocks = blocks.reshape(*blocks.shape[:2], *compiled.model.field_shape)
-        constant_dims["schwinger_dyson_site"] = ["sd_chain", "sd_block", *dims["phi"]]
-    else:
-        constant_dims["schwinger_dyson_site"] = ["sd_chain", "sd_block", "unconstrained_dimension"]
+    model = compiled.model
+    constant_dims["schwinger_dyson_site"] = [
+        "sd_chain",
+        "sd_block",
+        *(dims["phi"] if model else ["unconstrained_dimension"]),
+    ]
+    frame = {
+        "dims": dims, "constant_dims": constant_dims, "field_shape": None if model is None else list(model.field_shape),
+        "provenance": provenance(compiled, checks), "settings": settings,
+    }  # fmt: skip
+    arrays = {f"coordinate/{name}": np.asarray(values) for name, values in coords.items()}
+    return frame, arrays | {f"constant/{name}": values for name, values in constant.items()}
+
+
+def to_datatree(result: RunResult, frame: tuple[dict, dict[str, np.ndarray]]) -> xr.DataTree:
+    """Arrange what the chains left.
+
+    Groups are ``posterior``, ``sample_stats``, ``streamed``, ``constant_data``; metadata are in the attributes.
+    """
+    facts, arrays = frame
+    dims, constant_dims, shape = facts["dims"], facts["constant_dims"], facts["field_shape"]
+    coords, constant = (
+        {name.removeprefix(kind): values for name, values in arrays.items() if name.startswith(kind)}
+        for kind in ("coordinate/", "constant/")
+    )
+
+    def coordinates(*used):
+        return {k: v for k, v in coords.items() if any(k in d for d in used)}
+
+    observables, statistics, streamed = dict(result.observables), dict(result.statistics), dict(result.streamed)
+    blocks, energy = result.schwinger_dyson_blocks, streamed.pop("sample_stats/lp")
+    if shape is not None:
+        observables["energy_density"] = -statistics["lp"] / math.prod(shape)
+        streamed["energy_density"] = energy.scaled(-1 / math.prod(shape))
+        blocks = blocks.reshape(*blocks.shape[:2], *shape)
+    streamed.setdefault("schwinger_dyson", streamed.pop("sample_stats/schwinger_dyson"))
     constant["schwinger_dyson_site"] = blocks
     # both spellings are read by tools in use
-    statistics = dict(result.statistics)
     if "reached_max_treedepth" in statistics:
         statistics["reached_max_tree_depth"] = statistics["reached_max_treedepth"]
     tree = arviz_base.from_dict(
-        {"posterior": result.values | result.observables, "sample_stats": statistics},
-        dims=dims,
-        coords={k: v for k, v in coords.items() if any(k in dims[n] for n in result.values if n in dims)},
-    )
-    data = arviz_base.dict_to_dataset(
-        constant, sample_dims=[], dims=constant_dims,
-        coords={k: v for k, v in coords.items() if any(k in d for d in constant_dims.values())},
+        {"posterior": result.values | observables, "sample_stats": statistics},
+        dims=dims, coords=coordinates(*(dims[n] for n in result.values if n in dims)),
+        check_conventions=False,  # it would warn of fewer draws than chains, which a run that was cut short may have
     )  # fmt: skip
+    tree["streamed"] = xr.DataTree(_streamed(streamed, dims, coordinates(*dims.values())))
+    data = arviz_base.dict_to_dataset(
+        constant, sample_dims=[], dims=constant_dims, coords=coordinates(*constant_dims.values())
+    )
     tree["constant_data"] = xr.DataTree(data)
     for group in tree.children.values():
         group.attrs.clear()
-    tree.attrs = {"phi4ppl": json.dumps(provenance(result, compiled, checks))}
+    tree.attrs = {"phi4ppl": json.dumps(facts["provenance"] | {"settings": result.settings | facts["settings"]})}
     return tree
+
+
+def _streamed(estimates: dict, dims: dict, coords: dict) -> xr.Dataset:
+    """Statistics over all iterations, those between kept draws too: one variable a name, along ``statistic``."""
+    data = {
+        name: np.stack([np.asarray(getattr(estimate, key), np.float64) for key in STREAMED])
+        for name, estimate in estimates.items()
+    }
+    return arviz_base.dict_to_dataset(
+        data, sample_dims=["statistic"], dims=dims, coords=coords | {"statistic": list(STREAMED)}
+    )
 
 
 def _constants(compiled: CompiledModel) -> tuple[dict, dict]:
@@ -89,8 +134,8 @@ def _constants(compiled: CompiledModel) -> tuple[dict, dict]:
     return data, dims
 
 
-def provenance(result: RunResult, compiled: CompiledModel, checks: dict[str, str]) -> dict:
-    """What is needed to know where numbers come from: model, settings, seed, dtype, versions, machine, checks."""
+def provenance(compiled: CompiledModel, checks: dict[str, str]) -> dict:
+    """What is needed beside the settings to know where numbers come from: model, versions, machine, checks."""
     model = compiled.model
     return {
         "model": model.describe() if model is not None else "NumPyro model",
@@ -109,7 +154,6 @@ def provenance(result: RunResult, compiled: CompiledModel, checks: dict[str, str
             }
             for name, field in compiled.fields.items()
         },
-        "settings": result.settings,
         "checks": checks,
         "versions": {"phi4ppl": __version__} | {name: version(name) for name in PACKAGES},
         "python": platform.python_version(),
@@ -140,16 +184,23 @@ def save_run(tree: xr.DataTree, path) -> Path:
 
 
 def load_run(path) -> xr.DataTree:
-    """Read a run from a netCDF file into memory.
+    """Read a run into memory: from a netCDF file, or from the directory of a checkpoint.
+
+    A run that has not finished is read as far as its last checkpoint; its settings then say ``incomplete``. A run that goes on
+    is not disturbed.
 
     Raises
     ------
     ArgumentError
         If there is no such file, or it is no run of this library.
+    CheckpointError
+        If a checkpoint is damaged, or its run has no draws yet.
     """
     path = Path(path)
+    if is_checkpoint(path):
+        return _load_checkpoint(path)
     if not path.is_file():
-        raise ArgumentError("path", "a netCDF file written by phi4ppl", f"no file {path}")
+        raise ArgumentError("path", "a netCDF file written by phi4ppl, or a checkpoint directory", f"no file {path}")
     try:
         with xr.open_datatree(path, engine="h5netcdf") as tree:
             loaded = tree.load()
@@ -158,3 +209,11 @@ def load_run(path) -> xr.DataTree:
         raise ArgumentError("path", "a netCDF file written by phi4ppl", f"{path} ({error})") from error
     metadata(loaded)
     return loaded
+
+
+def _load_checkpoint(path: Path) -> xr.DataTree:
+    saved = read_saved(path)
+    if not saved.files:
+        done, of = saved.progress["warmed"], saved.progress["settings"]["num_warmup"]
+        raise CheckpointError(path, f"has no draws yet: {done} of {of} warm-up steps are done", "Try again later.")
+    return to_datatree(result_so_far(saved, saved.progress["settings"]), saved.frame)

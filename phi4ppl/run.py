@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import xarray as xr
 
-from .datatree import to_datatree
+from .datatree import frame_of, to_datatree
 from .errors import ArgumentError, positive_int
 from .model import MarkovRandomField
 from .numpyro_plugin import compile as compile_model
@@ -18,7 +18,7 @@ __all__ = ["sample"]
 def sample(
     model, *args, num_warmup: int = 1000, num_samples: int = 1000, num_chains: int = 4, kernel="auto", seed: int = 0,
     observables: dict | None = None, keep_field: bool = True, thinning: int = 1, symmetry_moves: bool = True,
-    progress: bool | None = None, model_kwargs: dict | None = None,
+    progress: bool | None = None, checkpoint=None, model_kwargs: dict | None = None,
 ) -> xr.DataTree:  # fmt: skip
     """Sample a field, or any NumPyro model, with BlackJAX.
 
@@ -41,19 +41,26 @@ def sample(
     keep_field : bool
         Keep the fields themselves (as ``phi``, or under the names of the `GibbsField` sites), or observables only.
     thinning : int
-        Iterations of the kernel per kept draw.
+        Iterations of the kernel per kept draw. Those between are not lost: the group ``streamed`` has mean, error, variance and
+        τ_int of every observable, and of the field at every site, over all iterations.
     symmetry_moves : bool
         Mix the exact global sign flip φ → −φ into the chains of a model that is even under it (for a NumPyro model, of all
         `GibbsField` sites together). Without it, chains of a model with two phases can stay in the one where they started,
         with R̂ = 1.
     progress : bool, optional
         Draw a line of progress on standard error; by default only on a terminal.
+    checkpoint : path-like, optional
+        A directory for the state of the run, written about once a minute. The same call with the same directory goes on from
+        there, to the same numbers bit for bit; if the run is complete, its result is returned. `phi4ppl.load_run` reads the
+        directory at any time.
 
     Returns
     -------
     xarray.DataTree
-        ArviZ groups: ``posterior`` (field with lattice dimensions, observables), ``sample_stats``, ``constant_data``
-        (edges, couplings, block means for the Schwinger–Dyson test), and the provenance in the attribute ``phi4ppl``.
+        ArviZ groups: ``posterior`` (field with lattice dimensions, observables), ``sample_stats``, ``streamed`` (statistics
+        over all iterations), ``constant_data`` (edges, couplings, block means for the Schwinger–Dyson test), and the
+        provenance in the attribute ``phi4ppl``. After Ctrl-C it has the draws so far, with a warning, and its settings say
+        ``interrupted``.
 
     Raises
     ------
@@ -63,6 +70,10 @@ def sample(
         If the kept draws would not fit in memory; nothing is computed.
     SamplingError
         If a start or a later state has a non-finite density.
+    CheckpointError
+        If ``checkpoint`` holds another run, or something damaged or foreign, which is not touched; or cannot be written.
+    KeyboardInterrupt
+        After Ctrl-C before the first draw, or a second Ctrl-C.
     ArgumentError, DiscreteLatentError, DoublyIntractableError
 
     Examples
@@ -92,14 +103,12 @@ def sample(
     measured = with_own(model, observables) if is_field else {}
     measured.pop("energy_density", None)  # the kernels know S already: it comes from the log density
     even = is_even(compiled)
+    checks = {"phi": str(report)} if is_field else {n: str(field.check()) for n, field in compiled.fields.items()}
+    frame = frame_of(compiled, checks, {"kernel_reason": reason})
     result = run_chains(
         compiled, kernel, num_warmup=num_warmup, num_samples=num_samples, num_chains=num_chains, seed=seed,
         observables=measured,
         keep=lambda name: keep_field or name not in compiled.fields, thinning=thinning,
-        even=even, flip_signs=symmetry_moves and even, progress=progress,
+        even=even, flip_signs=symmetry_moves and even, progress=progress, checkpoint=checkpoint, frame=frame,
     )  # fmt: skip
-    result.settings["kernel_reason"] = reason
-    if is_field:
-        result.observables["energy_density"] = -result.statistics["lp"] / model.lattice.num_sites
-    checks = {"phi": str(report)} if is_field else {n: str(field.check()) for n, field in compiled.fields.items()}
-    return to_datatree(result, compiled, checks)
+    return to_datatree(result, frame)

@@ -115,7 +115,10 @@ def test_bad_input_is_one_line_and_no_traceback(folder, capsys):
         (["run", bad], "bad.py, line 2: ValueError: of my own"),
         (["run", "no_such_model"], "neither a file nor a shipped model. Shipped models: "),
         (["check", "gone/mine.py"], "gone/mine.py: no such file"),
-        (["report", "nowhere"], "expected a netCDF file written by phi4ppl, got no file nowhere"),
+        (
+            ["report", "nowhere"],
+            "expected a netCDF file written by phi4ppl, or a checkpoint directory, got no file nowhere",
+        ),
         (["run", good, "--chains", "0"], "num_chains: expected an integer of at least 1, got 0"),
         (["run", good, "--kernel", "gibbs"], "kernel: expected one of 'auto', 'nuts', 'nuts_fourier', 'hmc'"),
     ):

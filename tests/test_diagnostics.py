@@ -201,14 +201,14 @@ def test_report_is_one_file_with_every_picture(good, tmp_path):
         assert word in titles
     for _, data in pictures:
         assert base64.b64decode(data).startswith(b"\x89PNG") and len(data) > 4000  # an empty canvas is smaller
-    assert "Passed: no sign of trouble" in page
+    assert "PASSED: no sign of trouble" in page
     assert "Hammersley–Clifford check: satisfied" in page
     assert not re.search(r"(src|href)\s*=\s*['\"]?https?:", page)
 
 
 def test_report_of_a_failed_run_shows_the_advice(trapped, tmp_path):
     page = p4.diagnose(trapped).to_html(tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "Failed: " in page and "sign changes" in page and "symmetry_moves=True" in page
+    assert "FAILED: " in page and "sign changes" in page and "symmetry_moves=True" in page
 
 
 def test_report_without_fields_and_for_graphs(tmp_path):

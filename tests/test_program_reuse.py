@@ -5,19 +5,20 @@ import numpy as np
 
 import phi4ppl as p4
 from phi4ppl.observables import standard_observables
-from phi4ppl.sampling import chains, get_kernel
+from phi4ppl.sampling import get_kernel
+from phi4ppl.sampling.program import cached_program
 
 
 def test_other_couplings_lengths_and_seeds_do_not_compile_again():
     model = p4.phi4(p4.lattice.chain(5), w=0.5, a=1.2, b=0.1)
     first = p4.sample(model, num_warmup=30, num_samples=20, kernel="hmc")
-    before = chains._cached_program.cache_info()
+    before = cached_program.cache_info()
     other = p4.sample(model.replace(a=1.7, b=0.3), num_warmup=45, num_samples=33, seed=8, thinning=2, kernel="hmc")
-    after = chains._cached_program.cache_info()
+    after = cached_program.cache_info()
     assert (after.hits, after.misses) == (before.hits + 1, before.misses)
     measured = standard_observables(model)
     measured.pop("energy_density")
-    program = chains._cached_program(
+    program = cached_program(
         (model.lattice, model._forms), get_kernel("hmc"), tuple(measured.items()), ("phi",), True, True
     )
     assert program.advance._cache_size() == 1

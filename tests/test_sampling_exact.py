@@ -452,10 +452,10 @@ def test_progress_is_drawn_on_request_and_never_by_default_into_a_file(capfd):
     short_run(progress=True)
     out, err = capfd.readouterr()
     assert out == "" and err.endswith("\n")
-    last = err.rstrip("\n").split("\r")[-1]
+    last = err.splitlines()[-1]  # no terminal: whole lines, few of them
     assert re.fullmatch(
         r"sampling █+ 100% · \d+ steps/s a chain · acceptance \d\.\d\d · \d+ divergences · \d+ s *", last
     ), last
-    assert "warm-up" in err and "compiling" in err
+    assert "compiling" in err and "\r" not in err and err.count("\n") < 5
     short_run(progress=False)
     assert capfd.readouterr() == ("", "")

@@ -12,6 +12,7 @@ from ..errors import ArgumentError
 
 __all__ = ["estimate", "scalar_names", "series"]
 
+COLUMNS = ("mean", "error", "tau_int", "tau_int_error", "effective_sample_size", "reliable")
 MAX_ELEMENTS = 500  # of a variable that is shown without being asked for
 
 
@@ -41,7 +42,10 @@ class EstimateTable(pd.DataFrame):
 
 
 def estimate(tree: xr.DataTree, names=None) -> pd.DataFrame:
-    """Mean, error and integrated autocorrelation time of observables, by the Γ-method over all chains.
+    """Mean, error and integrated autocorrelation time of observables, over all chains.
+
+    By the Γ-method from the kept draws; where a run was thinned, by blocking from the statistics that were streamed, which know
+    the iterations between the kept draws too.
 
     Parameters
     ----------
@@ -53,9 +57,9 @@ def estimate(tree: xr.DataTree, names=None) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Columns ``mean``, ``error`` (one standard error of the mean), ``tau_int`` and ``tau_int_error`` (in draws, ½ for
-        independent draws), ``effective_sample_size`` and ``reliable`` (False where chains are too short for their τ_int, or
-        disagree: then the error is not to be trusted).
+        Columns ``mean``, ``error`` (one standard error of the mean), ``tau_int`` and ``tau_int_error`` (½ for independent
+        draws; in draws, and in iterations where a run was thinned), ``effective_sample_size`` and ``reliable`` (False where
+        chains are too short for their τ_int, or disagree: then the error is not to be trusted).
 
     Raises
     ------
@@ -64,7 +68,7 @@ def estimate(tree: xr.DataTree, names=None) -> pd.DataFrame:
 
     Notes
     -----
-    Source: U. Wolff, Comput. Phys. Commun. 156 (2004) 143.
+    Sources: U. Wolff, Comput. Phys. Commun. 156 (2004) 143; `phi4ppl.sampling.streaming` for blocking.
 
     Examples
     --------
@@ -76,14 +80,27 @@ def estimate(tree: xr.DataTree, names=None) -> pd.DataFrame:
     >>> bool(abs(table.loc["m2", "mean"] - exact) < 5 * table.loc["m2", "error"])
     True
     """
-    metadata(tree)
+    thinned = metadata(tree)["settings"]["thinning"] > 1
     names = scalar_names(tree) if names is None else [names] if isinstance(names, str) else list(names)
-    columns = ("mean", "error", "tau_int", "tau_int_error", "effective_sample_size", "reliable")
     rows, index = [], []
     for name in names:
         values = series(tree, name)
-        result = gamma_method(values)
+        streamed = _streamed(tree, name) if thinned else None
+        columns = gamma_method(values)._asdict() if streamed is None else streamed
         for element in np.ndindex(values.shape[2:]):
             index.append(name + (f"[{','.join(map(str, element))}]" if element else ""))
-            rows.append([np.asarray(getattr(result, column))[element] for column in columns])
-    return EstimateTable(rows, index=index, columns=list(columns))
+            rows.append([np.asarray(columns[column])[element] for column in COLUMNS])
+    return EstimateTable(rows, index=index, columns=list(COLUMNS))
+
+
+def _streamed(tree: xr.DataTree, name: str) -> dict[str, np.ndarray] | None:
+    """The columns of `estimate` for a variable that was streamed, and has an error."""
+    group = tree.children.get("streamed")
+    if group is None or name not in group.data_vars:
+        return None
+    found = {str(key): group[name].sel(statistic=key).values for key in group["statistic"].values}
+    if not np.isfinite(found["error"]).all():
+        return None
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found["effective_sample_size"] = found["count"] / (2 * found["tau_int"])
+    return found | {"reliable": found["reliable"].astype(bool)}

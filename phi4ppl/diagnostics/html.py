@@ -35,17 +35,19 @@ def write_html(report, path) -> Path:
         f"{settings['num_chains']} chains × {settings['num_samples']} draws after {settings['num_warmup']} of warm-up, "
         f"kernel {settings['kernel']}, seed {settings['seed']}, {settings['dtype']}, {settings['seconds']:.1f} s"
     )
-    failed = [c.name for c in report.checks if not c.passed]
-    verdict = "Passed: no sign of trouble" if report.passed else f"Failed: {', '.join(failed)}"
+    how = (
+        "by blocking over all iterations, τ<sub>int</sub> in iterations"
+        if settings["thinning"] > 1 else "by the Γ-method, τ<sub>int</sub> in draws"
+    )  # fmt: skip
     parts = [
         "<h1>phi4ppl run</h1>",
         f"<p>{html.escape(facts['model'].splitlines()[0])}<br>{html.escape(run)}</p>",
-        f"<p class='verdict {'passed' if report.passed else 'failed'}'>{html.escape(verdict)}</p>",
+        f"<p class='verdict {'passed' if report.passed else 'failed'}'>{html.escape(report.verdict)}</p>",
         "<h2>Checks</h2>",
         _checks(report.checks),
         "<h2>Estimates</h2>",
         _estimates(report.estimates),
-        "<p>Error: one standard error of the mean by the Γ-method; τ<sub>int</sub> in draws, ½ for independent draws. "
+        f"<p>Error: one standard error of the mean {how}, ½ for independent draws. "
         "“not reliable”: chains too short for their τ<sub>int</sub>, or in disagreement.</p>",
         "<h2>Pictures</h2>",
     ]

@@ -54,6 +54,8 @@ class ConvergenceReport:
         Whether every check passed.
     checks : tuple of Check
         Each with name, value, threshold and, if it failed, advice.
+    verdict : str
+        The outcome in one line, which also says if the run is not all that was asked for.
     estimates : pandas.DataFrame
         The table of `phi4ppl.estimate`.
     """
@@ -69,10 +71,22 @@ class ConvergenceReport:
     def estimates(self) -> pd.DataFrame:
         return estimate(self.tree)
 
-    def __str__(self) -> str:
+    @property
+    def verdict(self) -> str:
+        settings = metadata(self.tree)["settings"]
         failed = [c.name for c in self.checks if not c.passed]
-        verdict = "PASSED: no sign of trouble" if self.passed else f"FAILED: {', '.join(failed)}"
-        return "\n".join([f"Convergence {verdict}", *map(str, self.checks)])
+        outcome = "PASSED: no sign of trouble" if self.passed else f"FAILED: {', '.join(failed)}"
+        if settings.get("interrupted"):
+            whole = "INTERRUPTED"
+        elif settings.get("incomplete"):
+            whole = "STILL GOING ON, OR STOPPED"
+        else:
+            return outcome
+        asked = settings["num_samples_asked"]
+        return f"{outcome}; {whole} after {settings['num_samples']} of {asked} draws a chain"
+
+    def __str__(self) -> str:
+        return "\n".join([f"Convergence {self.verdict}", *map(str, self.checks)])
 
     def to_html(self, path):
         """Write one self-contained HTML file (tables, plots, pictures of graph and fields); returns the path."""

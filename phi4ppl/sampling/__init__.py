@@ -1,8 +1,10 @@
 """Kernels behind one registry, warm-up, chains and progress."""
 
 from . import catalogue  # noqa: F401  # registers the kernels
-from .chains import RunResult, run_chains
+from .chains import run_chains
+from .checkpoint import is_checkpoint, read_saved
 from .choose import resolve
+from .harvest import RunResult, result_so_far
 from .kernels import Kernel, get_kernel, kernels, register
 from .target import Target, target_of
 from .tempering import tempering
@@ -15,9 +17,12 @@ __all__ = [
     "Tuning",
     "WindowAdaptation",
     "get_kernel",
+    "is_checkpoint",
     "kernels",
+    "read_saved",
     "register",
     "resolve",
+    "result_so_far",
     "run_chains",
     "target_of",
     "tempering",

@@ -31,13 +31,14 @@ try:
 except ImportError:  # not on Windows: nobody watches that two runs write to one directory there
     fcntl = None
 
-__all__ = ["Saved", "Store", "pack", "read_file", "read_saved", "unpack", "write_file"]
+__all__ = ["Saved", "Store", "is_checkpoint", "pack", "read_file", "read_saved", "unpack", "write_file"]
 
 FORMAT = 1
 WHAT = b"phi4ppl checkpoint\n"
 HEAD, FRAME, LOCK = "head.ckpt", "frame.ckpt", "lock"
 UNFINISHED = ".tmp"
 PIECE = 1 << 20
+MAX_SHOWN = 40  # characters of a setting in a message
 FRESH = "Give another directory, or remove this one to start anew."
 
 
@@ -217,6 +218,11 @@ class Saved:
             yield first, stop, _listed(self.path / name, digest)[1]
 
 
+def is_checkpoint(path) -> bool:
+    """Whether there is a directory of a `Store` at this path; what is in it may still be damaged."""
+    return (Path(path) / HEAD).exists()
+
+
 def read_saved(path) -> Saved:
     """The state that a directory holds now; the run may go on writing to it meanwhile.
 
@@ -315,7 +321,7 @@ class Store:
     def _require_same(self, saved: dict) -> None:
         names = [n for n in {**saved, **self.identity} if saved.get(n) != self.identity.get(n)]
         if names:
-            told = "; ".join(f"{n} is {saved.get(n)!r} there, {self.identity.get(n)!r} here" for n in names)
+            told = "; ".join(f"{n} is {_short(saved.get(n))} there, {_short(self.identity.get(n))} here" for n in names)
             mend = "Ask for the same run to go on with it, or give another directory; this one has not been touched."
             raise CheckpointError(self.path, f"is of another run: {told}", mend)
 
@@ -339,3 +345,8 @@ class Store:
     def close(self) -> None:
         """Let another run have the directory."""
         self._lock.close()
+
+
+def _short(value) -> str:
+    text = repr(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 1]}…"

@@ -1,4 +1,4 @@
-"""One line of progress, redrawn in place; silent when nobody is looking."""
+"""Progress of a run: one line, redrawn in place, on a terminal; whole lines now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 __all__ = ["Progress"]
 
 WIDTH = 24
+SECONDS_PER_LINE = 30  # where lines stay
 
 
 class Progress:
@@ -23,27 +24,35 @@ class Progress:
 
     def __init__(self, total: int, show: bool | None, stream=None):
         self.stream = sys.stderr if stream is None else stream
-        self.show = self.stream.isatty() if show is None else bool(show)
-        self.total, self.done, self.length = total, 0, 0
+        self.redraws = self.stream.isatty()
+        self.show = self.redraws if show is None else bool(show)
+        self.total, self.done, self.length, self.acceptance = total, 0, 0, None
         self.began = self.started = time.monotonic()
+        self.written = -float("inf")
         self.skipped = 0  # iterations done before the clock of `start`
 
     def message(self, text: str) -> None:
-        """Replace the line by ``text``."""
+        """Replace the line by ``text``; where lines stay, write it as one."""
         if self.show:
-            self.stream.write("\r" + text.ljust(self.length))
+            self.stream.write("\r" + text.ljust(self.length) if self.redraws else text + "\n")
             self.stream.flush()
-            self.length = len(text)
+            self.length, self.written = len(text), time.monotonic()
+
+    def resume(self, done: int) -> None:
+        """Begin with so many iterations done already."""
+        self.done = self.skipped = done
 
     def start(self) -> None:
         """Start the clock for speed and time left, when compiling is done; what comes before does not count."""
-        self.started = time.monotonic()
+        self.started, self.skipped = time.monotonic(), self.done
 
-    def advance(self, steps: int, phase: str, acceptance: float, divergences: int | None) -> None:
-        """Count ``steps`` more iterations and redraw the line."""
-        if self.done == 0:
-            self.skipped = steps
+    def advance(self, steps: int, phase: str, acceptance: float | None, divergences: int | None) -> None:
+        """Count ``steps`` more iterations and redraw the line; without a new ``acceptance`` it shows the last."""
         self.done += steps
+        self.acceptance = self.acceptance if acceptance is None else acceptance
+        last = self.done == self.total
+        if not (self.redraws or last or time.monotonic() - self.written >= SECONDS_PER_LINE):
+            return
         timed = self.done - self.skipped
         rate = timed / max(time.monotonic() - self.started, 1e-9)
         filled = WIDTH * self.done // self.total
@@ -51,16 +60,17 @@ class Progress:
         parts = [f"{phase:<8} {bar} {100 * self.done // self.total:3d}%"]
         if timed:
             parts.append(f"{rate:.0f} steps/s a chain")
-        parts.append(f"acceptance {acceptance:.2f}")
+        if self.acceptance is not None:
+            parts.append(f"acceptance {self.acceptance:.2f}")
         if divergences is not None:
             parts.append(f"{divergences} divergences")
-        if self.done == self.total:
+        if last:
             parts.append(f"{time.monotonic() - self.began:.0f} s")
         elif timed:
             parts.append(f"{(self.total - self.done) / rate:.0f} s left")
         self.message(" · ".join(parts))
 
     def close(self) -> None:
-        if self.show and self.length:
+        if self.show and self.redraws and self.length:
             self.stream.write("\n")
             self.stream.flush()

@@ -11,18 +11,19 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import fdtrc
 
-__all__ = ["BlockedSeries", "SeriesEstimate", "SiteEstimate", "SiteMoments"]
+__all__ = ["BlockedSeries", "SeriesEstimate", "SiteMoments"]
 
 MIN_BLOCKS = 4  # a chain, at the level that is chosen
 MIN_TAUS = 50  # reliable: so many τ_int in a chain
+MIN_TAUS_IN_BLOCK = 10  # the same for blocks of a given length
 MIN_REPLICA_Q = 1e-3  # below it the chains disagree
 
 
 class SeriesEstimate(NamedTuple):
-    """What `BlockedSeries.estimate` returns; fields have the element shape of the observable, or are numpy scalars.
+    """What the streams tell; fields have the element shape of the observable, or are numpy scalars.
 
     ``error`` is the standard error of ``mean``; ``variance`` that of one draw; ``tau_int`` is in draws of the stream, ½ for
-    independent ones; ``block`` is the length of the blocks that gave the error.
+    independent ones; ``count`` is the number of draws of all chains; ``block`` is the length of the blocks that gave the error.
 
     ``reliable`` is False, and the error not to be trusted, if a chain is shorter than 50 (tau_int + its error), if the
     chains disagree, if they are too short for the rule, or if nothing moves.
@@ -33,8 +34,14 @@ class SeriesEstimate(NamedTuple):
     variance: np.ndarray
     tau_int: np.ndarray
     tau_int_error: np.ndarray
+    count: np.ndarray
     block: np.ndarray
     reliable: np.ndarray
+
+    def scaled(self, factor: float) -> SeriesEstimate:
+        """The same of ``factor`` times the observable."""
+        mean, error, variance = self.mean * factor, self.error * abs(factor), self.variance * factor**2
+        return self._replace(mean=mean, error=error, variance=variance)
 
 
 class BlockedSeries:
@@ -117,11 +124,12 @@ class BlockedSeries:
         below 0.001), the error is that of the chain means, and τ_int the one that belongs to it.
         """
         num_chains, shape = self._waiting.shape[1], self._waiting.shape[2:]
+        total = num_chains * self.count
         if self.count < 2 * MIN_BLOCKS:
             mean = self._level(0)[0].mean(axis=0) if self.count else np.full(shape, np.nan)
             unknown = np.full(shape, np.nan)
-            return SeriesEstimate(*map(_scalar, (mean, *[unknown] * 4, np.ones(shape, int), np.zeros(shape, bool))))
-        total = num_chains * self.count
+            rest = np.full(shape, total), np.ones(shape, int), np.zeros(shape, bool)
+            return SeriesEstimate(*map(_scalar, (mean, *[unknown] * 4, *rest)))
         with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
             chain_means, squares = self._level(0)
             mean = chain_means.mean(axis=0)
@@ -138,9 +146,10 @@ class BlockedSeries:
             # draws around their own mean vary by the variance less that of the mean
             variance = (squares.sum(axis=0) + self.count * spread) / total + error2
             tau = error2 * total / (2 * variance)
-            tau_error = tau * np.sqrt(2 / np.where(agree, freedom, num_chains - 1))
+            tau_error = tau * np.sqrt(2 / np.where(agree, freedom, max(num_chains - 1, 1)))
             reliable = found & agree & (self.count >= MIN_TAUS * (tau + tau_error))
-        return SeriesEstimate(*map(_scalar, (mean, np.sqrt(error2), variance, tau, tau_error, 2**level, reliable)))
+        rest = np.full(shape, total), 2**level, reliable
+        return SeriesEstimate(*map(_scalar, (mean, np.sqrt(error2), variance, tau, tau_error, *rest)))
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything that `from_state` needs to go on with this stream."""
@@ -152,14 +161,6 @@ class BlockedSeries:
         series.count = int(state["count"])
         series._waiting, series._details = (np.array(state[name], np.float64) for name in ("waiting", "details"))
         return series
-
-
-class SiteEstimate(NamedTuple):
-    """Mean of a field at every site, its standard error, and the variance of one draw."""
-
-    mean: np.ndarray
-    error: np.ndarray
-    variance: np.ndarray
 
 
 class SiteMoments:
@@ -219,16 +220,31 @@ class SiteMoments:
         self._open[:] = 0
         self._counts[1] = 0
 
-    def estimate(self) -> SiteEstimate:
-        """Over all chains; the error is nan before two blocks are closed."""
+    def estimate(self) -> SeriesEstimate:
+        """Over all chains; without an error before two blocks are closed.
+
+        Reliable only where blocks are ten τ_int long and more, since their length does not adapt.
+        """
         num_chains, blocks, mean = len(self._mean), int(self._counts[2]), self._mean.mean(axis=0)
+        count = np.full(mean.shape, num_chains * self.count)
         spread = ((self._mean - mean) ** 2).sum(axis=0)
-        variance = (self._squares.sum(axis=0) / max(self.count, 1) + spread) / num_chains
-        if blocks < 2:
-            return SiteEstimate(mean, np.full_like(mean, np.nan), variance)
-        error2 = self._block_squares.sum(axis=0) / (num_chains**2 * blocks * (blocks - 1))
-        error2, _ = _unless_chains_disagree(error2, spread, num_chains, num_chains * (blocks - 1))
-        return SiteEstimate(mean, np.sqrt(error2), variance + error2)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            variance = (self._squares.sum(axis=0) / np.float64(self.count) + spread) / num_chains
+            if blocks < 2:
+                mean, unknown = np.where(count, mean, np.nan), np.full_like(mean, np.nan)
+                return SeriesEstimate(
+                    mean, unknown, variance, unknown, unknown, count, count, np.zeros(mean.shape, bool)
+                )
+            block, freedom = (self.count - int(self._counts[1])) // blocks, num_chains * (blocks - 1)
+            error2 = self._block_squares.sum(axis=0) / (num_chains**2 * blocks * (blocks - 1))
+            error2, agree = _unless_chains_disagree(error2, spread, num_chains, freedom)
+            variance = variance + error2
+            tau = error2 * num_chains * block * blocks / (2 * variance)
+        tau_error = tau * np.sqrt(2 / np.where(agree, freedom, max(num_chains - 1, 1)))
+        reliable = agree & (block >= MIN_TAUS_IN_BLOCK * tau)
+        return SeriesEstimate(
+            mean, np.sqrt(error2), variance, tau, tau_error, count, np.full(mean.shape, block), reliable
+        )
 
     _NAMES = ("counts", "mean", "squares", "open", "block_mean", "block_squares")
 
@@ -240,7 +256,7 @@ class SiteMoments:
     def from_state(cls, state: dict[str, np.ndarray]) -> SiteMoments:
         moments = cls(np.shape(state["mean"]))
         for name in cls._NAMES:
-            setattr(moments, "_" + name, np.array(state[name]))
+            setattr(moments, "_" + name, np.array(state[name]))  # a copy
         return moments
 
 

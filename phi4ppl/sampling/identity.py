@@ -1,0 +1,66 @@
+"""Which run is this? Digests and settings that determine its numbers, to know it again when it goes on from a checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from importlib.metadata import version
+
+import jax
+import numpy as np
+
+from .._version import __version__
+from ..potential import CompiledModel
+
+__all__ = ["array_digest", "function_digest", "model_identity", "version_identity"]
+
+ADDRESS = re.compile(r"0x[0-9a-f]+")  # of functions, in the text of a jaxpr: another one in every process
+
+
+def model_identity(compiled: CompiledModel, observables: tuple, position) -> dict[str, str]:
+    """Digests of the model and of what is measured, by name; ``position`` is one position, or its shapes and dtypes."""
+    identity = {}
+    for name, field in compiled.fields.items():
+        suffix = "" if compiled.model is not None else f" of {name}"
+        identity[f"lattice{suffix}"] = field.lattice.digest
+        identity[f"terms{suffix}"] = array_digest({form.name: form.cliques for form in field._forms})
+    if compiled.model is not None:
+        identity["couplings"] = array_digest(compiled.model.couplings)
+    identity["density"] = function_digest(compiled.potential_fn, position)
+    identity["observables"] = {name: function_digest(f, position) for name, f in observables}
+    return identity
+
+
+def version_identity() -> dict[str, str]:
+    """Versions of what computes, and the kind of device: others round differently."""
+    names = ("jax", "jaxlib", "blackjax")
+    return {"phi4ppl": __version__, **{name: version(name) for name in names}, "device": jax.default_backend()}
+
+
+def array_digest(tree) -> str:
+    """Digest of the names, dtypes, shapes and bits of all leaves."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        _add(digest, leaf, jax.tree_util.keystr(path))
+    return digest.hexdigest()
+
+
+def function_digest(function, *arguments) -> str:
+    """Digest of what a function computes, as JAX traces it: operations, and the constants that it has been given.
+
+    Code that computes the same in the same steps has the same digest, in every process.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    closed = jax.make_jaxpr(function)(*arguments)
+    digest.update(ADDRESS.sub("", str(closed.jaxpr)).encode())
+    for constant in closed.consts:
+        _add(digest, constant, "constant")
+    return digest.hexdigest()
+
+
+def _add(digest, leaf, name: str) -> None:
+    if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        leaf = jax.random.key_data(leaf)
+    array = np.asarray(leaf)
+    digest.update(f"{name} {array.dtype} {array.shape} ".encode())
+    digest.update(np.ascontiguousarray(array).tobytes())
