@@ -12,6 +12,7 @@ from .kernels import Kernel, get_kernel
 __all__ = ["choose", "resolve"]
 
 MAX_COLOURS = 16  # a sweep costs a force for every colour
+DEEP = 15.0  # Σ_j w_ij φ² of the mean field; 5 at the critical point of the square lattice with λ = 0.7
 
 
 def choose(compiled: CompiledModel) -> tuple[str, str]:
@@ -28,7 +29,21 @@ def choose(compiled: CompiledModel) -> tuple[str, str]:
         return "metropolis", f"clusters cannot cross the own term {own[0]!r} of several sites, sweeps can"
     if not any(form.built_in == "hopping" and np.any(np.asarray(value)) for form, value in terms):
         return "metropolis", "no hopping term ties the sites, so sweeps move each on its own"
+    if (strength := _mean_field_order(model)) > DEEP:
+        return "metropolis", f"deep in its ordered phase (Σ w φ² = {strength:.0f}), where one cluster spans the lattice"
     return "cluster", "clusters over the hopping terms move long waves, sweeps the short ones"
+
+
+def _mean_field_order(model) -> float:
+    """Σ_j w_ij φ² at the minimum of S over constant fields, with couplings averaged over sites; 0 if that is at φ = 0."""
+    mean = dict.fromkeys(("hopping", "mass", "quartic"), 0.0)
+    for form, value in zip(model._forms, model._values, strict=True):
+        if form.built_in in mean:
+            total = np.sum(np.broadcast_to(np.asarray(value, float), len(form.cliques)))
+            mean[form.built_in] += total / model.lattice.num_sites
+    if mean["quartic"] <= 0 or mean["hopping"] <= mean["mass"]:
+        return 0.0
+    return 2 * mean["hopping"] * (mean["hopping"] - mean["mass"]) / (2 * mean["quartic"])
 
 
 def resolve(kernel: str | Kernel, compiled: CompiledModel) -> tuple[Kernel, str]:

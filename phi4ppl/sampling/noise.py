@@ -12,7 +12,7 @@ import jax
 import jax.extend.random
 import jax.numpy as jnp
 
-__all__ = ["normal", "random_bits", "uniform"]
+__all__ = ["normal", "random_bits", "spare_uniform", "uniform"]
 
 
 def random_bits(key, shape):
@@ -26,6 +26,11 @@ def random_bits(key, shape):
 def uniform(bits, dtype=jnp.float32):
     """Numbers in [0, 1), multiples of 2⁻²⁴, from the upper 24 of 32 bits."""
     return (bits >> 8).astype(dtype) * 2.0**-24
+
+
+def spare_uniform(bits, dtype=jnp.float32):
+    """256 evenly spaced numbers in [0, 1] from the lower 8 bits, which `uniform` and `normal` leave unused."""
+    return (bits & 255).astype(dtype) / 255
 
 
 def normal(bits, dtype=jnp.float32):
