@@ -34,7 +34,6 @@ __all__ = [
 ]
 
 NUM_STEPS = 3  # leapfrog steps of a site
-SHORTER = 0.4  # part by which the steps of a site may be shorter: half periods move φ best, quarter periods its energy
 INITIAL_STEP_SIZE = 0.3
 TARGET_ACCEPTANCE = 0.945
 
@@ -102,7 +101,7 @@ def sweep(target: Target, key, phi, step_size):
     on_site, pair_force, cliques = site_energy(target), _pair_force(target), _clique_terms(target)
     bits = random_bits(key, (2, *phi.shape))
     momentum, drawn = normal(bits[0], phi.dtype), uniform(bits[1], phi.dtype)
-    epsilon = step_size * (1 - SHORTER * spare_uniform(bits[1], phi.dtype))
+    epsilon = step_size * _part_of_period(spare_uniform(bits[1], phi.dtype))
 
     def turn(carry, number):
         phi, acceptance = carry
@@ -131,6 +130,15 @@ def sweep(target: Target, key, phi, step_size):
 
     (phi, acceptance), _ = jax.lax.scan(turn, (phi, jnp.zeros_like(phi)), jnp.arange(colour.max() + 1))
     return phi, acceptance
+
+
+def _part_of_period(uniform):
+    """Random factors of the step sizes, which keep the sweep exact: they are drawn before the trajectories.
+
+    Tuned steps take a site through about half a period, which decorrelates φ most and its energy least; every fourth site
+    makes steps half as long. The others vary by a fifth, against closed orbits.
+    """
+    return jnp.where(uniform < 0.25, 0.5, 1 - 0.2 * (uniform - 0.25) / 0.75)
 
 
 def _by_site(target: Target, cliques, new, old, mine):
