@@ -106,7 +106,7 @@ class _Lists:
 
     def lowest(self, bonds, labels):
         """As `_Shifts.lowest`."""
-        here = self.present & bonds[:, self.edge]
+        here = self.present[None] & bonds[:, self.edge]
         return jnp.min(jnp.where(here, labels[:, self.site], NOWHERE), axis=1)
 
 
