@@ -1,0 +1,300 @@
+"""Coloured sweeps: colourings, random numbers, overrelaxation, step sizes of sites, and sweeps that are wrong.
+
+False alarms: every comparison has level 1e-4, shared among its quantities; about 30 are made. Keys are fixed.
+"""
+
+import jax
+import jax.numpy as jnp
+import networkx as nx
+import numpy as np
+import pytest
+from exact_runs import rejected
+from invariance import MODELS, fixed_tuning, invariance_scores, mapped, model_and_draws, score
+from scipy import stats
+
+import phi4ppl as p4
+from phi4ppl.sampling import get_kernel, sites, target_of
+from phi4ppl.sampling.colouring import colours
+from phi4ppl.sampling.noise import normal, random_bits, uniform
+from phi4ppl.sampling.sites import overrelaxable, overrelaxation, sweep
+
+# --- colourings
+
+
+def colouring(model):
+    colour = colours(model.lattice, model._forms)
+    assert colour.shape == (model.lattice.num_sites,)
+    assert sorted(set(colour.tolist())) == list(range(colour.max() + 1))
+    for form in model._forms:
+        for clique in form.cliques:
+            assert len(set(colour[clique].tolist())) == len(clique)
+    return colour.max() + 1
+
+
+@pytest.mark.parametrize(
+    ("lattice", "at_most"),
+    [
+        (p4.lattice.square(4, 6), 2),
+        (p4.lattice.square(64), 2),
+        (p4.lattice.square(2), 2),
+        (p4.lattice.square(5, periodic=False), 2),
+        (p4.lattice.square(3), 3),
+        (p4.lattice.square(5), 4),
+        (p4.lattice.square(5, 7), 4),
+        (p4.lattice.square(4, 5), 4),
+        (p4.lattice.square(4, diagonals=True), 4),
+        (p4.lattice.square(5, 4, diagonals=True), 9),
+        (p4.lattice.square(5, periodic=False, diagonals=True), 4),
+        (p4.lattice.triangular(6), 4),
+        (p4.lattice.triangular(5), 7),
+        (p4.lattice.hypercubic((4, 4, 4)), 2),
+        (p4.lattice.hypercubic((3, 3, 3)), 3),
+        (p4.lattice.hypercubic((3, 4, 5)), 5),
+        (p4.lattice.hypercubic((2, 2, 2, 4)), 2),
+        (p4.lattice.chain(7), 3),
+        (p4.lattice.chain(8), 2),
+        (p4.lattice.chain(1), 1),
+        (p4.lattice.complete(9), 9),
+        (p4.lattice.bipartite(5, 9), 2),
+        (p4.lattice.from_networkx(nx.star_graph(50)), 2),
+        (p4.lattice.from_networkx(nx.empty_graph(4)), 1),
+        (p4.lattice.from_networkx(nx.disjoint_union(nx.cycle_graph(5), nx.path_graph(4))), 3),
+    ],
+    ids=lambda x: getattr(x, "name", x),
+)
+def test_colourings_are_proper_and_of_few_colours(lattice, at_most):
+    assert colouring(p4.phi4(lattice, w=1.0, a=1.0, b=0.2)) <= at_most
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_colourings_of_random_graphs_need_no_more_than_the_largest_degree_and_one(seed):
+    graph = nx.gnm_random_graph(40, [10, 40, 80, 160, 300, 700][seed], seed=seed)
+    lattice = p4.lattice.from_networkx(graph)
+    assert colouring(p4.phi4(lattice, w=1.0, a=1.0, b=0.2)) <= lattice.degree.max() + 1
+
+
+def test_only_terms_ask_for_colours():
+    """Edges that no term uses are no constraint; sites of one clique of an own term are."""
+    lattice = p4.lattice.square(4, diagonals=True)
+    first = p4.phi4(lattice, w={"nn": 1.0}, a=1.0, b=0.2)
+    assert colouring(first) == 2
+    assert colouring(p4.gaussian(p4.lattice.from_networkx(nx.empty_graph(3)), w=1.0, a=1.0)) == 1
+    term = p4.Term("g", p4.plaquettes(lattice), lambda p, q, r, s: p * q * r * s, 0.1)
+    assert colouring(p4.MarkovRandomField(lattice, [*first.terms, term])) == 4
+    assert colouring(MODELS["own terms"]()) == 4
+
+
+# --- random numbers
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_uniform_and_normal_numbers_have_their_distributions(dtype, x64):
+    bits = random_bits(jax.random.key(3), (2, 200_000))
+    assert bits.dtype == jnp.uint32
+    u, z = np.asarray(uniform(bits[0], dtype), float), np.asarray(normal(bits[1], dtype), float)
+    assert uniform(bits[0], dtype).dtype == normal(bits[1], dtype).dtype == dtype
+    assert u.min() >= 0 and u.max() < 1 and np.isfinite(z).all()
+    scores = {"mean": score(u - 0.5), "square": score(u**2 - 1 / 3)}
+    scores |= {f"normal^{k}": score(z**k - m) for k, m in ((1, 0), (2, 1), (3, 0), (4, 3))}
+    scores |= {"neighbours": score((u[1:] - 0.5) * (u[:-1] - 0.5)), "neighbouring normals": score(z[1:] * z[:-1])}
+    scores |= {"both": score((u - 0.5) * z), "both, squared": score((u - 0.5) * (z**2 - 1))}
+    for name, values, law in (("uniform", u, stats.uniform), ("normal", z, stats.norm)):
+        scores |= {f"law of {name}": float(stats.norm.isf(stats.kstest(values, law.cdf).pvalue / 2))}
+    assert not rejected(scores)
+    narrow = z * 0.99  # planted fault: one per cent
+    assert rejected(
+        {"law": float(stats.norm.isf(stats.kstest(narrow, stats.norm.cdf).pvalue / 2)), "2": score(narrow**2 - 1)}
+    )
+
+
+def test_extreme_words_give_finite_numbers():
+    bits = jnp.array([0, 2**32 - 1, 2**31, 255, 511], jnp.uint32)
+    for dtype in (jnp.float32,):
+        assert np.isfinite(normal(bits, dtype)).all()
+        np.testing.assert_allclose(normal(bits, dtype)[0], -normal(bits, dtype)[1], rtol=1e-3)
+        assert float(uniform(bits, dtype)[0]) == 0 and float(uniform(bits, dtype)[1]) < 1
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (3, 5), (2, 3, 4), (1,), (2,)])
+def test_keys_make_different_words_the_same_each_time(shape):
+    keys = jax.random.split(jax.random.key(0), 3000 // int(np.prod(shape)))
+    words = np.asarray(jax.vmap(lambda key: random_bits(key, shape))(keys))
+    assert words.shape == (len(keys), *shape)
+    flat = words.reshape(len(keys), -1)
+    # of 3000 words of 32 bits, two are equal with probability 1e-3; three such pairs never
+    assert flat.size - len(np.unique(flat)) <= 2
+    np.testing.assert_array_equal(words[1], random_bits(keys[1], shape))
+    share = np.unpackbits(flat.view(np.uint8)).mean()
+    assert abs(share - 0.5) < 4.5 * 0.5 / np.sqrt(32 * flat.size)
+
+
+def test_other_generators_of_jax_work_too():
+    words = random_bits(jax.random.key(0, impl="rbg"), (2, 4))
+    assert words.shape == (2, 4) and words.dtype == jnp.uint32 and len(np.unique(words)) == 8
+
+
+# --- overrelaxation
+
+GAUSSIAN = {
+    "torus": lambda: MODELS["gaussian"](),
+    "graph": lambda: MODELS["gaussian graph"](),
+    "odd torus with sources": lambda: with_source(p4.gaussian(p4.lattice.square(3), w=0.8, a=2.0), 0.7),
+}
+
+
+def with_source(model, r):
+    from phi4ppl.terms import source
+
+    term = p4.Term("r", np.arange(model.lattice.num_sites)[:, None], source, r)
+    return p4.MarkovRandomField(model.lattice, [*model.terms, term])
+
+
+@pytest.mark.parametrize("name", GAUSSIAN)
+def test_overrelaxation_keeps_the_energy_and_the_distribution(name):
+    from invariance import exact_draws
+
+    model = GAUSSIAN[name]()
+    target = target_of(p4.compile(model))
+    assert overrelaxable(target.forms)
+    draws = exact_draws(model, 40_000)
+    before, fresh = draws[:20_000], draws[20_000:]
+    after = np.asarray(mapped(lambda key, phi: overrelaxation(target, phi), before))
+    change = model.energy(after) - model.energy(before.astype(np.float32))
+    assert np.abs(change).max() < 1e-3
+    assert np.abs(after - before).mean() > 0.3
+    scores = invariance_scores(model, before, after, fresh)
+    scores.pop("S")  # changes by rounding only
+    assert not rejected(scores)
+
+
+@pytest.mark.parametrize("wrong", [{"w": 0.7}, {"a": 2.2}, {"r": 0.5}])
+def test_overrelaxation_about_a_wrong_centre_is_rejected(wrong):
+    from invariance import exact_draws
+
+    model = GAUSSIAN["odd torus with sources"]()
+    draws = exact_draws(model, 40_000)
+    target = target_of(p4.compile(model), model.replace(**wrong)._values)
+    after = np.asarray(mapped(lambda key, phi: overrelaxation(target, phi), draws[:20_000]))
+    assert rejected(invariance_scores(model, draws[:20_000], after, draws[20_000:]))
+
+
+def test_overrelaxation_is_only_made_where_it_is_exact():
+    suits = {"gaussian", "gaussian graph"}
+    assert {name for name, make in MODELS.items() if overrelaxable(make()._forms)} == suits
+    isolated = with_source(p4.gaussian(p4.lattice.chain(1), w=1.0, a=1.0), 0.3)
+    assert not overrelaxable(isolated._forms)
+
+
+# --- sweeps with planted faults
+
+
+def sweep_by_loops(model, tuning, fault=None):
+    """A sweep written as a loop over the sites in order; right as it stands, wrong with a ``fault``."""
+    values = {name: jnp.broadcast_to(jnp.asarray(v, jnp.float32), len(f.cliques)) for name, v, f in zip(
+        model.couplings, model._values, model._forms, strict=True)}  # fmt: skip
+    edges = np.asarray(model.lattice.edges)
+
+    def step(key, phi):
+        kept = phi
+        for i in range(model.lattice.num_sites):
+            momentum_key, accept_key = jax.random.split(jax.random.fold_in(key, i))
+            seen = kept if fault == "pull from before the sweep" else phi
+            pull = -values["r"][i]
+            for (j, k), w in zip(edges, values["w"], strict=True):
+                if i in (j, k):
+                    pull += w * seen[int(j + k - i)]
+            slope = lambda x: pull - 2 * values["a"][i] * x - 4 * values["b"][i] * x**3  # noqa: B023, E731
+            energy = lambda x: values["a"][i] * x**2 + values["b"][i] * x**4 - pull * x  # noqa: B023, E731
+            x, p = phi[i], jax.random.normal(momentum_key)
+            old = energy(x) + (0 if fault == "no kinetic energy" else p**2 / 2)
+            p = p + (1.0 if fault == "a whole first step" else 0.5) * tuning[i] * slope(x)
+            for k in range(3):
+                x = x + tuning[i] * p
+                p = p + (tuning[i] if k < 2 else tuning[i] / 2) * slope(x)
+            new = energy(x) + (0 if fault == "no kinetic energy" else p**2 / 2)
+            take = jnp.log(jax.random.uniform(accept_key)) < old - new
+            phi = phi.at[i].set(jnp.where(take, x, phi[i]))
+        return phi
+
+    return step
+
+
+@pytest.mark.parametrize("fault", [None, "no kinetic energy", "pull from before the sweep", "a whole first step"])
+def test_a_sweep_by_loops_is_exact_and_wrong_ones_are_rejected(fault):
+    model, before, fresh = model_and_draws("open chain")
+    tuning = jnp.asarray(before.std(axis=0) * np.array([0.6, 0.9, 0.7, 0.8]), jnp.float32)
+    after = np.asarray(mapped(sweep_by_loops(model, tuning, fault), before))
+    assert bool(rejected(invariance_scores(model, before, after, fresh))) == (fault is not None)
+
+
+def scores_of_sweep(name):
+    model, before, fresh = model_and_draws(name)
+    target = target_of(p4.compile(model))
+    steps = fixed_tuning(get_kernel("metropolis"), model, before.std(axis=0)).step_size
+    after, acceptance = mapped(lambda key, phi: sweep(target, key, phi, steps), before)
+    assert acceptance.shape == after.shape and np.all((acceptance >= 0) & (acceptance <= 1))
+    return invariance_scores(model, before, np.asarray(after), fresh)
+
+
+def test_neighbours_of_one_colour_are_rejected(monkeypatch):
+    assert not rejected(scores_of_sweep("open chain"))
+    monkeypatch.setattr(sites, "colours", lambda lattice, forms: np.zeros(lattice.num_sites, np.int32))
+    assert rejected(scores_of_sweep("open chain"))
+
+
+def test_momenta_of_another_width_than_the_kinetic_energy_are_rejected(monkeypatch):
+    monkeypatch.setattr(sites, "normal", lambda bits, dtype: 1.1 * normal(bits, dtype))
+    assert rejected(scores_of_sweep("open chain"))
+
+
+def test_acceptance_by_numbers_that_the_momenta_depend_on_is_rejected(monkeypatch):
+    monkeypatch.setattr(sites, "random_bits", lambda key, shape: jnp.stack([random_bits(key, shape[1:])] * 2))
+    assert rejected(scores_of_sweep("open chain"))
+
+
+def test_a_term_without_its_force_or_energy_is_rejected(monkeypatch):
+    assert not rejected(scores_of_sweep("own terms"))
+    monkeypatch.setattr(sites, "_clique_terms", lambda target: [])
+    assert rejected(scores_of_sweep("own terms"))
+
+
+# --- warm-up
+
+
+def test_every_site_reaches_the_target_acceptance():
+    """Sites whose widths differ by a factor of twenty: each finds its own step size, whatever its neighbours need."""
+    rng = np.random.default_rng(1)
+    lattice = p4.lattice.square(4)
+    a = np.geomspace(0.3, 100, 16)[rng.permutation(16)]
+    model = p4.phi4(lattice, w=0.2, a=a, b=0.2 * a, r=rng.normal(size=16))
+    kernel = get_kernel("metropolis")
+    target = target_of(p4.compile(model))
+
+    def walk(key, phi):
+        adaptation = kernel.adaptation.begin(target, phi)
+        state = kernel.build(target, kernel.adaptation.tuning(adaptation)).init(phi)
+
+        def warm(carry, key):
+            state, adaptation = carry
+            state, info = kernel.build(target, kernel.adaptation.tuning(adaptation)).step(key, state)
+            zero = jnp.asarray(0)
+            new = kernel.adaptation.update(target, adaptation, zero, zero, state, kernel.statistics(info))
+            return (state, new), None
+
+        keys = jax.random.split(key, 1001)
+        (state, adaptation), _ = jax.lax.scan(warm, (state, adaptation), keys[:500])
+        algorithm = kernel.build(target, kernel.adaptation.final(adaptation))
+
+        def draw(state, key):
+            state, info = algorithm.step(key, state)
+            return state, info.acceptance
+
+        return kernel.adaptation.final(adaptation).step_size, jax.lax.scan(draw, state, keys[501:])[1].mean(axis=0)
+
+    steps, acceptance = mapped(walk, np.zeros((8, 4, 4)))
+    wanted = sites.TARGET_ACCEPTANCE
+    assert np.abs(np.asarray(acceptance).mean(axis=0) - wanted).max() < 0.03
+    assert np.abs(np.asarray(acceptance) - wanted).max() < 0.05
+    order = np.argsort(a)
+    mean = np.asarray(steps).mean(axis=0).reshape(-1)[order]
+    assert mean[0] > 8 * mean[-1]
