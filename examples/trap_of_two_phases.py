@@ -15,7 +15,8 @@ model = p4.phi4(p4.lattice.square(12), w=1.0, a=1.2, b=0.175)
 
 
 def run(symmetry_moves):
-    return p4.sample(model, num_warmup=draws, num_samples=draws, symmetry_moves=symmetry_moves, seed=3)
+    settings = {"num_warmup": draws, "num_samples": draws, "kernel": "nuts", "seed": 3}
+    return p4.sample(model, symmetry_moves=symmetry_moves, **settings)
 
 
 def show(title, tree):

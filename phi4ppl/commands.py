@@ -77,6 +77,7 @@ def run(arguments) -> int:
     facts = metadata(tree)
     for name, text in facts["checks"].items():
         print(f"{name}: {text}" if len(facts["checks"]) > 1 else text)
+    print(f"kernel: {facts['settings']['kernel']} ({facts['settings']['kernel_reason']})")
     verdict = diagnose(tree)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / RECORD).unlink(missing_ok=True)

@@ -20,11 +20,11 @@ def sample(
     observables: dict | None = None, keep_field: bool = True, thinning: int = 1, symmetry_moves: bool = True,
     progress: bool | None = None, checkpoint=None, model_kwargs: dict | None = None,
 ) -> xr.DataTree:  # fmt: skip
-    """Sample a field, or any NumPyro model, with BlackJAX.
+    """Sample a field, or any NumPyro model.
 
-    A field is first checked against the Hammersley–Clifford theorem. All chains run in one compiled program with their own
-    warm-up (window adaptation of step size and diagonal mass matrix), in chunks between which progress is drawn and draws
-    are handed to the host. The same seed gives the same numbers, bit for bit, on the same machine.
+    A field is first checked against the Hammersley–Clifford theorem. All chains run in one compiled program, each with its own
+    warm-up (of step sizes, mass matrix, length of paths or temperatures, as the kernel needs), in chunks between which progress
+    is drawn and draws are handed to the host. The same seed gives the same numbers, bit for bit, on the same machine.
 
     Parameters
     ----------
@@ -33,7 +33,8 @@ def sample(
     num_warmup, num_samples, num_chains : int
         At least 20, 10 and 1. ``num_samples`` counts kept draws.
     kernel : str or Kernel
-        A name from `phi4ppl.kernels`.
+        A name from `phi4ppl.kernels`; ``"auto"`` looks at the model, and the run says what it took and why (``kernel`` and
+        ``kernel_reason`` of its settings).
     seed : int
     observables : dict of callables, optional
         Own functions of one field (scalar or array), recorded at every draw beside the standard ones. NumPyro models use
@@ -96,7 +97,7 @@ def sample(
     is_field = isinstance(model, MarkovRandomField)
     report = model.check().raise_if_violated() if is_field else None
     compiled = compile_model(model, *args, **(model_kwargs or {}))
-    kernel, reason = resolve(kernel, compiled)
+    kernel, reason = resolve(kernel, compiled, symmetry_moves)
     if not is_field and observables is not None:
         mend = "Record functions of the parameters with numpyro.deterministic inside the model."
         raise ArgumentError("observables", "None for a NumPyro model", "a dict", mend)

@@ -18,7 +18,7 @@ from phi4ppl.sampling import chains
 @pytest.fixture(scope="module")
 def good():
     model = p4.phi4(p4.lattice.square(3), a=1.9, b=0.175)
-    return p4.sample(model, num_warmup=300, num_samples=1000, seed=3)
+    return p4.sample(model, num_warmup=300, num_samples=1000, seed=3, kernel="nuts")
 
 
 def failed(tree):

@@ -46,7 +46,8 @@ def figures(tree: xr.DataTree) -> dict[str, tuple[str, bytes]]:
             pictures["rank"] = _arviz(arviz_plots.plot_rank, tree, var_names=names, **grid)
             lags = min(MAX_LAG, tree["posterior"].sizes["draw"] // 2)
             pictures["autocorrelation"] = _arviz(arviz_plots.plot_autocorr, tree, var_names=names[:2], max_lag=lags)
-        pictures["energy"] = _arviz(arviz_plots.plot_energy, tree)
+        if "energy" in tree["sample_stats"].data_vars:  # of kernels with momenta
+            pictures["energy"] = _arviz(arviz_plots.plot_energy, tree)
         for name, facts in metadata(tree)["fields"].items():
             suffix = "" if len(metadata(tree)["fields"]) == 1 else f"_{name}"
             lattice = _lattice(tree, facts, suffix)

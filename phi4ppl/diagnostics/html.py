@@ -33,7 +33,8 @@ def write_html(report, path) -> Path:
     settings = facts["settings"]
     run = (
         f"{settings['num_chains']} chains × {settings['num_samples']} draws after {settings['num_warmup']} of warm-up, "
-        f"kernel {settings['kernel']}, seed {settings['seed']}, {settings['dtype']}, {settings['seconds']:.1f} s"
+        f"kernel {settings['kernel']} ({settings['kernel_reason']}), seed {settings['seed']}, {settings['dtype']}, "
+        f"{settings['seconds']:.1f} s"
     )
     how = (
         "by blocking over all iterations, τ<sub>int</sub> in iterations"

@@ -24,6 +24,7 @@ ESS_PER_CHAIN_MIN = 100
 MCSE_MAX = 0.1  # of a standard deviation
 BFMI_MIN = 0.3
 SATURATION_MAX = 0.01
+EXCHANGE_MIN = 0.1
 SIGN_CHANGES_MIN = 10
 FALSE_ALARM = 1e-4  # of each of the two Schwinger–Dyson checks, for a sampler that is right
 WATCHED_SITES = 64
@@ -102,7 +103,8 @@ def diagnose(tree: xr.DataTree) -> ConvergenceReport:
 
     * R̂ (rank-normalised, split) at most 1.01; bulk and tail effective sample size at least 100 a chain; Monte Carlo
       standard error at most 10 % of the standard deviation.
-    * E-BFMI at least 0.3, no divergences, at most 1 % of NUTS trees cut at their maximal depth.
+    * No divergences; E-BFMI at least 0.3 for kernels with momenta; at most 1 % of NUTS trees cut at their maximal depth; at
+      least 10 % of exchanges accepted between neighbouring copies in parallel tempering.
     * Models even under φ → −φ: at least 10 changes of sign of the magnetization in every chain. Chains that all sit in one
       of two phases have R̂ = 1 and large effective sample sizes; only the sign shows it.
     * ⟨φ_i ∂S/∂φ_i⟩ = 1, exactly, at every site, for any correct sampler of any proper model: on average over sites, and
@@ -208,15 +210,27 @@ def _mixing(watched: dict[str, np.ndarray]) -> list[Check]:
 
 
 def _dynamics(statistics) -> list[Check]:
-    bfmi = np.atleast_1d(arviz_stats.bfmi(statistics["energy"].transpose("chain", "draw").values))
     diverging = int(statistics["diverging"].values.sum())
     checks = [
-        Check("E-BFMI", bool(bfmi.min() >= BFMI_MIN), f"{bfmi.min():.2f} (chain {int(bfmi.argmin())})", f"at least {BFMI_MIN}",
-              "Energies change too slowly: heavy tails, or scales that differ by orders. Warm up longer or reparametrise."),
         Check("divergences", diverging == 0, f"{diverging} of {statistics['diverging'].size}", "none",
               "The step was too long for some region: reparametrise (non-centred scales), warm up longer, or use stronger "
               "priors. Divergent regions are under-sampled, so the means are biased."),
     ]  # fmt: skip
+    if "energy" in statistics.data_vars:  # of kernels with momenta
+        bfmi = np.atleast_1d(arviz_stats.bfmi(statistics["energy"].transpose("chain", "draw").values))
+        found = f"{bfmi.min():.2f} (chain {int(bfmi.argmin())})"
+        checks.append(
+            Check("E-BFMI", bool(bfmi.min() >= BFMI_MIN), found, f"at least {BFMI_MIN}", "Energies change too slowly: heavy "
+                  "tails, or scales that differ by orders. Warm up longer or reparametrise.")
+        )  # fmt: skip
+    if "exchange_rate" in statistics.data_vars:
+        rates = np.nanmean(statistics["exchange_rate"].transpose("chain", "draw", ...).values, axis=1)
+        chain, pair = np.unravel_index(np.argmin(rates), rates.shape)
+        found = f"{rates.min():.2f} (chain {chain}, copies {pair} and {pair + 1})"
+        checks.append(
+            Check("exchange rates", bool(rates.min() >= EXCHANGE_MIN), found, f"at least {EXCHANGE_MIN}", "Neighbouring "
+                  "temperatures hardly exchange: more rungs (phi4ppl.sampling.tempering(12)) or a longer warm-up.")
+        )  # fmt: skip
     if "reached_max_treedepth" in statistics.data_vars:
         share = float(statistics["reached_max_treedepth"].values.mean())
         checks.append(

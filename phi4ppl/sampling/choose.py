@@ -15,8 +15,8 @@ MAX_COLOURS = 16  # a sweep costs a force for every colour
 DEEP = 15.0  # Σ_j w_ij φ² of the mean field; 5 at the critical point of the square lattice with λ = 0.7
 
 
-def choose(compiled: CompiledModel) -> tuple[str, str]:
-    """Name of the kernel for a model, and the reason in words."""
+def choose(compiled: CompiledModel, symmetry_moves: bool = True) -> tuple[str, str]:
+    """Name of the kernel for a model, and the reason in words; without kernels that change signs if that is not wanted."""
     model = compiled.model
     if model is None:
         return "nuts", "a NumPyro model has no graph to exploit"
@@ -29,6 +29,8 @@ def choose(compiled: CompiledModel) -> tuple[str, str]:
         return "metropolis", f"clusters cannot cross the own term {own[0]!r} of several sites, sweeps can"
     if not any(form.built_in == "hopping" and np.any(np.asarray(value)) for form, value in terms):
         return "metropolis", "no hopping term ties the sites, so sweeps move each on its own"
+    if not symmetry_moves:
+        return "metropolis", "clusters would change signs, and symmetry_moves=False"
     if (strength := _mean_field_order(model)) > DEEP:
         return "metropolis", f"deep in its ordered phase (Σ w φ² = {strength:.0f}), where one cluster spans the lattice"
     return "cluster", "clusters over the hopping terms move long waves, sweeps the short ones"
@@ -46,7 +48,7 @@ def _mean_field_order(model) -> float:
     return 2 * mean["hopping"] * (mean["hopping"] - mean["mass"]) / (2 * mean["quartic"])
 
 
-def resolve(kernel: str | Kernel, compiled: CompiledModel) -> tuple[Kernel, str]:
+def resolve(kernel: str | Kernel, compiled: CompiledModel, symmetry_moves: bool = True) -> tuple[Kernel, str]:
     """The kernel that will run, and why.
 
     Raises
@@ -54,7 +56,7 @@ def resolve(kernel: str | Kernel, compiled: CompiledModel) -> tuple[Kernel, str]
     ArgumentError
         If there is no kernel of that name, or it cannot sample this model.
     """
-    name, reason = choose(compiled) if kernel == "auto" else (kernel, "asked for")
+    name, reason = choose(compiled, symmetry_moves) if kernel == "auto" else (kernel, "asked for")
     kernel = get_kernel(name)
     objection = kernel.objection(compiled)
     if objection is not None:

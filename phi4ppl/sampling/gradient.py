@@ -76,12 +76,20 @@ def hmc(target: Target, tuning: Tuning) -> SamplingAlgorithm:
 
 
 def _careful_proposal(
-    target: Target, integrator, kinetic_energy, step_size, num_integration_steps, divergence_threshold
+    target: Target,
+    integrator,
+    kinetic_energy,
+    step_size,
+    num_integration_steps,
+    divergence_threshold,
+    sample_proposal=None,
 ):
     """BlackJAX's proposal with the change of energy summed from local changes, which single precision needs."""
     from blackjax.mcmc.hmc import HMCInfo, flip_momentum
     from blackjax.mcmc.proposal import static_binomial_sampling
     from blackjax.mcmc.trajectory import static_integration
+
+    sample_proposal = sample_proposal or static_binomial_sampling
 
     def generate(key, start):
         end = flip_momentum(static_integration(integrator)(start, step_size, num_integration_steps))
@@ -91,7 +99,7 @@ def _careful_proposal(
         difference, _ = ravel_pytree(jax.tree.map(jnp.subtract, end.momentum, start.momentum))
         gain = -target.energy_change(end.position, start.position) - jnp.sum(difference * velocity) / 2
         gain = jnp.where(jnp.isnan(gain), -jnp.inf, gain)
-        state, (accepted, rate, other) = static_binomial_sampling(key, gain, start, end)
+        state, (accepted, rate, other) = sample_proposal(key, gain, start, end)
         # a chain has the energy of where it is, also after a rejection
         energy = kinetic_energy(start.momentum) - start.logdensity - jnp.where(accepted, gain, 0)
         diverging = -gain > divergence_threshold
@@ -101,13 +109,16 @@ def _careful_proposal(
     return generate
 
 
-def _hmc_statistics(info) -> dict:
+def _mclmc_statistics(info) -> dict:
     return {
         "acceptance_rate": info.acceptance_rate,
         "diverging": info.is_divergent,
-        "energy": info.energy,
         "n_steps": info.num_integration_steps,
     }
+
+
+def _hmc_statistics(info) -> dict:
+    return _mclmc_statistics(info) | {"energy": info.energy}
 
 
 class _Microcanonical(NamedTuple):
@@ -156,9 +167,7 @@ def mclmc_adjusted(target: Target, tuning: Tuning) -> SamplingAlgorithm:
         )
         gradient = metric.scale(state.position, there.logdensity_grad, inv=False, trans=True)
         gradient = jax.tree.map(lambda new, old: jnp.where(info.is_accepted, new, old), gradient, state.logdensity_grad)
-        return _Microcanonical(position, there.logdensity, gradient), info._replace(
-            energy=-there.logdensity, num_integration_steps=2 * steps
-        )
+        return _Microcanonical(position, there.logdensity, gradient), info._replace(num_integration_steps=2 * steps)
 
     return SamplingAlgorithm(init, step)
 
@@ -198,6 +207,6 @@ KERNELS = [
     ),
     *_kernels(
         "mclmc_adjusted", "microcanonical dynamics of constant speed, with accept/reject", mclmc_adjusted,
-        _hmc_statistics, 0.9, _needs_two_dimensions,
+        _mclmc_statistics, 0.9, _needs_two_dimensions,
     ),
 ]  # fmt: skip

@@ -40,7 +40,8 @@ class Kernel:
         ``init(position) -> state`` and ``step(key, state) -> (state, info)``; the state is a NamedTuple with ``position``,
         ``logdensity`` and ``logdensity_grad``.
     statistics : callable
-        ``statistics(info) -> dict`` with at least ``acceptance_rate``, ``diverging``, ``energy`` and ``n_steps`` of one step.
+        ``statistics(info) -> dict`` with at least ``acceptance_rate``, ``diverging`` and ``n_steps`` of one step; kernels with
+        momenta add ``energy``, kinetic and potential.
     adaptation : Adaptation
         What warm-up does; by default step size and diagonal mass matrix, and then ``tuning`` is a `Tuning`.
     objection : callable

@@ -47,10 +47,9 @@ class SiteState(NamedTuple):
 
 
 class SweepInfo(NamedTuple):
-    """``acceptance``: of every site, shape of the field; ``energy``: S after the sweep; ``n_steps``: gradients of all sites."""
+    """``acceptance``: of every site, shape of the field; ``n_steps``: gradients of all sites."""
 
     acceptance: jax.Array
-    energy: jax.Array
     n_steps: int
 
 
@@ -222,7 +221,7 @@ class SweepState(NamedTuple):
 def finish(target: Target, phi, acceptance, n_steps: int) -> tuple[SweepState, SweepInfo]:
     """State and info after a sweep."""
     logdensity, gradient = target.init(phi)
-    return SweepState(phi, logdensity, gradient, acceptance), SweepInfo(acceptance, -logdensity, n_steps)
+    return SweepState(phi, logdensity, gradient, acceptance), SweepInfo(acceptance, n_steps)
 
 
 def metropolis(target: Target, tuning: LocalSteps) -> SamplingAlgorithm:
@@ -247,7 +246,6 @@ def statistics(info: SweepInfo) -> dict:
     return {
         "acceptance_rate": jnp.mean(info.acceptance),
         "diverging": jnp.zeros((), bool),
-        "energy": info.energy,
         "n_steps": jnp.asarray(info.n_steps, jnp.int32),
     }
 

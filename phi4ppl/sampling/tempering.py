@@ -58,7 +58,6 @@ class _State(NamedTuple):
 class _Info(NamedTuple):
     acceptance_rate: jax.Array
     diverging: jax.Array
-    energy: jax.Array
     n_steps: jax.Array
     exchange_rate: jax.Array
     inverse_temperature: jax.Array
@@ -122,9 +121,7 @@ def _build(num_rungs: int, target: Target, tuning: _Tuning) -> SamplingAlgorithm
         position = jax.tree.map(lambda x: x[0], copies)
         logdensity, gradient = target.init(position)
         rates = getattr(moved, "acceptance", did["acceptance_rate"])  # by site, where sites have their own
-        info = _Info(
-            did["acceptance_rate"][0], jnp.any(did["diverging"]), -logdensity, jnp.sum(did["n_steps"]), exchange, beta
-        )
+        info = _Info(did["acceptance_rate"][0], jnp.any(did["diverging"]), jnp.sum(did["n_steps"]), exchange, beta)
         return _State(position, logdensity, gradient, copies, rates, exchange, ~state.odd), info
 
     return SamplingAlgorithm(init, step)
