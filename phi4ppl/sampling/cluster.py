@@ -80,21 +80,10 @@ class _Shifts:
         return lowest.reshape(len(labels), -1)
 
 
-class _Lists:
-    """Bonds of any graph, one an edge, read through padded lists of neighbours, shape ``(longest list, num_sites)``."""
+class _Edges:
+    """Bonds of any graph, one an edge; a site of many neighbours costs no more than its edges."""
 
-    def __init__(self, target: Target, edges: np.ndarray, coupling):
-        num_sites = target.lattice.num_sites
-        both = np.concatenate([edges, edges[:, ::-1]])
-        number = np.tile(np.arange(len(edges)), 2)
-        order = np.lexsort((both[:, 1], both[:, 0]))
-        both, number = both[order], number[order]
-        degree = np.bincount(both[:, 0], minlength=num_sites)
-        slot = np.arange(len(both)) - np.repeat(np.cumsum(degree) - degree, degree)
-        shape = (max(1, int(degree.max())), num_sites)
-        self.site, self.edge, self.present = np.zeros(shape, np.int32), np.zeros(shape, np.int32), np.zeros(shape, bool)
-        self.site[slot, both[:, 0]], self.edge[slot, both[:, 0]] = both[:, 1], number
-        self.present[slot, both[:, 0]] = True
+    def __init__(self, edges: np.ndarray, coupling):
         self.edges, self.coupling = edges, coupling
 
     def set(self, key, phi):
@@ -107,8 +96,14 @@ class _Lists:
 
     def lowest(self, bonds, labels):
         """As `_Shifts.lowest`."""
-        here = self.present[None] & bonds[:, self.edge]
-        return jnp.min(jnp.where(here, labels[:, self.site], NOWHERE), axis=1)
+        num_fields, num_sites = labels.shape
+        shift = num_sites * jnp.arange(num_fields, dtype=jnp.int32)[:, None]
+        ends = [shift + jnp.asarray(end, jnp.int32)[None] for end in self.edges.T]
+        lowest, flat = jnp.full(labels.size, NOWHERE), labels.reshape(-1)
+        for here, there in (ends, ends[::-1]):
+            seen = jnp.where(bonds, flat[there], NOWHERE)
+            lowest = lowest.at[here].min(seen, mode="promise_in_bounds")
+        return lowest.reshape(labels.shape)
 
 
 def _translations(lattice: Lattice, edges: np.ndarray) -> list | None:
@@ -131,7 +126,7 @@ def _translations(lattice: Lattice, edges: np.ndarray) -> list | None:
     return plan if start == len(edges) else None  # fewer edges: some coincide on a tiny torus
 
 
-def _bonds(target: Target) -> _Shifts | _Lists:
+def _bonds(target: Target) -> _Shifts | _Edges:
     terms = zip(target.forms, target.values, strict=True)
     hopping = [(form, jnp.asarray(value)) for form, value in terms if form.built_in == "hopping"]
     plans = [(_translations(target.lattice, form.cliques), value) for form, value in hopping]
@@ -139,10 +134,10 @@ def _bonds(target: Target) -> _Shifts | _Lists:
         return _Shifts(target, plans)
     edges = np.concatenate([form.cliques for form, _ in hopping])
     coupling = jnp.concatenate([jnp.broadcast_to(value, (len(form.cliques),)) for form, value in hopping])
-    return _Lists(target, edges, coupling)
+    return _Edges(edges, coupling)
 
 
-def cluster_labels(graph: _Shifts | _Lists, bonds, num_sites: int):
+def cluster_labels(graph: _Shifts | _Edges, bonds, num_sites: int):
     """The lowest site number of every site's cluster, shape ``(num_sites,)``, from the bonds of one field.
 
     Fields that are mapped over are labelled together, as one graph of many parts: XLA runs plain gathers and scatters much
@@ -161,7 +156,7 @@ def cluster_labels(graph: _Shifts | _Lists, bonds, num_sites: int):
     return label(bonds[None])[0]
 
 
-def _label_fields(graph: _Shifts | _Lists, bonds, num_sites: int):
+def _label_fields(graph: _Shifts | _Edges, bonds, num_sites: int):
     """Labels of several fields, shape ``(num_fields, num_sites)``; bonds with a leading axis of fields."""
     num_fields = len(bonds)
 

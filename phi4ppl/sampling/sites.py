@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 __all__ = [
     "LocalSteps",
     "SiteAdaptation",
-    "SiteState",
     "finish",
     "overrelaxable",
     "overrelaxation",
@@ -36,14 +35,6 @@ __all__ = [
 NUM_STEPS = 3  # leapfrog steps of a site
 INITIAL_STEP_SIZE = 0.3
 TARGET_ACCEPTANCE = 0.945
-
-
-class SiteState(NamedTuple):
-    """A field with its log density and gradient."""
-
-    position: jax.Array
-    logdensity: jax.Array
-    logdensity_grad: jax.Array
 
 
 class SweepInfo(NamedTuple):

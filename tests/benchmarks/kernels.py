@@ -92,7 +92,7 @@ def against_nuts() -> str:
         "| L | of | `auto`, a second | NumPyro NUTS, a second | ratio |",
         "|--|--|--|--|--|",
     ]
-    for size, draws, warmup, nuts_draws in ((32, 8000, 300, 600), (64, 4000, 200, 300)):
+    for size, draws, warmup, nuts_draws in ((32, 8000, 300, 1000), (64, 4000, 200, 400)):
         model = p4.phi4(p4.lattice.square(size), **CRITICAL)
         runs = [ours(model, "auto", draws, seed) for seed in range(ROUNDS)]
         other = numpyro_nuts(size, warmup, nuts_draws)
