@@ -11,7 +11,13 @@ import networkx as nx
 import numpy as np
 import pytest
 from exact_runs import rejected
-from invariance import fixed_tuning, invariance_scores, model_and_draws, states_after
+from invariance import (
+    exact_draws,
+    fixed_tuning,
+    invariance_scores,
+    model_and_draws,
+    states_after,
+)
 
 import phi4ppl as p4
 from phi4ppl.lattice.regular import _regular
@@ -278,8 +284,6 @@ def test_microcanonical_dynamics_without_the_change_of_kinetic_energy_is_rejecte
 def test_warm_up_of_a_fourier_kernel_finds_the_propagator_of_a_free_field():
     model = p4.gaussian(p4.lattice.square(8), w=1.5, a=3.6)  # covariance 1/(1.5 k̂² + 1.2), so A = 1/1.5 and m² = 0.8
     kernel, target = get_kernel("hmc_fourier"), target_of(p4.compile(model))
-    from invariance import exact_draws
-
     draws = jnp.asarray(exact_draws(model, 400), jnp.float32)
     state = kernel.adaptation.begin(target, draws[0])
     chain = kernel.build(target, kernel.adaptation.tuning(state)).init(draws[0])

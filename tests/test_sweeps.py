@@ -9,7 +9,15 @@ import networkx as nx
 import numpy as np
 import pytest
 from exact_runs import rejected
-from invariance import MODELS, fixed_tuning, invariance_scores, mapped, model_and_draws, score
+from invariance import (
+    MODELS,
+    exact_draws,
+    fixed_tuning,
+    invariance_scores,
+    mapped,
+    model_and_draws,
+    score,
+)
 from scipy import stats
 
 import phi4ppl as p4
@@ -151,8 +159,6 @@ def with_source(model, r):
 
 @pytest.mark.parametrize("name", GAUSSIAN)
 def test_overrelaxation_keeps_the_energy_and_the_distribution(name):
-    from invariance import exact_draws
-
     model = GAUSSIAN[name]()
     target = target_of(p4.compile(model))
     assert overrelaxable(target.forms)
@@ -169,8 +175,6 @@ def test_overrelaxation_keeps_the_energy_and_the_distribution(name):
 
 @pytest.mark.parametrize("wrong", [{"w": 0.7}, {"a": 2.2}, {"r": 0.5}])
 def test_overrelaxation_about_a_wrong_centre_is_rejected(wrong):
-    from invariance import exact_draws
-
     model = GAUSSIAN["odd torus with sources"]()
     draws = exact_draws(model, 40_000)
     target = target_of(p4.compile(model), model.replace(**wrong)._values)
