@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import xarray as xr
 
-from .datatree import frame_of, to_datatree
+from .datatree import field_dims, frame_of, to_datatree
 from .errors import ArgumentError, positive_int
 from .model import MarkovRandomField
 from .numpyro_plugin import compile as compile_model
 from .observables import with_own
 from .sampling import resolve, run_chains
+from .sampling.devices import placement
 from .sampling.symmetry import is_even
 
 __all__ = ["sample"]
@@ -19,6 +20,7 @@ def sample(
     model, *args, num_warmup: int = 1000, num_samples: int = 1000, num_chains: int = 4, kernel="auto", seed: int = 0,
     observables: dict | None = None, keep_field: bool = True, thinning: int = 1, symmetry_moves: bool = True,
     progress: bool | None = None, checkpoint=None, model_kwargs: dict | None = None,
+    devices: dict | None = None,
 ) -> xr.DataTree:  # fmt: skip
     """Sample a field, or any NumPyro model.
 
@@ -54,6 +56,11 @@ def sample(
         A directory for the state of the run, written about once a minute. The same call with the same directory goes on from
         there, to the same numbers bit for bit; if the run is complete, its result is returned. `phi4ppl.load_run` reads the
         directory at any time.
+    devices : dict, optional
+        How many devices each dimension is spread over, for example ``{"chain": 4}`` or ``{"chain": 2, "x": 4}``: chains, and
+        the lattice dimensions of a field by their names in the result. Each size has to be divisible by its number. Devices of
+        all processes count that ``jax.distributed.initialize`` has joined; each of them gets the whole result, and the first
+        one draws progress and writes files. By default all chains run on one device.
 
     Returns
     -------
@@ -95,6 +102,8 @@ def sample(
         if not isinstance(flag, bool):
             raise ArgumentError(name, "True or False", repr(flag))
     is_field = isinstance(model, MarkovRandomField)
+    dims = dict(zip(field_dims(model.lattice)[0], model.lattice.field_shape, strict=True)) if is_field else {}
+    spread = placement(devices, num_chains, dims)
     report = model.check().raise_if_violated() if is_field else None
     compiled = compile_model(model, *args, **(model_kwargs or {}))
     kernel, reason = resolve(kernel, compiled, symmetry_moves)
@@ -111,5 +120,6 @@ def sample(
         observables=measured,
         keep=lambda name: keep_field or name not in compiled.fields, thinning=thinning,
         even=even, flip_signs=symmetry_moves and even, progress=progress, checkpoint=checkpoint, frame=frame,
+        spread=spread,
     )  # fmt: skip
     return to_datatree(result, frame)

@@ -16,6 +16,7 @@ from ..errors import ArgumentError, SamplingError
 from ..potential import CompiledModel
 from . import warmup
 from .checkpoint import Store, pack, unpack
+from .devices import OneDevice, Spread
 from .harvest import Harvest, RunResult
 from .identity import array_digest, model_identity, version_identity
 from .interrupt import Interrupts
@@ -38,7 +39,7 @@ def run_chains(
     compiled: CompiledModel, kernel: Kernel, *, num_warmup: int, num_samples: int, num_chains: int, seed: int,
     observables: dict[str, Callable], keep: Callable[[str], bool], thinning: int, flip_signs: bool,
     progress: bool | None, even: bool = False, memory_limit: int | None = None, checkpoint=None,
-    frame: tuple[dict, dict] = ({}, {}),
+    frame: tuple[dict, dict] = ({}, {}), spread: OneDevice | Spread | None = None,
 ) -> RunResult:  # fmt: skip
     """Warm up and sample; see `phi4ppl.sample` for the arguments.
 
@@ -47,29 +48,52 @@ def run_chains(
     from the seed, the chain and its number, so the numbers do not depend on how the run is cut into chunks, nor on where it
     was stopped and resumed.
     """
+    spread = spread or OneDevice()
     with Interrupts() as interrupts:
         start_key, *keys = jax.random.split(jax.random.key(seed), 3)
         position = _starts(compiled, jax.random.split(start_key, num_chains), even)
         program = program_of(compiled, kernel, tuple(observables.items()), keep, flip_signs, even)
-        chains = program.begin(jax.tree.map(jnp.asarray, compiled.parameters), position)
-        _require_finite(chains.state, "at its start", "The action is not finite there: check data and couplings.")
+        engine = _Engine(program, compiled, position, spread)
+        chains = engine.begin(spread.place(position))
+        _require_finite(
+            spread.fetch(chains.state), "at its start", "The action is not finite there: check data and couplings."
+        )
         settings = {
             "kernel": kernel.name, "num_warmup": num_warmup, "num_samples": num_samples, "num_chains": num_chains,
             "seed": seed, "thinning": thinning, "even": even, "sign_moves": flip_signs,
             "dtype": str(ravel_pytree(position)[0].dtype), "layout": compiled.layout,
+            "devices": spread.shape, "num_processes": None if spread.shape is None else jax.process_count(),
         }  # fmt: skip
         identity = dict(settings)
-        run = _Run(program, compiled, chains, keys, settings, interrupts, progress, memory_limit)
+        progress = progress if spread.is_first else False
+        run = _Run(engine, chains, keys, settings, interrupts, progress, memory_limit)
         try:
             if checkpoint is not None:
                 one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), position)
                 identity |= model_identity(compiled, tuple(observables.items()), one) | version_identity()
                 # what the chains begin with is a second witness of the model
-                identity |= {"kept": sorted(run.harvest.storage), "start": array_digest(chains)}
+                identity |= {"kept": sorted(run.harvest.storage), "start": array_digest(spread.fetch(chains))}
                 run.open(checkpoint, identity, frame)
             return run.go()
         finally:
             run.close()
+
+
+class _Engine:
+    """The compiled functions of a run, on its devices, at its couplings."""
+
+    def __init__(self, program: Program, compiled: CompiledModel, position, spread: OneDevice | Spread):
+        self.program, self.adaptation, self.spread = program, program.kernel.adaptation, spread
+        parameters = jax.tree.map(jnp.asarray, compiled.parameters)
+        chains = jax.eval_shape(program.begin, parameters, position)
+        one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), chains)
+        self.record = program.record_of(parameters, one)
+        self.parameters = spread.copied(parameters)
+        begin, self.flushed, self._advance = spread.functions(program, chains, self.record)
+        self.begin = functools.partial(begin, self.parameters)
+
+    def advance(self, chains, keys, first, count, thinning, buffer, warming):
+        return self._advance(self.parameters, chains, keys, first, count, thinning, buffer, self.plan, warming)
 
 
 class _Run:
@@ -79,47 +103,51 @@ class _Run:
     ----------
     warmed : int
         Iterations of warm-up that are done; of sampling, ``harvest.done`` are.
+    unsaved : float
+        Seconds since the last checkpoint.
     """
 
-    def __init__(self, program: Program, compiled, chains: Chain, keys, settings, interrupts, progress, memory_limit):
-        self.program, self.chains, self.settings, self.interrupts = program, chains, settings, interrupts
+    def __init__(self, engine: _Engine, chains: Chain, keys, settings, interrupts, progress, memory_limit):
+        self.engine, self.chains, self.settings, self.interrupts = engine, chains, settings, interrupts
+        spread, record = engine.spread, engine.record
+        self.fetch = spread.fetch
         self.num_warmup, self.num_samples, num_chains, self.thinning = (
             settings[name] for name in ("num_warmup", "num_samples", "num_chains", "thinning")
         )
-        parameters = jax.tree.map(jnp.asarray, compiled.parameters)
-        record = program.record_of(parameters, jax.tree.map(lambda x: x[0], chains))
         needed = require_memory(record._replace(streamed={}), num_chains, self.num_samples, memory_limit)
         if self.num_samples * self.thinning > MOST_ITERATIONS:
             got = f"{self.num_samples} draws of {self.thinning} iterations"
             raise ArgumentError("num_samples", f"at most {MOST_ITERATIONS} iterations a chain", got, "Use more chains.")
         self.settings["memory_bytes"] = needed
         self.capacity = int(np.clip(BUFFER_BYTES // max(1, num_chains * record_bytes(record)), 1, 1000))
-        self.harvest = Harvest(record, chains.sums, self.num_samples, self.thinning)
-        make = lambda s: jnp.zeros((num_chains, self.capacity, *s.shape), s.dtype)  # noqa: E731
-        self.buffer = jax.tree.map(make, record)
+        self.harvest = Harvest(record, chains.sums, self.num_samples, self.thinning, self.fetch)
+        draws = lambda s: jax.ShapeDtypeStruct((num_chains, self.capacity, *s.shape), s.dtype)  # noqa: E731
+        self.buffer = spread.zeros(jax.tree.map(draws, record))
         plan = warmup.schedule(self.num_warmup)
         # plans of few lengths, so that another num_warmup does not mean another program
-        plan = jnp.asarray(np.pad(plan, ((0, -self.num_warmup % 4096), (0, 0))))
-        self.advance = functools.partial(program.advance, parameters, plan=plan)
-        self.warm_keys, self.draw_keys = (jax.random.split(key, num_chains) for key in keys)
+        engine.plan = spread.copied(np.pad(plan, ((0, -self.num_warmup % 4096), (0, 0))))
+        self.warm_keys, self.draw_keys = (spread.place(jax.random.split(key, num_chains)) for key in keys)
         self.bar = Progress(self.num_warmup + self.num_samples * self.thinning, progress)
-        self.message = f"compiling {program.kernel.name} … (the draws will take {readable(needed)})"
+        self.message = f"compiling {engine.program.kernel.name} … (the draws will take {readable(needed)})"
         self.total = self.num_samples * self.thinning
         self.warmed, self.is_warm, self.is_compiled, self.interrupted, self.divergences = 0, False, False, False, 0
-        self.store, self.saved_draws, self.seconds_warmup = None, 0, 0.0
+        self.store, self.path, self.saved, self.saved_draws, self.seconds_warmup = None, None, None, 0, 0.0
+        self.asked_somewhere, self.unsaved = False, 0.0
         self.began = self.saved_at = time.monotonic()
 
     # --- checkpoints
 
     def open(self, path, identity: dict, frame: tuple[dict, dict]) -> None:
         """Go on from what is in a directory, or begin there."""
-        self.store = Store(path, identity, frame)
-        if self.store.saved is None:
+        spread, self.path = self.engine.spread, path
+        self.store = spread.on_first(lambda: Store(path, identity, frame), path)
+        self.saved = self.store.saved if self.store is not None else None
+        if not spread.agree(self.saved is not None)[0, 0]:
             self.save()
             return
-        saved = self.store.saved
+        self.saved = saved = spread.seen_by_all(self.saved, path)
         chains = {name.removeprefix(CHAINS): leaf for name, leaf in saved.state.items() if name.startswith(CHAINS)}
-        self.chains = jax.tree.map(jnp.asarray, unpack(self.chains, chains, saved.path))
+        self.chains = self.engine.spread.place(unpack(self.chains, chains, saved.path))
         self.harvest.restore(saved)
         for name in ("warmed", "is_warm", "divergences", "seconds_warmup"):
             setattr(self, name, saved.progress[name])
@@ -128,21 +156,27 @@ class _Run:
 
     def save(self, settings: dict | None = None) -> None:
         """Write a checkpoint, if one is asked for."""
-        if self.store is None:
+        if self.path is None:
             return
-        state = {CHAINS + name: leaf for name, leaf in pack(self.chains).items()} | self.harvest.state()
+        state = {CHAINS + name: leaf for name, leaf in pack(self.fetch(self.chains)).items()} | self.harvest.state()
         progress = {
             "warmed": self.warmed, "is_warm": self.is_warm, "divergences": self.divergences, "seconds": self.seconds,
             "seconds_warmup": self.seconds_warmup, "settings": settings or self.settings_so_far(),
         }  # fmt: skip
         first, stop = self.saved_draws, self.harvest.kept
-        self.store.save(progress, state, first, stop, self.harvest.draws(first, stop))
+        draws = self.harvest.draws(first, stop)
+        self.engine.spread.on_first(lambda: self.store.save(progress, state, first, stop, draws), self.path)
         self.saved_at, self.saved_draws = time.monotonic(), stop
 
     def pause(self) -> None:
         """Between two chunks: a checkpoint from time to time."""
-        if time.monotonic() - self.saved_at >= SECONDS_PER_CHECKPOINT:
+        if self.unsaved >= SECONDS_PER_CHECKPOINT:
             self.save()
+
+    @property
+    def asked(self) -> bool:
+        """Whether there has been a Ctrl-C, in any of the processes: what all of them know."""
+        return self.asked_somewhere if self.engine.spread.several else self.interrupts.asked
 
     @property
     def seconds(self) -> float:
@@ -152,7 +186,7 @@ class _Run:
 
     def go(self) -> RunResult:
         if self.harvest.done == self.total:
-            return self.harvest.result(self.chains.sums, self.store.saved.progress["settings"])
+            return self.harvest.result(self.chains.sums, self.saved.progress["settings"])
         self.bar.message(self.message)
         if not self.is_warm:
             self.warm_up()
@@ -160,7 +194,7 @@ class _Run:
         settings = self.settings_so_far()
         self.save(settings)
         if self.interrupted:
-            how = "" if self.store is None else "; the same call goes on from its checkpoint"
+            how = "" if self.path is None else "; the same call goes on from its checkpoint"
             text = f"interrupted: {self.harvest.kept} of {self.num_samples} draws a chain are returned{how}."
             warnings.warn(text, stacklevel=4)  # at the line that called phi4ppl.sample
         return self.harvest.result(self.chains.sums, settings)
@@ -174,25 +208,27 @@ class _Run:
         chunks = _Chunks(self.capacity)
         while self.warmed < self.num_warmup:
             count, started = chunks.next(self.num_warmup - self.warmed), time.monotonic()
-            self.chains, self.buffer = self.advance(
-                self.chains, self.warm_keys, self.warmed, count, 1, self.buffer, warming=True
+            self.chains, self.buffer = self.engine.advance(
+                self.chains, self.warm_keys, self.warmed, count, 1, self.buffer, True
             )
-            _require_finite(self.chains.state, "during warm-up", "S may be unbounded below: see model.check().")
+            _require_finite(
+                self.fetch(self.chains.state), "during warm-up", "S may be unbounded below: see model.check()."
+            )
             self.warmed += count
-            rate = np.asarray(self.buffer.statistics["acceptance_rate"])[:, :count]
+            rate = np.asarray(self.fetch(self.buffer.statistics["acceptance_rate"]))[:, :count]
             self._tell(chunks, count, started, "warm-up", rate, None)
-            if self.interrupts.asked:
+            if self.asked:
                 self.save()
                 raise KeyboardInterrupt  # there are no draws to return
             self.pause()
-        adaptation = self.program.kernel.adaptation
+        adaptation = self.engine.adaptation
         tuning = like(jax.vmap(adaptation.final)(self.chains.adaptation), self.chains.tuning)
-        if not all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(tuning)):
+        if not all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(self.fetch(tuning))):
             raise SamplingError(
                 "warm-up found no step size at which the kernel moves; see model.check() and the couplings."
             )
-        self.chains = self.program.flushed(self.chains._replace(tuning=tuning))
-        self.harvest.step_size[:] = np.asarray(tuning.step_size).reshape(len(self.harvest.step_size), -1).mean(axis=1)
+        self.chains = self.engine.flushed(self.chains._replace(tuning=tuning))
+        self.harvest.step_size[:] = _by_chain(self.fetch(tuning.step_size)).mean(axis=1)
         self.is_warm, self.seconds_warmup = True, round(self.seconds, 3)
         self.save()
 
@@ -200,18 +236,18 @@ class _Run:
         harvest, chunks = self.harvest, _Chunks(self.capacity)
         while harvest.done < self.total:
             count, started = chunks.next(harvest.next_flush - harvest.done), time.monotonic()
-            self.chains, self.buffer = self.advance(
-                self.chains, self.draw_keys, harvest.done, count, self.thinning, self.buffer, warming=False
+            self.chains, self.buffer = self.engine.advance(
+                self.chains, self.draw_keys, harvest.done, count, self.thinning, self.buffer, False
             )
             advice = "The action is not finite everywhere: see model.check()."
-            _require_finite(self.chains.state, f"at draw {harvest.kept}", advice)
+            _require_finite(self.fetch(self.chains.state), f"at draw {harvest.kept}", advice)
             statistics = harvest.take(count, self.buffer)
             if harvest.done == harvest.next_flush:
                 harvest.flush(self.chains.sums)
-                self.chains = self.program.flushed(self.chains)
+                self.chains = self.engine.flushed(self.chains)
             self.divergences += int(statistics["diverging"].sum())
             self._tell(chunks, count, started, "sampling", statistics["acceptance_rate"], self.divergences)
-            self.interrupted = self.interrupts.asked and harvest.done < self.total
+            self.interrupted = self.asked and harvest.done < self.total
             if self.interrupted and not harvest.kept:
                 self.save()
                 raise KeyboardInterrupt  # there are no draws to return
@@ -220,8 +256,11 @@ class _Run:
             self.pause()
 
     def _tell(self, chunks: _Chunks, count: int, started: float, phase: str, rate, divergences: int | None) -> None:
-        seconds = time.monotonic() - started
+        now = time.monotonic()
         self.bar.advance(count, phase, float(rate.mean()) if rate.size else None, divergences)
+        # all processes go on in the same way: at the rhythm of the first, until one of them is interrupted
+        told = self.engine.spread.agree(now - started, self.interrupts.asked, now - self.saved_at)
+        seconds, self.asked_somewhere, self.unsaved = float(told[0, 0]), bool(told[:, 1].any()), float(told[0, 2])
         if self.is_compiled:
             chunks.tell(count, seconds)
         else:  # the first chunk was also compiled: its time says nothing about speed
@@ -250,6 +289,10 @@ def _starts(compiled: CompiledModel, keys, even: bool = False):
         return jax.tree.map(lambda new, old: jnp.where(turn, new, old), flipped(position, names), position)
 
     return jax.vmap(with_sign)(position, jnp.where(jnp.arange(len(keys)) % 2 == 0, 1, -1))
+
+
+def _by_chain(values) -> np.ndarray:
+    return np.asarray(values).reshape(len(values), -1)
 
 
 def _require_finite(state, when: str, advice: str) -> None:

@@ -40,10 +40,12 @@ class Harvest:
     ----------
     done : int
         Iterations taken.
+    fetch : callable
+        Makes arrays of all processes whole on each of them.
     """
 
-    def __init__(self, record: Record, sums: Sums, num_samples: int, thinning: int):
-        num_chains = len(sums.virial)
+    def __init__(self, record: Record, sums: Sums, num_samples: int, thinning: int, fetch=lambda tree: tree):
+        num_chains, self.fetch = len(sums.virial), fetch
         self.thinning, self.done = thinning, 0
         num_blocks = max(1, min(NUM_BLOCKS, num_samples // 5))
         self.block_ends = [num_samples * (k + 1) // num_blocks * thinning for k in range(num_blocks)]
@@ -73,13 +75,15 @@ class Harvest:
         """The next ``count`` iterations; returns the statistics of the draws that they completed."""
         first = self.kept
         for name, values in buffer.streamed.items():
-            self.series[name].add(np.asarray(values)[:, :count])
+            self.series[name].add(np.asarray(self.fetch(values))[:, :count])
         self.done += count
         draws = buffer._replace(streamed={})._asdict() if self.kept > first else {}
         for group, part in draws.items():
             for name, values in part.items():
                 # the whole buffer is copied: a slice of another length would be another program on the device
-                self.storage[f"{group}/{name}"][:, first : self.kept] = np.asarray(values)[:, : self.kept - first]
+                self.storage[f"{group}/{name}"][:, first : self.kept] = np.asarray(self.fetch(values))[
+                    :, : self.kept - first
+                ]
         prefix = "statistics/"
         return {
             n.removeprefix(prefix): v[:, first : self.kept] for n, v in self.storage.items() if n.startswith(prefix)
@@ -87,7 +91,7 @@ class Harvest:
 
     def flush(self, sums: Sums) -> None:
         """The sums over the iterations since the last flush, at iteration ``next_flush``."""
-        count = self.done - self.flushed
+        count, sums = self.done - self.flushed, self.fetch(sums)
         for name, part in sums.fields.items():
             self.sites[name].add(count, *part)
         self.virial += np.asarray(sums.virial)
@@ -128,7 +132,7 @@ class Harvest:
         state = _own(self.state())  # a copy: the run may yet go on
         series, sites = _streams(state)
         if self.done > self.flushed:
-            for name, part in sums.fields.items():
+            for name, part in self.fetch(sums.fields).items():
                 sites[name].add(self.done - self.flushed, *part)
         return _result(self.draws(0, self.kept), series, sites, state, settings)
 

@@ -88,6 +88,7 @@ class Program:
         self.begin = jax.jit(jax.vmap(self._begin, in_axes=(None, 0)))
         self.flushed = jax.jit(jax.vmap(self._flushed))
         self.advance = jax.jit(self._advance, donate_argnames="buffer")
+        self.spread: dict = {}  # these three over several devices, by what they depend on: see `devices`
 
     def _begin(self, parameters, position) -> Chain:
         target = self.make_target(parameters)

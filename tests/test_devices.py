@@ -1,0 +1,186 @@
+"""Chains and lattice dimensions over several devices and processes: the numbers must be those of one device.
+
+Devices are simulated, and have to be before JAX starts: the runs are made in other processes.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+
+import phi4ppl as p4
+from phi4ppl.datatree import metadata
+
+MODEL = p4.phi4(p4.lattice.square(8, 4), w=1.0, a=1.9, b=0.175)
+RUN = dict(num_warmup=40, num_samples=20, num_chains=8, seed=5, kernel="metropolis", thinning=2)
+HEAD = f"""
+import numpy as np, re, phi4ppl as p4
+from phi4ppl.datatree import metadata
+from phi4ppl.sampling import devices, program
+
+model = p4.phi4(p4.lattice.square(8, 4), w=1.0, a=1.9, b=0.175)
+run = {RUN!r}
+
+def arrays(tree):
+    return {{f"{{g}}/{{n}}": v.values for g, part in tree.children.items() for n, v in part.data_vars.items()}}
+
+def differing(one, two):
+    assert one.keys() == two.keys()
+    return [name for name in one if not np.array_equal(one[name], two[name], equal_nan=True)]
+
+def close(one, two):
+    for name in one:
+        np.testing.assert_allclose(one[name], two[name], rtol=1e-3, atol=1e-4, err_msg=name)
+"""
+EIGHT = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+
+
+@pytest.mark.parametrize(
+    ("devices", "complaint"),
+    [
+        ({"z": 1}, r"devices: expected dimensions among 'chain', 'x', 'y', got 'z'"),
+        ({"chain": 3}, r"devices\['chain'\]: expected a divisor of num_chains = 8, got 3. Take one of 1, 2, 4, 8"),
+        ({"x": 3}, r"expected a divisor of the number of sites along x = 8, got 3"),
+        ({"x": 0}, r"devices\['x'\]: expected an integer of at least 1"),
+        ({"chain": 8, "x": 8, "y": 4}, r"devices: expected at most 1 in all, as many as JAX sees, got 256"),
+        ({}, r"devices: expected a dict"),
+        (4, r"devices: expected a dict"),
+    ],
+)
+def test_what_cannot_be_spread_is_told_at_once(devices, complaint):
+    if jax.device_count() > 1:
+        pytest.skip("counts on one device")
+    with pytest.raises(p4.ArgumentError, match=complaint):
+        p4.sample(MODEL, devices=devices, **RUN)
+
+
+def test_numpyro_models_have_chains_only():
+    with pytest.raises(p4.ArgumentError, match="can be spread by its chains only"):
+        p4.sample(lambda: numpyro.sample("x", dist.Normal()), devices={"x": 2})
+
+
+CHAINS = """
+for kernel in ("metropolis", "cluster", "hmc"):
+    run["kernel"] = kernel
+    one = arrays(p4.sample(model, **run))
+    two = p4.sample(model, devices={"chain": 2}, **run)
+    assert differing(one, arrays(two)) == [], kernel
+    assert metadata(two)["settings"]["devices"] == {"chain": 2}
+    if kernel == "metropolis":
+        eight = arrays(p4.sample(model, devices={"chain": 8}, **run))
+        assert np.array_equal(one["posterior/phi"], eight["posterior/phi"])
+        close(one, eight)  # one chain a device: sums in another order
+        # a planted fault: every device has the keys of the first
+        put = devices._put
+        def same(leaf, sharding):
+            if devices.jax.dtypes.issubdtype(leaf.dtype, devices.jax.dtypes.prng_key):
+                leaf = devices.jnp.tile(leaf[:4], 2)
+            return put(leaf, sharding)
+        devices._put = same
+        assert "posterior/phi" in differing(one, arrays(p4.sample(model, devices={"chain": 2}, **run)))
+        devices._put = put
+"""
+
+
+def test_spread_chains_have_the_numbers_of_one_device(run_python, tmp_path):
+    run_python(["-c", HEAD + CHAINS], cwd=tmp_path, **EIGHT)
+
+
+LATTICE = """
+one = arrays(p4.sample(model, **run))
+for spread in ({"chain": 2, "x": 4}, {"x": 2, "y": 2}):
+    close(one, arrays(p4.sample(model, devices=spread, **run)))
+# trajectories amplify rounding: another sample of the same distribution
+run |= dict(kernel="hmc", num_warmup=300, num_samples=1000, thinning=1)
+one, two = (p4.estimate(p4.sample(model, **run, devices=spread)) for spread in (None, {"x": 2}))
+for name in ("phi_squared", "energy_density"):
+    a, b = one.loc[name], two.loc[name]
+    assert abs(a["mean"] - b["mean"]) < 5 * np.hypot(a["error"], b["error"]), (name, a, b)
+"""
+
+
+def test_spread_lattices_agree_up_to_rounding(run_python, tmp_path):
+    run_python(["-c", HEAD + LATTICE], cwd=tmp_path, **EIGHT)
+
+
+COMMUNICATION = """
+compiled = []
+jit = devices.jax.jit
+def remember(function, **options):
+    jitted = jit(function, **options)
+    def call(*arguments):
+        if "donate_argnums" in options and not compiled:
+            compiled.append(jitted.lower(*arguments).compile().as_text())
+        return jitted(*arguments)
+    return call
+devices.jax.jit = remember
+p4.sample(model, devices={spread}, **run)
+found = re.findall("all-gather|all-reduce|collective-permute|all-to-all", compiled[0])
+assert bool(found) == {expected}, found
+"""
+
+
+@pytest.mark.parametrize(("spread", "expected"), [({"chain": 4}, False), ({"x": 2}, True)])
+def test_spread_chains_do_not_communicate(run_python, tmp_path, spread, expected):
+    text = COMMUNICATION.replace("{spread}", repr(spread)).replace("{expected}", repr(expected))
+    run_python(["-c", HEAD + text], cwd=tmp_path, **EIGHT)
+
+
+PROCESS = """
+import sys, jax
+jax.config.update("jax_cpu_collectives_implementation", "gloo")
+number, port = int(sys.argv[1]), sys.argv[2]
+jax.distributed.initialize(coordinator_address=f"localhost:{port}", num_processes=2, process_id=number)
+tree = p4.sample(model, devices={"chain": 4}, checkpoint="kept", progress=True, **run)
+again = p4.sample(model, devices={"chain": 4}, checkpoint="kept", **run)
+assert again["posterior"].identical(tree["posterior"])
+assert metadata(tree)["settings"]["num_processes"] == 2
+p4.save_run(tree, f"{number}.nc")
+close(arrays(tree), arrays(p4.sample(model, devices={"chain": 2, "x": 2}, **run)))
+"""
+
+
+def free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return str(probe.getsockname()[1])
+
+
+def test_two_processes_have_the_numbers_of_one(tmp_path):
+    if not hasattr(jax._src.lib._jax, "make_gloo_tcp_collectives"):
+        pytest.skip("this jaxlib has no gloo, by which processes on CPUs talk")
+    path = os.pathsep.join(filter(None, [str(Path(p4.__file__).parents[1]), os.environ.get("PYTHONPATH")]))
+    environment = os.environ | {"PYTHONPATH": path, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    port = free_port()
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", HEAD + PROCESS, str(number), port],
+            cwd=tmp_path,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )  # fmt: skip
+        for number in range(2)
+    ]
+    try:
+        told = [process.communicate(timeout=300)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(text[-3000:] for text in told)
+    assert "sampling" in told[0] and "sampling" not in told[1]  # progress
+    one = p4.sample(MODEL, **RUN)
+    for number in range(2):
+        tree = p4.load_run(tmp_path / f"{number}.nc")
+        np.testing.assert_array_equal(tree["posterior"]["phi"], one["posterior"]["phi"])
+        assert metadata(tree)["settings"]["devices"] == {"chain": 4}
