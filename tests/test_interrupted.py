@@ -40,6 +40,14 @@ def assert_same(first, second, groups=("posterior", "sample_stats", "streamed", 
         np.testing.assert_array_equal(values, two[name], err_msg=name)
 
 
+@pytest.fixture(autouse=True)
+def usual_ctrl_c():
+    """Python's own handler, also where the shell that started the tests has Ctrl-C ignored (as for jobs in its background)."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(scope="module")
 def whole():
     """The undisturbed run."""
