@@ -24,6 +24,7 @@ __all__ = ["field_dims", "frame_of", "load_run", "provenance", "save_run", "to_d
 PACKAGES = ("jax", "jaxlib", "numpyro", "blackjax", "arviz-base", "arviz-stats", "numpy")
 AXES = ("x", "y", "z", "t")
 STREAMED = ("mean", "error", "variance", "tau_int", "tau_int_error", "count", "reliable")
+STATISTIC_DIMS = {"exchange_rate": ["pair"], "inverse_temperature": ["copy"]}  # of parallel tempering
 DRAWN_SITES = 2000  # larger graphs are not drawn, so their positions are not stored
 
 
@@ -43,7 +44,7 @@ def frame_of(compiled: CompiledModel, checks: dict[str, str], settings: dict) ->
 
     ``settings`` are those that the sampler does not know of.
     """
-    dims, coords = {}, {}
+    dims, coords = dict(STATISTIC_DIMS), {}
     single = len(compiled.fields) == 1
     for name, model in compiled.fields.items():
         names, values = field_dims(model.lattice, "" if single else f"{name}_")

@@ -196,7 +196,7 @@ def tempering(num_rungs: int = NUM_RUNGS) -> Kernel:
     >>> import phi4ppl as p4
     >>> model = p4.phi4(p4.lattice.chain(3), w=0.1, a=-8.0, b=2.0)  # deep wells
     >>> tree = p4.sample(model, kernel=p4.sampling.tempering(6), num_warmup=300, num_samples=300)
-    >>> tree["sample_stats"]["exchange_rate"].sizes["exchange_rate_dim_0"]
+    >>> tree["sample_stats"]["exchange_rate"].sizes["pair"]
     5
     """
     number = positive_int("num_rungs", num_rungs, minimum=2, mend="One copy alone has no other to exchange with.")
