@@ -74,6 +74,16 @@ def test_each_fault_is_caught_by_its_check(good, group, name, change, check):
     assert line.advice and line.value and line.threshold
 
 
+def test_exchange_rates_of_tempering_are_judged_also_in_thinned_runs():
+    """Even and odd pairs take turns, so every second iteration tries the same ones."""
+    model = p4.phi4(p4.lattice.chain(3), w=0.5, a=1.0, b=0.2)
+    run = {"kernel": p4.sampling.tempering(4), "num_warmup": 300, "num_samples": 100, "seed": 2}
+    tree = p4.sample(model, thinning=2, **run)
+    assert tree["sample_stats"]["exchange_rate"].sizes["pair"] == 3
+    assert "exchange rates" not in failed(tree), str(p4.diagnose(tree))
+    assert "exchange rates" in failed(with_values(tree, "sample_stats", "exchange_rate", lambda v: v * [1, 1, 0.01]))
+
+
 def test_a_fault_at_one_site_is_caught(good):
     def one_site(blocks):
         blocks = blocks.copy()

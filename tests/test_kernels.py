@@ -237,8 +237,7 @@ def ladder_scores(model_name="open chain", kernel=None):
 def test_copies_of_all_temperatures_keep_their_distributions(model):
     scores, rate = ladder_scores(model)
     assert not rejected(scores)
-    assert np.isnan(rate[:, [0, 2]]).all() and np.all((rate[:, 1] > 0) & (rate[:, 1] <= 1))  # odd pairs came last
-    assert rate[:, 1].mean() < 0.98
+    assert np.all((rate > 0) & (rate <= 1)) and rate.mean() < 0.98
 
 
 EXCHANGE_FAULTS = {

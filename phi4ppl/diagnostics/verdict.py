@@ -224,7 +224,7 @@ def _dynamics(statistics) -> list[Check]:
                   "tails, or scales that differ by orders. Warm up longer or reparametrise.")
         )  # fmt: skip
     if "exchange_rate" in statistics.data_vars:
-        rates = np.nanmean(statistics["exchange_rate"].transpose("chain", "draw", ...).values, axis=1)
+        rates = statistics["exchange_rate"].transpose("chain", "draw", "pair").values.mean(axis=1)
         chain, pair = np.unravel_index(np.argmin(rates), rates.shape)
         found = f"{rates.min():.2f} (chain {chain}, copies {pair} and {pair + 1})"
         checks.append(

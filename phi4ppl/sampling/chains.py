@@ -121,8 +121,8 @@ class _Run:
         self.settings["memory_bytes"] = needed
         self.capacity = int(np.clip(BUFFER_BYTES // max(1, num_chains * record_bytes(record)), 1, 1000))
         self.harvest = Harvest(record, chains.sums, self.num_samples, self.thinning, self.fetch)
-        draws = lambda s: jax.ShapeDtypeStruct((num_chains, self.capacity, *s.shape), s.dtype)  # noqa: E731
-        self.buffer = spread.zeros(jax.tree.map(draws, record))
+        room = (num_chains, self.capacity)
+        self.buffer = spread.zeros(jax.tree.map(lambda s: jax.ShapeDtypeStruct((*room, *s.shape), s.dtype), record))
         plan = warmup.schedule(self.num_warmup)
         # plans of few lengths, so that another num_warmup does not mean another program
         engine.plan = spread.copied(np.pad(plan, ((0, -self.num_warmup % 4096), (0, 0))))

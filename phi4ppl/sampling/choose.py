@@ -45,7 +45,7 @@ def _mean_field_order(model) -> float:
             mean[form.built_in] += total / model.lattice.num_sites
     if mean["quartic"] <= 0 or mean["hopping"] <= mean["mass"]:
         return 0.0
-    return 2 * mean["hopping"] * (mean["hopping"] - mean["mass"]) / (2 * mean["quartic"])
+    return mean["hopping"] * (mean["hopping"] - mean["mass"]) / mean["quartic"]
 
 
 def resolve(kernel: str | Kernel, compiled: CompiledModel, symmetry_moves: bool = True) -> tuple[Kernel, str]:

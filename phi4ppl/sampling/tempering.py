@@ -18,11 +18,10 @@ import jax
 import jax.numpy as jnp
 
 from ..errors import positive_int
-from .gradient import hmc
+from .gradient import KERNELS
 from .kernels import Kernel
-from .sites import METROPOLIS, metropolis
+from .sites import METROPOLIS
 from .target import Target
-from .warmup import WindowAdaptation
 
 if TYPE_CHECKING:
     from blackjax.base import SamplingAlgorithm
@@ -51,7 +50,7 @@ class _State(NamedTuple):
     logdensity_grad: Any
     copies: Any
     acceptance: jax.Array  # of every copy
-    exchange: jax.Array  # probability of every pair that was tried last
+    exchange: jax.Array  # probability of every pair at the last step
     odd: jax.Array  # whether odd pairs are next
 
 
@@ -63,14 +62,12 @@ class _Info(NamedTuple):
     inverse_temperature: jax.Array
 
 
-def _inner(target: Target) -> tuple:
+HMC = next(kernel for kernel in KERNELS if kernel.name == "hmc")
+
+
+def _inner(target: Target) -> Kernel:
     """What moves each copy: coloured sweeps of a field, HMC for anything else."""
-    if target.lattice is not None:
-        return metropolis, METROPOLIS.statistics, METROPOLIS.adaptation
-    statistics = lambda info: {  # noqa: E731
-        "acceptance_rate": info.acceptance_rate, "diverging": info.is_divergent, "n_steps": info.num_integration_steps
-    }  # fmt: skip
-    return hmc, statistics, WindowAdaptation()
+    return METROPOLIS if target.lattice is not None else HMC
 
 
 def _at(target: Target, beta) -> Target:
@@ -82,7 +79,10 @@ def _at(target: Target, beta) -> Target:
 
 
 def _exchange(target: Target, key, copies, beta, odd):
-    """Exchange neighbouring copies, pair by pair of one parity; returns the copies and the probabilities of all pairs."""
+    """Exchange neighbouring copies, pair by pair of one parity.
+
+    Returns the copies, and for all pairs the probability that they exchange, or would if it were their turn.
+    """
     number = len(beta)
     lower, upper = jax.tree.map(lambda x: x[:-1], copies), jax.tree.map(lambda x: x[1:], copies)
     gain = (beta[:-1] - beta[1:]) * jax.vmap(target.energy_change)(lower, upper)
@@ -91,14 +91,14 @@ def _exchange(target: Target, key, copies, beta, odd):
     swap = tried & (jax.random.uniform(key, (number - 1,), rate.dtype) < rate)
     none = jnp.zeros((1,), bool)
     source = jnp.arange(number) + jnp.append(swap, none) - jnp.append(none, swap)
-    return jax.tree.map(lambda x: x[source], copies), jnp.where(tried, rate, jnp.nan)
+    return jax.tree.map(lambda x: x[source], copies), rate
 
 
 def _build(num_rungs: int, target: Target, tuning: _Tuning) -> SamplingAlgorithm:
     from blackjax.base import SamplingAlgorithm
 
     beta = tuning.inverse_temperature
-    build, read, _ = _inner(target)
+    kernel = _inner(target)
 
     def init(position, key=None):
         copies = jax.tree.map(lambda x: jnp.broadcast_to(x, (num_rungs, *x.shape)), position)
@@ -108,9 +108,9 @@ def _build(num_rungs: int, target: Target, tuning: _Tuning) -> SamplingAlgorithm
         return _State(position, logdensity, gradient, copies, rates, jnp.zeros_like(beta[1:]), jnp.zeros((), bool))
 
     def move(key, position, beta, inner):
-        algorithm = build(_at(target, beta), inner)
+        algorithm = kernel.build(_at(target, beta), inner)
         state, info = algorithm.step(key, algorithm.init(position))
-        return state, read(info)
+        return state, kernel.statistics(info)
 
     def step(key, state):
         move_key, exchange_key = jax.random.split(key)
@@ -129,7 +129,7 @@ def _build(num_rungs: int, target: Target, tuning: _Tuning) -> SamplingAlgorithm
 
 def _adaptation_of(state):
     """The adaptation that a state belongs to."""
-    return METROPOLIS.adaptation if hasattr(state, "log_step") else WindowAdaptation()
+    return (METROPOLIS if hasattr(state, "log_step") else HMC).adaptation
 
 
 class _Seen(NamedTuple):
@@ -153,7 +153,7 @@ class _LadderAdaptation:
 
     def begin(self, target: Target, position) -> _Ladder:
         dtype = jax.eval_shape(target.logdensity_fn, position).dtype
-        inner = _inner(target)[2].begin(target, position)
+        inner = _inner(target).adaptation.begin(target, position)
         inner = jax.tree.map(lambda x: jnp.broadcast_to(x, (self.num_rungs, *jnp.shape(x))), inner)
         spacing = jnp.full((self.num_rungs - 1,), math.log(FIRST_SPACING), dtype)
         return _Ladder(inner, spacing, jnp.zeros((), dtype))
@@ -164,12 +164,11 @@ class _LadderAdaptation:
         def update_copy(inner, beta, position, acceptance):
             seen = _Seen(position, acceptance)
             rate = {"acceptance_rate": jnp.mean(acceptance)}
-            return _inner(target)[2].update(_at(target, beta), inner, stage, is_window_end, seen, rate)
+            return _inner(target).adaptation.update(_at(target, beta), inner, stage, is_window_end, seen, rate)
 
         inner = jax.vmap(update_copy)(state.inner, beta, chain_state.copies, chain_state.acceptance)
-        # Robbins-Monro, on the pairs that were tried
-        rate = chain_state.exchange
-        move = jnp.where(jnp.isnan(rate), 0, rate - TARGET_EXCHANGE) * (1 + state.count) ** -0.6
+        # Robbins-Monro
+        move = (chain_state.exchange - TARGET_EXCHANGE) * (1 + state.count) ** -0.6
         spacing = jnp.clip(state.log_spacing + move, math.log(1e-4), math.log(2.0))
         return state._replace(inner=inner, log_spacing=spacing, count=state.count + 1)
 
@@ -188,7 +187,7 @@ def tempering(num_rungs: int = NUM_RUNGS) -> Kernel:
     """Parallel tempering with ``num_rungs`` copies of the model at rising temperatures.
 
     Warm-up spaces the temperatures so that neighbours exchange in 40 % of the tries; more rungs then reach hotter. The
-    statistics ``exchange_rate`` (of every pair, when tried) and ``inverse_temperature`` (of every copy) tell how it went: the
+    statistics ``exchange_rate`` (of every pair) and ``inverse_temperature`` (of every copy) tell how it went: the
     hottest copy should be hot enough to cross the barriers by itself.
 
     Examples
