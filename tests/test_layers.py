@@ -35,9 +35,9 @@ LAYERS = (
     ("diagnostics", 7),
     ("run", 8),
     ("model_files", 8),
-    ("commands", 11),
-    ("cli", 11),
-    ("__main__", 11),
+    ("commands", 12),
+    ("cli", 12),
+    ("__main__", 12),
 )
 MAY_IMPORT_ARVIZ = ("datatree", "diagnostics")
 MAX_MODULE_LINES = 450
