@@ -35,6 +35,7 @@ LAYERS = (
     ("diagnostics", 7),
     ("run", 8),
     ("model_files", 8),
+    ("learning", 10),
     ("commands", 12),
     ("cli", 12),
     ("__main__", 12),

@@ -1,0 +1,150 @@
+"""What happened in a fit: its history, step by step, and its status as a help text."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import numpy as np
+import xarray as xr
+
+from ..errors import ArgumentError
+from .parameters import CouplingVector
+
+__all__ = ["FitStatus", "History", "plot_history"]
+
+MOST_COUPLINGS = 200  # recorded one by one; of more, mean and spread of every term
+MOST_LINES = 12
+
+
+class FitStatus(Enum):
+    """How a fit ended; ``str(status)`` says what happened and what to do about it.
+
+    Examples
+    --------
+    >>> from phi4ppl.learning import FitStatus
+    >>> FitStatus.INTERRUPTED.converged
+    False
+    """
+
+    CONVERGED = "Converged."
+    MAX_STEPS = (
+        "Out of steps before the criterion of convergence was met. Look at the history: if it still falls, continue the fit "
+        "from this result; if it fluctuates, use more samples a step or smaller steps."
+    )
+    INTERRUPTED = "Interrupted by Ctrl-C: this is what had been reached. Continue the fit from this result."
+    DIVERGED = (
+        "Diverged: the last step led to numbers that are not finite, and the couplings before it are returned. Use smaller "
+        "steps, more damping, or start nearer to the answer."
+    )
+    NOT_NORMALIZABLE = (
+        "The fitted action is not bounded below, so exp(−S) is no density: the data do not determine the growth of S at "
+        "large fields. Use more data, more regularisation, or a family without the term in question (such as the Gaussian)."
+    )
+
+    @property
+    def converged(self) -> bool:
+        return self is FitStatus.CONVERGED
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class History:
+    """Numbers of every step of a fit, collected into an xarray Dataset.
+
+    Parameters
+    ----------
+    vector : CouplingVector
+        Of the couplings that are fitted. Up to 200 of them are recorded one by one (``couplings``, dimensions ``step`` and
+        ``coupling``); of more, mean and standard deviation of every term (``mean_w``, ``spread_w``).
+    previous : xarray.Dataset, optional
+        History of the fit that is continued.
+    """
+
+    def __init__(self, vector: CouplingVector, previous: xr.Dataset | None = None):
+        self.vector, self.previous, self.records = vector, previous, []
+
+    def add(self, theta, numbers: dict) -> None:
+        """One step: the couplings after it, and numbers by name (the same names at every step)."""
+        theta = np.asarray(theta, float)
+        record = {name: float(value) for name, value in numbers.items()}
+        if self.vector.size <= MOST_COUPLINGS:
+            record["couplings"] = theta.copy()
+        else:
+            for name, part in self.vector.slices.items():
+                record[f"mean_{name}"] = float(theta[part].mean())
+                if self.vector.is_inhomogeneous(name):
+                    record[f"spread_{name}"] = float(theta[part].std())
+        self.records.append(record)
+
+    def __len__(self) -> int:
+        return len(self.records) + (0 if self.previous is None else self.previous.sizes["step"])
+
+    def dataset(self) -> xr.Dataset:
+        """All steps so far, numbered from 1, those of the fit that was continued first."""
+        names = self.records[0] if self.records else {}
+        data = {
+            name: (
+                ("step", "coupling") if name == "couplings" else ("step",),
+                np.array([r[name] for r in self.records]),
+            )
+            for name in names
+        }
+        coords = {"coupling": list(self.vector.names)} if "couplings" in data else {}
+        new = xr.Dataset(data, coords=coords)
+        if self.previous is not None:
+            earlier = self.previous.drop_vars("step")
+            new = xr.concat([earlier, new], dim="step", join="outer") if self.records else earlier
+        return new.assign_coords(step=np.arange(1, len(self) + 1))
+
+
+def plot_history(history: xr.Dataset):
+    """Draw the history of a fit: one panel a number, logarithmic where all of its values are positive.
+
+    Parameters
+    ----------
+    history : xarray.Dataset
+        ``.history`` of a fit.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    ArgumentError
+        If there is no step to draw.
+    """
+    from matplotlib.figure import Figure
+
+    if not isinstance(history, xr.Dataset) or not history.sizes.get("step"):
+        got = type(history).__name__ if not isinstance(history, xr.Dataset) else "no steps"
+        raise ArgumentError("history", "the history of a fit, with at least one step", got)
+    names = sorted(history.data_vars, key=lambda name: name == "couplings")
+    columns = min(3, len(names))
+    rows = -(-len(names) // columns)
+    figure = Figure(figsize=(4.0 * columns, 2.9 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
+    for axes, name in zip(panels, names, strict=False):
+        _panel(axes, history[name], name)
+    for axes in panels[len(names) :]:
+        axes.set_visible(False)
+    for axes in panels[max(0, len(names) - columns) : len(names)]:
+        axes.set_xlabel("step")
+        axes.tick_params(labelbottom=True)
+    return figure
+
+
+def _panel(axes, values: xr.DataArray, name: str) -> None:
+    steps, lines = values["step"].values, values.values
+    few = lines.ndim == 1 or lines.shape[1] <= MOST_LINES
+    marker = "." if len(steps) <= 60 else None
+    drawn = axes.plot(
+        steps, lines, marker=marker, lw=1.1 if few else 0.6, color=None if few else "C0", alpha=1 if few else 0.4
+    )
+    if lines.ndim == 2 and few:
+        axes.legend(drawn, [str(label) for label in values["coupling"].values], fontsize=7, ncols=1 + (len(drawn) > 6))
+    finite = lines[np.isfinite(lines)]
+    if name != "couplings" and finite.size and finite.min() > 0 and finite.max() > 3 * finite.min():
+        axes.set_yscale("log")
+    axes.set_title(name.replace("_", " "), fontsize=9)
