@@ -1,0 +1,73 @@
+"""Chains that persist while the couplings change, against exact values."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from exact_runs import model_of, rejected, z_scores
+
+import phi4ppl as p4
+from phi4ppl.learning.ensemble import Ensemble
+from phi4ppl.learning.parameters import CouplingVector, statistics_matrix
+
+
+@pytest.fixture(scope="module")
+def chains(reference):
+    model = model_of(reference["fisher_chain_N4_w0.8_a1.4_b0.2"])
+    elsewhere = model.replace(w=0.2, a=2.0)
+    ensemble = Ensemble(elsewhere, kernel="metropolis", num_chains=64, seed=5)
+    ensemble.warm_up(elsewhere, 100)
+    return ensemble
+
+
+def series_of(ensemble, model) -> dict:
+    ensemble.draw(model, 50)
+    fields = ensemble.draw(model, 1200)
+    matrix = statistics_matrix(model, fields.reshape(-1, *model.field_shape)).reshape(*fields.shape[:2], -1)
+    return {name: matrix[:, :, k] for k, name in enumerate(CouplingVector.of(model).names)}
+
+
+def test_new_couplings_are_sampled_exactly(chains, reference):
+    """⟨T⟩ of the exact reference, false-alarm rate 1e-4; chains that stay at the old couplings are caught."""
+    case = reference["fisher_chain_N4_w0.8_a1.4_b0.2"]
+    # the reference has the statistics of exp(+θ·t)
+    exact = {name: -case["quantities"][f"dlogZ/d{name}"]["value"] for name in ("w", "a", "b")}
+    model = model_of(case)
+    assert rejected(z_scores(series_of(chains, model), exact)) == {}
+    assert rejected(z_scores(series_of(chains, model.replace(w=0.2, a=2.0)), exact)) != {}
+
+
+def test_new_couplings_do_not_compile_again(chains, reference):
+    model = model_of(reference["fisher_chain_N4_w0.8_a1.4_b0.2"])
+    chains.draw(model, 3)
+    before = chains._program.advance._cache_size(), chains._program.begin._cache_size()
+    chains.draw(model.replace(w=0.7, b=0.3), 7)
+    chains.warm_up(model.replace(a=2.0), 120)
+    chains.draw(model.replace(a=2.0), 4, thinning=3)
+    assert (chains._program.advance._cache_size(), chains._program.begin._cache_size()) == before
+
+
+def test_chains_start_and_go_on_where_they_are_told(reference):
+    model = model_of(reference["fisher_chain_N4_w0.8_a1.4_b0.2"])
+    start = np.arange(64 * 4, dtype=float).reshape(64, 4) / 100
+    ensemble = Ensemble(model, kernel="metropolis", num_chains=64, seed=6, start=start)
+    np.testing.assert_allclose(ensemble.fields, start, rtol=1e-6)
+    drawn = ensemble.draw(model, 6, thinning=2)
+    np.testing.assert_array_equal(ensemble.fields, drawn[:, -1])
+    signs = np.sign(Ensemble(model, kernel="metropolis", num_chains=64, seed=6).fields.mean(axis=1))
+    assert 10 < (signs > 0).sum() < 54
+
+
+def test_wrong_arguments_are_named(chains):
+    other = p4.phi4(p4.lattice.chain(5), a=1.0, b=0.1)
+    with pytest.raises(p4.ArgumentError, match="model: expected the terms that the chains were made for"):
+        chains.draw(other, 10)
+    with pytest.raises(p4.ArgumentError, match=r"start: expected shape \(4, 5\), got shape \(4, 6\)"):
+        Ensemble(other, kernel="metropolis", num_chains=4, seed=0, start=np.zeros((4, 6)))
+
+
+def test_fields_without_a_finite_action_are_an_error(reference):
+    model = model_of(reference["fisher_chain_N4_w0.8_a1.4_b0.2"])
+    far = Ensemble(model, kernel="metropolis", num_chains=64, seed=0, start=np.full((64, 4), 1e30))
+    with pytest.raises(p4.SamplingError, match="where the action is finite"):
+        far.draw(model, 3)
