@@ -19,6 +19,7 @@ from .errors import (
     HammersleyCliffordError,
     MemoryLimitError,
     ModelFileError,
+    OverlapError,
     Phi4pplError,
     SamplingError,
 )
@@ -26,6 +27,7 @@ from .hammersley_clifford import HammersleyCliffordReport, check_action
 from .model import MarkovRandomField, gaussian, load_model, phi4, phi4_from_lagrangian
 from .numpyro_plugin import GibbsField, compile
 from .potential import CompiledModel
+from .reweighting import combine_ensembles, plot_scans, reweight, scan_reweighting
 from .run import sample
 from .sampling import kernels
 from .terms import Term
@@ -45,11 +47,13 @@ __all__ = [
     "MarkovRandomField",
     "MemoryLimitError",
     "ModelFileError",
+    "OverlapError",
     "Phi4pplError",
     "SamplingError",
     "Term",
     "__version__",
     "check_action",
+    "combine_ensembles",
     "compile",
     "diagnose",
     "estimate",
@@ -63,7 +67,10 @@ __all__ = [
     "phi4",
     "phi4_from_lagrangian",
     "plaquettes",
+    "plot_scans",
+    "reweight",
     "sample",
     "sampling",
     "save_run",
+    "scan_reweighting",
 ]

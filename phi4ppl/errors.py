@@ -19,6 +19,7 @@ __all__ = [
     "HammersleyCliffordError",
     "MemoryLimitError",
     "ModelFileError",
+    "OverlapError",
     "Phi4pplError",
     "SamplingError",
 ]
@@ -72,6 +73,10 @@ class DrawNotAvailableError(Phi4pplError, NotImplementedError):
 
 class SamplingError(Phi4pplError, RuntimeError):
     """Sampling cannot start or go on; the message says why."""
+
+
+class OverlapError(Phi4pplError, ValueError):
+    """Samples of one action say too little about another; the message says how little."""
 
 
 class MemoryLimitError(Phi4pplError, MemoryError):

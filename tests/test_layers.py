@@ -33,6 +33,7 @@ LAYERS = (
     ("sampling", 6),
     ("datatree", 7),
     ("diagnostics", 7),
+    ("reweighting", 8),
     ("run", 8),
     ("model_files", 8),
     ("learning", 10),

@@ -1,0 +1,41 @@
+"""How heavy the tail of importance weights is."""
+
+from __future__ import annotations
+
+import numpy as np
+
+__all__ = ["pareto_k"]
+
+
+def pareto_k(log_weights, effective_fraction: float = 1.0) -> float:
+    """Shape k̂ of the generalised Pareto distribution fitted to the largest importance weights.
+
+    Weights with k̂ > 0.7 have a mean that finite samples do not find, however small the error looks. The fit is that of
+    ArviZ (A. Vehtari, D. Simpson, A. Gelman, Y. Yao, J. Gabry, J. Mach. Learn. Res. 25 (2024) 72).
+
+    Parameters
+    ----------
+    log_weights : array, shape (num_samples,)
+        Up to a constant.
+    effective_fraction : float
+        Effective number of independent samples per sample: autocorrelated samples have a longer tail to fit.
+
+    Returns
+    -------
+    float; −inf for weights that are all equal
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> u = np.random.default_rng(0).uniform(size=4000)
+    >>> bool(pareto_k(-1.5 * np.log(u)) > 0.7), bool(pareto_k(-0.2 * np.log(u)) < 0.7)
+    (True, True)
+    """
+    from arviz_stats.base import array_stats
+
+    log_weights = np.asarray(log_weights, float)
+    if np.ptp(log_weights) < 1e-9:
+        return -np.inf
+    # ArviZ takes log likelihoods, whose negatives are the log weights of leave-one-out
+    _, k = array_stats.psislw(-log_weights, r_eff=float(np.clip(effective_fraction, 1e-6, 1.0)))
+    return float(k)

@@ -1,0 +1,104 @@
+"""Differences of actions on stored fields: what every reweighting is made of."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..errors import ArgumentError, finite_array
+from ..model import MarkovRandomField
+from ..potential import energy_function
+
+__all__ = ["as_action", "as_samples", "difference", "evaluate", "lattice_shape"]
+
+BATCH_NUMBERS = 2_000_000  # numbers of fields that one compiled call works on
+
+
+def as_samples(name: str, samples, shape: tuple[int, ...] | None) -> np.ndarray:
+    """Stored fields as an array of shape ``(chains, draws, *shape)``."""
+    fields = finite_array(name, samples, "Remove the draw, or look for a divergence in the chain.")
+    rank = fields.ndim - 2 if shape is None else len(shape)
+    if fields.ndim != rank + 2 or rank < 1 or (shape is not None and fields.shape[2:] != shape) or not fields.size:
+        lattice = "*lattice" if shape is None else ", ".join(map(str, shape))
+        mend = "tree['posterior']['phi'].values has this shape; one chain is samples[None]."
+        raise ArgumentError(name, f"shape (chains, draws, {lattice})", f"shape {fields.shape}", mend)
+    return fields
+
+
+def lattice_shape(*actions) -> tuple[int, ...] | None:
+    """The shape of the fields of the first model among ``actions``; None if all are functions."""
+    return next((a.field_shape for a in actions if isinstance(a, MarkovRandomField)), None)
+
+
+def as_action(name: str, action, shape: tuple[int, ...]) -> Callable:
+    """A model or a function of one field as it is, once it is known to take fields of ``shape`` and give one number."""
+    if isinstance(action, MarkovRandomField):
+        if action.field_shape != shape:
+            raise ArgumentError(name, f"a model of fields of shape {shape}", f"shape {action.field_shape}")
+        return action
+    expected = "a MarkovRandomField, or a JAX function of one field that returns one number, real or complex"
+    if not callable(action):
+        raise ArgumentError(name, expected, type(action).__name__)
+    try:
+        result = jax.eval_shape(action, jax.ShapeDtypeStruct(shape, jnp.result_type(float)))
+    except Exception as error:  # whatever a user's function raises under tracing is the user's to read
+        raise ArgumentError(name, expected, f"{type(error).__name__}: {error}") from error
+    if getattr(result, "shape", None) != () or not jnp.issubdtype(result.dtype, jnp.inexact):
+        raise ArgumentError(name, expected, f"a function that returns {result}")
+    return action
+
+
+def difference(action, base) -> Callable:
+    """``action`` − ``base`` as a function of one field.
+
+    S is linear in its couplings, so the difference of two models of one lattice is the action at the difference of their
+    couplings: what they have in common cancels before anything is summed, not after.
+    """
+    models = isinstance(action, MarkovRandomField) and isinstance(base, MarkovRandomField)
+    if models and action.lattice == base.lattice:
+        forms, values = _merged(action, base)
+        return functools.partial(energy_function(action.lattice, forms)[1], values)
+    return lambda phi: _value(action, phi) - _value(base, phi)
+
+
+def _merged(action: MarkovRandomField, base: MarkovRandomField) -> tuple[tuple, tuple]:
+    """Terms of both models with the couplings of the first less those of the second."""
+    parts = dict(zip(action._forms, action._values, strict=True))
+    for form, value in zip(base._forms, base._values, strict=True):
+        parts[form] = _minus(parts[form], value) if form in parts else -value
+    return tuple(parts), tuple(parts.values())
+
+
+def _minus(left, right):
+    """``left − right``, in double precision where both are numbers."""
+    if isinstance(left, jax.core.Tracer) or isinstance(right, jax.core.Tracer):
+        shape = np.broadcast_shapes(jnp.shape(left), jnp.shape(right))
+        return jnp.broadcast_to(left, shape) - jnp.broadcast_to(right, shape)
+    return np.asarray(left, float) - np.asarray(right, float)
+
+
+def _value(action, phi):
+    return action.energy(phi) if isinstance(action, MarkovRandomField) else action(phi)
+
+
+def evaluate(function: Callable, fields: np.ndarray) -> np.ndarray:
+    """``function`` of every field, in double precision on the host; ``fields`` have shape ``(num_fields, *lattice)``.
+
+    The fields pass through one compiled program in batches of equal size.
+    """
+    dtype = jnp.result_type(float)
+    batch = max(1, min(len(fields), BATCH_NUMBERS // max(1, fields[0].size)))
+    compiled = jax.jit(jax.vmap(function))
+    values = []
+    for start in range(0, len(fields), batch):
+        part = np.asarray(fields[start : start + batch], dtype)
+        missing = batch - len(part)
+        if missing:
+            part = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)])
+        values.append(np.asarray(compiled(part))[: batch - missing])
+    result = np.concatenate(values)
+    return result.astype(complex if np.iscomplexobj(result) else float)

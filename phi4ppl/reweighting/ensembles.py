@@ -1,0 +1,305 @@
+"""Samples of one or of several actions, pooled: expectations under any other action, real or complex."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+
+import numpy as np
+
+from ..diagnostics.tails import pareto_k
+from ..errors import ArgumentError, OverlapError, one_of
+from .blocks import Blocks, blocks_for, jackknife_error
+from .energies import as_action, as_samples, difference, evaluate, lattice_shape
+from .mbar import MbarSolution, log_mixture, overlap_matrix, solve_mbar
+from .result import Reweighted, problems_of
+
+__all__ = ["Ensembles", "combine_ensembles", "reweight"]
+
+MOST_BLOCKS = 40  # of each ensemble, where every block means solving for all log Z again
+LEAST_SHARED = 0.01
+POOR_OVERLAP = ("raise", "warn")
+
+
+def reweight(
+    samples, source, target, observables: dict[str, Callable] | None = None, *, on_poor_overlap: str = "raise"
+) -> Reweighted:
+    """Expectations under one action from samples of another.
+
+    ⟨O⟩_A = ⟨O e^(S−A)⟩_S / ⟨e^(S−A)⟩_S,   Z_A/Z_S = ⟨e^(S−A)⟩_S.
+
+    One estimator serves the three uses: correcting a trained model to its target, extrapolating along a coupling, and going
+    on to complex couplings; in all of them A is an action that is not the one that was sampled.
+
+    Parameters
+    ----------
+    samples : array, shape ``(chains, draws, *lattice)``
+        Draws of ``source``, in the order of the chains.
+    source : MarkovRandomField or callable
+        S: the action that was sampled, a model or a JAX function of one field.
+    target : MarkovRandomField or callable
+        A. A function may return a complex number, such as ``lambda phi: model.energy(phi) + 0.15j * (phi**2).sum()``.
+    observables : dict of callables, optional
+        O by name: JAX functions of one field, each a number or an array. Without them only Z_A/Z_S and the overlap are found.
+    on_poor_overlap : str
+        ``"raise"``, or ``"warn"`` to get the numbers anyway, with ``reliable`` False.
+
+    Returns
+    -------
+    Reweighted
+        Means, errors (jackknife over blocks longer than the autocorrelation; of complex means, the error of the real part
+        plus i times that of the imaginary part), effective sample size, Pareto k̂, average phase, log Z_A/Z_S.
+
+    Raises
+    ------
+    OverlapError
+        If the weights leave less than 100 effective samples, if k̂ exceeds 0.7, or if the phases cancel.
+    ArgumentError
+
+    Notes
+    -----
+    The difference of two models of one lattice is evaluated as one action at the difference of their couplings, which keeps
+    its digits in single precision. Reweighting of one run at other couplings: A. M. Ferrenberg and R. H. Swendsen, Phys. Rev.
+    Lett. 61 (1988) 2635.
+
+    Examples
+    --------
+    >>> import jax, phi4ppl as p4
+    >>> lattice = p4.lattice.chain(1)  # one Gaussian variable, S = φ², reweighted to 1.2 φ²
+    >>> phi = jax.random.normal(jax.random.key(0), (4, 2000, 1)) * 0.5**0.5
+    >>> result = p4.reweight(
+    ...     phi, p4.gaussian(lattice, w=0, a=1.0), p4.gaussian(lattice, w=0, a=1.2), {"phi2": lambda f: f[0] ** 2}
+    ... )
+    >>> bool(abs(result.mean["phi2"] - 1 / 2.4) < 3 * result.error["phi2"])
+    True
+    """
+    return combine_ensembles([samples], [source]).reweight(target, observables, on_poor_overlap=on_poor_overlap)
+
+
+def combine_ensembles(samples, sources) -> Ensembles:
+    """Pool samples of several actions; their log Z relative to each other follow (MBAR).
+
+    Parameters
+    ----------
+    samples : sequence of arrays, each of shape ``(chains, draws, *lattice)``
+    sources : sequence of MarkovRandomField or callable
+        The real actions that they were drawn from.
+
+    Returns
+    -------
+    Ensembles
+
+    Raises
+    ------
+    OverlapError
+        If the ensembles fall into sets without common ground.
+    ArgumentError
+
+    Examples
+    --------
+    >>> import jax, numpy as np, phi4ppl as p4
+    >>> models = [p4.gaussian(p4.lattice.chain(1), w=0, a=a) for a in (1.0, 2.0)]
+    >>> noise = jax.random.normal(jax.random.key(0), (2, 4, 1000, 1))
+    >>> both = p4.combine_ensembles([noise[0] * 0.5**0.5, noise[1] * 0.5], models)
+    >>> bool(abs(both.log_partition[1] + np.log(2) / 2) < 3 * both.log_partition_error[1])
+    True
+    """
+    samples, sources = list(samples), list(sources)
+    if not samples or len(samples) != len(sources):
+        got = f"{len(samples)} and {len(sources)}"
+        raise ArgumentError("samples", "as many arrays of samples as sources, at least one", got)
+    shape = lattice_shape(*sources)
+    arrays = [as_samples(f"samples[{k}]" if len(samples) > 1 else "samples", x, shape) for k, x in enumerate(samples)]
+    shape = arrays[0].shape[2:]
+    for k, (array, source) in enumerate(zip(arrays, sources, strict=True)):
+        as_action("source" if len(sources) == 1 else f"sources[{k}]", source, shape)
+        if array.shape[2:] != shape:
+            raise ArgumentError(f"samples[{k}]", f"fields of shape {shape}", f"shape {array.shape[2:]}")
+    return Ensembles(arrays, sources)
+
+
+class Ensembles:
+    """Pooled samples of several actions; see `combine_ensembles`.
+
+    Attributes
+    ----------
+    log_partition, log_partition_error : arrays, shape (num_ensembles,)
+        log Z_k/Z_0, with jackknife errors.
+    overlap : array, shape (num_ensembles, num_ensembles)
+        Probability that a sample of ensemble k is taken for one of l; neighbours should share 0.03 or more.
+    """
+
+    def __init__(self, arrays: list[np.ndarray], sources: list):
+        self.sources = tuple(sources)
+        self._shape = arrays[0].shape[2:]
+        self._sizes = [x.shape[:2] for x in arrays]
+        self._fields = np.concatenate([x.reshape(-1, *self._shape) for x in arrays])
+        self._counts = np.array([chains * draws for chains, draws in self._sizes], float)
+        base, *others = self.sources
+        rows = [np.zeros(len(self._fields))] + [self._relative("sources", s, base) for s in others]
+        if np.iscomplexobj(rows := np.stack(rows)):
+            raise ArgumentError("sources", "real actions", "a complex one", "Only the target may be complex.")
+        self._energies = rows
+        self._solution = self._solve()
+        self.log_partition = self._solution.log_partition
+        self.overlap = overlap_matrix(rows, self._counts, self._solution)
+        self._require_connected()
+
+    def _relative(self, name: str, action, base) -> np.ndarray:
+        values = evaluate(difference(action, base), self._fields)
+        if not np.all(np.isfinite(values)):
+            which = int(np.argmin(np.isfinite(values)))
+            raise ArgumentError(name, "an action that is finite on all samples", f"{values[which]} on sample {which}")
+        return values
+
+    def _solve(self) -> MbarSolution:
+        if len(self.sources) == 1:
+            return MbarSolution(np.zeros(1), np.full(len(self._fields), np.log(self._counts[0])))
+        try:
+            return solve_mbar(self._energies, self._counts)
+        except ArgumentError as error:
+            raise OverlapError(str(error)) from error
+
+    def _require_connected(self) -> None:
+        shared = np.minimum(self.overlap, self.overlap.T) >= LEAST_SHARED
+        reached = {0}
+        while new := {j for i in reached for j in np.flatnonzero(shared[i])} - reached:
+            reached |= new
+        apart = sorted(set(range(len(self.sources))) - reached)
+        if apart:
+            text = f"ensembles {sorted(reached)} and {apart} share less than {LEAST_SHARED:.0%} of their samples: "
+            raise OverlapError(text + "log Z between them is unknown. Add ensembles at couplings between theirs.")
+
+    @cached_property
+    def log_partition_error(self) -> np.ndarray:
+        total = np.zeros(len(self.sources))
+        if len(self.sources) == 1:
+            return total
+        for k in range(len(self.sources)):
+            blocks = self._blocks(k, -self._energies.T)
+            estimates = np.stack([s.log_partition for s in self._without_each(k, blocks)])
+            total += jackknife_error(blocks, estimates) ** 2
+        return np.sqrt(total)
+
+    def reweight(
+        self, target, observables: dict[str, Callable] | None = None, *, on_poor_overlap: str = "raise"
+    ) -> Reweighted:
+        """Expectations under ``target``; arguments, result and errors as in `reweight`, log Z relative to the first source."""
+        one_of("on_poor_overlap", on_poor_overlap, POOR_OVERLAP)
+        observables = self._checked(observables)
+        target = as_action("target", target, self._shape)
+        exponent = -self._relative("target", target, self.sources[0])
+        values = {name: evaluate(function, self._fields) for name, function in observables.items()}
+        result = self._expectations(exponent, values)
+        return result.accept(on_poor_overlap)
+
+    def _checked(self, observables) -> dict[str, Callable]:
+        observables = {} if observables is None else observables
+        if not isinstance(observables, dict) or not all(map(callable, observables.values())):
+            mend = "For example {'phi2': lambda phi: (phi**2).mean()}."
+            raise ArgumentError("observables", "a dict of functions of one field", repr(observables)[:120], mend)
+        return observables
+
+    def _expectations(self, exponent: np.ndarray, values: dict[str, np.ndarray]) -> Reweighted:
+        """From S_0 − A at every sample, and the observables there."""
+        numbers = [v.reshape(len(v), -1) for v in values.values()]
+        table = np.concatenate([np.ones((len(exponent), 1)), *numbers], axis=1)
+        log_weights = exponent - self._solution.log_mixture
+        largest = log_weights.real.max()
+        weights = np.exp(log_weights - largest)
+        totals = weights @ table
+        means = totals / totals[0]
+        estimates, errors, taus, lengths, enough = [], 0.0, [], [], True
+        for k in range(len(self.sources)):
+            spread = weights[:, None] * (table - np.r_[0, means[1:]]) / np.abs(totals[0])
+            blocks = self._blocks(k, _parts(spread))
+            estimates = self._leave_one_out(k, blocks, exponent, largest, weights, table)
+            errors = errors + _squares(jackknife_error(blocks, estimates))
+            taus.append(blocks.tau_int)
+            lengths.append(blocks.length)
+            enough &= blocks.long_enough
+        errors = _roots(errors)
+        size = np.abs(weights)
+        overlap = float(size.sum() ** 2 / (len(size) * (size**2).sum()))
+        correlation = max(1.0, 2 * max(taus))
+        phase = complex(totals[0] / size.sum())
+        is_complex = np.iscomplexobj(weights)
+        result = Reweighted(
+            mean=_split(values, means[1:]), error=_split(values, errors[1:]),
+            effective_sample_size=float(len(size) * overlap / correlation), overlap=overlap,
+            pareto_k=pareto_k(np.log(np.maximum(size, 1e-300)), 1 / correlation),
+            average_phase=phase if is_complex else phase.real,
+            log_partition_ratio=_number(np.log(totals[0]) + largest), log_partition_ratio_error=_number(errors[0]),
+            num_samples=len(size), tau_int=float(max(taus)), block_length=float(min(lengths)),
+        )  # fmt: skip
+        return result.with_problems(problems_of(result, enough))
+
+    def _leave_one_out(self, k: int, blocks: Blocks, exponent, largest, weights, table) -> np.ndarray:
+        """log Z_A/Z_0 and the means, without one block of ensemble k each, shape ``(num_blocks, 1 + num_values)``."""
+        inside = self._range(k)
+        if len(self.sources) == 1:
+            parts = blocks.sums(weights[inside, None] * table[inside])
+            left = parts.sum(axis=0) - parts
+            count = blocks.sums(np.ones(len(weights)))
+            normaliser = left[:, 0] * len(weights) / (len(weights) - count)
+        else:
+            left = np.stack(
+                [
+                    np.where(np.isfinite(s.log_mixture), np.exp(exponent - s.log_mixture - largest), 0) @ table
+                    for s in self._without_each(k, blocks)
+                ]
+            )
+            normaliser = left[:, 0]
+        means = left / left[:, :1]
+        # the logarithm is taken near its mean, so that its imaginary part does not jump by 2π
+        middle = normaliser.mean()
+        means[:, 0] = np.log(normaliser / middle) + np.log(middle)
+        return means
+
+    def _without_each(self, k: int, blocks: Blocks):
+        """Solutions without one block of ensemble k each; the mixture is infinite at the draws left out."""
+        edges = np.append(blocks.starts, self._counts[k]).astype(int) + self._range(k).start
+        for first, stop in zip(edges[:-1], edges[1:], strict=True):
+            weights, counts = np.ones(len(self._fields)), self._counts.copy()
+            weights[first:stop] = 0
+            counts[k] -= stop - first
+            solution = solve_mbar(self._energies, counts, self._solution.log_partition, weights=weights)
+            mixture = log_mixture(self._energies, counts, solution.log_partition)
+            yield MbarSolution(solution.log_partition, np.where(weights > 0, mixture, np.inf))
+
+    def _range(self, k: int) -> slice:
+        first = int(self._counts[:k].sum())
+        return slice(first, first + int(self._counts[k]))
+
+    def _blocks(self, k: int, series) -> Blocks:
+        """Blocks of ensemble k for the slowest of ``series``, shape ``(num_samples, num_series)``."""
+        chains, draws = self._sizes[k]
+        own = np.ascontiguousarray(series[self._range(k)]).reshape(chains, draws, -1)
+        return blocks_for(own, most=MOST_BLOCKS if len(self.sources) > 1 else None)
+
+
+def _parts(values: np.ndarray) -> np.ndarray:
+    return np.concatenate([values.real, values.imag], axis=1) if np.iscomplexobj(values) else values
+
+
+def _squares(errors):
+    return errors.real**2 + 1j * errors.imag**2 if np.iscomplexobj(errors) else errors**2
+
+
+def _roots(squares):
+    return np.sqrt(squares.real) + 1j * np.sqrt(squares.imag) if np.iscomplexobj(squares) else np.sqrt(squares)
+
+
+def _number(value):
+    return complex(value) if np.iscomplexobj(value) else float(value)
+
+
+def _split(values: dict[str, np.ndarray], flat: np.ndarray) -> dict:
+    """The flat results by name, in the shape of one value each."""
+    result, first = {}, 0
+    for name, array in values.items():
+        size = int(np.prod(array.shape[1:]))
+        part = flat[first : first + size].reshape(array.shape[1:])
+        result[name] = part if array.ndim > 1 else _number(part[()])
+        first += size
+    return result

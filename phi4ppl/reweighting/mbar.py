@@ -1,0 +1,138 @@
+"""log Z of several ensembles from samples of all of them (multistate Bennett acceptance ratio)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import logsumexp
+
+from ..errors import ArgumentError, finite_array
+
+__all__ = ["MbarSolution", "log_mixture", "overlap_matrix", "solve_mbar"]
+
+MAX_STEPS = 200
+TOLERANCE = 1e-10  # on the fraction of samples that the equations leave unexplained
+
+
+class MbarSolution(NamedTuple):
+    """``log_partition`` of every ensemble relative to the first, and ``log_mixture`` at every sample, see `log_mixture`."""
+
+    log_partition: np.ndarray
+    log_mixture: np.ndarray
+
+
+def log_mixture(energies, counts, log_partition) -> np.ndarray:
+    """log Σ_k N_k exp(−S_k(φ_n))/Z_k at every sample: the density that the pooled samples come from, times N.
+
+    Parameters
+    ----------
+    energies : array, shape (num_ensembles, num_samples)
+        S_k(φ_n), up to a number that depends on n only.
+    counts : array, shape (num_ensembles,)
+        N_k, effective or actual; zero for an ensemble without samples.
+    log_partition : array, shape (num_ensembles,)
+    """
+    sampled = np.asarray(counts) > 0
+    offset = np.log(np.asarray(counts, float)[sampled]) - np.asarray(log_partition)[sampled]
+    return logsumexp(offset[:, None] - np.asarray(energies)[sampled], axis=0)
+
+
+def solve_mbar(energies, counts, start=None, *, weights=None) -> MbarSolution:
+    """Solve Z_k = Σ_n exp(−S_k(φ_n)) / Σ_l N_l exp(−S_l(φ_n))/Z_l for all log Z_k, up to the common constant.
+
+    The solution maximises Σ_k N_k ζ_k − Σ_n log Σ_l N_l exp(ζ_l − S_l(φ_n)), ζ = −log Z, a concave function: Newton steps,
+    shortened where they do not climb.
+
+    Parameters
+    ----------
+    energies : array, shape (num_ensembles, num_samples)
+        S_k(φ_n) of the pooled samples, in the order of their ensembles or any other; up to a number for each sample.
+    counts : array, shape (num_ensembles,)
+        N_k, how many of the samples come from ensemble k; their sum is the (weighted) number of samples.
+    start : array, shape (num_ensembles,), optional
+        log Z to start from.
+    weights : array, shape (num_samples,), optional
+        How often each sample counts; all once by default. Zero leaves it out (jackknife).
+
+    Returns
+    -------
+    MbarSolution
+
+    Raises
+    ------
+    ArgumentError
+        For wrong shapes, non-finite energies, counts that do not add up, or ensembles so far apart that the equations do
+        not converge.
+
+    Notes
+    -----
+    M. R. Shirts and J. D. Chodera, J. Chem. Phys. 129 (2008) 124105; for lattice actions the multi-histogram method of
+    A. M. Ferrenberg and R. H. Swendsen, Phys. Rev. Lett. 63 (1989) 1195, without histograms.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)  # two Gaussians, Z_2/Z_1 = 1/2
+    >>> x = np.concatenate([rng.normal(0, 1, 4000), rng.normal(0, 0.5, 4000)])
+    >>> solution = solve_mbar(np.stack([x**2 / 2, 2 * x**2]), [4000, 4000])
+    >>> bool(abs(solution.log_partition[1] - np.log(0.5)) < 0.05)
+    True
+    """
+    energies = finite_array("energies", energies)
+    counts = finite_array("counts", counts)
+    if energies.ndim != 2 or counts.shape != energies.shape[:1]:
+        expected = "energies of shape (num_ensembles, num_samples) and as many counts as ensembles"
+        raise ArgumentError("energies", expected, f"{energies.shape} and {counts.shape}")
+    each = np.ones(energies.shape[1]) if weights is None else np.asarray(weights, float)
+    if np.any(counts < 0) or not np.isclose(counts.sum(), each.sum()) or counts[0] <= 0:
+        expected = f"numbers that add up to the {each.sum():g} samples, the first above zero"
+        raise ArgumentError("counts", expected, str(counts.tolist()))
+    zeta = -np.asarray(np.zeros(len(counts)) if start is None else start, float)
+    active = np.flatnonzero(counts > 0)
+    zeta[active] = _newton(energies[active], counts[active], zeta[active], each)
+    mixture = log_mixture(energies, counts, -zeta)
+    with np.errstate(divide="ignore"):
+        log_partition = logsumexp(np.log(each) - energies - mixture, axis=1)
+    log_partition -= log_partition[0]
+    return MbarSolution(log_partition, log_mixture(energies, counts, log_partition))
+
+
+def _newton(energies, counts, zeta, each):
+    def parts(zeta):
+        terms = np.log(counts)[:, None] + zeta[:, None] - energies
+        total = logsumexp(terms, axis=0)
+        return each @ total - counts @ zeta, np.exp(terms - total)
+
+    value, shares = parts(zeta)
+    for _ in range(MAX_STEPS):
+        gradient = shares @ each - counts
+        if np.abs(gradient).sum() <= TOLERANCE * counts.sum():
+            return zeta - zeta[0]
+        hessian = np.diag(shares @ each) - (shares * each) @ shares.T
+        step = np.zeros(len(counts))
+        # a little of the diagonal keeps ensembles apart from each other from making it singular
+        curved = hessian[1:, 1:] + 1e-12 * np.diag(counts[1:])
+        step[1:] = np.linalg.solve(curved, -gradient[1:])
+        # far from the solution the fixed-point step is safe where Newton's is not
+        fixed = np.log(counts) - np.log(np.maximum(shares @ each, 1e-300))
+        for trial in (step, step / 4, fixed - fixed[0]):
+            new_value, new_shares = parts(zeta + trial)
+            if np.isfinite(new_value) and new_value <= value + 1e-12 * abs(value):
+                break
+        zeta, value, shares = zeta + trial, new_value, new_shares
+    if np.abs(shares @ each - counts).sum() <= 1e-6 * counts.sum():
+        return zeta - zeta[0]
+    mend = "Add ensembles between them, or use longer runs."
+    raise ArgumentError("energies", "ensembles that overlap", "samples that never visit each other's region", mend)
+
+
+def overlap_matrix(energies, counts, solution: MbarSolution) -> np.ndarray:
+    """O_kl, the probability that a sample of ensemble k is taken for one of l; rows add up to one.
+
+    Neighbours of a chain of ensembles should share 0.03 or more; a block of zeros cuts the ensembles into sets whose
+    log Z relative to each other is unknown.
+    """
+    log_weights = -np.asarray(energies) - solution.log_partition[:, None] - solution.log_mixture
+    weights = np.exp(log_weights)
+    return weights @ (weights * np.asarray(counts, float)[:, None]).T

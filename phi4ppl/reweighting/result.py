@@ -1,0 +1,116 @@
+"""What reweighting gives back, and when it is not to be trusted."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import OverlapError
+
+__all__ = ["Reweighted", "problems_of"]
+
+MIN_EFFECTIVE_SAMPLES = 100
+MAX_PARETO_K = 0.7
+
+
+@dataclass(frozen=True)
+class Reweighted:
+    """Expectations under an action that was not sampled.
+
+    Attributes
+    ----------
+    mean, error : dict
+        By name of the observable, numbers or arrays. For a complex target the real part of an error belongs to the real
+        part of the mean, the imaginary part to the imaginary part.
+    log_partition_ratio, log_partition_ratio_error : float or complex
+        log Z_A/Z_S; an imaginary part lies in (−π, π].
+    overlap : float
+        (Σ|w|)²/(N Σ|w|²): the share of the samples that carries the weight, 1 for equal weights.
+    effective_sample_size : float
+        Independent samples with equal weights that would be worth as much: N · overlap / (2 τ_int).
+    pareto_k : float
+        k̂ of the tail of |w|; above 0.7 means cannot be trusted.
+    average_phase : float or complex
+        Σw/Σ|w|; 1 for a real target, and small in modulus where phases cancel (sign problem).
+    num_samples : int
+    tau_int, block_length : float
+        The longest integrated autocorrelation time of the weighted series, and the draws a jackknife block.
+    problems : tuple of str
+        What speaks against these numbers; empty if nothing does.
+    """
+
+    mean: dict
+    error: dict
+    effective_sample_size: float
+    overlap: float
+    pareto_k: float
+    average_phase: float | complex
+    log_partition_ratio: float | complex
+    log_partition_ratio_error: float | complex
+    num_samples: int
+    tau_int: float
+    block_length: float
+    problems: tuple[str, ...] = ()
+
+    @property
+    def reliable(self) -> bool:
+        return not self.problems
+
+    def with_problems(self, problems: tuple[str, ...]) -> Reweighted:
+        return dataclasses.replace(self, problems=problems)
+
+    def accept(self, on_poor_overlap: str) -> Reweighted:
+        """The result if there is nothing against it; otherwise an error, or a warning."""
+        if self.problems and on_poor_overlap == "raise":
+            mend = "Sample closer to the target, or put ensembles between (phi4ppl.combine_ensembles)"
+            raise OverlapError(f"{' '.join(self.problems)} {mend}; on_poor_overlap='warn' gives the numbers anyway.")
+        if self.problems:
+            warnings.warn(" ".join(self.problems), stacklevel=3)
+        return self
+
+    def __str__(self) -> str:
+        phase = f", average phase {abs(self.average_phase):.3g}" if isinstance(self.average_phase, complex) else ""
+        lines = [
+            f"reweighted from {self.num_samples} samples: {self.effective_sample_size:.0f} effective, "
+            f"overlap {self.overlap:.3g}, Pareto k̂ {self.pareto_k:.2f}{phase}",
+            f"  log Z ratio  {_shown(self.log_partition_ratio, self.log_partition_ratio_error)}",
+        ]
+        for name, mean in self.mean.items():
+            shown = _shown(mean, self.error[name]) if np.ndim(mean) == 0 else f"array of shape {np.shape(mean)}"
+            lines.append(f"  {name}  {shown}")
+        return "\n".join(lines + [f"  NOT RELIABLE: {problem}" for problem in self.problems])
+
+
+def problems_of(result: Reweighted, blocks_are_long_enough: bool) -> tuple[str, ...]:
+    """One sentence for each reason not to trust a result."""
+    found = []
+    size, phase = result.effective_sample_size, abs(result.average_phase)
+    if size < MIN_EFFECTIVE_SAMPLES:
+        found.append(
+            f"The weights leave {size:.3g} effective of {result.num_samples} samples, and {MIN_EFFECTIVE_SAMPLES} are "
+            "needed: source and target hardly overlap."
+        )
+    elif size * phase**2 < MIN_EFFECTIVE_SAMPLES:
+        found.append(
+            f"The phases cancel: an average phase of {phase:.2g} leaves {size * phase**2:.3g} of {size:.3g} effective samples."
+        )
+    if result.pareto_k > MAX_PARETO_K:
+        found.append(
+            f"Pareto k̂ = {result.pareto_k:.2f} > {MAX_PARETO_K}: a few samples carry the weights, and larger ones are missing."
+        )
+    if not blocks_are_long_enough:
+        found.append(
+            f"The chains are too short for errors: τ_int is about {result.tau_int:.3g} draws, and 32 blocks of twice that "
+            "do not fit."
+        )
+    return tuple(found)
+
+
+def _shown(mean, error) -> str:
+    if isinstance(mean, complex) or isinstance(error, complex):
+        mean, error = complex(mean), complex(error)
+        return f"({mean.real:.6g} ± {error.real:.2g}) + i({mean.imag:.6g} ± {error.imag:.2g})"
+    return f"{mean:.6g} ± {error:.2g}"

@@ -1,0 +1,185 @@
+"""Reweighting along a coupling: first the range that the samples support, then the observables inside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+
+from ..errors import ArgumentError, OverlapError, finite_array, one_of
+from .energies import as_action, difference, evaluate
+from .ensembles import Ensembles, combine_ensembles
+
+__all__ = ["ReweightingScan", "plot_scans", "scan_reweighting"]
+
+OUTSIDE = ("raise", "omit", "warn")
+
+
+def scan_reweighting(samples, source, family: Callable, values) -> ReweightingScan:
+    """How far along a coupling samples can be reweighted, found from the weights alone.
+
+    Parameters
+    ----------
+    samples, source
+        As in `reweight`; lists of them for several ensembles, as in `combine_ensembles`.
+    family : callable
+        ``family(g)``: the action at coupling g, a model or a function of one field, for example
+        ``lambda g: model.replace(w_diagonal=g)``. It is called once, with a traced g.
+    values : array, shape (num_values,)
+        The couplings g, in ascending order.
+
+    Returns
+    -------
+    ReweightingScan
+        ``print`` it to see the range; ``estimate`` gives the observables.
+
+    Raises
+    ------
+    ArgumentError, OverlapError
+
+    Examples
+    --------
+    >>> import jax, numpy as np, phi4ppl as p4
+    >>> model = p4.gaussian(p4.lattice.chain(16), w=0, a=1.0)
+    >>> phi = jax.random.normal(jax.random.key(0), (4, 2000, 16)) * 0.5**0.5
+    >>> scan = p4.scan_reweighting(phi, model, lambda a: model.replace(a=a), np.linspace(0.5, 2.0, 16))
+    >>> print(scan)
+    8000 samples support couplings from 0.6 to 2 (of 0.5 to 2)
+    """
+    values = finite_array("values", values)
+    if values.ndim != 1 or not len(values) or np.any(np.diff(values) <= 0):
+        raise ArgumentError("values", "couplings in ascending order, shape (num_values,)", repr(values)[:100])
+    if not callable(family):
+        raise ArgumentError("family", "a function from a coupling to an action", type(family).__name__)
+    several = isinstance(samples, (list, tuple)) and isinstance(source, (list, tuple))
+    ensembles = combine_ensembles(*((samples, source) if several else ([samples], [source])))
+    return ReweightingScan(ensembles, family, values)
+
+
+class ReweightingScan:
+    """See `scan_reweighting`.
+
+    Attributes
+    ----------
+    values : array
+        The couplings.
+    weights : xarray.Dataset
+        Over ``coupling``: ``effective_sample_size``, ``overlap``, ``pareto_k``, ``average_phase`` (its modulus),
+        ``log_partition_ratio`` and ``supported``.
+    supported : tuple of two floats, or None
+        The range around the best coupling inside which samples can be trusted.
+    """
+
+    def __init__(self, ensembles: Ensembles, family: Callable, values: np.ndarray):
+        self._ensembles, self.values = ensembles, values
+        base = ensembles.sources[0]
+        try:
+            first = family(jnp.asarray(values[0]))
+            as_action("family(g)", first, ensembles._shape)
+            along = jax.vmap(lambda g, phi: difference(family(g), base)(phi), in_axes=(0, None))
+            points = jnp.asarray(values)
+            exponents = -evaluate(lambda phi: along(points, phi), ensembles._fields)
+        except jax.errors.ConcretizationTypeError as error:
+            mend = "Use jax.numpy on the coupling, and model.replace(name=g)."
+            raise ArgumentError("family", "a function that JAX can trace", type(error).__name__, mend) from error
+        if not np.all(np.isfinite(exponents)):
+            raise ArgumentError("family", "actions that are finite on all samples", "one that is not")
+        self._exponents = exponents
+        results = [ensembles._expectations(exponents[:, k], {}) for k in range(len(values))]
+        self.weights = xr.Dataset(
+            {
+                name: ("coupling", np.array([getattr(r, name) for r in results]))
+                for name in ("effective_sample_size", "overlap", "pareto_k", "log_partition_ratio", "reliable")
+            }
+            | {"average_phase": ("coupling", np.array([abs(r.average_phase) for r in results]))},
+            {"coupling": values},
+        ).rename(reliable="supported")
+        self._problems = [" ".join(r.problems) for r in results]
+        self.supported = self._range()
+
+    def _range(self) -> tuple[float, float] | None:
+        inside = self.weights["supported"].values
+        best = int(np.argmax(np.where(inside, self.weights["effective_sample_size"].values, -1)))
+        if not inside[best]:
+            return None
+        low, high = best, best
+        while low > 0 and inside[low - 1]:
+            low -= 1
+        while high < len(inside) - 1 and inside[high + 1]:
+            high += 1
+        return float(self.values[low]), float(self.values[high])
+
+    def __str__(self) -> str:
+        number, (first, last) = self._ensembles._fields.shape[0], self.values[[0, -1]]
+        if self.supported is None:
+            return f"{number} samples support none of the couplings from {first:g} to {last:g}: {self._problems[0]}"
+        low, high = self.supported
+        return f"{number} samples support couplings from {low:.4g} to {high:.4g} (of {first:.4g} to {last:.4g})"
+
+    def estimate(self, observables: dict[str, Callable], *, outside: str = "raise") -> xr.Dataset:
+        """Observables along the coupling.
+
+        Parameters
+        ----------
+        observables : dict of callables
+            As in `reweight`.
+        outside : str
+            What to do with couplings outside the supported range: ``"raise"``, ``"omit"`` (they are left out) or ``"warn"``
+            (they are computed, and ``supported`` says which).
+
+        Returns
+        -------
+        xarray.Dataset
+            `weights`, and NAME and NAME_error for every observable, over ``coupling``.
+        """
+        one_of("outside", outside, OUTSIDE)
+        low, high = self.supported or (np.inf, -np.inf)
+        inside = (self.values >= low) & (self.values <= high)
+        if not inside.all() and outside == "raise" or not inside.any():
+            worst = self._problems[int(np.argmin(inside))]
+            raise OverlapError(f"{self}. Outside: {worst} outside='omit' leaves those couplings out.")
+        chosen = np.flatnonzero(inside) if outside == "omit" else np.arange(len(self.values))
+        observables = self._ensembles._checked(observables)
+        values = {name: evaluate(f, self._ensembles._fields) for name, f in observables.items()}
+        results = [self._ensembles._expectations(self._exponents[:, k], values) for k in chosen]
+        data = self.weights.isel(coupling=chosen)
+        for name in values:
+            dims = ("coupling", *(f"{name}_dim_{k}" for k in range(values[name].ndim - 1)))
+            data[name] = dims, np.array([r.mean[name] for r in results])
+            data[f"{name}_error"] = dims, np.array([r.error[name] for r in results])
+        return data
+
+
+def plot_scans(scans: dict[str, xr.Dataset], name: str, *, coupling: str = "coupling"):
+    """One observable along a coupling with its errors, one line for each of ``scans`` (label → `ReweightingScan.estimate`).
+
+    Returns the matplotlib figure; imaginary parts get a second panel. Couplings outside the supported range are drawn hollow.
+    """
+    from matplotlib.figure import Figure
+
+    missing = [label for label, data in scans.items() if name not in data]
+    if missing or not scans:
+        raise ArgumentError("name", "an observable of all scans", f"{name!r}, which {missing} has not")
+    is_complex = any(np.iscomplexobj(data[name].values) for data in scans.values())
+    figure = Figure(figsize=(6.4, 6.4 if is_complex else 4.0), layout="constrained")
+    axes = figure.subplots(1 + is_complex, 1, sharex=True, squeeze=False)[:, 0]
+    for color, (label, data) in enumerate(scans.items()):
+        for axis, part in zip(axes, (np.real, np.imag), strict=False):
+            mean, error = part(data[name].values), part(data[f"{name}_error"].values)
+            if part is np.imag and not np.iscomplexobj(data[name].values):
+                continue
+            for trusted, face in ((True, f"C{color}"), (False, "none")):
+                here = data["supported"].values == trusted
+                if here.any():
+                    axis.errorbar(
+                        data["coupling"].values[here], mean[here], error[here], fmt="o", ms=4, capsize=2,
+                        color=f"C{color}", mfc=face, label=label if trusted else f"{label} (not supported)",
+                    )  # fmt: skip
+    for axis, part in zip(axes, ("Re " if is_complex else "", "Im "), strict=False):
+        axis.set_ylabel(f"{part}⟨{name}⟩")
+        axis.legend()
+    axes[-1].set_xlabel(coupling)
+    return figure
