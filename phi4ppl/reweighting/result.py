@@ -28,13 +28,13 @@ class Reweighted:
     log_partition_ratio, log_partition_ratio_error : float or complex
         log Z_A/Z_S; an imaginary part lies in (−π, π].
     overlap : float
-        (Σ|w|)²/(N Σ|w|²): the share of the samples that carries the weight, 1 for equal weights.
+        ``(Σ|w|)²/(N Σ|w|²)``: the share of the samples that carries the weight, 1 for equal weights.
     effective_sample_size : float
         Independent samples with equal weights that would be worth as much: N · overlap / (2 τ_int).
     pareto_k : float
-        k̂ of the tail of |w|; above 0.7 means cannot be trusted.
+        k̂ of the tail of the weights; above 0.7 means cannot be trusted.
     average_phase : float or complex
-        Σw/Σ|w|; 1 for a real target, and small in modulus where phases cancel (sign problem).
+        ``Σw/Σ|w|``; 1 for a real target, and small in modulus where phases cancel (sign problem).
     num_samples : int
     tau_int, block_length : float
         The longest integrated autocorrelation time of the weighted series, and the draws a jackknife block.
