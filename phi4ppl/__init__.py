@@ -26,6 +26,7 @@ from .errors import (
 from .hammersley_clifford import HammersleyCliffordReport, check_action
 from .model import MarkovRandomField, gaussian, load_model, phi4, phi4_from_lagrangian
 from .numpyro_plugin import GibbsField, compile
+from .partition import PartitionEstimate, log_partition
 from .potential import CompiledModel
 from .reweighting import combine_ensembles, plot_scans, reweight, scan_reweighting
 from .run import sample
@@ -48,6 +49,7 @@ __all__ = [
     "MemoryLimitError",
     "ModelFileError",
     "OverlapError",
+    "PartitionEstimate",
     "Phi4pplError",
     "SamplingError",
     "Term",
@@ -63,6 +65,7 @@ __all__ = [
     "lattice",
     "load_model",
     "load_run",
+    "log_partition",
     "observables",
     "phi4",
     "phi4_from_lagrangian",

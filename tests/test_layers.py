@@ -36,6 +36,7 @@ LAYERS = (
     ("reweighting", 8),
     ("run", 8),
     ("model_files", 8),
+    ("partition", 9),
     ("learning", 10),
     ("commands", 12),
     ("cli", 12),

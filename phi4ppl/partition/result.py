@@ -1,0 +1,47 @@
+"""What an estimate of log Z says: value, error, method, and how they came about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["PartitionEstimate"]
+
+
+@dataclass(frozen=True)
+class PartitionEstimate:
+    """log Z of a model, with its error.
+
+    Attributes
+    ----------
+    value : float
+        log Z, Z = ∫ exp(−S) dφ with the Lebesgue measure on all sites.
+    error : float
+        One standard error where the method samples (quadrature errors included); for ``"exact"`` a bound on rounding and
+        discretisation.
+    method : str
+    how : str
+        What was done, in one line.
+    bracket : tuple of float, or None
+        Stochastic lower and upper bounds (``"ais"``): averages of estimates that are biased down and up.
+    parts : tuple of PartitionEstimate
+        What the value was combined from, one a method.
+    warnings : tuple of str
+        Reasons to distrust the number; each was also given as a Python warning.
+    """
+
+    value: float
+    error: float
+    method: str
+    how: str = ""
+    bracket: tuple[float, float] | None = None
+    parts: tuple[PartitionEstimate, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        lines = [f"log Z = {self.value:.10g} ± {self.error:.2g}  ({self.method}: {self.how})"]
+        if self.bracket is not None:
+            lines.append(f"  bracket [{self.bracket[0]:.8g}, {self.bracket[1]:.8g}]")
+        for part in self.parts:
+            lines += ["  " + line for line in str(part).splitlines()]
+        lines += [f"  warning: {text}" for text in self.warnings]
+        return "\n".join(lines)

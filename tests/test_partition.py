@@ -1,0 +1,245 @@
+"""log Z: every method against exact values, laws that Z obeys, and models that have none.
+
+Sampled values must lie within three of their errors of the truth. A right method fails that with probability 0.0027 for a
+fresh seed; seeds are fixed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from exact_runs import model_of
+from scipy import stats
+
+import phi4ppl as p4
+from phi4ppl.partition.elimination import elimination_order, log_sum
+from phi4ppl.partition.integration import integrate
+from phi4ppl.partition.path import REFERENCE, Path, path_to
+from phi4ppl.partition.sites import IndependentSites
+
+BY_ELIMINATION = [
+    "single_a1.52425_b0.175_r0.0",
+    "single_a-2.0_b0.25_r0.1",
+    "chain_periodic_N8_w0.8_a1.4_b0.2_r0.0",
+    "chain_open_N5_inhomogeneous",
+    "square_L3_w1_a1.2_b0.175",
+    "square_L3_w1_a1.52425_b0.175",
+    "square_L3_w1_a1.9_b0.175",
+    "toy4_threebody",
+    "fisher_chain_N4_w0.8_a1.4_b0.2",
+    "free_8x8_w1.0_a2.5_g0.0_r0.0",
+]
+DIAGONAL = ["square_diag_L3_g1.0_a1.52425_b0.175", "square_diag_L3_g0.5_a1.52425_b0.175"]
+QUICK = ["chain_periodic_N8_w0.8_a1.4_b0.2_r0.0", "square_L3_w1_a1.52425_b0.175", "square_L3_w1_a1.9_b0.175"]
+CRITICAL = {"w": 1.0, "a": 1.52425, "b": 0.175}
+
+
+def exact_value(case) -> float:
+    return case["quantities"]["logZ"]["value"]
+
+
+# --- exact
+
+
+@pytest.mark.parametrize("name", BY_ELIMINATION)
+def test_exact_values(reference, name):
+    result = p4.log_partition(model_of(reference[name]), method="exact")
+    assert abs(result.value - exact_value(reference[name])) <= result.error < 1e-4
+
+
+def test_exact_value_of_a_machine_of_two_layers(reference):
+    case = reference["rbm_phi4-phi4"]["definition"]
+    couplings = {"a": case["a"] + case["m"], "b": case["b"] + case["n"], "r": case["r"] + case["s"]}
+    model = p4.phi4(p4.lattice.bipartite(3, 2), w=np.ravel(case["w"]), **{k: np.array(v) for k, v in couplings.items()})
+    result = p4.log_partition(model, method="exact")
+    assert abs(result.value - exact_value(reference["rbm_phi4-phi4"])) <= result.error < 1e-9
+
+
+def test_exact_is_double_precision_in_single():
+    # the reference value of this Gaussian field is also that of jax in double precision; single would be off by 1e-5
+    model = p4.gaussian(p4.lattice.square(8), w=1.0, a=2.5)
+    assert p4.log_partition(model).value == pytest.approx(10.557824520585612, abs=1e-12)
+
+
+def test_sparse_determinant_agrees_with_fourier_modes():
+    n = 72  # more sites than are done densely
+    model = p4.gaussian(p4.lattice.square(n), w=1.0, a=2.1)
+    k = 2 * np.pi * np.arange(n) / n
+    modes = 2 * 2.1 - 2 * np.cos(k)[:, None] - 2 * np.cos(k)[None, :]
+    expected = n * n / 2 * np.log(2 * np.pi) - np.sum(np.log(modes)) / 2
+    assert p4.log_partition(model).value == pytest.approx(expected, abs=1e-8)
+
+
+def test_strip_does_not_depend_on_the_order_of_its_sites():
+    long, wide = (p4.phi4(p4.lattice.square(*shape, periodic=False), **CRITICAL) for shape in ((3, 9), (9, 3)))
+    one, other = p4.log_partition(long, method="exact"), p4.log_partition(wide, method="exact")
+    assert abs(one.value - other.value) < 1e-9 and one.error < 1e-6
+
+
+def test_long_chain_is_extensive():
+    # log Z of a long ring is N log of the largest eigenvalue of the transfer matrix
+    short, long = (p4.log_partition(p4.phi4(p4.lattice.chain(n), **CRITICAL)).value for n in (100, 400))
+    assert long == pytest.approx(4 * short, abs=1e-8)
+
+
+def test_scaling_of_the_field_shifts_log_z():
+    # φ → cφ: Z(w c², a c², b c⁴) = Z(w, a, b) / c^N
+    c, lattice = 1.7, p4.lattice.chain(6, periodic=False)
+    plain = p4.log_partition(p4.phi4(lattice, w=0.6, a=0.4, b=0.3)).value
+    scaled = p4.log_partition(p4.phi4(lattice, w=0.6 * c**2, a=0.4 * c**2, b=0.3 * c**4)).value
+    assert scaled == pytest.approx(plain - 6 * math.log(c), abs=1e-9)
+
+
+def test_box_grows_where_the_sites_do_not_know_it():
+    # a pair that prefers φ = ±7.7 through its own term only: the first guess of the box, ±5, cuts it off
+    lattice = p4.lattice.chain(2, periodic=False)
+    pair = p4.Term("g", lattice.edges, lambda x, y: (x - y) ** 2 + 0.001 * ((x + y) ** 2 - 240) ** 2, coupling=1.0)
+    value = p4.log_partition(p4.MarkovRandomField(lattice, [pair]), method="exact").value
+    # in u = x + y and v = x − y, dx dy = du dv / 2, and the integral over v is √π
+    u = np.linspace(-30, 30, 60001)
+    expected = math.log(np.sum(np.exp(-0.001 * (u * u - 240) ** 2)) * (u[1] - u[0]) * math.sqrt(math.pi) / 2)
+    assert value == pytest.approx(expected, abs=1e-8)
+
+
+def test_elimination_equals_a_plain_sum():
+    rng = np.random.default_rng(0)
+    scopes = [(0, 1), (1, 2), (0, 2, 3), (3, 4), (4, 0), (5,)]
+    factors = [(scope, rng.normal(size=(3,) * len(scope)) * 3) for scope in scopes]
+    letters = "abcdef"
+    subscripts = ",".join("".join(letters[i] for i in scope) for scope in scopes)
+    expected = np.log(np.einsum(subscripts + "->", *(np.exp(f) for _, f in factors)))
+    order = elimination_order(6, scopes, 3)
+    assert sorted(order) == list(range(6))
+    assert log_sum(factors, order) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("lattice", [p4.lattice.square(16), p4.lattice.complete(9)], ids=str)
+def test_unaffordable_exact_answer_is_refused(lattice):
+    model = p4.phi4(lattice, **CRITICAL)
+    with pytest.raises(p4.ArgumentError, match="model: expected a Gaussian field, or a small or narrow graph, got"):
+        p4.log_partition(model, method="exact")
+
+
+# --- independent sites
+
+
+def test_draws_of_independent_sites_have_their_moments(reference):
+    case = reference["single_a-2.0_b0.25_r0.1"]
+    sites = IndependentSites.of(model_of(case))
+    assert sites.log_partition == pytest.approx(exact_value(case), abs=1e-12)
+    phi, exact = sites.draw(np.random.default_rng(0), 100_000)[:, 0], case["quantities"]
+    for power in (1, 2, 4):  # three two-sided tests at four standard errors: false alarm 2e-4
+        mean, error = np.mean(phi**power), np.std(phi**power) / math.sqrt(len(phi))
+        assert abs(mean - exact[f"<phi^{power}>"]["value"]) < 4 * error
+
+
+def test_sites_that_are_not_normalizable_alone_are_noticed():
+    lattice = p4.lattice.chain(2, periodic=False)
+    ends = p4.Term("g", lattice.edges, lambda x, y: x**4 + y**4 - x * y, coupling=0.2)
+    model = p4.MarkovRandomField(lattice, [ends])
+    assert IndependentSites.of(model) is None
+    assert path_to(model).model.couplings.keys() == {"g", REFERENCE}
+
+
+# --- integration
+
+
+@pytest.mark.parametrize("name", QUICK + [pytest.param(n, marks=pytest.mark.slow) for n in BY_ELIMINATION + DIAGONAL])
+def test_integration_meets_the_exact_value(reference, name):
+    result = p4.log_partition(model_of(reference[name]), method="integration")
+    assert abs(result.value - exact_value(reference[name])) <= 3 * result.error
+    assert result.error < 0.1 and result.warnings == ()
+
+
+@pytest.mark.slow
+def test_errors_of_integration_are_calibrated(reference):
+    """Scores of 100 seeds have the mean and variance of standard normal ones, at a false-alarm rate of 1e-4 each."""
+    case = reference["square_L3_w1_a1.9_b0.175"]
+    path, scores = path_to(model_of(case)), []
+    for seed in range(100):
+        result = integrate(path, num_warmup=200, num_samples=1000, num_chains=4, seed=seed, progress=False)
+        scores.append((result.value - exact_value(case)) / result.error)
+    assert abs(np.mean(scores)) < 3.9 / 10
+    assert stats.chi2.ppf(1e-4, 99) < 100 * np.var(scores) < stats.chi2.isf(1e-4, 99)
+
+
+@pytest.fixture(scope="module")
+def quick_path():
+    return path_to(p4.phi4(p4.lattice.chain(8), w=0.8, a=1.4, b=0.2))
+
+
+def test_planted_wrong_integrand_is_found(reference, quick_path):
+    options = {"num_warmup": 200, "num_samples": 1000, "num_chains": 4, "seed": 1, "progress": False}
+    exact = exact_value(reference[QUICK[0]])
+    assert abs(integrate(quick_path, **options).value - exact) < 0.02
+
+    class Wrong(Path):  # dS/dλ with couplings ten per cent too large, at ensembles of the right ones
+        values = lambda self, lambdas: quick_path.values(lambdas)  # noqa: E731
+
+    wrong = Wrong(**{f.name: getattr(quick_path, f.name) for f in dataclasses.fields(Path)})
+    wrong = dataclasses.replace(wrong, change=tuple(1.1 * c for c in quick_path.change))
+    result = integrate(wrong, **options)
+    assert abs(result.value - exact) > 3 * result.error
+
+
+def test_integration_starts_from_gaussians_where_sites_alone_are_not_normalizable():
+    lattice = p4.lattice.chain(2, periodic=False)
+    ends = p4.Term("g", lattice.edges, lambda x, y: x**4 + y**4 - x * y, coupling=0.2)
+    model = p4.MarkovRandomField(lattice, [ends])
+    exact = p4.log_partition(model, method="exact")
+    sampled = p4.log_partition(model, method="integration")
+    assert exact.error < 1e-8
+    assert abs(sampled.value - exact.value) <= 3 * sampled.error < 0.1
+
+
+def test_other_couplings_do_not_compile_again(quick_path):
+    other = path_to(p4.phi4(p4.lattice.chain(8), w=0.5, a=1.1, b=0.3))
+    assert other.family is quick_path.family
+    options = {"num_warmup": 50, "num_samples": 50, "num_chains": 4, "seed": 1, "progress": False}
+    integrate(quick_path, **options)
+    before = other.family.advance._cache_size()
+    integrate(other, **options)
+    assert other.family.advance._cache_size() == before
+
+
+def test_same_seed_same_number():
+    model = p4.phi4(p4.lattice.chain(8), w=0.8, a=1.4, b=0.2)
+    values = [p4.log_partition(model, method="integration", num_samples=50, seed=s).value for s in (3, 3, 4)]
+    assert values[0] == values[1] != values[2]
+
+
+# --- arguments and refusals
+
+
+def test_infinite_z_is_refused():
+    intrinsic = p4.gaussian(p4.lattice.square(4), w=1.0, a=2.0)
+    with pytest.raises(p4.HammersleyCliffordError, match="normalizable +NO"):
+        p4.log_partition(intrinsic)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"method": "guess"}, "method: expected one of 'auto', 'exact'"),
+        ({"num_samples": 10}, "num_samples: expected an integer of at least 50"),
+        ({"num_chains": 1}, "num_chains: expected an integer of at least 2, got 1. Chains that disagree"),
+        ({"seed": -1}, "seed: expected an integer of at least 0"),
+    ],
+)
+def test_wrong_arguments(arguments, message):
+    with pytest.raises(p4.ArgumentError, match=message):
+        p4.log_partition(p4.phi4(p4.lattice.chain(3), a=1.0, b=0.1), **arguments)
+
+
+def test_other_things_than_fields_are_refused():
+    with pytest.raises(p4.ArgumentError, match="model: expected a MarkovRandomField, got function"):
+        p4.log_partition(lambda phi: jnp.sum(phi**2))
+
+
+def test_result_prints_its_number_and_its_origin():
+    text = str(p4.log_partition(p4.phi4(p4.lattice.chain(2), a=1.0, b=0.1)))
+    assert text.startswith("log Z = ") and "(exact: sum over the quadrature nodes" in text
