@@ -24,6 +24,7 @@ from .errors import (
     SamplingError,
 )
 from .hammersley_clifford import HammersleyCliffordReport, check_action
+from .learning import FitStatus, LikelihoodFit, fit_likelihood, held_out_score, plot_history
 from .model import MarkovRandomField, gaussian, load_model, phi4, phi4_from_lagrangian
 from .numpyro_plugin import GibbsField, compile
 from .partition import PartitionEstimate, log_partition
@@ -41,10 +42,12 @@ __all__ = [
     "DiscreteLatentError",
     "DoublyIntractableError",
     "DrawNotAvailableError",
+    "FitStatus",
     "GibbsField",
     "GraphError",
     "HammersleyCliffordError",
     "HammersleyCliffordReport",
+    "LikelihoodFit",
     "MarkovRandomField",
     "MemoryLimitError",
     "ModelFileError",
@@ -60,7 +63,9 @@ __all__ = [
     "diagnose",
     "estimate",
     "exact",
+    "fit_likelihood",
     "gaussian",
+    "held_out_score",
     "kernels",
     "lattice",
     "load_model",
@@ -70,6 +75,7 @@ __all__ = [
     "phi4",
     "phi4_from_lagrangian",
     "plaquettes",
+    "plot_history",
     "plot_scans",
     "reweight",
     "sample",
