@@ -24,7 +24,15 @@ from .errors import (
     SamplingError,
 )
 from .hammersley_clifford import HammersleyCliffordReport, check_action
-from .learning import FitStatus, LikelihoodFit, fit_likelihood, held_out_score, plot_history
+from .learning import (
+    FitStatus,
+    LikelihoodFit,
+    VariationalFit,
+    fit_likelihood,
+    fit_variational,
+    held_out_score,
+    plot_history,
+)
 from .model import MarkovRandomField, gaussian, load_model, phi4, phi4_from_lagrangian
 from .numpyro_plugin import GibbsField, compile
 from .partition import PartitionEstimate, log_partition
@@ -56,6 +64,7 @@ __all__ = [
     "Phi4pplError",
     "SamplingError",
     "Term",
+    "VariationalFit",
     "__version__",
     "check_action",
     "combine_ensembles",
@@ -64,6 +73,7 @@ __all__ = [
     "estimate",
     "exact",
     "fit_likelihood",
+    "fit_variational",
     "gaussian",
     "held_out_score",
     "kernels",

@@ -2,5 +2,15 @@
 
 from .history import FitStatus, plot_history
 from .likelihood import LikelihoodFit, fit_likelihood, held_out_score
+from .variational import fit_variational
+from .variational_result import VariationalFit
 
-__all__ = ["FitStatus", "LikelihoodFit", "fit_likelihood", "held_out_score", "plot_history"]
+__all__ = [
+    "FitStatus",
+    "LikelihoodFit",
+    "VariationalFit",
+    "fit_likelihood",
+    "fit_variational",
+    "held_out_score",
+    "plot_history",
+]

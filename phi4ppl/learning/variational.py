@@ -1,0 +1,311 @@
+"""Variational fits: the couplings at which a field comes closest to a known action, without data."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..autocorrelation import gamma_method
+from ..errors import ArgumentError, one_of, positive_int
+from ..model import MarkovRandomField
+from ..reweighting.energies import as_action, difference
+from ..sampling.interrupt import Interrupts
+from ..sampling.progress import Progress
+from .ensemble import Ensemble
+from .history import FitStatus, History
+from .natural import regress
+from .parameters import CouplingVector, statistics_matrix
+from .variational_result import VariationalFit, finished
+
+__all__ = ["fit_variational"]
+
+METHODS = {"natural": 20, "gradient": 2000}  # with the usual number of steps
+NUM_CHAINS = 8
+MOST_NUMBERS = 50_000_000  # of one step's statistics
+WARMUP_FIRST, WARMUP_LATER = 300, 100
+FAR = 0.1  # nats of a predicted improvement, beyond which the chains have to find their equilibrium anew
+AVERAGED_STEPS = 8
+TOLERANCE = 1e-8  # nats a coupling, of the improvement that is still to be had
+MOST_HALVINGS = 20
+KEPT_QUARTIC = 0.2
+RATE = 0.1
+
+
+def fit_variational(
+    model: MarkovRandomField, target, *, method: str = "natural", num_steps: int | None = None, optimizer=None,
+    samples_per_step: int | None = None, num_samples: int | None = None, average_last: float = 0.0, kernel="auto",
+    log_partition_method: str | None = "auto", initial: VariationalFit | None = None, seed: int = 0,
+    progress: bool | None = None,
+) -> VariationalFit:  # fmt: skip
+    """Choose the couplings of a field so that it becomes another theory whose action is known.
+
+    Minimises the Gibbs–Bogoliubov bound 𝓕(θ) = ⟨A − S⟩ + F ≥ F_A, with F = −log Z and the average in p(φ; θ) = exp(−S)/Z;
+    𝓕 − F_A is the Kullback–Leibler divergence of p from exp(−A)/Z_A. Its gradient is ∂𝓕/∂θ = Cov(S − A, T), T = ∂S/∂θ.
+
+    Parameters
+    ----------
+    model : MarkovRandomField
+        The family S, with the couplings to start from; all its couplings are fitted.
+    target : MarkovRandomField or callable
+        A: a model, or a JAX function of one field that returns a real number.
+    method : str
+        ``"natural"``: natural gradient, as the regression of A − S on T over samples of the model. A target inside the
+        family is reached in a step or two. ``"gradient"``: the covariance gradient with any optimiser, as published.
+    num_steps : int, optional
+        At most; 20 natural steps or 2000 of the gradient by default.
+    optimizer : optax.GradientTransformation, optional
+        For the gradient. By default Adam, whose step in each coupling is 0.1 over the standard deviation of its statistic and
+        falls to 0 in the second half of the steps.
+    samples_per_step : int, optional
+        From all chains together. By default 4000, or four for each coupling if that is more (fewer where they would not fit in
+        memory); 256 for the gradient.
+    num_samples : int, optional
+        Draws of the final model, from which the bound is computed; by default 8000.
+    average_last : float
+        For the gradient, the share of the steps at the end over which couplings are averaged (stochastic weight averaging). The
+        natural method averages by itself, over the steps that are limited by noise.
+    kernel : str or Kernel
+        As in `phi4ppl.sample`; chains persist from step to step.
+    log_partition_method : str or None
+        ``method`` of `phi4ppl.log_partition` for F of the trained model; None leaves bound and free energy out (nan).
+    initial : VariationalFit, optional
+        A result to go on from: its couplings, its chains and its history.
+    seed : int
+    progress : bool, optional
+        Draw a line of progress on standard error; by default only on a terminal.
+
+    Returns
+    -------
+    VariationalFit
+
+    Raises
+    ------
+    HammersleyCliffordError
+        If the model to start from is not normalizable.
+    ArgumentError, SamplingError
+
+    Notes
+    -----
+    Gradient and demonstrations: D. Bachtis, G. Aarts, B. Lucini, Phys. Rev. D 103 (2021) 074510. S is linear in θ, so p is an
+    exponential family, its Fisher matrix is Cov(T, T), and the natural step is a linear regression. Directions that the
+    samples do not settle are damped, and steps that would make the action unbounded are shortened; ``notes`` of the result
+    say so.
+
+    Examples
+    --------
+    >>> import phi4ppl as p4
+    >>> lattice = p4.lattice.chain(3)
+    >>> model = p4.phi4(lattice, w=[0.1, 0.2, 0.3], a=1.0, b=0.5)
+    >>> fit = p4.fit_variational(model, p4.phi4(lattice, w=0.8, a=1.4, b=0.2), kernel="metropolis", num_samples=400)
+    >>> fit.converged, [round(float(w), 3) for w in fit.model.couplings["w"]]
+    (True, [0.8, 0.8, 0.8])
+    """
+    one_of("method", method, METHODS)
+    if not isinstance(model, MarkovRandomField):
+        raise ArgumentError("model", "a MarkovRandomField", type(model).__name__)
+    steps = positive_int("num_steps", METHODS[method] if num_steps is None else num_steps)
+    seed = positive_int("seed", seed, minimum=0)
+    if optimizer is not None and (method != "gradient" or not hasattr(optimizer, "update")):
+        mend = "Choose method='gradient' to use an optimizer, such as optax.sgd(0.01)."
+        raise ArgumentError("optimizer", "an optax optimizer for method 'gradient'", type(optimizer).__name__, mend)
+    if isinstance(average_last, bool) or not 0 <= average_last <= 1 or (average_last and method != "gradient"):
+        raise ArgumentError("average_last", "a share of the steps of method 'gradient', 0 to 1", repr(average_last))
+    if initial is not None and (not isinstance(initial, VariationalFit) or not _same_terms(initial.model, model)):
+        raise ArgumentError("initial", "the result of a fit of the same terms on the same lattice", repr(initial)[:80])
+    model = model if initial is None else initial.model
+    target = as_action("target", target, model.field_shape)
+    model.check().raise_if_violated()
+    search = _Search(model, target, samples_per_step, method, kernel, initial, seed)
+    moves = _Natural(search) if method == "natural" else _Gradient(search, optimizer, steps, average_last)
+    status = _loop(search, moves, steps, progress)
+    return finished(search, moves, status, num_samples, log_partition_method, seed)
+
+
+def _same_terms(one: MarkovRandomField, other: MarkovRandomField) -> bool:
+    return (one.lattice, one._forms) == (other.lattice, other._forms)
+
+
+def _loop(search: _Search, moves, num_steps: int, progress: bool | None) -> FitStatus:
+    bar = Progress(num_steps, progress)
+    bar.message(f"compiling {search.ensemble.kernel.name} …")
+    try:
+        with Interrupts() as interrupts:
+            for _ in range(num_steps):
+                status = moves.step()
+                bar.advance(1, "fitting", None, None)
+                if status is not None or interrupts.asked:
+                    return status or FitStatus.INTERRUPTED
+            return FitStatus.MAX_STEPS
+    finally:
+        bar.close()
+
+
+class _Search:
+    """Couplings under way, the chains at them, and A − S and T at their draws."""
+
+    def __init__(self, model, target, samples_per_step, method, kernel, initial: VariationalFit | None, seed):
+        self.vector, self.target = CouplingVector.of(model), target
+        self.theta = self.vector.flatten(model.couplings)
+        self.history = History(self.vector, None if initial is None else initial.history)
+        size = self.vector.size
+        usual = 256 if method == "gradient" else max(1000, min(max(4000, 4 * size), MOST_NUMBERS // size))
+        samples = positive_int("samples_per_step", usual if samples_per_step is None else samples_per_step, minimum=16)
+        self.draws = max(2, samples // NUM_CHAINS)
+        start = None if initial is None else initial.samples[:NUM_CHAINS, -1]
+        done = 0 if initial is None else initial.history.sizes["step"]
+        # another seed for what is continued, so that it does not draw the same numbers again
+        self.ensemble = Ensemble(model, kernel=kernel, num_chains=NUM_CHAINS, seed=seed + 1_000_003 * done, start=start)
+        self.is_warm, self.notes = False, []
+        base = functools.partial(MarkovRandomField._from_parts, model.lattice, model._forms)
+        self._excess = jax.jit(jax.vmap(lambda values, phi: difference(target, base(values))(phi), in_axes=(None, 0)))
+
+    @property
+    def model(self) -> MarkovRandomField:
+        return self.vector.model(self.theta)
+
+    def note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def draw(self, draws: int, moved: float) -> tuple[np.ndarray, np.ndarray]:
+        """Fields at the present couplings, (chains, draws, *lattice), and A − S at each, (chains, draws).
+
+        ``moved`` is the improvement in nats that the last change of the couplings was to bring.
+        """
+        model = self.model
+        if not self.is_warm or moved > FAR:
+            self.ensemble.warm_up(model, WARMUP_LATER if self.is_warm else WARMUP_FIRST)
+            self.is_warm = True
+        fields = self.ensemble.draw(model, draws)
+        flat = fields.reshape(-1, *model.field_shape)
+        excess = np.asarray(self._excess(tuple(map(jnp.asarray, model._values)), flat))
+        if np.iscomplexobj(excess):
+            raise ArgumentError("target", "a real action", "a complex one", "phi4ppl.reweight takes complex targets.")
+        if not np.all(np.isfinite(excess)):
+            raise ArgumentError("target", "an action that is finite on samples of the model", "one that is not")
+        return fields, excess.astype(float).reshape(fields.shape[:2])
+
+    def statistics(self, fields) -> np.ndarray:
+        return statistics_matrix(self.vector.template, fields.reshape(-1, *self.vector.template.field_shape))
+
+    def move(self, step: np.ndarray) -> float | None:
+        """Change the couplings by as much of ``step`` as keeps the action bounded: the share taken, None if there is none."""
+        share = 1.0
+        for form in self.vector.template._forms:
+            part = self.vector.slices[form.name]
+            old, change = self.theta[part], step[part]
+            if form.built_in == "quartic" and np.any(falls := (old > 0) & (change < 0)):
+                share = min(share, float(np.min((1 - KEPT_QUARTIC) * old[falls] / -change[falls])))
+        for _ in range(MOST_HALVINGS):
+            theta = self.theta + share * step
+            if not np.all(np.isfinite(theta)):
+                return None
+            if _is_normalizable(self.vector.model(theta)):
+                break
+            share /= 2
+        else:
+            return None
+        if share < 1:
+            self.note("Steps were shortened, so that quartic couplings stay positive and the action bounded.")
+        self.theta = theta
+        return share
+
+
+def _is_normalizable(model: MarkovRandomField) -> bool:
+    """Quickly where positive quartic couplings at all sites settle it, by the full check otherwise."""
+    built_in = {form.built_in for form in model._forms}
+    for form, value in zip(model._forms, model._values, strict=True):
+        everywhere = len(np.unique(form.cliques)) == model.lattice.num_sites
+        if form.built_in == "quartic" and everywhere and None not in built_in and np.all(np.asarray(value) > 0):
+            return True
+    return model.check().is_normalizable
+
+
+class _Natural:
+    """Full regression steps until only noise moves the couplings, then the average of some more."""
+
+    def __init__(self, search: _Search):
+        self.search, self.moved, self.tail = search, np.inf, []
+
+    def step(self) -> FitStatus | None:
+        search = self.search
+        fields, excess = search.draw(search.draws, self.moved)
+        found = regress(search.statistics(fields), excess.reshape(-1))
+        tau = float(gamma_method(excess).tau_int) if excess.shape[1] >= 8 and np.ptp(excess) else 0.5
+        number = excess.size
+        noise = found.rank * found.residual * max(1.0, 2 * tau) / 2 / max(number - found.rank, 1)
+        if found.damping and found.improvement > TOLERANCE * search.vector.size:
+            search.note(
+                f"Directions of the couplings that {number} samples a step do not settle were damped "
+                f"(λ up to {found.damping:.1g} of the variance of a statistic)."
+            )
+        share = search.move(found.step)
+        if share is None:
+            return FitStatus.NOT_NORMALIZABLE if np.all(np.isfinite(found.step)) else FitStatus.DIVERGED
+        # far from the answer the samples of the old couplings say little about the new ones
+        self.moved = found.improvement
+        search.history.add(
+            search.theta,
+            {
+                "improvement": found.improvement, "noise": noise, "residual": found.residual, "damping": found.damping,
+                "rank": found.rank, "share": share,
+            },
+        )  # fmt: skip
+        if share == 1 and found.improvement <= TOLERANCE * search.vector.size:
+            return FitStatus.CONVERGED
+        if self.tail or (share == 1 and found.improvement <= 2 * noise):
+            self.tail.append(search.theta.copy())
+        return FitStatus.CONVERGED if len(self.tail) == AVERAGED_STEPS else None
+
+    def settle(self) -> np.ndarray | None:
+        """Take the average of the steps that are limited by noise; their standard error, if there are enough of them."""
+        if len(self.tail) < 2:
+            return None
+        self.search.theta = np.mean(self.tail, axis=0)
+        return np.std(self.tail, axis=0, ddof=1) / np.sqrt(len(self.tail))
+
+
+class _Gradient:
+    """∂𝓕/∂θ = Cov(S − A, T), handed to an optimiser."""
+
+    def __init__(self, search: _Search, optimizer, num_steps: int, average_last: float):
+        import optax
+
+        self.search, self.last, self.tail = search, int(np.ceil(average_last * num_steps)), []
+        schedule = optax.linear_schedule(RATE, 0.0, num_steps - num_steps // 2, num_steps // 2)
+        self.scaled, self.optimizer = optimizer is None, optax.adam(schedule) if optimizer is None else optimizer
+        self.state = self.optimizer.init(jnp.asarray(search.theta))
+        self.num_steps, self.done = num_steps, 0
+
+    def step(self) -> FitStatus | None:
+        search = self.search
+        fields, excess = search.draw(search.draws, 0.0)
+        statistics = search.statistics(fields)
+        statistics -= statistics.mean(axis=0)
+        excess = excess.reshape(-1) - excess.mean()
+        gradient = -statistics.T @ excess / len(excess)
+        updates, self.state = self.optimizer.update(
+            jnp.asarray(gradient), self.state, jnp.asarray(search.theta, jnp.result_type(float))
+        )
+        updates = np.asarray(updates, float)
+        if self.scaled:  # steps of Adam have the size of its rate, whatever the units of a statistic
+            updates = updates / np.maximum(statistics.std(axis=0), 1e-6)
+        share = search.move(updates)
+        if share is None:
+            return FitStatus.DIVERGED
+        search.history.add(
+            search.theta,
+            {"gradient_norm": float(np.linalg.norm(gradient)), "variance": float(np.mean(excess**2)), "share": share},
+        )
+        self.done += 1
+        if self.done > self.num_steps - self.last:
+            self.tail.append(search.theta.copy())
+        return None
+
+    def settle(self) -> None:
+        """Take the average that was asked for."""
+        if self.tail:
+            self.search.theta = np.mean(self.tail, axis=0)
