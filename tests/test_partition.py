@@ -7,6 +7,7 @@ fresh seed; seeds are fixed.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 
 import jax.numpy as jnp
@@ -16,7 +17,10 @@ from exact_runs import model_of
 from scipy import stats
 
 import phi4ppl as p4
+from phi4ppl.partition import estimate as module
+from phi4ppl.partition.annealing import anneal, combine_directions
 from phi4ppl.partition.elimination import elimination_order, log_sum
+from phi4ppl.partition.estimate import agreement
 from phi4ppl.partition.integration import integrate
 from phi4ppl.partition.path import REFERENCE, Path, path_to
 from phi4ppl.partition.sites import IndependentSites
@@ -172,17 +176,21 @@ def quick_path():
     return path_to(p4.phi4(p4.lattice.chain(8), w=0.8, a=1.4, b=0.2))
 
 
+def wrong_path(path):
+    """dS/dλ with couplings ten per cent too large, at ensembles of the right ones."""
+
+    class Wrong(Path):
+        values = lambda self, lambdas: path.values(lambdas)  # noqa: E731
+
+    parts = {f.name: getattr(path, f.name) for f in dataclasses.fields(Path)}
+    return Wrong(**parts | {"change": tuple(1.1 * c for c in path.change)})
+
+
 def test_planted_wrong_integrand_is_found(reference, quick_path):
     options = {"num_warmup": 200, "num_samples": 1000, "num_chains": 4, "seed": 1, "progress": False}
     exact = exact_value(reference[QUICK[0]])
     assert abs(integrate(quick_path, **options).value - exact) < 0.02
-
-    class Wrong(Path):  # dS/dλ with couplings ten per cent too large, at ensembles of the right ones
-        values = lambda self, lambdas: quick_path.values(lambdas)  # noqa: E731
-
-    wrong = Wrong(**{f.name: getattr(quick_path, f.name) for f in dataclasses.fields(Path)})
-    wrong = dataclasses.replace(wrong, change=tuple(1.1 * c for c in quick_path.change))
-    result = integrate(wrong, **options)
+    result = integrate(wrong_path(quick_path), **options)
     assert abs(result.value - exact) > 3 * result.error
 
 
@@ -210,6 +218,87 @@ def test_same_seed_same_number():
     model = p4.phi4(p4.lattice.chain(8), w=0.8, a=1.4, b=0.2)
     values = [p4.log_partition(model, method="integration", num_samples=50, seed=s).value for s in (3, 3, 4)]
     assert values[0] == values[1] != values[2]
+
+
+# --- annealing, sequential Monte Carlo
+
+
+@pytest.mark.parametrize(
+    "name", QUICK[:1] + [pytest.param(n, marks=pytest.mark.slow) for n in [*BY_ELIMINATION, *DIAGONAL]]
+)
+@pytest.mark.parametrize("method", ["ais", "smc"])
+def test_other_methods_meet_the_exact_value(reference, method, name):
+    result = p4.log_partition(model_of(reference[name]), method=method, num_samples=500)
+    assert abs(result.value - exact_value(reference[name])) <= 3 * result.error < 0.3
+    assert result.warnings == () and (result.bracket is not None) == (method == "ais" and not name.startswith("single"))
+
+
+def test_planted_wrong_work_is_found(reference, quick_path):
+    result = anneal(wrong_path(quick_path), num_warmup=100, num_steps=500, num_walkers=64, seed=0, progress=False)
+    assert abs(result.value - exact_value(reference[QUICK[0]])) > 3 * result.error
+
+
+def works(shift=0.0, spread=0.6, number=64, seed=0):
+    """Forward and backward work of Gaussian walkers whose log(Z/Z_0) is 5, but for ``shift`` of the backward ones."""
+    rng = np.random.default_rng(seed)
+    forward = rng.normal(-5 + spread**2 / 2, spread, number)
+    return forward, rng.normal(-5 - spread**2 / 2 + shift, spread, number)
+
+
+def test_two_directions_are_unbiased_and_their_error_is_right():
+    results = [combine_directions(*works(seed=seed)) for seed in range(1000)]
+    scores = np.array([(value - 5) / error for value, error, *_ in results])
+    # mean of 1000 scores: four standard errors, false alarm 6e-5; the error of an error from 64 walkers is a few per cent
+    assert abs(scores.mean()) < 4 / math.sqrt(1000) and 0.8 < scores.std() < 1.2
+    assert np.mean([bool(warnings) for *_, warnings in results]) < 0.01
+    brackets = np.array([bracket for _, _, bracket, _ in results])
+    missed = np.mean([brackets[:, 0] > 5, brackets[:, 1] < 5], axis=1)
+    assert np.all(missed < 0.023 + 4 * math.sqrt(0.023 / 1000))  # two standard errors on one side
+
+
+def test_directions_that_differ_are_told_and_widen_the_error():
+    value, error, (low, high), warnings = combine_directions(*works(shift=-2.0))
+    assert low + 2 < high and error > 0.9 and "fall behind" in warnings[0]
+
+
+# --- auto
+
+
+def estimated(value, error, method="integration"):
+    return p4.PartitionEstimate(value, error, method)
+
+
+def test_estimates_that_agree_are_averaged_by_their_errors():
+    result = agreement(estimated(1.0, 0.3), estimated(1.2, 0.1, "ais"))
+    assert result.value == pytest.approx(1.18) and result.error == pytest.approx(0.3 * 0.1 / math.hypot(0.3, 0.1))
+    assert result.warnings == () and len(result.parts) == 2 and "agree" in str(result)
+
+
+def test_estimates_that_disagree_warn_and_cover_both():
+    result = agreement(estimated(1.0, 0.1), estimated(2.0, 0.1, "ais"))
+    assert result.value - result.error < 1.0 - 0.05 and result.value + result.error > 2.0 + 0.05
+    assert "disagree" in result.warnings[0] and "DISAGREE by 7.1 standard errors" in str(result)
+
+
+def test_disagreement_reaches_the_user(monkeypatch):
+    monkeypatch.setattr(module, "exact_log_partition", lambda model: None)
+    monkeypatch.setattr(module, "integrate", lambda path, **_: estimated(1.0, 0.1))
+    monkeypatch.setattr(module, "anneal", lambda path, **_: estimated(2.0, 0.1, "ais"))
+    with pytest.warns(UserWarning, match="log_partition: integration .* and ais .* disagree"):
+        result = p4.log_partition(p4.phi4(p4.lattice.chain(8), w=0.8, a=1.4, b=0.2))
+    assert result.method == "auto" and result.error > 0.5
+
+
+@pytest.mark.slow
+def test_methods_agree_at_the_critical_point():
+    """Four results, six differences, each beyond three standard errors with probability 0.0027."""
+    model = p4.phi4(p4.lattice.square(16), **CRITICAL)
+    results = [p4.log_partition(model, method=m) for m in ("integration", "ais", "smc")]
+    results.append(p4.log_partition(model, seed=1))
+    assert results[-1].method == "auto"
+    for one, other in itertools.combinations(results, 2):
+        assert abs(one.value - other.value) <= 3 * math.hypot(one.error, other.error)
+    assert all(result.error < 0.2 and not result.warnings for result in results)
 
 
 # --- arguments and refusals

@@ -68,6 +68,7 @@ class Family:
         own, shared = (None, None, 0, 0, None, None, None), (0, None, 0, 0, None, None, None)
         self.advance = jax.jit(jax.vmap(jax.vmap(self._advance, own), shared))
         self.finish = jax.jit(jax.vmap(jax.vmap(self._finish)))
+        self.anneal = jax.jit(jax.vmap(self._anneal, (0, 0, None, None, None)))
 
     def _begin(self, values, position) -> Walkers:
         target = field_target(self.signature, values)
@@ -83,10 +84,6 @@ class Family:
         if self.flip_signs and not self.kernel.changes_signs:
             state, _ = sign_flip(target, flip_key, state, jnp.asarray(True))
         return state, info
-
-    def init(self, values, tuning, position):
-        """The state of a chain at a position."""
-        return self.kernel.build(field_target(self.signature, values), tuning).init(position)
 
     def _advance(self, values, measured, walkers: Walkers, key, first, plan, warming):
         """``CHUNK`` iterations from number ``first``; while ``warming`` each adapts the chain as ``plan`` says."""
@@ -105,6 +102,18 @@ class Family:
             return walkers, self.energies(measured, state.position)
 
         return jax.lax.scan(body, walkers, jnp.arange(CHUNK))
+
+    def _anneal(self, position, key, values, measured, tuning):
+        """One iteration at each of the couplings ``values`` in turn; returns the field and the energies before each of them."""
+
+        def body(position, inputs):
+            k, values, tuning = inputs
+            energies = self.energies(measured, position)
+            state = self.kernel.build(field_target(self.signature, values), tuning).init(position)
+            state, _ = self.step(values, tuning, jax.random.fold_in(key, k), state)
+            return state.position, energies
+
+        return jax.lax.scan(body, position, (jnp.arange(len(values[0])), values, tuning))
 
     def _finish(self, walkers: Walkers) -> Walkers:
         return walkers._replace(tuning=_like(self.kernel.adaptation.final(walkers.adaptation), walkers.tuning))

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import warnings
 
+import numpy as np
+
 from ..errors import ArgumentError, one_of, positive_int
 from ..model import MarkovRandomField
+from .annealing import anneal
 from .determinate import exact_log_partition
 from .integration import integrate
-from .path import path_to
+from .path import Path, path_to
 from .result import PartitionEstimate
+from .smc import temper
 
 __all__ = ["log_partition"]
 
-METHODS = ("auto", "exact", "integration")
-NUM_WARMUP = 200
+METHODS = ("auto", "exact", "integration", "ais", "smc")
+NUM_WARMUP = 300
+WALKERS = 16  # of annealing, in each direction, for every chain
+AGREE = 3  # standard errors
 
 
 def log_partition(
@@ -31,9 +37,14 @@ def log_partition(
         eliminating sites on quadrature nodes, which on a strip is its transfer matrix.
         ``"integration"``: log Z = log Z_0 − ∫₀¹ ⟨Σ_t θ_t T_t⟩_λ dλ, t over the terms of several sites, which enter S_λ with
         λθ_t; Z_0 of the independent sites left at λ = 0 is a product of one-dimensional integrals.
-        ``"auto"``: exact where that takes no more than a few seconds, else by integration.
+        ``"ais"``: annealed importance sampling along the same path in both directions, forward from independent draws and
+        backward from draws of the model; their averages bracket log Z.
+        ``"smc"``: BlackJAX's adaptive tempered sequential Monte Carlo along the same path.
+        ``"auto"``: exact where that takes no more than a few seconds; else by integration and by annealing, averaged. If they
+        differ by more than three standard errors, a warning says so and the error is widened to cover both.
     num_samples, num_chains : int
-        Draws a chain, and chains, at every node of the integration.
+        Draws a chain, and chains, at every node of the integration; iterations of an annealed walker, of which 16 a chain go
+        in each direction; particles of each of 16 populations of ``"smc"``.
     seed : int
     progress : bool, optional
         Draw a line of progress on standard error; by default only on a terminal.
@@ -41,8 +52,13 @@ def log_partition(
     Returns
     -------
     PartitionEstimate
-        ``value``, ``error`` (one standard error, quadrature errors included), ``method``, and how it came about;
-        ``print`` it.
+        ``value``, ``error`` (one standard error, quadrature errors included), ``method``, and how it came about (with
+        ``parts``, one a method, and ``bracket``); ``print`` it.
+
+    Warns
+    -----
+    UserWarning
+        If there is a reason to distrust the number; the result lists them too.
 
     Raises
     ------
@@ -75,14 +91,43 @@ def log_partition(
             got = f"{model!r}, whose graph is too wide for the memory of a few seconds' sum"
             mend = "method='integration' takes any model."
             raise ArgumentError("model", "a Gaussian field, or a small or narrow graph", got, mend)
-    result = integrate(
-        path_to(model),
-        num_warmup=NUM_WARMUP,
-        num_samples=num_samples,
-        num_chains=num_chains,
-        seed=seed,
-        progress=progress,
-    )
+    result = _sampled(path_to(model), method, num_samples, num_chains, seed, progress)
     for text in result.warnings:
         warnings.warn(f"log_partition: {text}", stacklevel=2)
     return result
+
+
+def _sampled(path: Path, method: str, num_samples: int, num_chains: int, seed: int, progress) -> PartitionEstimate:
+    shared = {"num_warmup": NUM_WARMUP, "seed": seed, "progress": progress}
+    if path.is_constant:
+        how = f"{len(path.sites.row_of)} independent sites by one-dimensional quadrature"
+        return PartitionEstimate(path.sites.log_partition, path.sites.error, method, how)
+    if method == "smc":
+        return temper(path, num_particles=num_samples, **shared)
+    if method == "integration":
+        return integrate(path, num_samples=num_samples, num_chains=num_chains, **shared)
+    annealed = anneal(path, num_steps=num_samples, num_walkers=WALKERS * num_chains, **shared)
+    if method == "ais":
+        return annealed
+    return agreement(integrate(path, num_samples=num_samples, num_chains=num_chains, **shared), annealed)
+
+
+def agreement(one: PartitionEstimate, other: PartitionEstimate) -> PartitionEstimate:
+    """Two independent estimates as one: their weighted mean if they agree, a widened error and a warning if they do not."""
+    gap, spread = abs(one.value - other.value), float(np.hypot(one.error, other.error))
+    texts = tuple(f"{part.method}: {text}" for part in (one, other) for text in part.warnings)
+    if gap <= AGREE * spread:
+        weights = np.array([other.error**2, one.error**2]) / spread**2
+        value = float(weights @ [one.value, other.value])
+        error = one.error * other.error / spread * max(1.0, gap / spread)
+        how = f"weighted mean of {one.method} and {other.method}, which agree within {gap / spread:.1f} standard errors"
+    else:
+        value, error = (one.value + other.value) / 2, gap / 2 + max(one.error, other.error)
+        how = f"{one.method} and {other.method} DISAGREE by {gap / spread:.1f} standard errors; the error covers both"
+        texts = (
+            f"{one.method} ({one.value:.6g} ± {one.error:.2g}) and {other.method} ({other.value:.6g} ± {other.error:.2g}) "
+            "disagree, so one of them is wrong: chains may not mix, or annealing is too fast. Increase num_samples, and look "
+            "at phi4ppl.diagnose of a run of phi4ppl.sample.",
+            *texts,
+        )
+    return PartitionEstimate(value, float(error), "auto", how, parts=(one, other), warnings=texts)

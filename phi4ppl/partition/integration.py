@@ -16,6 +16,8 @@ from .result import PartitionEstimate
 __all__ = ["integrate"]
 
 MAX_INTERVALS = 8
+LONG = 20  # autocorrelation times that a chain should have, for an error that can be believed
+ALARM = 1e-3  # probability with which chains that agree are said to disagree
 # Gauss–Kronrod rule of 15 nodes on [−1, 1], nodes x ≥ 0 from the outside (W. Gautschi and Patterson's tables, as in QUADPACK)
 NODES = (
     0.991455371120812639206854697526329, 0.949107912342758524526189684047851, 0.864864423359769072789712788640926,
@@ -61,9 +63,6 @@ def integrate(
     the difference to its seven-point Gauss rule, as far as it exceeds twice its own noise: an estimate for the worse rule.
     """
     key, rng = jax.random.key(seed), np.random.default_rng(seed)
-    if path.is_constant:
-        how = f"{len(path.sites.row_of)} independent sites by one-dimensional quadrature"
-        return PartitionEstimate(path.sites.log_partition, path.sites.error, "integration", how)
     steps = CHUNK * (-(-num_warmup // CHUNK) - (-num_samples // CHUNK))
     bar = Progress(steps, progress)
     bar.message("compiling the ensembles along the path …")
@@ -83,7 +82,9 @@ def integrate(
         doubt = 2 * np.sqrt(np.sum(((kronrod - gauss) * estimate.error) ** 2))
         difference = abs((kronrod - gauss) @ estimate.mean)
         quadrature = wide * max(0.0, difference - doubt)
-        return _Interval(low, high, wide * kronrod @ estimate.mean, noise, quadrature, bool(np.all(estimate.reliable)))
+        long_enough = slope.shape[1] >= LONG * estimate.tau_int.max()
+        healthy = long_enough and estimate.replica_q.min() > ALARM / len(nodes)
+        return _Interval(low, high, wide * kronrod @ estimate.mean, noise, quadrature, bool(healthy))
 
     intervals, number = [over(0.0, 1.0, 0)], 1
     while len(intervals) < MAX_INTERVALS:

@@ -22,7 +22,8 @@ class PartitionEstimate:
     how : str
         What was done, in one line.
     bracket : tuple of float, or None
-        Stochastic lower and upper bounds (``"ais"``): averages of estimates that are biased down and up.
+        Lower and upper bound, each of which holds with probability 0.97 or more (``"ais"``): estimates that are biased down
+        and up, less and plus two of their errors.
     parts : tuple of PartitionEstimate
         What the value was combined from, one a method.
     warnings : tuple of str
