@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import time
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from ..sampling.progress import SECONDS_PER_LINE, Progress
 from .history import FitStatus, History
 from .parameters import CouplingVector
 
@@ -25,6 +27,7 @@ class Problem:
     start : array or None
         Couplings to start from: those of the result that is continued.
     history : History
+    bar : Progress
     """
 
     vector: CouplingVector
@@ -32,6 +35,7 @@ class Problem:
     ridge: float | None
     start: np.ndarray | None
     history: History
+    bar: Progress
 
     @property
     def num_samples(self) -> int:
@@ -46,6 +50,11 @@ class Problem:
         return wide
 
     @property
+    def is_short(self) -> bool:
+        """Whether there are fewer samples than couplings, some of which could be pulled together."""
+        return self.num_samples < self.vector.size and bool(self.wide.any())
+
+    @property
     def bounded(self) -> np.ndarray:
         """Which couplings cannot be negative: quartic ones, where no own term could hold the field."""
         bounded = np.zeros(self.vector.size, bool)
@@ -54,6 +63,28 @@ class Problem:
             for form in forms:
                 bounded[self.vector.slices[form.name]] = form.built_in == "quartic"
         return bounded
+
+    def homogeneous(self) -> Problem:
+        """The same data for the family with one coupling a term, with a history of its own."""
+        template = self.vector.template
+        model = template.replace(**{name: float(np.mean(value)) for name, value in template.couplings.items()})
+        vector = CouplingVector.of(model)
+        return replace(self, vector=vector, ridge=0.0, start=None, history=History(vector))
+
+    def spread_out(self, means) -> np.ndarray:
+        """Couplings of the homogeneous family as couplings of this one."""
+        return np.repeat(means, [part.stop - part.start for part in self.vector.slices.values()])
+
+    def ridge_note(self, strength: float) -> str:
+        return (
+            f"{self.num_samples} samples for {self.vector.size} couplings: a ridge towards homogeneous couplings of relative "
+            f"strength {strength:.2g}, chosen by how well each half of the data predicts the other."
+        )
+
+    def tell(self, step: int, num_steps: int, text: str) -> None:
+        """A line of progress."""
+        if self.bar.redraws or step == num_steps or time.monotonic() - self.bar.written >= SECONDS_PER_LINE:
+            self.bar.message(f"step {step} of at most {num_steps} · {text}")
 
 
 @dataclass(frozen=True)

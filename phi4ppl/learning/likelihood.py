@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import numbers
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import xarray as xr
 
 from ..errors import ArgumentError, finite_array, one_of, positive_int
 from ..model import MarkovRandomField
+from ..sampling.progress import Progress
 from .estimate import Estimate, Problem
 from .history import FitStatus, History, plot_history
+from .maximum_likelihood import SamplingOptions, fit_maximum_likelihood
 from .parameters import CouplingVector
+from .persistent_cd import StochasticOptions, fit_persistent_cd
+from .pseudolikelihood import fit_pseudolikelihood
 from .score_matching import fit_score_matching, hyvarinen_scores
 
 __all__ = ["LikelihoodFit", "fit_likelihood", "held_out_score"]
 
 SMALLEST_SPREAD = 1e-10  # of a site over the samples, relative to the data: less is a constant
-OPTIONS = {"score_matching": ()}
+SAMPLING = ("initial", "num_steps", "num_chains", "kernel")
+METHODS = {  # with the options that each one has
+    "score_matching": (),
+    "pseudolikelihood": ("initial", "num_steps"),
+    "maximum_likelihood": SAMPLING,
+    "persistent_cd": (*SAMPLING, "batch_size", "sweeps", "optimizer"),
+}
 
 
 @dataclass(frozen=True)
@@ -78,6 +89,9 @@ class LikelihoodFit:
 
 def fit_likelihood(
     model: MarkovRandomField, data, *, method: str = "score_matching", ridge: float | None = None,
+    initial: MarkovRandomField | LikelihoodFit | None = None, num_steps: int | None = None, num_chains: int | None = None,
+    kernel=None, batch_size: int | None = None, sweeps: int | None = None, optimizer=None, seed: int = 0,
+    progress: bool | None = None,
 ) -> LikelihoodFit:  # fmt: skip
     """Fit the couplings of a field to samples of an unknown density.
 
@@ -88,15 +102,40 @@ def fit_likelihood(
     data : array, shape ``(num_samples, *field_shape)``
         Independent fields. Draws of a Markov chain have to be thinned first, or the errors come out too small.
     method : str
-        ``"score_matching"``: one linear solve, for any model.
+        ``"score_matching"``: one linear solve, for any model. ``"pseudolikelihood"``: the density of every site given the
+        rest, by Newton's method. ``"maximum_likelihood"``: natural-gradient steps with expectations from Markov chains, until
+        the gradient is within its noise; up to 3000 couplings. ``"persistent_cd"``: many small steps with minibatches and
+        chains that move little in between, for large inhomogeneous models; the couplings reported are averages over the
+        second half of the steps.
     ridge : float, optional
         λ ≥ 0 of a pull ½ λ Σ_c A_cc (θ_c − θ̄_c)² of inhomogeneous couplings towards the best homogeneous ones, with A the
         Hessian of the method's objective; λ has no unit. By default 0, and with fewer samples than couplings the λ for which
         each half of the data predicts the other best.
 
+    initial : MarkovRandomField or LikelihoodFit, optional
+        Couplings to start from, by default those of score matching; a previous fit is continued, with its history. (Score
+        matching starts nowhere and takes none.)
+    num_steps : int, optional
+        The most steps: by default 50 of pseudo-likelihood and maximum likelihood. ``"persistent_cd"`` makes all of its 1000.
+    num_chains : int, optional
+        Persistent Markov chains of ``"maximum_likelihood"`` (64) and ``"persistent_cd"`` (100).
+    kernel : str or Kernel, optional
+        Their kernel, ``"auto"`` by default; see `phi4ppl.kernels`.
+    batch_size : int, optional
+        Samples in a minibatch of ``"persistent_cd"``, 100.
+    sweeps : int, optional
+        Iterations of the kernel between two steps of ``"persistent_cd"``, 2.
+    optimizer : optax.GradientTransformation, optional
+        For ``"persistent_cd"``, of couplings in units of 1/√Var(T); by default ``optax.adam(0.03)``.
+    seed : int
+        Of chains and minibatches.
+    progress : bool, optional
+        Draw a line of progress on standard error; by default only on a terminal.
+
     Returns
     -------
     LikelihoodFit
+        After Ctrl-C what had been reached, with the status `FitStatus.INTERRUPTED`.
 
     Raises
     ------
@@ -105,8 +144,11 @@ def fit_likelihood(
 
     Notes
     -----
-    Standard errors are those of repeated data sets. With a ridge they are of the pulled couplings: what the pull itself shifts
-    is not in them. Quartic couplings of a model of built-in terms are kept at 0 or above, where alone Z is finite.
+    Standard errors are those of repeated data sets: by the sandwich formula for score matching and pseudo-likelihood, which
+    stays right if no member of the family is; from the Fisher matrix, and with the Monte Carlo error added, for the other two
+    (for ``"persistent_cd"`` that of every coupling with those that share a site with it). With a ridge they are of the pulled
+    couplings: what the pull itself shifts is not in them. Quartic couplings of a model of built-in terms are kept at 0 or
+    above, where alone Z is finite.
 
     Examples
     --------
@@ -117,17 +159,74 @@ def fit_likelihood(
     >>> bool(abs(fit.model.couplings["w"] - 0.3) < 3 * fit.standard_errors["w"])
     True
     """
-    method = one_of("method", method, OPTIONS)
+    method = one_of("method", method, METHODS)
+    given = {
+        "initial": initial, "num_steps": num_steps, "num_chains": num_chains, "kernel": kernel, "batch_size": batch_size,
+        "sweeps": sweeps, "optimizer": optimizer,
+    }  # fmt: skip
+    _refuse_options(method, given)
     vector = CouplingVector.of(model)
     flat = _checked_data(model, data)
     if ridge is not None and (
         isinstance(ridge, bool) or not isinstance(ridge, numbers.Real) or not 0 <= ridge < np.inf
     ):
         raise ArgumentError("ridge", "a number of at least 0, or None", repr(ridge))
-    history = History(vector)
-    problem = Problem(vector, flat, ridge, None, history)
-    estimate = fit_score_matching(problem)
+    start, earlier = _start(vector, initial)
+    fit = _fitter(method, given, positive_int("seed", seed, minimum=0))
+    bar = Progress(1, progress)
+    problem = Problem(vector, flat, ridge, start, History(vector, earlier), bar)
+    try:
+        estimate = fit(problem)
+    finally:
+        bar.close()
     return _result(problem, method, estimate)
+
+
+def _refuse_options(method: str, options: dict) -> None:
+    for name, value in options.items():
+        if value is not None and name not in METHODS[method]:
+            takers = [other for other, names in METHODS.items() if name in names]
+            raise ArgumentError(
+                name, f"None with method={method!r}", repr(value), f"Methods with it: {', '.join(takers)}."
+            )
+
+
+def _fitter(method: str, given: dict, seed: int):
+    """The function of a `Problem` that fits by the method, with its options checked."""
+
+    def number(name: str, usual: int, minimum: int = 1) -> int:
+        return usual if given[name] is None else positive_int(name, given[name], minimum=minimum)
+
+    if method == "score_matching":
+        return fit_score_matching
+    if method == "pseudolikelihood":
+        return partial(fit_pseudolikelihood, num_steps=number("num_steps", 50))
+    kernel = "auto" if given["kernel"] is None else given["kernel"]
+    mend = "Errors come from the spread of the chains."
+    chains = 64 if method == "maximum_likelihood" else 100
+    if given["num_chains"] is not None:
+        chains = positive_int("num_chains", given["num_chains"], minimum=8, mend=mend)
+    if method == "maximum_likelihood":
+        return partial(fit_maximum_likelihood, options=SamplingOptions(number("num_steps", 50), chains, kernel, seed))
+    optimizer = given["optimizer"]
+    if optimizer is not None and not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
+        raise ArgumentError("optimizer", "an optax optimiser, such as optax.adam(0.03)", repr(optimizer))
+    sampling = SamplingOptions(number("num_steps", 1000, 16), chains, kernel, seed)
+    options = StochasticOptions(sampling, number("batch_size", 100), number("sweeps", 2), optimizer)
+    return partial(fit_persistent_cd, options=options)
+
+
+def _start(vector: CouplingVector, initial) -> tuple[np.ndarray | None, xr.Dataset | None]:
+    if initial is None:
+        return None, None
+    model, earlier = (initial.model, initial.history) if isinstance(initial, LikelihoodFit) else (initial, None)
+    if not isinstance(model, MarkovRandomField):
+        raise ArgumentError("initial", "a MarkovRandomField or the result of a fit", type(initial).__name__)
+    shapes = {name: np.shape(value) for name, value in model.couplings.items()}
+    wanted = {name: np.shape(value) for name, value in vector.template.couplings.items()}
+    if shapes != wanted or model.lattice != vector.template.lattice:
+        raise ArgumentError("initial", f"couplings of the model that is fitted, {vector.template!r}", repr(model))
+    return vector.flatten(model.couplings), earlier
 
 
 def _result(problem: Problem, method: str, estimate: Estimate) -> LikelihoodFit:

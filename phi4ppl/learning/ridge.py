@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
+from scipy.linalg import cho_factor, cho_solve
 from scipy.sparse.linalg import LinearOperator, onenormest, splu
 
 from .parameters import CouplingVector
@@ -22,6 +23,7 @@ STRENGTHS = np.geomspace(1e-3, 1e2, 11)
 FLOOR = 1e-8  # λ of a matrix that has lost its rank
 MOST_CONDITION = 1e11
 MOST_PIVOTS = 50
+FULL = 0.2  # share of non-zeros from which on a matrix is not sparse
 
 
 def tie(vector: CouplingVector) -> sparse.csr_matrix:
@@ -100,7 +102,22 @@ def _factorised(matrix, scale, free) -> tuple[Callable, bool]:
     return inverse, lost
 
 
+class _Dense:
+    """Factors of a full matrix."""
+
+    def __init__(self, block):
+        self.factors = cho_factor(block.toarray())
+
+    def solve(self, right):
+        return cho_solve(self.factors, right)
+
+
 def _factor(block):
+    if block.nnz > FULL * block.shape[0] ** 2:
+        try:
+            return _Dense(block)
+        except np.linalg.LinAlgError:  # not positive definite
+            return None
     options = {"SymmetricMode": True}
     try:
         return splu(block, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options=options)

@@ -14,36 +14,77 @@ import numpy as np
 from .estimate import Estimate, Problem
 from .history import FitStatus
 from .local import LocalStructure
-from .ridge import cross_validated, penalty, sandwich_errors, solve, tie
+from .ridge import Solved, cross_validated, penalty, sandwich_errors, solve, tie
 
-__all__ = ["fit_score_matching", "hyvarinen_scores"]
+__all__ = ["fit_score_matching", "hyvarinen_scores", "starting_point"]
 
 
 def fit_score_matching(problem: Problem) -> Estimate:
     """The minimum of J with its sandwich errors; see `phi4ppl.fit_likelihood`."""
-    structure = LocalStructure(problem.vector)
-    halves = _normal_equations(structure, problem.data)
-    num_samples = problem.num_samples
-    matrix = sum(a for a, _ in halves) / num_samples
-    right = sum(b for _, b in halves) / num_samples
-    tied, wide, bounded = tie(problem.vector), problem.wide, problem.bounded
-    one_a_term = solve(tied.T @ matrix @ tied, tied.T @ right, (tied.T @ bounded) > 0)
-    centre = tied @ one_a_term.theta
-    problem.history.add(centre, _numbers(matrix, right, centre))
-    strength, notes = problem.ridge, []
-    if strength is None:
-        strength, notes = _automatic(problem, halves, centre)
-    regularised = matrix + penalty(matrix, strength, wide)
-    solved = solve(regularised, right + penalty(matrix, strength, wide) @ centre, bounded)
+    equations = _Equations(problem)
+    centre = equations.homogeneous()
+    problem.history.add(centre, {"objective": equations.objective(centre)})
+    strength = equations.strength(centre)
+    solved = equations.solve(strength, centre)
     theta = solved.theta
-    problem.history.add(theta, _numbers(matrix, right, theta))
-    scores = (_scores(structure, problem.data[part], theta) for part in structure.chunks(num_samples))
-    errors = sandwich_errors(solved.inverse, solved.free, scores, num_samples)
+    problem.history.add(theta, {"objective": equations.objective(theta)})
+    structure = equations.structure
+    scores = (_scores(structure, problem.data[part], theta) for part in structure.chunks(problem.num_samples))
+    errors = sandwich_errors(solved.inverse, solved.free, scores, problem.num_samples)
+    notes = [problem.ridge_note(strength)] if strength and problem.ridge is None else []
     if solved.singular:
         notes.append(
             "The data do not determine all couplings: the normal equations are singular, and a ridge of 1e-8 was added."
         )
     return Estimate(theta, errors, FitStatus.CONVERGED, float(strength), tuple(notes))
+
+
+def starting_point(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
+    """Where other methods start, and the homogeneous couplings of its ridge: both by score matching.
+
+    Couplings that make no density are replaced by homogeneous ones, and these by those of the user's model.
+    """
+    equations = _Equations(problem)
+    centre = equations.homogeneous()
+    if problem.start is not None:
+        return problem.start, centre
+    own = problem.vector.flatten(problem.vector.template.couplings)
+    for theta in (equations.solve(equations.strength(centre), centre).theta, centre, own):
+        if problem.vector.model(theta).check().is_normalizable:
+            return theta, centre
+    return own, centre
+
+
+class _Equations:
+    """The normal equations Aθ = b of each half of the data."""
+
+    def __init__(self, problem: Problem):
+        self.problem, self.structure = problem, LocalStructure(problem.vector)
+        self.halves = _normal_equations(self.structure, problem.data)
+        self.matrix = sum(a for a, _ in self.halves) / problem.num_samples
+        self.right = sum(b for _, b in self.halves) / problem.num_samples
+
+    def objective(self, theta) -> float:
+        return 0.5 * theta @ (self.matrix @ theta) - self.right @ theta
+
+    def homogeneous(self) -> np.ndarray:
+        """The best couplings that are equal in every term."""
+        tied = tie(self.problem.vector)
+        found = solve(tied.T @ self.matrix @ tied, tied.T @ self.right, (tied.T @ self.problem.bounded) > 0)
+        return tied @ found.theta
+
+    def strength(self, centre) -> float:
+        """The ridge: as asked for; else none for enough samples, or the one with the best score on the other half."""
+        problem = self.problem
+        if problem.ridge is not None or not problem.is_short:
+            return problem.ridge or 0.0
+        counts = problem.num_samples // 2, problem.num_samples - problem.num_samples // 2
+        quadratic = [(a / n, (a @ centre - b) / n) for (a, b), n in zip(self.halves, counts, strict=True)]
+        return cross_validated(quadratic, problem.wide)
+
+    def solve(self, strength: float, centre) -> Solved:
+        pull = penalty(self.matrix, strength, self.problem.wide)
+        return solve(self.matrix + pull, self.right + pull @ centre, self.problem.bounded)
 
 
 def hyvarinen_scores(vector, data, theta) -> np.ndarray:
@@ -72,26 +113,8 @@ def _normal_equations(structure: LocalStructure, data) -> list[tuple]:
     return halves
 
 
-def _automatic(problem: Problem, halves, centre) -> tuple[float, list[str]]:
-    """No ridge for more samples than couplings; else the one with the best score on the other half of the data."""
-    if problem.num_samples >= problem.vector.size or not problem.wide.any():
-        return 0.0, []
-    counts = problem.num_samples // 2, problem.num_samples - problem.num_samples // 2
-    quadratic = [(a / n, (a @ centre - b) / n) for (a, b), n in zip(halves, counts, strict=True)]
-    strength = cross_validated(quadratic, problem.wide)
-    note = (
-        f"{problem.num_samples} samples for {problem.vector.size} couplings: a ridge towards homogeneous couplings of "
-        f"relative strength {strength:.2g}, chosen by the score of each half of the data on the other."
-    )
-    return strength, [note]
-
-
 def _scores(structure: LocalStructure, data, theta) -> np.ndarray:
     """Gradient of ½|∇S|² − ΔS by the couplings, of every sample, shape ``(size, num_samples)``."""
     first, second = structure.derivatives(data)
     force = structure.on_sites(first * theta[structure.coupling, None])
     return structure.on_couplings(first * force[structure.site] - second)
-
-
-def _numbers(matrix, right, theta) -> dict:
-    return {"objective": 0.5 * theta @ (matrix @ theta) - right @ theta}

@@ -1,0 +1,188 @@
+"""Maximum likelihood: couplings under which the model has the statistics of the data, ⟨T⟩_θ = T̄.
+
+The mean log-likelihood −θ·T̄ − log Z(θ) has the gradient ⟨T⟩_θ − T̄ and the Hessian −G, G = Cov_θ(T) the Fisher matrix, so a step
+of the natural gradient, θ ← θ + G⁻¹(⟨T⟩_θ − T̄), is one of Newton's method. Expectations come from chains that persist.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import sparse
+
+from ..errors import ArgumentError, SamplingError
+from ..sampling.interrupt import Interrupts
+from .ensemble import Ensemble
+from .estimate import Estimate, Problem
+from .history import FitStatus
+from .parameters import CouplingVector, statistics_matrix
+from .ridge import Solved, cross_validated, penalty, solve
+from .score_matching import starting_point
+
+__all__ = [
+    "DataStatistics",
+    "Expectation",
+    "SamplingOptions",
+    "expectation",
+    "fit_maximum_likelihood",
+    "keep_normalizable",
+]
+
+MOST_COUPLINGS = 3000  # the Fisher matrix is dense
+WARM_UP = 200
+FIRST_DRAWS, MOST_DRAWS = 50, 20_000  # of a chain, in one step
+DRAWS_A_COUPLING = 5
+LONGEST_STEP = 1.0  # δᵀGδ, twice the Kullback-Leibler divergence of the step
+WITHIN_NOISE = 4.0  # mean square of a step in units of its Monte Carlo error; the last step adds its own noise
+SHARE_OF_NOISE = 0.3  # Monte Carlo error in units of the standard error, at most, of a converged fit
+BLOCK = 1 << 22
+
+
+class SamplingOptions(NamedTuple):
+    num_steps: int
+    num_chains: int
+    kernel: object
+    seed: int
+
+
+class Expectation(NamedTuple):
+    """Of the statistics under a model: mean, Fisher matrix, and deviations of the means of single chains from the mean."""
+
+    mean: np.ndarray
+    fisher: np.ndarray
+    chain_deviations: np.ndarray
+
+
+def expectation(ensemble: Ensemble, vector: CouplingVector, theta, num_draws: int) -> Expectation:
+    """⟨T⟩ and Cov(T) at couplings θ from ``num_draws`` fields of every chain, after a tenth as many to forget the last θ."""
+    model = vector.model(theta)
+    ensemble.draw(model, max(5, num_draws // 10))
+    chains = ensemble.num_chains
+    block = max(1, BLOCK // (chains * max(vector.size, vector.template.lattice.num_sites)))
+    totals, products, shift = np.zeros((chains, vector.size)), 0.0, None
+    for first in range(0, num_draws, block):
+        fields = ensemble.draw(model, min(block, num_draws - first))
+        matrix = statistics_matrix(model, fields.reshape(-1, *model.field_shape))
+        shift = matrix.mean(axis=0) if shift is None else shift  # squares keep their digits
+        matrix -= shift
+        totals += matrix.reshape(chains, -1, vector.size).sum(axis=1)
+        products = products + matrix.T @ matrix
+    number = chains * num_draws
+    mean = totals.sum(axis=0) / number
+    fisher = (products - number * np.outer(mean, mean)) / (number - 1)
+    return Expectation(mean + shift, fisher, totals / num_draws - mean)
+
+
+def fit_maximum_likelihood(problem: Problem, options: SamplingOptions) -> Estimate:
+    """Damped natural-gradient steps; see `phi4ppl.fit_likelihood`."""
+    vector = problem.vector
+    if vector.size > MOST_COUPLINGS:
+        mend = "Use method='persistent_cd', or 'score_matching'."
+        raise ArgumentError(
+            "model", f"at most {MOST_COUPLINGS} couplings for maximum likelihood", str(vector.size), mend
+        )
+    data = DataStatistics(problem)
+    theta, centre = starting_point(problem)
+    strength, notes = problem.ridge or 0.0, []
+    with Interrupts() as interrupts:
+        short = problem.ridge is None and problem.is_short
+        begin = vector.model(centre if short else theta)
+        ensemble = Ensemble(begin, kernel=options.kernel, num_chains=options.num_chains, seed=options.seed)
+        ensemble.warm_up(begin, WARM_UP)
+        draws = max(FIRST_DRAWS, -(-DRAWS_A_COUPLING * vector.size // options.num_chains))
+        pull = sparse.csc_matrix((vector.size,) * 2)
+        if short or strength:
+            found = expectation(ensemble, vector, vector.flatten(begin.couplings), draws)
+            fisher = sparse.csc_matrix(found.fisher)
+            if short:
+                strength = cross_validated([(fisher, half - found.mean) for half in data.halves], problem.wide)
+                notes.append(problem.ridge_note(strength))
+            pull = penalty(fisher, strength, problem.wide)
+        steps = _Steps(problem, data.mean, ensemble, pull, centre)
+        theta, errors, status = steps.run(theta, draws, options.num_steps, interrupts)
+    return Estimate(theta, errors, status, float(strength), (*notes, *steps.notes))
+
+
+class DataStatistics:
+    """T̄ of the data, and of its halves."""
+
+    def __init__(self, problem: Problem):
+        model, number = problem.vector.template, problem.num_samples
+        block = max(1, BLOCK // problem.vector.size)
+        sums = []
+        for start, stop in ((0, number // 2), (number // 2, number)):
+            parts = (problem.data[k : min(k + block, stop)] for k in range(start, stop, block))
+            sums.append(sum(statistics_matrix(model, p.reshape(-1, *model.field_shape)).sum(axis=0) for p in parts))
+        self.halves = sums[0] / (number // 2), sums[1] / (number - number // 2)
+        self.mean = (sums[0] + sums[1]) / number
+
+
+class _Steps:
+    """The loop of a fit: ``pull`` is the matrix of the ridge towards ``centre``."""
+
+    def __init__(self, problem: Problem, data_mean, ensemble: Ensemble, pull, centre):
+        self.problem, self.data_mean, self.ensemble = problem, data_mean, ensemble
+        self.pull, self.centre = pull, centre
+        self.notes: list[str] = []
+
+    def run(self, theta, draws: int, num_steps: int, interrupts):
+        """Couplings, standard errors and status."""
+        problem, status = self.problem, FitStatus.MAX_STEPS
+        errors = np.full(len(theta), np.nan)
+        for step in range(1, num_steps + 1):
+            try:
+                found = expectation(self.ensemble, problem.vector, theta, draws)
+            except SamplingError as error:
+                self.notes.append(f"Sampling failed: {error}")
+                return theta, errors, FitStatus.DIVERGED
+            solved, size = self._newton(found, theta)
+            move = solved.theta - theta
+            statistical, monte_carlo = self._errors(found, solved)
+            free = solved.free & (monte_carlo > 0)
+            distance = float(np.mean((move[free] / monte_carlo[free]) ** 2)) if free.any() else 0.0
+            share = float(np.sqrt(np.mean((monte_carlo[free] / statistical[free]) ** 2))) if free.any() else 0.0
+            errors = np.where(solved.free, np.hypot(statistical, monte_carlo), np.nan)
+            theta = keep_normalizable(problem.vector, theta, size * move)
+            numbers = {"step_over_noise": np.sqrt(distance), "noise_over_error": share, "step_size": size}
+            problem.history.add(theta, numbers | {"draws": draws * self.ensemble.num_chains})
+            problem.tell(step, num_steps, f"maximum likelihood, step {np.sqrt(distance):.2g} of its noise")
+            settled = size == 1 and distance <= WITHIN_NOISE
+            if settled and share <= SHARE_OF_NOISE:
+                return theta, errors, FitStatus.CONVERGED
+            if interrupts.asked:
+                return theta, errors, FitStatus.INTERRUPTED
+            if settled:  # the noise falls as 1/√draws
+                draws = int(min(MOST_DRAWS, draws * np.clip((1.2 * share / SHARE_OF_NOISE) ** 2, 1.5, 8)))
+        return theta, errors, status
+
+    def _newton(self, found: Expectation, theta) -> tuple[Solved, float]:
+        """The minimum of the quadratic model, and the part of the way to it that is safe to go."""
+        hessian = sparse.csc_matrix(found.fisher) + self.pull
+        slope = self.data_mean - found.mean + self.pull @ (theta - self.centre)
+        solved = solve(hessian, hessian @ theta - slope, self.problem.bounded)
+        if solved.singular and not self.notes:
+            self.notes.append("The Fisher matrix is singular: a ridge of 1e-8 was added.")
+        move = solved.theta - theta
+        length = move @ (found.fisher @ move)
+        return solved, float(min(1.0, np.sqrt(LONGEST_STEP / max(length, 1e-300))))
+
+    def _errors(self, found: Expectation, solved: Solved) -> tuple[np.ndarray, np.ndarray]:
+        """Standard errors √diag(H⁻¹GH⁻¹/N) and Monte Carlo errors of the solution, from the spread of the chains."""
+        half = np.linalg.cholesky(
+            found.fisher + 1e-12 * np.diag(np.diag(found.fisher)) + 1e-300 * np.eye(len(found.mean))
+        )
+        statistical = np.sqrt((solved.inverse(half) ** 2).sum(axis=1) / self.problem.num_samples)
+        moved = solved.inverse(found.chain_deviations.T)
+        chains = moved.shape[1]
+        return statistical, np.sqrt((moved**2).sum(axis=1) / (chains * (chains - 1)))
+
+
+def keep_normalizable(vector: CouplingVector, theta, move) -> np.ndarray:
+    """θ + move, with the move halved until the couplings make a density; only built-in terms can be looked at quickly."""
+    if all(term.form.built_in for term in vector.template.terms):
+        for _ in range(20):
+            if vector.model(theta + move).check().is_normalizable:
+                break
+            move = move / 2
+    return theta + move

@@ -1,0 +1,203 @@
+"""Persistent contrastive divergence: many small, noisy steps of the likelihood gradient, for models of many couplings.
+
+Each step moves persistent chains by a few iterations at the present couplings, and ⟨T⟩_chains − T̄_minibatch is its gradient
+(T. Tieleman, ICML 2008). Couplings are measured in units of 1/√Var(T). Reported is their average over the second half of the
+steps (B. T. Polyak and A. B. Juditsky, SIAM J. Control Optim. 30 (1992) 838), in which the noise cancels.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from scipy import sparse
+
+from ..errors import SamplingError
+from ..sampling.interrupt import Interrupts
+from .ensemble import Ensemble
+from .estimate import Estimate, Problem
+from .history import FitStatus
+from .local import LocalStructure
+from .maximum_likelihood import WARM_UP, DataStatistics, SamplingOptions
+from .parameters import statistics_matrix
+from .ridge import cross_validated
+from .score_matching import starting_point
+
+__all__ = ["StochasticOptions", "fit_persistent_cd"]
+
+LEARNING_RATE = 0.03  # of the default optimiser, in units of 1/√Var(T)
+FIRST_DRAWS = 20  # of a chain, for Var(T)
+BATCHES = 8  # of the averaging window
+MOST_DRIFT = 1.0  # between the halves of the window, in standard errors
+MOST_NEIGHBOURS = 200  # couplings whose Fisher matrix is inverted for the error of one
+NUM_FIELDS = 4000  # for the Fisher matrix
+BLOCK = 1 << 22
+
+
+class StochasticOptions(NamedTuple):
+    sampling: SamplingOptions
+    batch_size: int
+    sweeps: int
+    optimizer: object
+
+
+def fit_persistent_cd(problem: Problem, options: StochasticOptions) -> Estimate:
+    """Stochastic gradient ascent of the likelihood with averaged couplings; see `phi4ppl.fit_likelihood`."""
+    vector, (theta, centre) = problem.vector, starting_point(problem)
+    shape, rng = vector.template.field_shape, np.random.default_rng(options.sampling.seed)
+    chains = options.sampling.num_chains
+    begin = problem.data[rng.integers(problem.num_samples, size=chains)].reshape(chains, *shape)
+    model = vector.model(theta)
+    with Interrupts() as interrupts:
+        ensemble = Ensemble(
+            model, kernel=options.sampling.kernel, num_chains=chains, seed=options.sampling.seed, start=begin
+        )
+        ensemble.warm_up(model, WARM_UP)
+        first = _statistics_of(ensemble, vector, theta, FIRST_DRAWS)
+        variance = np.maximum(first.var(axis=0), 1e-12 * first.var(axis=0).max())
+        strength, notes = problem.ridge or 0.0, []
+        if problem.ridge is None and problem.is_short:
+            strength = _automatic(problem, ensemble, centre, variance)
+            notes.append(problem.ridge_note(strength))
+        pull = np.where(problem.wide, strength * variance, 0.0)
+        run = _Descent(problem, ensemble, options, rng, 1 / np.sqrt(variance), lambda at: pull * (at - centre))
+        theta, status = run.go(theta, interrupts)
+        notes += run.notes
+        errors = np.full(len(theta), np.nan)
+        if status is not FitStatus.DIVERGED:
+            errors = np.hypot(fisher_errors(problem, ensemble, theta, pull), run.noise())
+            errors = np.where(problem.bounded & (theta == 0), np.nan, errors)
+            if status is FitStatus.CONVERGED and run.drift(errors) > MOST_DRIFT:
+                status = FitStatus.MAX_STEPS
+    return Estimate(theta, errors, status, float(strength), tuple(notes))
+
+
+def _statistics_of(ensemble: Ensemble, vector, theta, num_draws: int, thinning: int = 1) -> np.ndarray:
+    model = vector.model(theta)
+    return statistics_matrix(model, ensemble.draw(model, num_draws, thinning).reshape(-1, *model.field_shape))
+
+
+def _automatic(problem: Problem, ensemble: Ensemble, centre, variance) -> float:
+    """The ridge by the likelihood of each half of the data on the other, with the diagonal of the Fisher matrix."""
+    ensemble.warm_up(problem.vector.model(centre), WARM_UP)
+    mean = _statistics_of(ensemble, problem.vector, centre, 10 * FIRST_DRAWS).mean(axis=0)
+    fisher = sparse.diags(variance, format="csc")
+    return cross_validated([(fisher, half - mean) for half in DataStatistics(problem).halves], problem.wide)
+
+
+class _Descent:
+    """The loop; ``scale`` is the unit of every coupling and ``pull(theta)`` the gradient of the ridge."""
+
+    def __init__(self, problem: Problem, ensemble: Ensemble, options: StochasticOptions, rng, scale, pull):
+        self.problem, self.ensemble, self.options, self.rng = problem, ensemble, options, rng
+        self.scale, self.pull = scale, pull
+        self.window = max(BATCHES, options.sampling.num_steps // 2)
+        self.batches: list[tuple[np.ndarray, int]] = []  # sums of couplings over parts of the window
+        self.notes: list[str] = []
+
+    def go(self, theta, interrupts) -> tuple[np.ndarray, FitStatus]:
+        """Couplings averaged over the window, and status."""
+        from optax import adam, apply_updates
+
+        problem, options = self.problem, self.options
+        optimizer = adam(LEARNING_RATE) if options.optimizer is None else options.optimizer
+        num_steps, scale = options.sampling.num_steps, self.scale
+        position = jnp.zeros(len(theta))
+        start, state = theta, optimizer.init(position)
+        for step in range(1, num_steps + 1):
+            try:
+                slope = self._slope(theta)
+            except SamplingError as error:
+                self.notes.append(f"Sampling failed: {error}")
+                return theta, FitStatus.DIVERGED
+            updates, state = optimizer.update(jnp.asarray(slope * scale, position.dtype), state, position)
+            position = apply_updates(position, updates)
+            wanted = start + scale * np.asarray(position, float)
+            if not np.isfinite(wanted).all():
+                return theta, FitStatus.DIVERGED
+            allowed = np.where(problem.bounded, np.maximum(wanted, 0.0), wanted)
+            position = jnp.asarray((allowed - start) / scale, position.dtype)
+            theta = allowed
+            problem.history.add(theta, {"gradient": np.sqrt(np.mean((slope * scale) ** 2))})
+            problem.tell(step, num_steps, "persistent contrastive divergence")
+            self._average(step, theta)
+            if interrupts.asked and step < num_steps:
+                return self._averaged(theta), FitStatus.INTERRUPTED
+        average = self._averaged(theta)
+        self.notes.append(f"Couplings averaged over the last {self.window} of {num_steps} steps.")
+        return average, FitStatus.CONVERGED
+
+    def _slope(self, theta) -> np.ndarray:
+        """T̄ of a minibatch − ⟨T⟩ of the chains: the gradient of minus the log-likelihood."""
+        problem, options, model = self.problem, self.options, self.problem.vector.template
+        chosen = self.rng.choice(problem.num_samples, min(options.batch_size, problem.num_samples), replace=False)
+        seen = statistics_matrix(model, problem.data[chosen].reshape(-1, *model.field_shape)).mean(axis=0)
+        dreamt = _statistics_of(self.ensemble, problem.vector, theta, 1, options.sweeps).mean(axis=0)
+        return seen - dreamt + self.pull(theta)
+
+    def _average(self, step: int, theta) -> None:
+        done = step - (self.options.sampling.num_steps - self.window)
+        if done < 1:
+            return
+        if len(self.batches) <= (done - 1) * BATCHES // self.window:
+            self.batches.append((np.zeros_like(theta), 0))
+        total, number = self.batches[-1]
+        self.batches[-1] = total + theta, number + 1
+
+    def _averaged(self, theta) -> np.ndarray:
+        if not self.batches:
+            return theta
+        return sum(total for total, _ in self.batches) / sum(number for _, number in self.batches)
+
+    def _batch_means(self) -> np.ndarray:
+        return np.array([total / number for total, number in self.batches])
+
+    def noise(self) -> np.ndarray:
+        """Monte Carlo error of the average, from the means of parts of the window."""
+        if len(self.batches) < 2:
+            return np.zeros(self.problem.vector.size)
+        return self._batch_means().std(axis=0, ddof=1) / np.sqrt(len(self.batches))
+
+    def drift(self, errors) -> float:
+        """Root mean square change between the halves of the window, in units of the errors."""
+        means = self._batch_means()
+        half = len(means) // 2
+        change = (means[half:].mean(axis=0) - means[:half].mean(axis=0)) / errors
+        return float(np.sqrt(np.nanmean(change**2)))
+
+
+def fisher_errors(problem: Problem, ensemble: Ensemble, theta, pull) -> np.ndarray:
+    """√diag(H⁻¹GH⁻¹/N), H = G + pull, of the Fisher matrix G of each coupling and its neighbours in the graph.
+
+    Neighbours act on a common site. Of more than 200 those with the strongest correlation count.
+    """
+    vector, chains = problem.vector, ensemble.num_chains
+    draws = -(-NUM_FIELDS // chains)
+    statistics = _statistics_of(ensemble, vector, theta, draws, 3)
+    statistics -= statistics.mean(axis=0)
+    spread = np.maximum(statistics.std(axis=0), 1e-300)
+    statistics /= spread
+    relative = pull / spread**2
+    neighbours = LocalStructure(vector).neighbours()
+    errors = np.empty(vector.size)
+    sizes = np.diff(neighbours.indptr)
+    for size in np.unique(sizes):
+        rows = np.flatnonzero(sizes == size)
+        for piece in np.array_split(rows, max(1, len(rows) * size * len(statistics) // BLOCK)):
+            near = np.array([neighbours.indices[neighbours.indptr[k] : neighbours.indptr[k + 1]] for k in piece])
+            errors[piece] = _local_errors(statistics, piece, near, relative)
+    return errors / spread / np.sqrt(problem.num_samples)
+
+
+def _local_errors(statistics, rows, near, relative) -> np.ndarray:
+    """For every row the error from the Fisher matrix of its neighbours, in units of 1/√N."""
+    if near.shape[1] > MOST_NEIGHBOURS:
+        correlation = np.abs(statistics[:, rows].T @ statistics) / len(statistics)
+        near = np.argsort(-np.take_along_axis(correlation, near, axis=1), axis=1)[:, :MOST_NEIGHBOURS]
+    here = statistics.T[near]
+    fisher = here @ here.transpose(0, 2, 1) / len(statistics)
+    eye = np.eye(near.shape[1])
+    inverse = np.linalg.inv(fisher + (relative[near][:, :, None] + 1e-9) * eye)
+    own = inverse[near == rows[:, None]]
+    return np.sqrt(np.einsum("ki,kij,kj->k", own, fisher, own))

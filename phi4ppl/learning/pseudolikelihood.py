@@ -1,0 +1,127 @@
+"""Pseudo-likelihood: couplings under which every site is likely given the rest.
+
+The objective (J. Besag, J. R. Stat. Soc. B 36 (1974) 192)
+
+    J(θ) = −E_data Σ_i log p(φ_i | rest; θ) = E_data Σ_i [Σ_k θ_k t_k(φ_i) + log ∫ exp(−Σ_k θ_k t_k(x)) dx]
+
+is convex: its gradient has t_k(φ_i) − ⟨t_k⟩_i and its Hessian the covariances of the t_k, both by one-dimensional quadrature.
+Newton's method needs a few steps; its matrix couples only cliques that share a site.
+"""
+
+from __future__ import annotations
+
+from scipy import sparse
+
+from ..sampling.interrupt import Interrupts
+from .conditionals import Grid
+from .estimate import Estimate, Problem
+from .history import FitStatus
+from .local import LocalStructure
+from .parameters import CouplingVector
+from .ridge import cross_validated, penalty, sandwich_errors, solve
+from .score_matching import starting_point
+
+__all__ = ["fit_pseudolikelihood"]
+
+SMALL_STEP = 1e-6  # of Newton's method: its square in units of standard errors, a coupling
+MOST_HALVINGS = 30
+ROUNDING = 1e-6  # of J in single precision
+
+
+class _Objective:
+    """J and its derivatives."""
+
+    def __init__(self, vector: CouplingVector, data):
+        self.structure, self.data = LocalStructure(vector), data
+        self.conditional = Grid(self.structure, data)
+
+    def _pieces(self):
+        half, size = len(self.data) // 2, self.conditional.chunk
+        for number, (start, stop) in enumerate(((0, half), (half, len(self.data)))):
+            for first in range(start, stop, size):
+                yield number, self.data[first : min(first + size, stop)]
+
+    def halves(self, theta) -> list[list]:
+        """Value, gradient and Hessian of each half of the data, summed over its samples."""
+        sums = self._pass(theta)
+        while self.conditional.refined():
+            sums = self._pass(theta)
+        return sums
+
+    def _pass(self, theta) -> list[list]:
+        self.conditional.forget()
+        sums = [[0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
+        for number, fields in self._pieces():
+            found = self.conditional(fields, theta)
+            energy = theta[self.structure.coupling] @ found.observed.sum(axis=1)
+            slope = self.structure.on_couplings((found.observed - found.mean).sum(axis=1))
+            new = energy + found.log_normalizer.sum(), slope, self.structure.matrix(found.covariance)
+            sums[number] = [old + more for old, more in zip(sums[number], new, strict=True)]
+        return sums
+
+    def __call__(self, theta) -> tuple:
+        """Value, gradient and Hessian, averaged over all samples."""
+        return tuple((one + two) / len(self.data) for one, two in zip(*self.halves(theta), strict=True))
+
+    def scores(self, theta):
+        """Gradients of single samples, in pieces ``(size, samples)``."""
+        for _, fields in self._pieces():
+            found = self.conditional(fields, theta)
+            yield self.structure.on_couplings(found.observed - found.mean)
+
+
+def fit_pseudolikelihood(problem: Problem, num_steps: int) -> Estimate:
+    """The minimum of J with its sandwich errors; see `phi4ppl.fit_likelihood`."""
+    objective = _Objective(problem.vector, problem.data)
+    theta, centre = starting_point(problem)
+    strength, notes = problem.ridge, []
+    with Interrupts() as interrupts:
+        if strength is None and problem.is_short:
+            strength = _automatic(problem, objective, centre)
+            notes.append(problem.ridge_note(strength))
+        strength = strength or 0.0
+        theta, solved, status = _newton(objective, problem, theta, (strength, centre), num_steps, interrupts)
+    errors = sandwich_errors(solved.inverse, solved.free, objective.scores(theta), problem.num_samples)
+    if solved.singular:
+        notes.append("The data do not determine all couplings: the Hessian is singular, and a ridge of 1e-8 was added.")
+    return Estimate(theta, errors, status, float(strength), tuple(notes))
+
+
+def _automatic(problem: Problem, objective: _Objective, centre) -> float:
+    counts = problem.num_samples // 2, problem.num_samples - problem.num_samples // 2
+    halves = objective.halves(centre)
+    quadratic = [(hessian / n, slope / n) for (_, slope, hessian), n in zip(halves, counts, strict=True)]
+    return cross_validated(quadratic, problem.wide)
+
+
+def _newton(objective: _Objective, problem: Problem, theta, ridge: tuple, num_steps: int, interrupts):
+    """Newton's method under bounds, with steps halved while J would rise. Returns couplings, last solution and status."""
+    strength, centre = ridge
+    pull = penalty(objective(centre)[2], strength, problem.wide) if strength else sparse.csc_matrix((len(theta),) * 2)
+
+    def at(theta):
+        value, slope, hessian = objective(theta)
+        away = theta - centre
+        return value + 0.5 * away @ (pull @ away), slope + pull @ away, hessian + pull
+
+    small = SMALL_STEP * problem.vector.size / problem.num_samples
+    value, slope, hessian = at(theta)
+    for step in range(1, num_steps + 1):
+        solved = solve(hessian, hessian @ theta - slope, problem.bounded)
+        move = solved.theta - theta
+        decrement = max(-slope @ move, 0.0)
+        problem.tell(step, num_steps, f"pseudo-likelihood, Newton decrement {decrement:.2g}")
+        problem.history.add(theta, {"objective": value, "newton_decrement": decrement})
+        if decrement <= small:
+            return solved.theta, solved, FitStatus.CONVERGED
+        if interrupts.asked:
+            return theta, solved, FitStatus.INTERRUPTED
+        for halvings in range(MOST_HALVINGS):
+            trial = theta + 0.5**halvings * move
+            found = at(trial)
+            if found[0] <= value + ROUNDING * abs(value):
+                break
+        else:
+            return theta, solved, FitStatus.DIVERGED
+        theta, (value, slope, hessian) = trial, found
+    return theta, solved, FitStatus.MAX_STEPS

@@ -1,0 +1,223 @@
+"""Maximum likelihood and persistent contrastive divergence, against exact likelihoods of small fields."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import optax
+import pytest
+from exact_runs import model_of
+from known_fields import TRUE, independent_fields, pulls, true_model
+
+import phi4ppl as p4
+from phi4ppl.learning.ensemble import Ensemble
+from phi4ppl.learning.maximum_likelihood import expectation
+from phi4ppl.learning.parameters import CouplingVector, statistics_matrix
+from phi4ppl.learning.persistent_cd import fisher_errors
+
+RNG = np.random.default_rng
+
+
+def small_family():
+    return p4.phi4(p4.lattice.chain(3, periodic=False), w=0.6, a=0.8, b=0.3)
+
+
+@functools.lru_cache
+def nodes() -> np.ndarray:
+    line = np.linspace(-4, 4, 41)
+    return np.stack(np.meshgrid(line, line, line, indexing="ij"), axis=-1).reshape(-1, 3)
+
+
+@functools.lru_cache
+def small_data() -> np.ndarray:
+    """Draws of the family on the nodes of the quadrature, blurred by their distance."""
+    rng = RNG(1)
+    weight = np.exp(-statistics_matrix(small_family(), nodes()) @ [0.6, 0.8, 0.3])
+    chosen = nodes()[rng.choice(len(weight), size=300, p=weight / weight.sum())]
+    return chosen + rng.uniform(-0.1, 0.1, size=chosen.shape)
+
+
+def exact_moments(family, theta):
+    """⟨T⟩ and the Fisher matrix by quadrature on 41³ nodes."""
+    matrix = statistics_matrix(family, nodes())
+    weight = np.exp(-matrix @ theta)
+    weight /= weight.sum()
+    mean = weight @ matrix
+    return mean, (matrix - mean).T @ (weight[:, None] * (matrix - mean))
+
+
+def exact_fit(family, data):
+    """Maximum-likelihood couplings and errors, by Newton's method on the exact likelihood."""
+    theta = CouplingVector.of(family).flatten(family.couplings)
+    observed = statistics_matrix(family, data).mean(axis=0)
+    for _ in range(30):
+        mean, fisher = exact_moments(family, theta)
+        theta = theta + np.linalg.solve(fisher, mean - observed)
+    return theta, np.sqrt(np.diag(np.linalg.inv(fisher)) / len(data)), fisher
+
+
+def test_expectations_and_fisher_matrix_are_exact(reference):
+    """Against the reference within 4.4 standard errors (12 numbers, false alarm 1e-4); half the draws' error would fail."""
+    case = reference["fisher_chain_N4_w0.8_a1.4_b0.2"]
+    exact, model = {k: v["value"] for k, v in case["quantities"].items()}, model_of(case)
+    ensemble = Ensemble(model, kernel="metropolis", num_chains=64, seed=5)
+    ensemble.warm_up(model, 100)
+    found = expectation(ensemble, CouplingVector.of(model), np.array([0.8, 1.4, 0.2]), 1000)
+    error = found.chain_deviations.std(axis=0, ddof=1) / 8
+    names = ("w", "a", "b")
+    scores = (found.mean + [exact[f"dlogZ/d{k}"] for k in names]) / error
+    assert np.abs(scores).max() < 4.4 and (error < 0.02).all()
+    expected = np.array(
+        [[exact["Fisher[" + ",".join(sorted((k, m), key="wab".index)) + "]"] for m in names] for k in names]
+    )
+    np.testing.assert_allclose(found.fisher, expected, rtol=0.1)
+    assert np.abs(found.fisher / (2 * expected) - 1).min() > 0.3
+
+
+@pytest.mark.parametrize("method", ["maximum_likelihood", "persistent_cd"])
+def test_small_fields_have_the_exact_estimate(method):
+    """Couplings within half a standard error of those of the exact likelihood, errors within 10 % of the Fisher matrix."""
+    theta, errors, _ = exact_fit(small_family(), small_data())
+    start = small_family().replace(w=0.3, a=1.2, b=0.5)
+    options = {"num_steps": 600, "num_chains": 64} if method == "persistent_cd" else {}
+    fit = p4.fit_likelihood(small_family(), small_data(), method=method, kernel="metropolis", initial=start, **options)
+    vector = CouplingVector.of(fit.model)
+    away = (vector.flatten(fit.model.couplings) - theta) / errors
+    assert fit.converged and np.abs(away).max() < (1.0 if method == "persistent_cd" else 0.8), away
+    np.testing.assert_allclose(vector.flatten(fit.standard_errors), errors, rtol=0.15)
+    # the start is many errors away, so what stays there is caught
+    assert np.abs((vector.flatten(start.couplings) - theta) / errors).max() > 3
+
+
+def test_errors_from_neighbours_are_those_of_the_full_matrix():
+    """√diag(G⁻¹/N) by blocks of neighbours, of a chain whose couplings all differ."""
+    family = p4.gaussian(p4.lattice.chain(3, periodic=False), w=[0.3, 0.5], a=[1.0, 0.8, 1.2])
+    vector = CouplingVector.of(family)
+    theta = vector.flatten(family.couplings)
+    _, fisher = exact_moments(family, theta)
+    ensemble = Ensemble(family, kernel="metropolis", num_chains=64, seed=3)
+    ensemble.warm_up(family, 100)
+    problem = type("Problem", (), {"vector": vector, "num_samples": 100})
+    found = fisher_errors(problem, ensemble, theta, np.zeros(5))
+    np.testing.assert_allclose(found, np.sqrt(np.diag(np.linalg.inv(fisher)) / 100), rtol=0.08)
+    pulled = fisher_errors(problem, ensemble, theta, np.diag(fisher))
+    inverse = np.linalg.inv(fisher + np.diag(np.diag(fisher)))
+    np.testing.assert_allclose(pulled, np.sqrt(np.diag(inverse @ fisher @ inverse) / 100), rtol=0.08)
+
+
+@pytest.fixture(scope="module")
+def fits():
+    """All four methods on the same 2,000 fields."""
+    data, family = independent_fields(2000), true_model()
+    options = {
+        "maximum_likelihood": {"kernel": "metropolis"},
+        "persistent_cd": {"kernel": "metropolis", "num_chains": 64, "num_steps": 400},
+    }
+    methods = ("score_matching", "pseudolikelihood", "maximum_likelihood", "persistent_cd")
+    return {method: p4.fit_likelihood(family, data, method=method, **options.get(method, {})) for method in methods}
+
+
+def test_known_couplings_are_recovered_by_all_methods(fits):
+    """Within three standard errors (false alarm 0.8 % a method, fixed keys); no method beats maximum likelihood by much."""
+    for method, fit in fits.items():
+        assert fit.converged, str(fit)
+        assert max(map(abs, pulls(fit).values())) < 3, (method, pulls(fit))
+        assert abs(pulls(fit, TRUE | {"w": 0.54})["w"]) > 5
+        smallest = fits["maximum_likelihood"].standard_errors
+        assert all(float(fit.standard_errors[k]) > 0.85 * float(smallest[k]) for k in TRUE), method
+    assert "averaged over the last 200 of 400 steps" in str(fits["persistent_cd"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["maximum_likelihood", "persistent_cd"])
+def test_errors_are_calibrated(method):
+    options = {"num_steps": 300} if method == "persistent_cd" else {}
+    inside = []
+    for seed, data in enumerate(independent_fields(200_000, seed=2).reshape(100, 2000, 8, 8)):
+        fit = p4.fit_likelihood(
+            true_model(), data, method=method, kernel="metropolis", num_chains=64, seed=seed, **options
+        )
+        inside += [abs(z) < 1.96 for z in pulls(fit).values()]
+    assert 0.90 <= np.mean(inside) <= 0.99
+
+
+def test_few_samples_and_many_couplings():
+    """From 40 fields, 256 couplings: both methods pull towards homogeneous ones, and say so; a fit can be continued."""
+    family, data, held_out = (
+        true_model().inhomogeneous(),
+        independent_fields(2000)[:40],
+        independent_fields(2000)[1000:],
+    )
+    plain = p4.held_out_score(p4.fit_likelihood(family, data, ridge=0.0).model, held_out)[0]
+    for method, options in (("maximum_likelihood", {}), ("persistent_cd", {"num_steps": 60})):
+        fit = p4.fit_likelihood(family, data, method=method, kernel="metropolis", num_chains=64, **options)
+        assert fit.ridge > 0 and "40 samples for 256 couplings" in str(fit)
+        assert p4.held_out_score(fit.model, held_out)[0] < plain - 5
+        again = p4.fit_likelihood(
+            family, data, method=method, kernel="metropolis", num_chains=64, initial=fit, ridge=fit.ridge, **options
+        )
+        assert again.history.sizes["step"] > fit.history.sizes["step"]
+        assert again.history.isel(step=0).identical(fit.history.isel(step=0))
+
+
+@pytest.mark.parametrize("method", ["maximum_likelihood", "persistent_cd"])
+def test_ctrl_c_returns_what_there_is(method, monkeypatch):
+    monkeypatch.setattr("phi4ppl.sampling.interrupt.Interrupts.__enter__", lambda self: _asked(self))
+    start = small_family().replace(a=1.5)
+    options = {"kernel": "metropolis", "num_chains": 64, "initial": start}
+    fit = p4.fit_likelihood(small_family(), small_data(), method=method, **options)
+    assert fit.status is p4.FitStatus.INTERRUPTED and fit.history.sizes["step"] == 1
+
+
+def _asked(interrupts):
+    interrupts._installed, interrupts.asked = False, True
+    return interrupts
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"method": "score_matching", "num_steps": 5},
+            "num_steps: expected None with method='score_matching', got 5. Methods",
+        ),
+        ({"method": "maximum_likelihood", "sweeps": 2}, "sweeps: expected None.*Methods with it: persistent_cd"),
+        (
+            {"method": "maximum_likelihood", "num_chains": 3},
+            "num_chains: expected an integer of at least 8, got 3. Errors",
+        ),
+        ({"method": "persistent_cd", "num_steps": 3}, "num_steps: expected an integer of at least 16"),
+        ({"method": "persistent_cd", "optimizer": "adam"}, "optimizer: expected an optax optimiser, .*got 'adam'"),
+        (
+            {"method": "persistent_cd", "initial": 3},
+            "initial: expected a MarkovRandomField or the result of a fit, got int",
+        ),
+        (
+            {"method": "pseudolikelihood", "initial": true_model()},
+            "initial: expected couplings of the model that is fitted",
+        ),
+        ({"method": "maximum_likelihood", "seed": -1}, "seed: expected an integer of at least 0"),
+    ],
+)
+def test_bad_options_are_explained(options, message):
+    with pytest.raises(p4.ArgumentError, match=message):
+        p4.fit_likelihood(small_family(), small_data(), **options)
+
+
+def test_too_many_couplings_for_a_full_matrix_are_refused():
+    family = p4.gaussian(p4.lattice.square(32), w=0.2, a=1.0).inhomogeneous()
+    with pytest.raises(
+        p4.ArgumentError, match="at most 3000 couplings for maximum likelihood, got 3072. Use method='persist"
+    ):
+        p4.fit_likelihood(family, RNG(0).normal(size=(5, 32, 32)), method="maximum_likelihood")
+
+
+def test_an_own_optimiser_is_used():
+    """A rate of zero leaves the couplings at their start."""
+    start = small_family().replace(a=1.5)
+    fit = p4.fit_likelihood(
+        small_family(), small_data(), method="persistent_cd", kernel="metropolis", num_chains=64, num_steps=16,
+        optimizer=optax.sgd(0.0), initial=start,
+    )  # fmt: skip
+    assert float(fit.model.couplings["a"]) == pytest.approx(1.5, rel=1e-6)
