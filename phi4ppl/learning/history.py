@@ -12,7 +12,7 @@ from .parameters import CouplingVector
 
 __all__ = ["FitStatus", "History", "plot_history"]
 
-MOST_COUPLINGS = 200  # recorded one by one; of more, mean and spread of every term
+MOST_COUPLINGS = 300  # recorded one by one; of more, mean and spread of every term
 MOST_LINES = 12
 
 
@@ -55,7 +55,7 @@ class History:
     Parameters
     ----------
     vector : CouplingVector
-        Of the couplings that are fitted. Up to 200 of them are recorded one by one (``couplings``, dimensions ``step`` and
+        Of the couplings that are fitted. Up to 300 of them are recorded one by one (``couplings``, dimensions ``step`` and
         ``coupling``); of more, mean and standard deviation of every term (``mean_w``, ``spread_w``).
     previous : xarray.Dataset, optional
         History of the fit that is continued.
