@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from . import commands
+from . import commands, fit_command
 from ._version import __version__
 from .errors import Phi4pplError
 
@@ -63,6 +63,17 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument(
         "run", metavar="RUN", help="the folder of a run, its samples.nc, or a checkpoint, also a live one"
     )
+    fit = command("fit", fit_command.fit, "fit the couplings of a model to data or to another action")
+    with_model(fit)
+    source = fit.add_mutually_exclusive_group(required=True)
+    source.add_argument("--data", metavar="FILE", help="samples of the field: .npy, .npz or .nc")
+    source.add_argument("--target", metavar="MODEL", help="another model, whose action is to be matched")
+    fit.add_argument("--method", help="a method of phi4ppl.fit_likelihood or phi4ppl.fit_variational")
+    fit.add_argument("--inhomogeneous", action="store_true", help="fit one coupling a clique instead of one a term")
+    fit.add_argument("--seed", type=int, default=0, help="seed of the fit (default: %(default)s)")
+    fit.add_argument("--output", metavar="FOLDER", help="where results go (default: fits/MODEL)")
+    fit.add_argument("--overwrite", action="store_true", help="replace a finished fit in that folder")
+    fit.add_argument("--quiet", action="store_true", help="no progress line")
     models = command("models", commands.models, "list the shipped models")
     models.add_argument("--settings", action="store_true", help="also list what --set can change")
     command("doctor", commands.doctor, "say what is installed and test the whole path")

@@ -38,7 +38,9 @@ LAYERS = (
     ("model_files", 8),
     ("partition", 9),
     ("learning", 10),
+    ("field_files", 12),
     ("commands", 12),
+    ("fit_command", 12),
     ("cli", 12),
     ("__main__", 12),
 )

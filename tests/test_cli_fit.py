@@ -1,0 +1,85 @@
+"""``phi4ppl fit``: what it prints, what it leaves behind, and its exit status."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+import xarray as xr
+
+import phi4ppl as p4
+from phi4ppl.cli import main
+
+MODEL = "import phi4ppl as p4\nmodel = p4.gaussian(p4.lattice.square(4), w=0.0, a=1.0)\n"
+TRUE = p4.gaussian(p4.lattice.square(4), w=0.3, a=1.0)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(MODEL)
+    data = np.asarray(p4.GibbsField(TRUE).sample(jax.random.key(0), (2000,)))
+    np.save("fields.npy", data)
+    np.savez("fields.npz", phi=data)
+    xr.Dataset({"phi": (("sample", "x", "y"), data)}).to_netcdf("fields.nc")
+    return tmp_path
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz", "nc"])
+def test_fit_to_data_leaves_model_and_record(folder, capsys, kind):
+    assert main(["fit", "mine.py", "--data", f"fields.{kind}", "--quiet"]) == 0
+    out = capsys.readouterr().out
+    fitted = p4.load_model("fits/mine/model.npz")
+    direct = p4.fit_likelihood(p4.gaussian(p4.lattice.square(4), w=0.0, a=1.0), np.load("fields.npy"))
+    assert float(fitted.couplings["w"]) == pytest.approx(float(direct.model.couplings["w"]))
+    assert abs(float(fitted.couplings["w"]) - 0.3) < 4 * float(direct.standard_errors["w"])
+    record = json.loads((folder / "fits" / "mine" / "fit.json").read_text())
+    assert record["converged"] and record["num_samples"] == 2000 and record["method"] == "score_matching"
+    assert "score_matching fit of 2000 fields: Converged." in out and "w = 0." in out
+
+
+def test_fit_to_another_model(folder, capsys):
+    (folder / "goal.py").write_text(MODEL.replace("w=0.0", "w=0.3"))
+    assert main(["fit", "mine.py", "--target", "goal.py", "--inhomogeneous", "--output", "here", "--quiet"]) == 0
+    fitted = p4.load_model("here/model.npz")
+    np.testing.assert_allclose(fitted.couplings["w"], 0.3, atol=1e-5)
+    assert fitted.couplings["a"].shape == (16,)
+    assert (
+        xr.load_dataset("here/history.nc").sizes["step"] <= 20
+        and (folder / "here" / "history.png").stat().st_size > 5000
+    )
+    assert "bound 𝓕" in capsys.readouterr().out
+    assert main(["fit", "mine.py", "--target", "goal.py", "--output", "here", "--quiet"]) == 2
+    assert "here holds a finished fit" in capsys.readouterr().err
+
+
+def test_own_terms_leave_their_couplings(folder, capsys):
+    (folder / "own.py").write_text(
+        "import phi4ppl as p4\nlattice = p4.lattice.square(4)\n"
+        "model = p4.MarkovRandomField(lattice, [p4.Term('a', [[k] for k in range(16)], lambda x: x * x, 1.0)])\n"
+    )
+    assert main(["fit", "own.py", "--data", "fields.npy", "--quiet"]) == 0
+    assert np.load("fits/own/model.npz")["a"] > 0.5
+    assert "not written to disk" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--data", "gone.npy"], "gone.npy: no such file. Give a .npy or .npz file"),
+        (["--data", "mine.py"], "mine.py: unknown kind of file '.py'"),
+        (["--data", "wrong.npy"], r"wrong.npy: expected fields of shape (4, 4) with leading axes"),
+        (["--data", "two.npz"], "two.npz: holds 2 arrays: p, q"),
+        (["--data", "bad.nc"], "bad.nc: "),
+        (["--data", "fields.npy", "--method", "guess"], "method: expected one of 'score_matching'"),
+        (["--target", "nowhere"], "nowhere: neither a file nor a shipped model"),
+        (["--target", "scotland_lip_cancer"], "a NumPyro model; couplings of a MarkovRandomField can be fitted"),
+    ],
+)
+def test_bad_input_is_one_line(folder, capsys, arguments, words):
+    np.save("wrong.npy", np.ones((3, 5)))
+    np.savez("two.npz", p=np.ones(3), q=np.ones(3))
+    (folder / "bad.nc").write_text("not a file of fields")
+    assert main(["fit", "mine.py", *arguments, "--quiet"]) == 2
+    err = capsys.readouterr().err
+    assert words in err and err.count("\n") == 1 and "Traceback" not in err
