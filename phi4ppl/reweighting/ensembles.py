@@ -225,36 +225,35 @@ class Ensembles:
         phase = complex(totals[0] / size.sum())
         is_complex = np.iscomplexobj(weights)
         result = Reweighted(
-            mean=_split(values, means[1:]), error=_split(values, errors[1:]),
+            mean=_split(values, means[1:]), error=_split(values, errors[1:-1]),
             effective_sample_size=float(len(size) * overlap / correlation), overlap=overlap,
             pareto_k=pareto_k(np.log(np.maximum(size, 1e-300)), 1 / correlation),
-            average_phase=phase if is_complex else phase.real,
+            average_phase=phase if is_complex else phase.real, average_phase_error=_number(errors[-1]),
             log_partition_ratio=_number(np.log(totals[0]) + largest), log_partition_ratio_error=_number(errors[0]),
             num_samples=len(size), tau_int=float(max(taus)), block_length=float(min(lengths)),
         )  # fmt: skip
         return result.with_problems(problems_of(result, enough))
 
     def _leave_one_out(self, k: int, blocks: Blocks, exponent, largest, weights, table) -> np.ndarray:
-        """log Z_A/Z_0 and the means, without one block of ensemble k each, shape ``(num_blocks, 1 + num_values)``."""
+        """log Z_A/Z_0, the means and the average phase, without one block of ensemble k each, one row a block."""
         inside = self._range(k)
         if len(self.sources) == 1:
-            parts = blocks.sums(weights[inside, None] * table[inside])
+            size = np.abs(weights)[:, None]
+            parts = blocks.sums(np.concatenate([weights[:, None] * table, size], axis=1)[inside])
             left = parts.sum(axis=0) - parts
-            count = blocks.sums(np.ones(len(weights)))
-            normaliser = left[:, 0] * len(weights) / (len(weights) - count)
+            normaliser = left[:, 0] * len(weights) / (len(weights) - blocks.sums(np.ones(len(weights))))
         else:
-            left = np.stack(
-                [
-                    np.where(np.isfinite(s.log_mixture), np.exp(exponent - s.log_mixture - largest), 0) @ table
-                    for s in self._without_each(k, blocks)
-                ]
-            )
+            rows = []
+            for solution in self._without_each(k, blocks):
+                kept = np.exp(exponent - solution.log_mixture - largest)  # 0 where the mixture is infinite
+                rows.append(np.append(kept @ table, np.abs(kept).sum()))
+            left = np.stack(rows)
             normaliser = left[:, 0]
-        means = left / left[:, :1]
-        # the logarithm is taken near its mean, so that its imaginary part does not jump by 2π
         middle = normaliser.mean()
-        means[:, 0] = np.log(normaliser / middle) + np.log(middle)
-        return means
+        # the logarithm is taken near its mean, so that its imaginary part does not jump by 2π
+        log_ratio = np.log(normaliser / middle) + np.log(middle)
+        means, phase = left[:, 1:-1] / left[:, :1], left[:, 0] / left[:, -1]
+        return np.concatenate([log_ratio[:, None], means, phase[:, None]], axis=1)
 
     def _without_each(self, k: int, blocks: Blocks):
         """Solutions without one block of ensemble k each; the mixture is infinite at the draws left out."""

@@ -33,7 +33,7 @@ class Reweighted:
         Independent samples with equal weights that would be worth as much: N · overlap / (2 τ_int).
     pareto_k : float
         k̂ of the tail of the weights; above 0.7 means cannot be trusted.
-    average_phase : float or complex
+    average_phase, average_phase_error : float or complex
         ``Σw/Σ|w|``; 1 for a real target, and small in modulus where phases cancel (sign problem).
     num_samples : int
     tau_int, block_length : float
@@ -48,6 +48,7 @@ class Reweighted:
     overlap: float
     pareto_k: float
     average_phase: float | complex
+    average_phase_error: float | complex
     log_partition_ratio: float | complex
     log_partition_ratio_error: float | complex
     num_samples: int
