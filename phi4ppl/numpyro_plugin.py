@@ -33,8 +33,8 @@ class GibbsField(Distribution):
     model : MarkovRandomField
         Event shape ``model.field_shape``, batch shape ``()``; use ``expand`` or a plate for independent copies.
     log_partition : callable, optional
-        ``log_partition(couplings) -> log Z``, differentiable by JAX, of the dict of couplings. Without it the couplings
-        must be fixed numbers and ``log_prob`` leaves the constant log Z out.
+        ``log_partition(couplings) -> log Z``, differentiable by JAX, of the dict of couplings; a `PartitionSurface` is such a
+        function. Without it the couplings must be fixed numbers and ``log_prob`` leaves the constant log Z out.
 
     Raises
     ------
@@ -63,6 +63,8 @@ class GibbsField(Distribution):
         if log_partition is not None and not callable(log_partition):
             expected = "a function of the dict of couplings that returns log Z"
             raise ArgumentError("log_partition", expected, repr(log_partition))
+        if hasattr(log_partition, "check_model"):  # a PartitionSurface knows which models it is for
+            log_partition.check_model(model)
         self.model, self.log_partition = model, log_partition
         random = [name for name, value in model.couplings.items() if not is_concrete(value)]
         random += [form.name for form in model._forms if not form.statistic_is_concrete]
@@ -71,8 +73,9 @@ class GibbsField(Distribution):
                 f"coupling(s) {', '.join(map(repr, random))} of a GibbsField are random, but log Z as a function of the "
                 "couplings is unknown: the posterior would silently lack the factor 1/Z. Ways out: (1) fix the couplings "
                 "(build the model outside the NumPyro function, or from Python numbers); (2) scale the field instead, "
-                "scale * field with fixed couplings; (3) pass log_partition=f with f(couplings) -> log Z, for a Gaussian "
-                "field lambda couplings: phi4ppl.exact.gaussian_log_partition(model.replace(**couplings))."
+                "scale * field with fixed couplings; (3) pass log_partition=f with f(couplings) -> log Z: for up to three "
+                "homogeneous couplings phi4ppl.PartitionSurface(model, region), built outside the NumPyro function; for a "
+                "Gaussian field lambda couplings: phi4ppl.exact.gaussian_log_partition(model.replace(**couplings))."
             )
         super().__init__(batch_shape=(), event_shape=model.field_shape, validate_args=validate_args)
 

@@ -1,0 +1,80 @@
+"""Sufficient statistics of several ensembles of one family, and log Z between and around them."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import logsumexp
+
+from ..reweighting import MbarSolution, log_mixture, solve_mbar
+
+__all__ = ["Pool"]
+
+SEGMENTS = 5  # of every chain: with the chains, the blocks of the jackknife
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """Draws of K ensembles at couplings θ_k, reduced to the statistics T conjugate to the couplings.
+
+    Attributes
+    ----------
+    couplings : array, shape (ensembles, dimensions)
+    statistics : array, shape (ensembles, chains, draws, dimensions)
+    """
+
+    couplings: np.ndarray
+    statistics: np.ndarray
+
+    def with_ensemble(self, theta, statistics) -> Pool:
+        """The pool with one more ensemble."""
+        return Pool(np.vstack([self.couplings, theta]), np.concatenate([self.statistics, statistics[None]]))
+
+    @property
+    def draws(self) -> int:
+        """Draws of one ensemble."""
+        return self.statistics.shape[1] * self.statistics.shape[2]
+
+    @functools.cached_property
+    def flat(self) -> np.ndarray:
+        """All statistics, shape (samples, dimensions)."""
+        return self.statistics.reshape(-1, self.statistics.shape[-1])
+
+    @functools.cached_property
+    def solution(self) -> MbarSolution:
+        """log Z of the ensembles relative to the first, and the mixture that the samples come from."""
+        return solve_mbar(self.couplings @ self.flat.T, np.full(len(self.couplings), float(self.draws)))
+
+    def log_partition(self, thetas) -> np.ndarray:
+        """log Z(θ) − log Z(θ_1) for every row of ``thetas``."""
+        return logsumexp(-np.atleast_2d(thetas) @ self.flat.T - self.solution.log_mixture, axis=1)
+
+    def overlap(self, thetas) -> np.ndarray:
+        """Effective samples that the pool has for each θ, as a fraction of the draws of one ensemble: about one at each θ_k."""
+        log_weights = -np.atleast_2d(thetas) @ self.flat.T - self.solution.log_mixture
+        log_size = 2 * logsumexp(log_weights, axis=1) - logsumexp(2 * log_weights, axis=1)
+        return np.exp(log_size) / self.draws
+
+    def error(self, theta) -> float:
+        """Jackknife error of `log_partition` at one θ: blocks are segments of chains, left out of all ensembles together."""
+        value, energies = [], theta @ self.flat.T
+        for each, mixture in self._blocks:
+            with np.errstate(divide="ignore"):
+                value.append(logsumexp(np.log(each) - energies - mixture))
+        return float(np.sqrt((len(value) - 1) * np.var(value)))
+
+    @functools.cached_property
+    def _blocks(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """For every block: which samples are left, and their mixture without it."""
+        number, chains, draws, _ = self.statistics.shape
+        segment = np.minimum(np.arange(draws) * SEGMENTS // draws, SEGMENTS - 1)
+        label = np.broadcast_to(np.arange(chains)[:, None] * SEGMENTS + segment, (number, chains, draws)).reshape(-1)
+        energies, found = self.couplings @ self.flat.T, []
+        for block in range(chains * SEGMENTS):
+            each = (label != block).astype(float)
+            counts = np.full(number, each.sum() / number)
+            solution = solve_mbar(energies, counts, self.solution.log_partition, weights=each)
+            found.append((each, log_mixture(energies, counts, solution.log_partition)))
+        return found
