@@ -4,7 +4,7 @@ Declare a model on a graph, check it against the Hammersley–Clifford theorem, 
 with BlackJAX, and report through ArviZ.
 """
 
-from . import exact, lattice, observables, sampling
+from . import exact, lattice, observables, quartic, sampling
 from ._version import __version__
 from .cliques import plaquettes
 from .datatree import load_run, save_run
@@ -88,6 +88,7 @@ __all__ = [
     "plaquettes",
     "plot_history",
     "plot_scans",
+    "quartic",
     "reweight",
     "sample",
     "sampling",

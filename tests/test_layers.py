@@ -27,6 +27,7 @@ LAYERS = (
     ("model", 3),
     ("potential", 4),
     ("exact", 4),
+    ("quartic", 4),
     ("numpyro_plugin", 5),
     ("observables", 5),
     ("autocorrelation", 5),
