@@ -35,7 +35,7 @@ from .learning import (
 )
 from .model import MarkovRandomField, gaussian, load_model, phi4, phi4_from_lagrangian
 from .numpyro_plugin import GibbsField, compile
-from .partition import PartitionEstimate, PartitionSurface, log_partition
+from .partition import PartitionEstimate, PartitionSurface, infer_couplings, log_partition
 from .potential import CompiledModel
 from .reweighting import combine_ensembles, plot_scans, reweight, scan_reweighting
 from .run import sample
@@ -77,6 +77,7 @@ __all__ = [
     "fit_variational",
     "gaussian",
     "held_out_score",
+    "infer_couplings",
     "kernels",
     "lattice",
     "load_model",

@@ -57,13 +57,18 @@ class Pool:
         log_size = 2 * logsumexp(log_weights, axis=1) - logsumexp(2 * log_weights, axis=1)
         return np.exp(log_size) / self.draws
 
-    def error(self, theta) -> float:
-        """Jackknife error of `log_partition` at one θ: blocks are segments of chains, left out of all ensembles together."""
-        value, energies = [], theta @ self.flat.T
+    def error(self, theta, other=None) -> float:
+        """Jackknife error of log Z(θ) − log Z(other), by default to the first ensemble's θ_1.
+
+        Blocks are segments of chains, left out of all ensembles together.
+        """
+        ends = np.stack([theta, self.couplings[0] if other is None else other])
+        energies, differences = ends @ self.flat.T, []
         for each, mixture in self._blocks:
             with np.errstate(divide="ignore"):
-                value.append(logsumexp(np.log(each) - energies - mixture))
-        return float(np.sqrt((len(value) - 1) * np.var(value)))
+                value = logsumexp(np.log(each) - energies - mixture, axis=1)
+            differences.append(value[0] - value[1])
+        return float(np.sqrt((len(differences) - 1) * np.var(differences)))
 
     @functools.cached_property
     def _blocks(self) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -22,7 +22,7 @@ from .pool import Pool
 from .result import PartitionEstimate
 from .sites import IndependentSites
 
-__all__ = ["PartitionSurface", "SurfaceEstimate"]
+__all__ = ["MAX_DIMENSIONS", "PartitionSurface", "SurfaceEstimate", "require_normalizable"]
 
 FORMAT = "phi4ppl-surface-1"
 MAX_DIMENSIONS = 3
@@ -133,7 +133,7 @@ class PartitionSurface:
         # precision is enough
         self._centre, self._mean = pool.couplings[0].astype(np.float32).astype(float), pool.flat.mean(axis=0)
         self._statistics = pool.flat - self._mean
-        self._offset = -pool.solution.log_mixture - self._statistics @ self._centre - self._mean @ self._centre
+        self._offset = -pool.solution.log_mixture - pool.flat @ self._centre
 
     @property
     def region(self) -> dict[str, tuple[float, float]]:
@@ -168,10 +168,9 @@ class PartitionSurface:
         values = self._checked_couplings(couplings)
         dtype = jnp.result_type(float)
         theta = jnp.stack([jnp.asarray(v, dtype) for v in values])
-        low, high, centre, mean = (jnp.asarray(x, dtype) for x in (self._low, self._high, self._centre, self._mean))
-        away = theta - centre
-        exponent = jnp.asarray(self._offset, dtype) - jnp.asarray(self._statistics, dtype) @ away
-        value = self.anchor.value - mean @ away + jax.scipy.special.logsumexp(exponent)
+        low, high, mean = (jnp.asarray(x, dtype) for x in (self._low, self._high, self._mean))
+        away, excess = self._excess(theta)
+        value = self.anchor.value - mean @ away + excess
         slack = 1e-6 * (high - low)  # the ends themselves, rounded
         return jnp.where(jnp.all((theta >= low - slack) & (theta <= high + slack)), value, jnp.nan)
 
@@ -218,6 +217,32 @@ class PartitionSurface:
                 )
         return values
 
+    def likelihood(self, names, mean: np.ndarray):
+        """``cost(theta)`` = θ·T̄ + log Z(θ) up to a constant, θ in the order of ``names``: −log p(data | θ) of one field.
+
+        ``mean`` is T̄, the mean statistics of the data. The large parts of both terms cancel before they are rounded.
+        """
+        order = [names.index(name) for name in self._names]
+        slope = mean[order] - self._mean
+
+        def cost(theta):
+            away, excess = self._excess(theta[jnp.asarray(order)])
+            return jnp.asarray(slope, theta.dtype) @ away + excess
+
+        return cost
+
+    def difference_error(self, names, theta, other) -> float:
+        """Standard error of log Z(theta) − log Z(other), both arrays in the order of ``names``."""
+        order = [list(names).index(name) for name in self._names]
+        return self._pool.error(np.asarray(theta)[order], np.asarray(other)[order])
+
+    def _excess(self, theta):
+        """θ − θ_c about the centre c, and log Z(θ) − log Z(c) + (θ − θ_c)·⟨T⟩ with the mean of T over the pool."""
+        dtype = theta.dtype
+        away = theta - jnp.asarray(self._centre, dtype)
+        exponent = jnp.asarray(self._offset, dtype) - jnp.asarray(self._statistics, dtype) @ away
+        return away, jax.scipy.special.logsumexp(exponent)
+
     def check_model(self, model: MarkovRandomField) -> None:
         """Raise `ArgumentError` unless a model differs from the surface's in its couplings only."""
         if (model.lattice, model._forms) != (self.model.lattice, self.model._forms):
@@ -235,7 +260,7 @@ class PartitionSurface:
             raise ArgumentError("region", f"a dict with names among {', '.join(map(repr, self._names))}", repr(region))
         names, low, high = _checked(self.model, self.region | region)
         low, high = np.minimum(low, self._low), np.maximum(high, self._high)
-        _require_normalizable(self.model, names, low, high)
+        require_normalizable(self.model, names, low, high)
         surface = object.__new__(PartitionSurface)
         surface._settings = self._settings | {"seed": self._settings["seed"] + len(self.ensembles)}
         pool = _explore(self.model, names, low, high, self._pool, surface._settings, progress)
@@ -316,11 +341,11 @@ def _checked(model, region) -> tuple[list[str], np.ndarray, np.ndarray]:
             raise ArgumentError(f"region of {name!r}", "(low, high) with low < high", repr(bounds))
     names = list(region)
     low, high = (np.array([float(region[name][k]) for name in names]) for k in (0, 1))
-    _require_normalizable(model, names, low, high)
+    require_normalizable(model, names, low, high)
     return names, low, high
 
 
-def _require_normalizable(model, names, low, high) -> None:
+def require_normalizable(model, names, low, high) -> None:
     """Z is log-convex in the couplings: finite at the corners, it is finite in the box."""
     for corner in itertools.product(*zip(low, high, strict=True)):
         _at(model, names, corner).check().raise_if_violated()

@@ -1,0 +1,172 @@
+"""Posteriors of couplings against brute-force quadrature, and their calibration by simulation."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+from scipy import stats
+
+import phi4ppl as p4
+from phi4ppl.autocorrelation import gamma_method
+from phi4ppl.datatree import metadata
+from phi4ppl.partition.chebyshev import Interpolant
+from phi4ppl.partition.ensembles import family_of
+
+TRIANGLE = p4.phi4(p4.lattice.complete(3), w=0.6, a=1.2, b=0.3)
+RING = p4.phi4(p4.lattice.chain(8), w=0.8, a=1.4, b=0.2)
+PRIOR = {"w": dist.Uniform(0.0, 1.2)}
+
+
+def fields_at(model, values, num_fields, seed=0) -> np.ndarray:
+    """Independent fields of many ensembles at once, shape (len(values), num_fields, *field_shape); ``values`` are w."""
+    family = family_of(model)
+    couplings = tuple(
+        jnp.asarray(values if form.name == "w" else np.full(len(values), value), jnp.float32)
+        for form, value in zip(model._forms, model._values, strict=True)
+    )
+    start = np.random.default_rng(seed).normal(size=(len(values), num_fields, *model.field_shape))
+    draws = family.sample(
+        couplings, (0.0,) * len(couplings), jnp.asarray(start, jnp.float32), num_warmup=200, num_samples=50,
+        key=jax.random.key(seed),
+    )  # fmt: skip
+    return np.asarray(draws.positions, float)
+
+
+# --- against quadrature
+
+
+@pytest.fixture(scope="module")
+def data():
+    return fields_at(TRIANGLE, [0.6], 15)[0]
+
+
+def truth(data) -> np.ndarray:
+    """Mean and variance of w by quadrature over w and, for log Z at each of its nodes, over all three sites."""
+    nodes, weights = np.polynomial.legendre.leggauss(12)
+    ws = 0.6 + 0.6 * nodes
+    log_z = [p4.exact.quadrature(TRIANGLE.replace(w=w), half_width=5.0)["log_partition"] for w in ws]
+    total = float(np.sum(np.asarray(TRIANGLE.statistics(jnp.asarray(data))["w"])))
+    log_p = -ws * total - len(data) * np.array(log_z)
+    p = np.exp(log_p - log_p.max()) * weights
+    mean = p @ ws / p.sum()
+    return np.array([mean, p @ (ws - mean) ** 2 / p.sum()])
+
+
+def off(tree, truth, shift=0.0) -> np.ndarray:
+    """Scores of mean and variance of w; ``shift`` posterior standard deviations are the normaliser's own error."""
+    mean, variance = truth
+    w = tree["posterior"]["w"].values.astype(float)
+    first, second = gamma_method(w), gamma_method((w - mean) ** 2)
+    allowed = np.array([shift * np.sqrt(variance), shift * variance])
+    errors = np.hypot([first.error, second.error], allowed)
+    return (np.array([first.mean, second.mean]) - truth) / errors
+
+
+def test_exact_posterior_is_that_of_quadrature(data):
+    """Two scores beyond 3.9 with probability 1e-4 each; a posterior of other data is found."""
+    tree = p4.infer_couplings(TRIANGLE, data, PRIOR, normalizer="exact")
+    assert np.abs(off(tree, truth(data))).max() < 3.9
+    assert np.abs(off(tree, truth(1.1 * data))).max() > 6
+    assert metadata(tree)["settings"]["normalizer"] == "exact" and p4.diagnose(tree).passed
+
+
+def test_surface_posterior_is_that_of_quadrature(data):
+    tree = p4.infer_couplings(TRIANGLE, data, PRIOR)
+    settings = metadata(tree)["settings"]
+    assert settings["normalizer"] == "surface" and 0 < settings["normalizer_shift"] < 0.25
+    assert np.abs(off(tree, truth(data), settings["normalizer_shift"])).max() < 3.9
+
+
+@pytest.mark.slow
+def test_noisy_surface_is_told(data):
+    surface = p4.PartitionSurface(TRIANGLE, {"w": (0.0, 1.2)}, num_samples=100, num_chains=2, min_overlap=0.05)
+    with pytest.warns(UserWarning, match="infer_couplings: the error of log Z may have moved the posterior by"):
+        p4.infer_couplings(TRIANGLE, np.tile(data, (20, 1)), PRIOR, normalizer=surface, num_samples=100)
+
+
+# --- calibration by simulation
+
+REPEATS, FIELDS, DRAWS = 200, 20, 99
+GRID = np.linspace(0.4, 1.1, 141)
+
+
+def ranks(log_z: np.ndarray) -> np.ndarray:
+    """Ranks of the w that made the data among posterior draws, by ``log_z`` at the nodes of ``GRID``; the prior is uniform."""
+    rng = np.random.default_rng(0)
+    w = rng.uniform(GRID[0], GRID[-1], REPEATS)
+    total = np.asarray(RING.statistics(jnp.asarray(fields_at(RING, w, FIELDS)))["w"], float).sum(axis=1)
+    log_p = -total[:, None] * GRID - FIELDS * log_z
+    density = np.exp(log_p - log_p.max(axis=1, keepdims=True))
+    cumulative = np.concatenate([np.zeros((REPEATS, 1)), np.cumsum(density[:, 1:] + density[:, :-1], axis=1)], axis=1)
+    cumulative /= cumulative[:, -1:]
+    draws = np.array([np.interp(rng.random(DRAWS), c, GRID) for c in cumulative])
+    return np.sum(draws < w[:, None], axis=1)
+
+
+def test_posterior_is_calibrated_with_a_surface_and_not_without_log_z():
+    """χ² of ten bins of ranks: a calibrated posterior fails with probability 1e-4."""
+    surface = p4.PartitionSurface(RING, {"w": (0.4, 1.1)})
+    log_z = np.asarray(jax.vmap(lambda w: surface.log_partition({"w": w}))(jnp.asarray(GRID)), float)
+    right = stats.chisquare(np.bincount(ranks(log_z) // 10, minlength=10)).pvalue
+    naive = stats.chisquare(np.bincount(ranks(np.zeros_like(GRID)) // 10, minlength=10)).pvalue
+    assert right > 1e-4
+    assert naive < 1e-20
+
+
+# --- interpolation
+
+
+def test_interpolant_is_exact_for_polynomials_and_knows_its_error():
+    low, high = [0.0, -2.0], [1.0, 3.0]
+    cubic = Interpolant(lambda x: 1 + x[0] ** 3 * x[1] - x[1] ** 2, low, high)
+    point = jnp.array([0.3, 2.5])
+    assert float(cubic(point)) == pytest.approx(1 + 0.3**3 * 2.5 - 6.25, rel=1e-6) and cubic.error < 1e-12
+    slope = jax.grad(cubic)(point)
+    assert slope.tolist() == pytest.approx([3 * 0.3**2 * 2.5, 0.3**3 - 5.0], rel=1e-5)
+    corner = Interpolant(lambda x: abs(x[0] - 0.37), [0.0], [1.0])
+    assert corner.error > 1e-4
+
+
+# --- arguments
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"data": np.zeros(3)}, r"data: expected fields of shape \(num_fields, 3\), got shape \(3,\). One field needs"),
+        ({"priors": {}}, "priors: expected a dict of NumPyro distributions of one to 3 couplings"),
+        (
+            {"priors": {"c": dist.Uniform(0, 1)}},
+            "priors: expected homogeneous couplings of the model: 'w', 'a', 'b', got 'c'",
+        ),
+        ({"priors": {"w": 1.0}}, "prior of 'w': expected a NumPyro distribution of one number"),
+        ({"priors": {"w": dist.Normal()}}, "prior of 'w': expected a distribution on a finite interval.*use Uniform"),
+        ({"normalizer": "guess"}, "normalizer: expected one of 'surface', 'exact'"),
+    ],
+)
+def test_wrong_arguments(arguments, message):
+    arguments = {"data": np.zeros((2, 3)), "priors": PRIOR} | arguments
+    with pytest.raises(p4.ArgumentError, match=message):
+        p4.infer_couplings(TRIANGLE, **arguments)
+
+
+def test_model_without_exact_log_z_is_refused():
+    torus = p4.phi4(p4.lattice.square(8), w=0.5, a=2.0, b=0.2)
+    with pytest.raises(p4.ArgumentError, match="small or narrow graph.*normalizer='surface' takes any model"):
+        p4.infer_couplings(torus, np.zeros((1, 8, 8)), {"w": dist.Uniform(0.4, 0.6)}, normalizer="exact")
+
+
+def test_infinite_z_under_the_prior_is_refused():
+    with pytest.raises(p4.HammersleyCliffordError, match="normalizable +NO"):
+        p4.infer_couplings(TRIANGLE, np.zeros((1, 3)), {"b": dist.Uniform(-1.0, 1.0)}, normalizer="exact")
+
+
+def test_prior_beyond_the_surface_is_refused():
+    surface = p4.PartitionSurface(RING, {"w": (0.4, 1.1)}, num_samples=100)
+    with pytest.raises(p4.OverlapError, match=r"prior of 'w' reaches over \[0, 1.2\], beyond the PartitionSurface's"):
+        p4.infer_couplings(RING, np.zeros((1, 8)), PRIOR, normalizer=surface)
+    with pytest.raises(p4.ArgumentError, match="normalizer: expected a PartitionSurface over 'a'"):
+        p4.infer_couplings(RING, np.zeros((1, 8)), {"a": dist.Uniform(1.0, 2.0)}, normalizer=surface)
