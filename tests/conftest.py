@@ -1,7 +1,8 @@
 """Settings and fixtures shared by all tests.
 
 JAX is strict here: adding arrays of different rank is an error, and every test must leave the JAX
-configuration as it was.
+configuration as it was. Tests marked ``compile_quickly`` have programs that compile for much longer than they run: XLA is
+asked for little optimization there.
 """
 
 from __future__ import annotations
@@ -25,6 +26,17 @@ hypothesis.settings.register_profile("phi4ppl", deadline=None, derandomize=True,
 hypothesis.settings.load_profile("phi4ppl")
 
 WATCHED_SETTINGS = ("jax_enable_x64", "jax_numpy_rank_promotion", "jax_debug_nans", "jax_disable_jit")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """Compile quickly, or as a user would: before any fixture is set up, and not with programs of the other kind."""
+    marker = item.get_closest_marker("compile_quickly")
+    quick = marker is not None and marker.args != (False,)
+    if jax.config.read("jax_disable_most_optimizations") != quick:
+        jax.clear_caches()
+        jax.config.update("jax_disable_most_optimizations", quick)
+    return (yield)
 
 
 @pytest.fixture(autouse=True)

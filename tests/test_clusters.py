@@ -19,6 +19,8 @@ from phi4ppl.sampling import target_of
 from phi4ppl.sampling.cluster import _bonds, _Shifts, cluster_labels, flip_clusters
 from phi4ppl.terms import hopping
 
+pytestmark = pytest.mark.compile_quickly
+
 
 def random_graph(num_sites, num_edges, seed):
     return p4.lattice.from_networkx(nx.gnm_random_graph(num_sites, num_edges, seed=seed))

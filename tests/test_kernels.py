@@ -4,6 +4,7 @@ A kernel that is added to the registry is found by these tests. False alarms: ev
 level 1e-4, shared among its quantities; some 80 of them are made, at most 1 % for all together. Keys are fixed.
 """
 
+import functools
 import importlib
 import re
 
@@ -27,6 +28,8 @@ from invariance import (
 
 import phi4ppl as p4
 from phi4ppl.sampling import Kernel, get_kernel, register, target_of, tempering
+
+pytestmark = pytest.mark.compile_quickly
 
 NAMES = [name for name in p4.kernels() if name != "auto"]
 REVERSIBLE = ("nuts", "hmc", "mclmc")  # one momentum for the whole field; sweeps go through the colours in one order
@@ -202,69 +205,90 @@ def test_exact_draws_have_the_moments_of_a_sum_over_a_grid(name):
 # --- parallel tempering: every copy has its own distribution
 
 RUNGS = 4
-
-
-def ladder_scores(model_name="open chain", kernel=None):
-    """Scores of every copy after two steps (even and odd pairs), all copies having begun at exact draws of their own."""
-    kernel = tempering(RUNGS) if kernel is None else kernel
-    model, tuning = MODELS[model_name](), fixed_tuning(kernel, MODELS[model_name]())
-    at_beta = [
-        model.replace(**{name: np.asarray(value) * beta for name, value in model.couplings.items()})
-        for beta in np.asarray(tuning.inverse_temperature, float)
-    ]
-    begin = np.stack([exact_draws(copy, 20_000, seed=k) for k, copy in enumerate(at_beta)], axis=1)
-    target = target_of(p4.compile(model))
-
-    def walk(key, copies):
-        algorithm = kernel.build(target, tuning)
-        state = algorithm.init(copies[0])._replace(copies=copies)
-        for k in range(2):
-            state, info = algorithm.step(jax.random.fold_in(key, k), state)
-        return state.copies, state.position, info.exchange_rate
-
-    keys = jax.random.split(jax.random.key(4), len(begin))
-    copies, position, rate = jax.jit(jax.vmap(walk))(keys, jnp.asarray(begin, jnp.float32))
-    np.testing.assert_array_equal(copies[:, 0], position)
-    scores = {}
-    for k, copy in enumerate(at_beta):
-        fresh = exact_draws(copy, 20_000, seed=100 + k)
-        one = invariance_scores(copy, begin[:, k], np.asarray(copies[:, k]), fresh)
-        scores |= {f"copy {k}, {name}": value for name, value in one.items()}
-    return scores, np.asarray(rate)
-
-
-@pytest.mark.parametrize("model", ["own terms"])
-def test_copies_of_all_temperatures_keep_their_distributions(model):
-    scores, rate = ladder_scores(model)
-    assert not rejected(scores)
-    assert np.all((rate > 0) & (rate <= 1)) and rate.mean() < 0.98
-
-
-EXCHANGE_FAULTS = {
+RIGHT = "right"
+EXCHANGES = {
+    RIGHT: lambda gain, difference: gain,
     "forgets the temperatures": lambda gain, difference: difference,
     "always exchanges": lambda gain, difference: 0 * gain,
     "wrong sign": lambda gain, difference: -gain,
 }
 
 
-@pytest.mark.parametrize("fault", [None, *EXCHANGE_FAULTS])
-def test_a_wrong_exchange_is_rejected(fault, monkeypatch):
+@functools.cache
+def ladder(model_name: str):
+    """Tuning, models at every temperature, and exact draws of all of them, to start from and to compare with."""
+    tuning = fixed_tuning(tempering(RUNGS), MODELS[model_name]())
+    model = MODELS[model_name]()
+    at_beta = [
+        model.replace(**{name: np.asarray(value) * beta for name, value in model.couplings.items()})
+        for beta in np.asarray(tuning.inverse_temperature, float)
+    ]
+    begin = np.stack([exact_draws(copy, 20_000, seed=k) for k, copy in enumerate(at_beta)], axis=1)
+    return model, tuning, at_beta, begin, [exact_draws(copy, 20_000, seed=100 + k) for k, copy in enumerate(at_beta)]
+
+
+def exchange(number, target, key, copies, beta, odd):
+    """One of ``EXCHANGES``, by its number."""
+    energy = -jax.vmap(target.logdensity_fn)(copies)
+    difference = energy[:-1] - energy[1:]
+    log_ratio = jax.lax.switch(number, list(EXCHANGES.values()), (beta[:-1] - beta[1:]) * difference, difference)
+    used = jnp.exp(jnp.minimum(log_ratio, 0))
+    swap = (jnp.arange(RUNGS - 1) % 2 == odd) & (jax.random.uniform(key, (RUNGS - 1,)) < used)
+    order = jnp.arange(RUNGS)
+    for k in range(RUNGS - 1):
+        order = jnp.where(swap[k], order.at[k].set(order[k + 1]).at[k + 1].set(order[k]), order)
+    return copies[order], used
+
+
+@functools.cache
+def two_steps(model_name: str, choose: bool = False):
+    """Two steps (even and odd pairs), all copies having begun at exact draws of their own: a function of an exchange.
+
+    Its argument is a number among ``EXCHANGES``, so that one compiled program serves all of them; nothing unless
+    ``choose``: the exchange is then the library's.
+    """
     module = importlib.import_module("phi4ppl.sampling.tempering")  # the package has a function of that name
-    wrong = EXCHANGE_FAULTS.get(fault, lambda gain, difference: gain)
+    model, tuning, _, begin, _ = ladder(model_name)
+    target = target_of(p4.compile(model))
 
-    def exchange(target, key, copies, beta, odd):
-        energy = -jax.vmap(target.logdensity_fn)(copies)
-        difference = energy[:-1] - energy[1:]
-        used = jnp.exp(jnp.minimum(wrong((beta[:-1] - beta[1:]) * difference, difference), 0))
-        swap = (jnp.arange(RUNGS - 1) % 2 == odd) & (jax.random.uniform(key, (RUNGS - 1,)) < used)
-        order = jnp.arange(RUNGS)
-        for k in range(RUNGS - 1):
-            order = jnp.where(swap[k], order.at[k].set(order[k + 1]).at[k + 1].set(order[k]), order)
-        return copies[order], used
+    def walk(key, copies, number):
+        with pytest.MonkeyPatch.context() as patch:
+            if choose:
+                patch.setattr(module, "_exchange", functools.partial(exchange, number))
+            algorithm = tempering(RUNGS).build(target, tuning)
+            state = algorithm.init(copies[0])._replace(copies=copies)
+            for k in range(2):
+                state, info = algorithm.step(jax.random.fold_in(key, k), state)
+        return state.copies, state.position, info.exchange_rate
 
-    monkeypatch.setattr(module, "_exchange", exchange)
-    scores, _ = ladder_scores()
-    assert bool(rejected(scores)) == (fault is not None), rejected(scores)
+    keys = jax.random.split(jax.random.key(4), len(begin))
+    run = jax.jit(jax.vmap(walk, in_axes=(0, 0, None)))
+    return functools.partial(run, keys, jnp.asarray(begin, jnp.float32))
+
+
+def ladder_scores(model_name: str, result):
+    """Scores of every copy."""
+    copies, position, rate = result
+    np.testing.assert_array_equal(copies[:, 0], position)
+    _, _, at_beta, begin, fresh = ladder(model_name)
+    scores = {}
+    for k, copy in enumerate(at_beta):
+        one = invariance_scores(copy, begin[:, k], np.asarray(copies[:, k]), fresh[k])
+        scores |= {f"copy {k}, {name}": value for name, value in one.items()}
+    return scores, np.asarray(rate)
+
+
+def test_copies_of_all_temperatures_keep_their_distributions():
+    scores, rate = ladder_scores("own terms", two_steps("own terms")(None))
+    assert not rejected(scores)
+    assert np.all((rate > 0) & (rate <= 1)) and rate.mean() < 0.98
+
+
+@pytest.mark.parametrize("name", EXCHANGES)
+def test_a_wrong_exchange_is_rejected(name):
+    steps = two_steps("open chain", choose=True)
+    scores, _ = ladder_scores("open chain", steps(list(EXCHANGES).index(name)))
+    assert bool(rejected(scores)) == (name != RIGHT), rejected(scores)
 
 
 # --- whole runs against exact values
@@ -299,7 +323,17 @@ def test_a_torus_at_three_couplings_is_exact_and_repeats_bit_for_bit(reference, 
     assert not np.any(repeated[0] == repeated[2])
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in (*LONG_TESTED, "nuts_fourier")])
+SEEN_WITH_SOURCES = ("metropolis", "mclmc_adjusted", "tempering")  # in whole runs of other odd models below
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=SLOW if name in SEEN_WITH_SOURCES else ())
+        for name in NAMES
+        if name not in (*LONG_TESTED, "nuts_fourier")
+    ],
+)
 def test_an_open_chain_with_sources_is_exact(reference, name):
     case = reference["chain_open_N5_inhomogeneous"]
     model, tree = run_case(case, name, seed=24)

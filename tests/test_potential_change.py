@@ -13,6 +13,8 @@ import phi4ppl as p4
 from phi4ppl.errors import ArgumentError
 from phi4ppl.potential import energy_change, energy_function
 
+pytestmark = pytest.mark.compile_quickly
+
 LATTICES = {
     "torus": p4.lattice.square(4, 6),
     "open, diagonals": p4.lattice.square(7, 5, periodic=False, diagonals=True),
@@ -79,10 +81,12 @@ def errors_of_a_leapfrog_move(make):
     return np.array(errors)
 
 
+@pytest.mark.compile_quickly(False)
 def test_the_change_on_a_million_sites_is_accurate_in_single_precision():
     assert np.abs(errors_of_a_leapfrog_move(energy_change)).max() < 1e-3
 
 
+@pytest.mark.compile_quickly(False)
 def test_the_difference_of_two_energies_would_fail_the_same_test():
     assert np.abs(errors_of_a_leapfrog_move(naive)).max() > 1e-3
 

@@ -10,6 +10,8 @@ import phi4ppl as p4
 from phi4ppl.errors import ArgumentError
 from phi4ppl.potential import energy_function
 
+pytestmark = pytest.mark.compile_quickly
+
 
 def asymmetric(x, y):
     return x**3 * y
@@ -76,6 +78,7 @@ def couplings_of(lattice, kind, seed=0):
     return {"w": rng.normal(size=lattice.num_edges), **sites}
 
 
+@pytest.mark.compile_quickly(False)
 @pytest.mark.parametrize("kind", ["uniform", "per clique"])
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_every_layout_gives_the_action_and_the_force(name, kind):
@@ -302,7 +305,7 @@ def test_intrinsic_log_partition_is_the_integral_over_fields_of_zero_mean(lattic
 
 
 @pytest.mark.parametrize("x64", [False, True])
-@pytest.mark.parametrize("n", [4, 8, 16])
+@pytest.mark.parametrize("n", [4, 16])
 def test_gaussian_log_partition_of_an_improper_field_is_nan(n, x64):
     with jax.enable_x64(x64):
         for a in (2.0, 1.9):

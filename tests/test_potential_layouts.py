@@ -11,6 +11,8 @@ import pytest
 import phi4ppl as p4
 from phi4ppl.potential import energy_function
 
+pytestmark = pytest.mark.compile_quickly
+
 LATTICES = {
     "torus": p4.lattice.square(4, 6),
     "open, diagonals": p4.lattice.square(4, 5, periodic=False, diagonals=True),
@@ -20,6 +22,9 @@ LATTICES = {
     "complete": p4.lattice.complete(6),
     "bipartite": p4.lattice.bipartite(3, 4),
 }
+# one lattice of every rule with one coupling for all cliques, every lattice with one a clique, which is the general case
+CASES = [(name, "uniform") for name in ("torus", "graph", "complete", "bipartite")]
+CASES += [(name, "per clique") for name in LATTICES]
 PASSES = ("slice", "gather", "dynamic_slice", "dot_general", "concatenate", "pad")
 
 
@@ -65,6 +70,7 @@ def compiled_text(function, *arguments) -> str:
     return jax.jit(function).lower(*arguments).compile().as_text()
 
 
+@pytest.mark.compile_quickly(False)
 @pytest.mark.parametrize("kind", ["uniform", "per clique"])
 @pytest.mark.parametrize("name", LATTICES)
 def test_no_scatter_and_on_regular_lattices_no_gather(name, kind):
@@ -81,6 +87,7 @@ def test_no_scatter_and_on_regular_lattices_no_gather(name, kind):
             assert "gather" in names and re.search(r"\bgather\(", text)
 
 
+@pytest.mark.compile_quickly(False)
 def test_a_scatter_and_a_gather_would_be_seen():
     """Planted fault: a force by automatic differentiation of Σ φ_i φ_j over an edge list."""
     first, second = LATTICES["graph"].edges.T
@@ -121,8 +128,7 @@ def test_the_force_is_the_slope_of_the_energy(name, x64):
             assert slope == pytest.approx(expected, rel=1e-7, abs=1e-7)
 
 
-@pytest.mark.parametrize("kind", ["uniform", "per clique"])
-@pytest.mark.parametrize("name", LATTICES)
+@pytest.mark.parametrize(("name", "kind"), CASES)
 def test_the_slope_by_the_couplings_is_the_statistic(name, kind, x64):
     lattice = LATTICES[name]
     model, phi = a_model(lattice, kind, own=True), a_field(lattice)
@@ -152,21 +158,21 @@ def test_second_derivatives_by_reverse_over_reverse_and_along_a_direction(name, 
     np.testing.assert_allclose(product, jnp.tensordot(expected, along, phi.ndim), atol=1e-11)
 
 
-@pytest.mark.parametrize("kind", ["uniform", "per clique"])
-@pytest.mark.parametrize("name", LATTICES)
+@pytest.mark.parametrize(("name", "kind"), CASES)
 def test_batches_of_fields_and_of_couplings(name, kind, x64):
     lattice = LATTICES[name]
     model, fields = a_model(lattice, kind, own=True), a_field(lattice, 3)
     _, energy = energy_function(lattice, model._forms)
     values = jax.tree.map(lambda v: jnp.stack([jnp.asarray(v), 1.5 * jnp.asarray(v), -jnp.asarray(v)]), model._values)
     function = jax.value_and_grad(energy, argnums=(0, 1))
+    one = jax.jit(function)
     for axes in ((None, 0), (0, None), (0, 0)):
         batch = (
             values if axes[0] == 0 else jax.tree.map(lambda v: v[0], values),
             fields if axes[1] == 0 else fields[0],
         )
         together = jax.jit(jax.vmap(function, in_axes=axes))(*batch)
-        alone = [function(*(_take(b, k) if a == 0 else b for a, b in zip(axes, batch, strict=True))) for k in range(3)]
+        alone = [one(*(_take(b, k) if a == 0 else b for a, b in zip(axes, batch, strict=True))) for k in range(3)]
         alone = jax.tree.map(lambda *parts: jnp.stack(parts), *alone)
         jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-12, atol=1e-12), together, alone)
 
