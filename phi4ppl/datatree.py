@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import platform
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -14,7 +15,7 @@ import numpy as np
 import xarray as xr
 
 from ._version import __version__
-from .errors import ArgumentError, CheckpointError
+from .errors import ArgumentError, CheckpointError, path_of
 from .lattice import Lattice
 from .potential import CompiledModel
 from .sampling import RunResult, is_checkpoint, read_saved, result_so_far
@@ -178,9 +179,20 @@ def metadata(tree: xr.DataTree) -> dict:
 
 
 def save_run(tree: xr.DataTree, path) -> Path:
-    """Write a run to one netCDF file."""
-    path = Path(path)
-    tree.to_netcdf(path, engine="h5netcdf")
+    """Write a run to one netCDF file, whose folder has to exist.
+
+    Raises
+    ------
+    ArgumentError
+        If the tree was made by something else, or the file cannot be written.
+    """
+    path = path_of("path", path)
+    metadata(tree)
+    try:
+        tree.to_netcdf(path, engine="h5netcdf")
+    except OSError as error:
+        got = f"{path} ({os.strerror(error.errno) if error.errno else error})"
+        raise ArgumentError("path", "a netCDF file that can be written", got, "Give another name.") from error
     return path
 
 
@@ -197,7 +209,7 @@ def load_run(path) -> xr.DataTree:
     CheckpointError
         If a checkpoint is damaged, or its run has no draws yet.
     """
-    path = Path(path)
+    path = path_of("path", path)
     if is_checkpoint(path):
         return _load_checkpoint(path)
     if not path.is_file():

@@ -6,6 +6,8 @@ Every message has the same four parts: what is wrong, what was expected, what wa
 from __future__ import annotations
 
 import numbers
+import os
+from pathlib import Path
 
 import numpy as np
 
@@ -114,6 +116,14 @@ def positive_int(name: str, value, *, minimum: int = 1, mend: str = "") -> int:
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < minimum:
         raise ArgumentError(name, f"an integer of at least {minimum}", repr(value), mend)
     return int(value)
+
+
+def path_of(name: str, value) -> Path:
+    """Return ``value`` as a path, or raise `ArgumentError` if it is none, or empty."""
+    text = os.fspath(value) if isinstance(value, (str, os.PathLike)) else ""
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise ArgumentError(name, "the path of a file or directory", repr(value), "For example 'results'.")
+    return Path(text)
 
 
 def one_of(name: str, value, choices) -> str:

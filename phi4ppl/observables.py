@@ -66,8 +66,8 @@ def is_standard(model: MarkovRandomField, observables) -> bool:
     return all(f.built_in for f in model._forms) and all(known.get(name) is f for name, f in observables)
 
 
-def with_own(model: MarkovRandomField, own: dict[str, Callable] | None) -> dict[str, Callable]:
-    """Standard observables and a user's own, checked.
+def with_own(model: MarkovRandomField, own: dict[str, Callable] | None, taken=()) -> dict[str, Callable]:
+    """Standard observables and a user's own, checked; ``taken`` are names that these cannot have.
 
     Raises
     ------
@@ -81,8 +81,9 @@ def with_own(model: MarkovRandomField, own: dict[str, Callable] | None) -> dict[
         mend = "For example {'binder_m4': lambda phi: phi.mean()**4}."
         raise ArgumentError("observables", "a dict of functions of one field", type(own).__name__, mend)
     for name, function in own.items():
-        if not isinstance(name, str) or not name.isidentifier() or name in observables or name == "phi":
-            raise ArgumentError("observables", "new names that are Python identifiers", repr(name))
+        if not isinstance(name, str) or not name.isidentifier() or name in (*observables, "phi", *taken):
+            mend = "Standard observables, the field and dimensions keep their names."
+            raise ArgumentError("observables", "new names that are Python identifiers", repr(name), mend)
         what = f"observable {name!r}"
         expected = f"a JAX function of one field of shape {model.field_shape}"
         if not callable(function):

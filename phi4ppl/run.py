@@ -5,7 +5,7 @@ from __future__ import annotations
 import xarray as xr
 
 from .datatree import field_dims, frame_of, to_datatree
-from .errors import ArgumentError, positive_int
+from .errors import ArgumentError, path_of, positive_int
 from .model import MarkovRandomField
 from .numpyro_plugin import compile as compile_model
 from .observables import with_own
@@ -14,6 +14,8 @@ from .sampling.devices import placement
 from .sampling.symmetry import is_even
 
 __all__ = ["sample"]
+
+MOST_SEED = 2**32 - 1
 
 
 def sample(
@@ -38,6 +40,7 @@ def sample(
         A name from `phi4ppl.kernels`; ``"auto"`` looks at the model, and the run says what it took and why (``kernel`` and
         ``kernel_reason`` of its settings).
     seed : int
+        From 0 to 2³² − 1.
     observables : dict of callables, optional
         Own functions of one field (scalar or array), recorded at every draw beside the standard ones. NumPyro models use
         ``numpyro.deterministic`` instead.
@@ -98,6 +101,12 @@ def sample(
     num_chains = positive_int("num_chains", num_chains, mend="Four or more let R̂ see chains that disagree.")
     thinning = positive_int("thinning", thinning)
     seed = positive_int("seed", seed, minimum=0)
+    if seed > MOST_SEED:
+        # JAX would drop the higher bits without a word, and the run would be that of another seed
+        raise ArgumentError("seed", f"an integer of at most {MOST_SEED}", repr(seed))
+    checkpoint = None if checkpoint is None else path_of("checkpoint", checkpoint)
+    if progress is not None and not isinstance(progress, bool):
+        raise ArgumentError("progress", "True, False or None", repr(progress))
     for name, flag in (("keep_field", keep_field), ("symmetry_moves", symmetry_moves)):
         if not isinstance(flag, bool):
             raise ArgumentError(name, "True or False", repr(flag))
@@ -110,7 +119,7 @@ def sample(
     if not is_field and observables is not None:
         mend = "Record functions of the parameters with numpyro.deterministic inside the model."
         raise ArgumentError("observables", "None for a NumPyro model", "a dict", mend)
-    measured = with_own(model, observables) if is_field else {}
+    measured = with_own(model, observables, ("chain", "draw", "statistic", *dims)) if is_field else {}
     measured.pop("energy_density", None)  # the kernels know S already: it comes from the log density
     even = is_even(compiled)
     checks = {"phi": str(report)} if is_field else {n: str(field.check()) for n, field in compiled.fields.items()}

@@ -105,6 +105,22 @@ def test_saves_and_loads_back_equal(tree, tmp_path):
     assert json.loads(loaded.attrs["phi4ppl"]) == metadata(tree)
 
 
+def test_what_cannot_be_saved_or_loaded_is_told(tree, tmp_path):
+    told = r"path: expected a netCDF file that can be written, got .* \({}\)\. Give another name"
+    for path, reason in ((tmp_path, "Is a directory"), (tmp_path / "gone" / "run.nc", "No such file or directory")):
+        with pytest.raises(p4.ArgumentError, match=told.format(reason)):
+            p4.save_run(tree, path)
+    with pytest.raises(p4.ArgumentError, match="tree: expected a DataTree made by phi4ppl.sample, got int"):
+        p4.save_run(3, tmp_path / "run.nc")
+    assert list(tmp_path.iterdir()) == []
+    for wrong in (3, None, "", b"run.nc", "a\0b"):
+        for use in (p4.load_run, lambda path: p4.save_run(tree, path)):
+            with pytest.raises(
+                p4.ArgumentError, match="path: expected the path of a file or directory, got .* 'results'"
+            ):
+                use(wrong)
+
+
 def test_graph_labels_become_coordinates():
     graph = nx.Graph([("b", "a"), ("a", (1, 2))])
     model = p4.phi4(p4.lattice.from_networkx(graph), w=0.3, a=1.0, b=0.1)

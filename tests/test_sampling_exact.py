@@ -26,9 +26,20 @@ from phi4ppl.autocorrelation import gamma_method
 from phi4ppl.sampling import Kernel, WindowAdaptation, chains, get_kernel, run_chains
 from phi4ppl.sampling.symmetry import is_even
 
+pytestmark = pytest.mark.compile_quickly
 
-@pytest.mark.parametrize("kernel", ["nuts", "hmc"])
-@pytest.mark.parametrize("name", CASES)
+# a program of their own, and a kind of field that another case has too
+MORE = {("single_a1.52425_b0.175_r0.0", "nuts"), ("single_a1.52425_b0.175_r0.0", "hmc"),
+        ("chain_periodic_N8_w0.8_a1.4_b0.2_r0.0", "nuts"), ("chain_periodic_N8_w0.8_a1.4_b0.2_r0.0", "hmc"),
+        ("free_8x8_w1.0_a2.5_g0.0_r0.0", "nuts")}  # fmt: skip
+RUNS = [
+    pytest.param(name, kernel, marks=pytest.mark.slow if (name, kernel) in MORE else ())
+    for name in CASES
+    for kernel in ("nuts", "hmc")
+]
+
+
+@pytest.mark.parametrize(("name", "kernel"), RUNS)
 def test_moments_are_exact_in_single_precision(reference, name, kernel):
     # the double well is crossed once in some hundred iterations: keep every tenth
     model, tree = run_case(reference[name], kernel, seed=11, thinning=10 if "a-2.0" in name else 1)
@@ -230,6 +241,7 @@ def assert_same(first: dict, second: dict):
         np.testing.assert_array_equal(values, second[name], err_msg=name)
 
 
+@pytest.mark.compile_quickly(False)
 @pytest.mark.parametrize("kernel", ["nuts", "hmc"])
 def test_a_run_repeats_bit_for_bit_however_it_is_cut_into_chunks(kernel, monkeypatch):
     whole = variables(short_run(kernel))
@@ -279,6 +291,26 @@ def test_a_run_that_does_not_fit_in_memory_is_refused_before_it_starts():
         run_of(model, memory_limit=1000)
     with pytest.raises(p4.MemoryLimitError, match="this run would keep .* TB"):
         p4.sample(model, num_samples=10**12, kernel="hmc")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        # JAX drops the bits above the 32nd: it would be the run of seed 0
+        ({"seed": 2**40}, "seed: expected an integer of at most 4294967295, got 1099511627776"),
+        ({"seed": 2**64}, "seed: expected an integer of at most 4294967295"),
+        ({"seed": -1}, "seed: expected an integer of at least 0, got -1"),
+        ({"progress": "yes"}, "progress: expected True, False or None, got 'yes'"),
+        ({"checkpoint": 3}, "checkpoint: expected the path of a file or directory, got 3"),
+        ({"checkpoint": ""}, "checkpoint: expected the path of a file or directory, got ''"),
+        # dimensions of the result, whose coordinates such an observable would replace
+        ({"observables": {"chain": jnp.sum}}, "observables: expected new names .*, got 'chain'. .*dimensions keep"),
+        ({"observables": {"site": jnp.sum}}, "observables: expected new names .*, got 'site'"),
+    ],
+)
+def test_arguments_that_would_be_misread_are_refused(options, message):
+    with pytest.raises(p4.ArgumentError, match=message):
+        short_run(**options)
 
 
 def on_one_site(statistic):

@@ -183,7 +183,8 @@ def _mixing(watched: dict[str, np.ndarray]) -> list[Check]:
     rhat, rhat_name = worst(arviz_stats.rhat(data)["v"].values, True)
     disagree = (
         "Chains disagree or drift: run longer (num_samples, num_warmup), and look at the trace of this variable. "
-        "Chains stuck in different phases need a kernel that moves between them."
+        "Chains stuck in different phases or in competing signs of w need a kernel that moves between them: try "
+        "kernel='tempering'."
     )
     alone = "One chain cannot disagree with another: use num_chains=4."
     found = f"{rhat:.4f} ({rhat_name})" if num_chains > 1 else "one chain only"
