@@ -241,8 +241,7 @@ def assert_same(first: dict, second: dict):
         np.testing.assert_array_equal(values, second[name], err_msg=name)
 
 
-@pytest.mark.compile_quickly(False)
-@pytest.mark.parametrize("kernel", ["nuts", "hmc"])
+@pytest.mark.parametrize("kernel", ["nuts", pytest.param("hmc", marks=pytest.mark.compile_quickly(False))])
 def test_a_run_repeats_bit_for_bit_however_it_is_cut_into_chunks(kernel, monkeypatch):
     whole = variables(short_run(kernel))
     other = variables(short_run(kernel, seed=6))
