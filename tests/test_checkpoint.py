@@ -335,6 +335,8 @@ import os, signal, time, numpy as np
 from phi4ppl.sampling.checkpoint import Store, read_saved
 def write_for_ever():
     store = Store("run", {IDENTITY!r}, ({{}}, {{}}))
+    if store.saved is None:  # as a run does: a head before the first draws, which would be foreign files without it
+        store.save({{"done": 0}}, {{"x": np.zeros(20_000)}}, 0, 0, {{}})
     done = store.saved.progress["done"] if store.saved else 0
     while True:
         new = done + 1
@@ -343,7 +345,7 @@ def write_for_ever():
 last = unfinished = killed = 0
 random = np.random.default_rng(1)
 os.makedirs("run", exist_ok=True)
-while killed < 20 or (killed < 400 and (last <= 10 or not unfinished)):  # a busy machine may need more tries
+while killed < 20 or (killed < 400 and (last <= 10 or not unfinished)):  # a busy machine needs more tries
     child = os.fork()
     if not child:
         write_for_ever()
