@@ -13,7 +13,7 @@ from __future__ import annotations
 from scipy import sparse
 
 from ..sampling.interrupt import Interrupts
-from .conditionals import Grid
+from .conditionals import conditional_of
 from .estimate import Estimate, Problem
 from .history import FitStatus
 from .local import LocalStructure
@@ -33,7 +33,7 @@ class _Objective:
 
     def __init__(self, vector: CouplingVector, data):
         self.structure, self.data = LocalStructure(vector), data
-        self.conditional = Grid(self.structure, data)
+        self.conditional = conditional_of(self.structure, data)
 
     def _pieces(self):
         half, size = len(self.data) // 2, self.conditional.chunk
