@@ -99,9 +99,10 @@ def test_errors_from_neighbours_are_those_of_the_full_matrix():
     ensemble = Ensemble(family, kernel="metropolis", num_chains=64, seed=3)
     ensemble.warm_up(family, 100)
     problem = type("Problem", (), {"vector": vector, "num_samples": 100})
-    found = fisher_errors(problem, ensemble, theta, np.zeros(5))
+    statistics = statistics_matrix(family, ensemble.draw(family, 100, 3).reshape(-1, 3))
+    found = fisher_errors(problem, statistics, np.zeros(5))
     np.testing.assert_allclose(found, np.sqrt(np.diag(np.linalg.inv(fisher)) / 100), rtol=0.08)
-    pulled = fisher_errors(problem, ensemble, theta, np.diag(fisher))
+    pulled = fisher_errors(problem, statistics, np.diag(fisher))
     inverse = np.linalg.inv(fisher + np.diag(np.diag(fisher)))
     np.testing.assert_allclose(pulled, np.sqrt(np.diag(inverse @ fisher @ inverse) / 100), rtol=0.08)
 

@@ -31,9 +31,11 @@ __all__ = [
 
 MOST_COUPLINGS = 3000  # the Fisher matrix is dense
 WARM_UP = 200
-FIRST_DRAWS, MOST_DRAWS = 50, 20_000  # of a chain, in one step
+FIRST_DRAWS, MOST_UNSETTLED, MOST_DRAWS = 50, 400, 20_000  # of a chain, in one step
 DRAWS_A_COUPLING = 5
-LONGEST_STEP = 1.0  # δᵀGδ, twice the Kullback-Leibler divergence of the step
+LONGEST_STEP = 4.0  # δᵀGδ of a step without damping, twice its Kullback-Leibler divergence
+BETTER = 0.8  # share of the misfit that a step with enough draws leaves
+WORSE = 1.5  # growth of the misfit after which a damped step is taken back
 WITHIN_NOISE = 4.0  # mean square of a step in units of its Monte Carlo error; the last step adds its own noise
 SHARE_OF_NOISE = 0.3  # Monte Carlo error in units of the standard error, at most, of a converged fit
 BLOCK = 1 << 22
@@ -99,73 +101,106 @@ def fit_maximum_likelihood(problem: Problem, options: SamplingOptions) -> Estima
                 strength = cross_validated([(fisher, half - found.mean) for half in data.halves], problem.wide)
                 notes.append(problem.ridge_note(strength))
             pull = penalty(fisher, strength, problem.wide)
-        steps = _Steps(problem, data.mean, ensemble, pull, centre)
+        steps = _Steps(problem, data, ensemble, pull, centre)
         theta, errors, status = steps.run(theta, draws, options.num_steps, interrupts)
     return Estimate(theta, errors, status, float(strength), (*notes, *steps.notes))
 
 
 class DataStatistics:
-    """T̄ of the data, and of its halves."""
+    """Of T over the data: ``mean``, means of the ``halves``, and ``spread``, its variance."""
 
     def __init__(self, problem: Problem):
         model, number = problem.vector.template, problem.num_samples
         block = max(1, BLOCK // problem.vector.size)
-        sums = []
+        sums, squares = [], 0.0
+        shift = statistics_matrix(model, problem.data[:1].reshape(-1, *model.field_shape))[
+            0
+        ]  # squares keep their digits
         for start, stop in ((0, number // 2), (number // 2, number)):
-            parts = (problem.data[k : min(k + block, stop)] for k in range(start, stop, block))
-            sums.append(sum(statistics_matrix(model, p.reshape(-1, *model.field_shape)).sum(axis=0) for p in parts))
-        self.halves = sums[0] / (number // 2), sums[1] / (number - number // 2)
-        self.mean = (sums[0] + sums[1]) / number
+            total = np.zeros(problem.vector.size)
+            for k in range(start, stop, block):
+                fields = problem.data[k : min(k + block, stop)].reshape(-1, *model.field_shape)
+                away = statistics_matrix(model, fields) - shift
+                total, squares = total + away.sum(axis=0), squares + (away**2).sum(axis=0)
+            sums.append(total)
+        self.halves = sums[0] / (number // 2) + shift, sums[1] / (number - number // 2) + shift
+        mean = (sums[0] + sums[1]) / number
+        variance = squares / number - mean**2
+        self.mean, self.spread = mean + shift, np.maximum(variance, 1e-12 * variance.max())
 
 
 class _Steps:
     """The loop of a fit: ``pull`` is the matrix of the ridge towards ``centre``."""
 
-    def __init__(self, problem: Problem, data_mean, ensemble: Ensemble, pull, centre):
-        self.problem, self.data_mean, self.ensemble = problem, data_mean, ensemble
+    def __init__(self, problem: Problem, data: DataStatistics, ensemble: Ensemble, pull, centre):
+        self.problem, self.ensemble = problem, ensemble
+        self.data_mean, self.data_variance = data.mean, data.spread
         self.pull, self.centre = pull, centre
         self.notes: list[str] = []
 
     def run(self, theta, draws: int, num_steps: int, interrupts):
         """Couplings, standard errors and status."""
         problem, status = self.problem, FitStatus.MAX_STEPS
-        errors = np.full(len(theta), np.nan)
+        errors, damping, best = np.full(len(theta), np.nan), None, (np.inf, theta)
         for step in range(1, num_steps + 1):
             try:
                 found = expectation(self.ensemble, problem.vector, theta, draws)
             except SamplingError as error:
                 self.notes.append(f"Sampling failed: {error}")
-                return theta, errors, FitStatus.DIVERGED
-            solved, size = self._newton(found, theta)
+                return best[1], errors, FitStatus.DIVERGED
+            misfit = self._misfit(found, theta)
+            damping = self._damping(found, theta, damping, misfit, best[0])
+            if misfit > BETTER * best[0] and step > 1:  # no progress: expectations are too noisy for this step
+                draws = max(draws, min(MOST_UNSETTLED, 2 * draws))
+            if damping and misfit > WORSE * best[0]:
+                theta, best = best[1], (WORSE * best[0], best[1])
+                self.ensemble.warm_up(problem.vector.model(theta), WARM_UP)
+                continue
+            best = min(best, (misfit, theta), key=lambda pair: pair[0])
+            solved = self._solve(found, theta, damping)
             move = solved.theta - theta
             statistical, monte_carlo = self._errors(found, solved)
             free = solved.free & (monte_carlo > 0)
             distance = float(np.mean((move[free] / monte_carlo[free]) ** 2)) if free.any() else 0.0
             share = float(np.sqrt(np.mean((monte_carlo[free] / statistical[free]) ** 2))) if free.any() else 0.0
             errors = np.where(solved.free, np.hypot(statistical, monte_carlo), np.nan)
-            theta = keep_normalizable(problem.vector, theta, size * move)
-            numbers = {"step_over_noise": np.sqrt(distance), "noise_over_error": share, "step_size": size}
-            problem.history.add(theta, numbers | {"draws": draws * self.ensemble.num_chains})
+            theta = keep_normalizable(problem.vector, theta, move)
+            numbers = {"misfit": misfit, "step_over_noise": np.sqrt(distance), "noise_over_error": share}
+            problem.history.add(theta, numbers | {"damping": damping, "draws": draws * self.ensemble.num_chains})
             problem.tell(step, num_steps, f"maximum likelihood, step {np.sqrt(distance):.2g} of its noise")
-            settled = size == 1 and distance <= WITHIN_NOISE
+            settled = damping == 0 and distance <= WITHIN_NOISE
             if settled and share <= SHARE_OF_NOISE:
                 return theta, errors, FitStatus.CONVERGED
             if interrupts.asked:
                 return theta, errors, FitStatus.INTERRUPTED
             if settled:  # the noise falls as 1/√draws
-                draws = int(min(MOST_DRAWS, draws * np.clip((1.2 * share / SHARE_OF_NOISE) ** 2, 1.5, 8)))
+                draws = int(min(MOST_DRAWS, draws * np.clip((1.2 * share / SHARE_OF_NOISE) ** 2, 1, 8)))
         return theta, errors, status
 
-    def _newton(self, found: Expectation, theta) -> tuple[Solved, float]:
-        """The minimum of the quadratic model, and the part of the way to it that is safe to go."""
-        hessian = sparse.csc_matrix(found.fisher) + self.pull
-        slope = self.data_mean - found.mean + self.pull @ (theta - self.centre)
-        solved = solve(hessian, hessian @ theta - slope, self.problem.bounded)
-        if solved.singular and not self.notes:
-            self.notes.append("The Fisher matrix is singular: a ridge of 1e-8 was added.")
-        move = solved.theta - theta
-        length = move @ (found.fisher @ move)
-        return solved, float(min(1.0, np.sqrt(LONGEST_STEP / max(length, 1e-300))))
+    def _slope(self, found: Expectation, theta) -> np.ndarray:
+        return self.data_mean - found.mean + self.pull @ (theta - self.centre)
+
+    def _misfit(self, found: Expectation, theta) -> float:
+        """Root mean square gradient in units of the spread of the statistics in the data."""
+        held = self.problem.bounded & (theta == 0) & (self._slope(found, theta) > 0)
+        return float(np.sqrt(np.mean(np.where(held, 0, self._slope(found, theta) ** 2 / self.data_variance))))
+
+    def _damping(self, found: Expectation, theta, before: float | None, misfit: float, best: float) -> float:
+        """μ of a step with G + μ Var_data(T): none where Newton's step is short, less after success, more after failure."""
+        move = self._solve(found, theta, 0.0).theta - theta
+        if move @ (found.fisher @ move) <= LONGEST_STEP and misfit <= best * WORSE:
+            return 0.0
+        if before is None:
+            return 1.0
+        return max(before, 1e-3) * 4 if misfit > WORSE * best else max(before / 2, 1e-3)
+
+    def _solve(self, found: Expectation, theta, damping: float) -> Solved:
+        """The minimum of the quadratic model of minus the log-likelihood, under bounds."""
+        hessian = sparse.csc_matrix(found.fisher + damping * np.diag(self.data_variance)) + self.pull
+        solved = solve(hessian, hessian @ theta - self._slope(found, theta), self.problem.bounded)
+        if damping == 0 and solved.singular and not self.notes:
+            self.notes.append("The Fisher matrix was singular in a step: a ridge of 1e-8 was added.")
+        return solved
 
     def _errors(self, found: Expectation, solved: Solved) -> tuple[np.ndarray, np.ndarray]:
         """Standard errors √diag(H⁻¹GH⁻¹/N) and Monte Carlo errors of the solution, from the spread of the chains."""

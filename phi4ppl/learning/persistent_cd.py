@@ -30,6 +30,7 @@ LEARNING_RATE = 0.03  # of the default optimiser, in units of 1/√Var(T)
 FIRST_DRAWS = 20  # of a chain, for Var(T)
 BATCHES = 8  # of the averaging window
 MOST_DRIFT = 1.0  # between the halves of the window, in standard errors
+MOST_MISFIT = 0.1  # between statistics of model and data, in units of their spread, root mean square
 MOST_NEIGHBOURS = 200  # couplings whose Fisher matrix is inverted for the error of one
 NUM_FIELDS = 4000  # for the Fisher matrix
 BLOCK = 1 << 22
@@ -66,9 +67,16 @@ def fit_persistent_cd(problem: Problem, options: StochasticOptions) -> Estimate:
         notes += run.notes
         errors = np.full(len(theta), np.nan)
         if status is not FitStatus.DIVERGED:
-            errors = np.hypot(fisher_errors(problem, ensemble, theta, pull), run.noise())
+            draws = -(-NUM_FIELDS // chains)
+            statistics = _statistics_of(ensemble, vector, theta, draws, 3)
+            errors = np.hypot(fisher_errors(problem, statistics, pull), run.noise())
             errors = np.where(problem.bounded & (theta == 0), np.nan, errors)
-            if status is FitStatus.CONVERGED and run.drift(errors) > MOST_DRIFT:
+            data = DataStatistics(problem)
+            slope = np.where(theta > 0, 1, ~problem.bounded) * (
+                data.mean - statistics.mean(axis=0) + pull * (theta - centre)
+            )
+            misfit = np.sqrt(np.mean(slope**2 / data.spread))
+            if status is FitStatus.CONVERGED and (run.drift(errors) > MOST_DRIFT or misfit > MOST_MISFIT):
                 status = FitStatus.MAX_STEPS
     return Estimate(theta, errors, status, float(strength), tuple(notes))
 
@@ -167,15 +175,12 @@ class _Descent:
         return float(np.sqrt(np.nanmean(change**2)))
 
 
-def fisher_errors(problem: Problem, ensemble: Ensemble, theta, pull) -> np.ndarray:
+def fisher_errors(problem: Problem, statistics, pull) -> np.ndarray:
     """√diag(H⁻¹GH⁻¹/N), H = G + pull, of the Fisher matrix G of each coupling and its neighbours in the graph.
 
     Neighbours act on a common site. Of more than 200 those with the strongest correlation count.
     """
-    vector, chains = problem.vector, ensemble.num_chains
-    draws = -(-NUM_FIELDS // chains)
-    statistics = _statistics_of(ensemble, vector, theta, draws, 3)
-    statistics -= statistics.mean(axis=0)
+    vector, statistics = problem.vector, statistics - statistics.mean(axis=0)
     spread = np.maximum(statistics.std(axis=0), 1e-300)
     statistics /= spread
     relative = pull / spread**2
