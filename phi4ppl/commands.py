@@ -55,6 +55,15 @@ def check(arguments) -> int:
     return PASSED if satisfied else FAILED
 
 
+def _require_writable(folder: Path) -> None:
+    """Before a run, which may be long, and not after it."""
+    there = folder
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise ModelFileError(f"{folder} is no folder that can be written to. Give another one with --output.")
+
+
 def run(arguments) -> int:
     """Check, sample, judge and report a model; everything goes into one folder."""
     file = load_model_file(arguments.model, arguments.set)
@@ -63,6 +72,7 @@ def run(arguments) -> int:
         raise ModelFileError(
             f"{folder} holds a finished run. Give another folder with --output, or replace it with --overwrite."
         )
+    _require_writable(folder)
     from .datatree import metadata, save_run
     from .diagnostics import diagnose
     from .run import sample

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import platform
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -15,7 +14,7 @@ import numpy as np
 import xarray as xr
 
 from ._version import __version__
-from .errors import ArgumentError, CheckpointError, path_of
+from .errors import ArgumentError, CheckpointError, path_of, writing
 from .lattice import Lattice
 from .potential import CompiledModel
 from .sampling import RunResult, is_checkpoint, read_saved, result_so_far
@@ -188,11 +187,8 @@ def save_run(tree: xr.DataTree, path) -> Path:
     """
     path = path_of("path", path)
     metadata(tree)
-    try:
+    with writing("path", path):
         tree.to_netcdf(path, engine="h5netcdf")
-    except OSError as error:
-        got = f"{path} ({os.strerror(error.errno) if error.errno else error})"
-        raise ArgumentError("path", "a netCDF file that can be written", got, "Give another name.") from error
     return path
 
 

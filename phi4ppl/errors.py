@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numbers
 import os
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +125,16 @@ def path_of(name: str, value) -> Path:
     if not isinstance(text, str) or not text or "\0" in text:
         raise ArgumentError(name, "the path of a file or directory", repr(value), "For example 'results'.")
     return Path(text)
+
+
+@contextmanager
+def writing(name: str, path: Path):
+    """Turn a failure of the system to write ``path`` into an `ArgumentError`."""
+    try:
+        yield
+    except OSError as error:
+        got = f"{path} ({os.strerror(error.errno) if error.errno else error})"
+        raise ArgumentError(name, "a file that can be written", got, "Give another name.") from error
 
 
 def one_of(name: str, value, choices) -> str:

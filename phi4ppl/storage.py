@@ -9,7 +9,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from .errors import ArgumentError
+from .errors import ArgumentError, path_of, writing
 from .lattice import Lattice
 from .terms import BUILT_IN, Term
 
@@ -46,8 +46,8 @@ def write_terms(path, lattice: Lattice, terms: tuple[Term, ...]) -> Path:
     for number, term in enumerate(terms):
         arrays[f"cliques_{number}"] = term.cliques
         arrays[f"coupling_{number}"] = np.asarray(term.coupling)
-    path = Path(path)
-    with path.open("wb") as file:
+    path = path_of("path", path)
+    with writing("path", path), path.open("wb") as file:
         np.savez_compressed(file, header=np.array(json.dumps(header)), **arrays)
     return path
 

@@ -119,6 +119,9 @@ def test_bad_input_is_one_line_and_no_traceback(folder, capsys):
             ["report", "nowhere"],
             "expected a netCDF file written by phi4ppl, or a checkpoint directory, got no file nowhere",
         ),
+        # before the run, whose draws would be lost
+        (["run", good, "--output", bad, "--samples", "1000000"], f"{bad} is no folder that can be written to"),
+        (["run", good, "--output", f"{bad}/below"], "Give another one with --output"),
         (["run", good, "--chains", "0"], "num_chains: expected an integer of at least 1, got 0"),
         (["run", good, "--kernel", "gibbs"], "kernel: expected one of 'auto', 'nuts', 'nuts_fourier', 'hmc'"),
     ):

@@ -12,6 +12,7 @@ import xarray as xr
 
 import phi4ppl as p4
 from phi4ppl.datatree import metadata
+from phi4ppl.diagnostics import html
 
 
 @pytest.fixture(scope="module")
@@ -105,16 +106,20 @@ def test_saves_and_loads_back_equal(tree, tmp_path):
     assert json.loads(loaded.attrs["phi4ppl"]) == metadata(tree)
 
 
-def test_what_cannot_be_saved_or_loaded_is_told(tree, tmp_path):
-    told = r"path: expected a netCDF file that can be written, got .* \({}\)\. Give another name"
+def test_what_cannot_be_saved_or_loaded_is_told(model, tree, monkeypatch, tmp_path):
+    told = r"path: expected a file that can be written, got .* \({}\)\. Give another name"
+    monkeypatch.setattr(html, "figures", lambda tree: {})  # they take their time
+    report = p4.diagnose(tree)
+    writers = (lambda path: p4.save_run(tree, path), model.save, report.to_html)
     for path, reason in ((tmp_path, "Is a directory"), (tmp_path / "gone" / "run.nc", "No such file or directory")):
-        with pytest.raises(p4.ArgumentError, match=told.format(reason)):
-            p4.save_run(tree, path)
+        for write in writers:
+            with pytest.raises(p4.ArgumentError, match=told.format(reason)):
+                write(path)
     with pytest.raises(p4.ArgumentError, match="tree: expected a DataTree made by phi4ppl.sample, got int"):
         p4.save_run(3, tmp_path / "run.nc")
     assert list(tmp_path.iterdir()) == []
     for wrong in (3, None, "", b"run.nc", "a\0b"):
-        for use in (p4.load_run, lambda path: p4.save_run(tree, path)):
+        for use in (p4.load_run, *writers):
             with pytest.raises(
                 p4.ArgumentError, match="path: expected the path of a file or directory, got .* 'results'"
             ):

@@ -7,6 +7,7 @@ import html
 from pathlib import Path
 
 from ..datatree import metadata
+from ..errors import path_of, writing
 from .figures import figures
 
 __all__ = ["write_html"]
@@ -28,6 +29,7 @@ pre { background: #f6f6f6; padding: .8rem; overflow-x: auto; font-size: .82rem; 
 
 def write_html(report, path) -> Path:
     """Write the report of `phi4ppl.diagnose` to ``path``."""
+    path = path_of("path", path)
     tree = report.tree
     facts = metadata(tree)
     settings = facts["settings"]
@@ -70,8 +72,8 @@ def write_html(report, path) -> Path:
         "<!doctype html><html lang='en'><head><meta charset='utf-8'><title>phi4ppl run</title>"
         f"<style>{STYLE}</style></head><body>{''.join(parts)}</body></html>"
     )
-    path = Path(path)
-    path.write_text(page, encoding="utf-8")
+    with writing("path", path):
+        path.write_text(page, encoding="utf-8")
     return path
 
 
