@@ -24,6 +24,8 @@ from phi4ppl.lattice.regular import _regular
 from phi4ppl.sampling import get_kernel, gradient, metrics, target_of
 from phi4ppl.sampling.metrics import FreeField, fit_free_field, metric_of, spectrum
 
+pytestmark = pytest.mark.compile_quickly
+
 LATTICES = {
     "torus": p4.lattice.square(4, 6),
     "odd torus": p4.lattice.square(5, 3),

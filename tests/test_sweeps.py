@@ -26,6 +26,8 @@ from phi4ppl.sampling.colouring import colours
 from phi4ppl.sampling.noise import normal, random_bits, uniform
 from phi4ppl.sampling.sites import overrelaxable, overrelaxation, sweep
 
+pytestmark = pytest.mark.compile_quickly
+
 # --- colourings
 
 
