@@ -14,6 +14,8 @@ from phi4ppl.autocorrelation import gamma_method
 from phi4ppl.datatree import metadata
 from phi4ppl.partition.chebyshev import Interpolant
 from phi4ppl.partition.ensembles import family_of
+from phi4ppl.partition.exchange import exchange, tuned
+from phi4ppl.sampling import Target, Tuning
 
 TRIANGLE = p4.phi4(p4.lattice.complete(3), w=0.6, a=1.2, b=0.3)
 RING = p4.phi4(p4.lattice.chain(8), w=0.8, a=1.4, b=0.2)
@@ -80,6 +82,22 @@ def test_surface_posterior_is_that_of_quadrature(data):
     assert np.abs(off(tree, truth(data), settings["normalizer_shift"])).max() < 3.9
 
 
+def test_exchange_posterior_is_that_of_quadrature(data):
+    """Two scores as above."""
+    options = {"normalizer": "exchange", "num_samples": 1500, "num_warmup": 300}
+    tree = p4.infer_couplings(TRIANGLE, data, PRIOR, num_auxiliary=20, **options)
+    settings = metadata(tree)["settings"]
+    assert settings["kernel"] == "exchange" and settings["num_auxiliary"] == 20 and settings["auxiliary_tau"] < 1.5
+    assert np.abs(off(tree, truth(data))).max() < 3.9
+    assert p4.diagnose(tree).passed
+
+
+@pytest.mark.slow
+def test_short_auxiliary_chains_are_told(data):
+    with pytest.warns(UserWarning, match="auxiliary chains of 1 iterations are .* autocorrelation times long"):
+        p4.infer_couplings(TRIANGLE, data, PRIOR, normalizer="exchange", num_auxiliary=1, num_samples=100)
+
+
 @pytest.mark.slow
 def test_noisy_surface_is_told(data):
     surface = p4.PartitionSurface(TRIANGLE, {"w": (0.0, 1.2)}, num_samples=100, num_chains=2, min_overlap=0.05)
@@ -93,11 +111,17 @@ REPEATS, FIELDS, DRAWS = 200, 20, 99
 GRID = np.linspace(0.4, 1.1, 141)
 
 
-def ranks(log_z: np.ndarray) -> np.ndarray:
-    """Ranks of the w that made the data among posterior draws, by ``log_z`` at the nodes of ``GRID``; the prior is uniform."""
-    rng = np.random.default_rng(0)
+def prior_predictive(rng, num_fields) -> tuple[np.ndarray, np.ndarray]:
+    """Couplings from the prior, uniform over ``GRID``, and fields at each."""
     w = rng.uniform(GRID[0], GRID[-1], REPEATS)
-    total = np.asarray(RING.statistics(jnp.asarray(fields_at(RING, w, FIELDS)))["w"], float).sum(axis=1)
+    return w, fields_at(RING, w, num_fields)
+
+
+def ranks(log_z: np.ndarray) -> np.ndarray:
+    """Ranks of the w that made the data among posterior draws, by ``log_z`` at the nodes of ``GRID``."""
+    rng = np.random.default_rng(0)
+    w, fields = prior_predictive(rng, FIELDS)
+    total = np.asarray(RING.statistics(jnp.asarray(fields))["w"], float).sum(axis=1)
     log_p = -total[:, None] * GRID - FIELDS * log_z
     density = np.exp(log_p - log_p.max(axis=1, keepdims=True))
     cumulative = np.concatenate([np.zeros((REPEATS, 1)), np.cumsum(density[:, 1:] + density[:, :-1], axis=1)], axis=1)
@@ -106,14 +130,55 @@ def ranks(log_z: np.ndarray) -> np.ndarray:
     return np.sum(draws < w[:, None], axis=1)
 
 
+def exchange_ranks(model, num_fields: int = 5, thinning: int = 6) -> np.ndarray:
+    """The same ranks from the exchange kernel itself with auxiliary fields of ``model``, for all data sets side by side."""
+    w, fields = prior_predictive(np.random.default_rng(1), num_fields)
+    tuning, low, width = tuned(RING, fields[0], 0), GRID[0], GRID[-1] - GRID[0]
+
+    def chain(data, key):
+        total = jnp.sum(RING.statistics(data)["w"])
+
+        def couplings_of(position):
+            return {"w": low + width * jax.nn.sigmoid(position["w"])}
+
+        def logdensity(position):  # the uniform prior in the unconstrained coupling, and the likelihood without Z
+            z = position["w"]
+            return jax.nn.log_sigmoid(z) + jax.nn.log_sigmoid(-z) - total * couplings_of(position)["w"]
+
+        kernel = exchange(model, ["w"], data, couplings_of, num_auxiliary=10, tuning=tuning)
+        target = Target(logdensity, lambda new, old: logdensity(old) - logdensity(new))
+        algorithm = kernel.build(target, Tuning(jnp.float32(2.0), jnp.ones(1), jnp.float32(1.0)))
+
+        def body(state, k):
+            step = lambda j, s: algorithm.step(jax.random.fold_in(jax.random.fold_in(key, k), j), s)[0]  # noqa: E731
+            state = jax.lax.fori_loop(0, thinning, step, state)
+            return state, couplings_of(state.position)["w"]
+
+        return jax.lax.scan(body, algorithm.init({"w": jnp.float32(0.0)}), jnp.arange(DRAWS + 11))[1][11:]
+
+    keys = jax.random.split(jax.random.key(2), REPEATS)
+    draws = np.asarray(jax.jit(jax.vmap(chain))(jnp.asarray(fields, jnp.float32), keys))
+    return np.sum(draws < w[:, None], axis=1)
+
+
+def uniformity(ranks: np.ndarray) -> float:
+    """p-value of χ² of ten bins."""
+    return stats.chisquare(np.bincount(ranks // 10, minlength=10)).pvalue
+
+
 def test_posterior_is_calibrated_with_a_surface_and_not_without_log_z():
     """χ² of ten bins of ranks: a calibrated posterior fails with probability 1e-4."""
     surface = p4.PartitionSurface(RING, {"w": (0.4, 1.1)})
     log_z = np.asarray(jax.vmap(lambda w: surface.log_partition({"w": w}))(jnp.asarray(GRID)), float)
-    right = stats.chisquare(np.bincount(ranks(log_z) // 10, minlength=10)).pvalue
-    naive = stats.chisquare(np.bincount(ranks(np.zeros_like(GRID)) // 10, minlength=10)).pvalue
-    assert right > 1e-4
-    assert naive < 1e-20
+    assert uniformity(ranks(log_z)) > 1e-4
+    assert uniformity(ranks(np.zeros_like(GRID))) < 1e-20
+
+
+@pytest.mark.slow
+def test_exchange_is_calibrated_and_not_with_auxiliary_fields_of_another_model():
+    """As above; auxiliary fields of a model whose other coupling differs are the planted fault."""
+    assert uniformity(exchange_ranks(RING)) > 1e-4
+    assert uniformity(exchange_ranks(RING.replace(a=0.7))) < 1e-6
 
 
 # --- interpolation
@@ -137,11 +202,12 @@ def test_interpolant_is_exact_for_polynomials_and_knows_its_error():
     ("arguments", "message"),
     [
         ({"data": np.zeros(3)}, r"data: expected fields of shape \(num_fields, 3\), got shape \(3,\). One field needs"),
-        ({"priors": {}}, "priors: expected a dict of NumPyro distributions of one to 3 couplings"),
+        ({"priors": {}}, "priors: expected a dict of NumPyro distributions by the names"),
         (
             {"priors": {"c": dist.Uniform(0, 1)}},
             "priors: expected homogeneous couplings of the model: 'w', 'a', 'b', got 'c'",
         ),
+        ({"num_auxiliary": 0}, "num_auxiliary: expected an integer of at least 1"),
         ({"priors": {"w": 1.0}}, "prior of 'w': expected a NumPyro distribution of one number"),
         ({"priors": {"w": dist.Normal()}}, "prior of 'w': expected a distribution on a finite interval.*use Uniform"),
         ({"normalizer": "guess"}, "normalizer: expected one of 'surface', 'exact'"),

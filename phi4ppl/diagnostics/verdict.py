@@ -261,6 +261,8 @@ def _sign_changes(tree: xr.DataTree, facts: dict) -> Check:
 
 
 def _schwinger_dyson(tree: xr.DataTree) -> list[Check]:
+    if "schwinger_dyson" not in tree["sample_stats"]:  # of a kernel that never knows the gradient of its density
+        return []
     advice = (
         "⟨φ ∂S/∂φ⟩ = 1 holds for every correct sampler of a proper density. The chains have not converged, the kernel is "
         "wrong, or S is not the action that was sampled."

@@ -85,6 +85,10 @@ class Family:
             state, _ = sign_flip(target, flip_key, state, jnp.asarray(True))
         return state, info
 
+    def init(self, values, tuning, position):
+        """The state of a chain at a position."""
+        return self.kernel.build(field_target(self.signature, values), tuning).init(position)
+
     def _advance(self, values, measured, walkers: Walkers, key, first, plan, warming):
         """``CHUNK`` iterations from number ``first``; while ``warming`` each adapts the chain as ``plan`` says."""
         adaptation = self.kernel.adaptation
@@ -109,7 +113,7 @@ class Family:
         def body(position, inputs):
             k, values, tuning = inputs
             energies = self.energies(measured, position)
-            state = self.kernel.build(field_target(self.signature, values), tuning).init(position)
+            state = self.init(values, tuning, position)
             state, _ = self.step(values, tuning, jax.random.fold_in(key, k), state)
             return state.position, energies
 

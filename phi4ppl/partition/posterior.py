@@ -12,23 +12,26 @@ import numpyro
 import xarray as xr
 from numpyro.distributions import Distribution
 
-from ..errors import ArgumentError, OverlapError, finite_array, one_of
+from ..errors import ArgumentError, OverlapError, finite_array, one_of, positive_int
 from ..model import MarkovRandomField
+from ..numpyro_plugin import compile as compile_model
 from ..run import sample
 from .chebyshev import Interpolant
 from .determinate import exact_log_partition
+from .exchange import auxiliary_tau, exchange, tuned
 from .surface import MAX_DIMENSIONS, PartitionSurface, require_normalizable
 
 __all__ = ["infer_couplings"]
 
-NORMALIZERS = ("surface", "exact")
+NORMALIZERS = ("surface", "exact", "exchange")
+LONG = 10  # autocorrelation times that an auxiliary chain should run for
 TOLERANCE = 0.01  # of an interpolated log likelihood
 NOTICED = 0.25  # posterior standard deviations by which the noise of a surface may move the posterior unsaid
 
 
 def infer_couplings(
-    model: MarkovRandomField, data, priors: dict, *, normalizer="surface", num_warmup: int = 500,
-    num_samples: int = 1000, num_chains: int = 4, seed: int = 0, progress: bool | None = None,
+    model: MarkovRandomField, data, priors: dict, *, normalizer="surface", num_auxiliary: int = 50,
+    num_warmup: int = 500, num_samples: int = 1000, num_chains: int = 4, seed: int = 0, progress: bool | None = None,
 ) -> xr.DataTree:  # fmt: skip
     """The posterior of homogeneous couplings, p(θ | φ_1 … φ_n) ∝ p(θ) Π_i exp(−S(φ_i; θ))/Z(θ).
 
@@ -42,25 +45,31 @@ def infer_couplings(
     data : array, shape ``(num_fields, *model.field_shape)``
         Independent fields.
     priors : dict
-        NumPyro distributions by the names of one to three homogeneous couplings, each on a finite interval (``Uniform``,
-        ``TruncatedNormal``, …).
+        NumPyro distributions by the names of homogeneous couplings: one to three, each on a finite interval (``Uniform``,
+        ``TruncatedNormal``, …), unless the normalizer is ``"exchange"``.
     normalizer : str or PartitionSurface
         ``"surface"``: a `PartitionSurface` over the box of the priors, or one of your own that holds that box;
         ``"exact"``: log Z by ``log_partition(method="exact")`` at Chebyshev nodes and their interpolation, where the graph is
-        small or narrow enough or the field Gaussian.
+        small or narrow enough or the field Gaussian;
+        ``"exchange"``: no log Z. For every proposal all fields are followed to auxiliary fields at the proposed couplings
+        (`phi4ppl.partition.exchange`), which takes any number of homogeneous couplings with any priors, and long.
+    num_auxiliary : int
+        Iterations of the sampler from each field to its auxiliary field, for ``"exchange"``. The posterior has a bias that
+        falls like exp(−num_auxiliary/τ).
     num_warmup, num_samples, num_chains, seed, progress
-        As in `phi4ppl.sample`; the couplings are sampled by NUTS.
+        As in `phi4ppl.sample`. The couplings are sampled by NUTS; by random walks for ``"exchange"``.
 
     Returns
     -------
     xarray.DataTree
         As from `phi4ppl.sample`, with the couplings in ``posterior``; the settings in its metadata have ``normalizer`` and
-        ``normalizer_shift``, by how many posterior standard deviations the error of log Z may have moved the posterior.
+        ``normalizer_shift``, by how many posterior standard deviations the error of log Z may have moved the posterior; for
+        ``"exchange"`` instead ``num_auxiliary`` and ``auxiliary_tau``, the autocorrelation time τ of those chains.
 
     Warns
     -----
     UserWarning
-        If that is more than a quarter.
+        If that shift is more than a quarter, or auxiliary chains are shorter than ten autocorrelation times.
 
     Raises
     ------
@@ -81,62 +90,109 @@ def infer_couplings(
     >>> bool(abs(tree["posterior"]["w"].values.mean() - 0.8) < 0.4)
     True
     """
-    data, box = _checked(model, data, priors)
-    names = list(priors)
-    statistics = model.statistics(jnp.asarray(data))
-    mean = np.array([float(np.mean(np.asarray(statistics[name], float))) for name in names])
-    if isinstance(normalizer, PartitionSurface):
-        surface = _require_cover(normalizer, model, box)
-    elif one_of("normalizer", normalizer, NORMALIZERS) == "surface":
-        surface = PartitionSurface(model, box, num_chains=max(2, num_chains), seed=seed, progress=progress)
-    else:
-        surface = None
-    cost = _exact_cost(model, box, mean, len(data)) if surface is None else surface.likelihood(names, mean)
-
-    def posterior():
-        theta = jnp.stack([numpyro.sample(name, prior) for name, prior in priors.items()])
-        numpyro.factor("likelihood", -len(data) * cost(theta))
-
-    tree = sample(
-        posterior, num_warmup=num_warmup, num_samples=num_samples, num_chains=num_chains, seed=seed, progress=progress
-    )
-    shift = 0.0 if surface is None else _shift(surface, tree, names, len(data))
-    facts = json.loads(tree.attrs["phi4ppl"])
-    facts["settings"] |= {"normalizer": "exact" if surface is None else "surface", "normalizer_shift": shift}
-    tree.attrs["phi4ppl"] = json.dumps(facts)
-    if shift > NOTICED:
-        warnings.warn(
-            f"infer_couplings: the error of log Z may have moved the posterior by {shift:.2g} of its standard deviations. "
-            "Pass a PartitionSurface of more num_samples as normalizer.",
-            stacklevel=2,
+    num_auxiliary = positive_int("num_auxiliary", num_auxiliary)
+    by_name = not isinstance(normalizer, PartitionSurface) and one_of("normalizer", normalizer, NORMALIZERS)
+    data = _checked(model, data, priors)
+    names, run = list(priors), {"num_warmup": num_warmup, "num_samples": num_samples, "num_chains": num_chains}
+    run |= {"seed": seed, "progress": progress}
+    if by_name == "exchange":
+        tree, facts = _by_exchange(model, data, priors, num_auxiliary, run)
+        ratio = num_auxiliary / facts["auxiliary_tau"]
+        complaint = ratio < LONG and (
+            f"auxiliary chains of {num_auxiliary} iterations are {ratio:.2g} autocorrelation times long, so the posterior is "
+            "biased towards where the auxiliary fields still resemble the data: too narrow or too wide. Increase num_auxiliary."
         )
+    else:
+        box = _box(priors)
+        mean = np.array([float(np.mean(t)) for t in _statistics(model, data, names)])
+        if by_name == "exact":
+            surface, cost = None, _exact_cost(model, box, mean, len(data))
+        else:
+            made = by_name and PartitionSurface(model, box, num_chains=max(2, num_chains), seed=seed, progress=progress)
+            surface = made or _require_cover(normalizer, model, box)
+            cost = surface.likelihood(names, mean)
+        tree = sample(_posterior(priors, lambda theta: -len(data) * cost(theta)), **run)
+        shift = 0.0 if surface is None else _shift(surface, tree, names, len(data))
+        facts = {"normalizer_shift": shift}
+        complaint = shift > NOTICED and (
+            f"the error of log Z may have moved the posterior by {shift:.2g} of its standard deviations. "
+            "Pass a PartitionSurface of more num_samples as normalizer."
+        )
+    told = json.loads(tree.attrs["phi4ppl"])
+    told["settings"] |= {"normalizer": by_name or "surface"} | facts
+    tree.attrs["phi4ppl"] = json.dumps(told)
+    if complaint:
+        warnings.warn(f"infer_couplings: {complaint}", stacklevel=2)
     return tree
 
 
-def _checked(model, data, priors) -> tuple[np.ndarray, dict[str, tuple[float, float]]]:
-    """The data as an array, and the box on which the priors live."""
+def _posterior(priors: dict, log_likelihood: Callable) -> Callable:
+    def posterior():
+        theta = jnp.stack([numpyro.sample(name, prior) for name, prior in priors.items()])
+        numpyro.factor("likelihood", log_likelihood(theta))
+
+    return posterior
+
+
+def _statistics(model, data, names) -> list[np.ndarray]:
+    """The statistics of every field, for each of the couplings."""
+    found = model.statistics(jnp.asarray(data))
+    return [np.asarray(found[name], float) for name in names]
+
+
+def _by_exchange(model, data, priors: dict, num_auxiliary: int, run: dict) -> tuple[xr.DataTree, dict]:
+    names = list(priors)
+    total = np.array([t.sum() for t in _statistics(model, data, names)])
+    posterior = _posterior(priors, lambda theta: -jnp.asarray(total, theta.dtype) @ theta)
+    constrain, seed = compile_model(posterior).constrain, run["seed"]
+    kernel = exchange(
+        model, names, data, lambda position: {name: constrain(position)[name] for name in names},
+        num_auxiliary=num_auxiliary, tuning=tuned(model, data, seed),
+    )  # fmt: skip
+    tree = sample(posterior, kernel=kernel, **run)
+    # these are of the density without log Z
+    for group, unknown in (("sample_stats", ["lp", "schwinger_dyson"]), ("constant_data", ["schwinger_dyson_site"]),
+                           ("streamed", ["schwinger_dyson"])):  # fmt: skip
+        tree[group] = xr.DataTree(tree[group].to_dataset().drop_vars(unknown))
+    there = model.replace(**{name: float(tree["posterior"][name].values.mean()) for name in names})
+    tau = auxiliary_tau(there, names, data, seed)
+    return tree, {"num_auxiliary": num_auxiliary, "auxiliary_tau": tau}
+
+
+def _checked(model, data, priors) -> np.ndarray:
+    """The data as an array; model and priors are what they should be."""
     if not isinstance(model, MarkovRandomField):
         raise ArgumentError("model", "a MarkovRandomField", type(model).__name__, "Build one with phi4ppl.phi4(…).")
     data = finite_array("data", data)
     if data.ndim != 1 + len(model.field_shape) or data.shape[1:] != model.field_shape or not len(data):
         expected = f"fields of shape (num_fields, {', '.join(map(str, model.field_shape))})"
         raise ArgumentError("data", expected, f"shape {data.shape}", "One field needs a leading axis: field[None].")
-    if not isinstance(priors, dict) or not 1 <= len(priors) <= MAX_DIMENSIONS:
-        expected = f"a dict of NumPyro distributions of one to {MAX_DIMENSIONS} couplings"
-        raise ArgumentError("priors", expected, repr(priors))
-    box = {}
+    if not isinstance(priors, dict) or not priors:
+        raise ArgumentError("priors", "a dict of NumPyro distributions by the names of couplings", repr(priors))
     for name, prior in priors.items():
         if name not in model.couplings or np.ndim(model.couplings[name]) != 0:
             known = ", ".join(repr(n) for n, v in model.couplings.items() if np.ndim(v) == 0)
             raise ArgumentError("priors", f"homogeneous couplings of the model: {known or 'it has none'}", repr(name))
         if not isinstance(prior, Distribution) or prior.shape() != ():
             raise ArgumentError(f"prior of {name!r}", "a NumPyro distribution of one number", repr(prior))
+    return data
+
+
+def _box(priors: dict) -> dict[str, tuple[float, float]]:
+    """The intervals on which the priors live."""
+    if len(priors) > MAX_DIMENSIONS:
+        mend = "normalizer='exchange' takes more."
+        raise ArgumentError("priors", f"at most {MAX_DIMENSIONS} couplings", str(len(priors)), mend)
+    box = {}
+    for name, prior in priors.items():
         ends = [getattr(prior.support, end, None) for end in ("lower_bound", "upper_bound")]
         if any(end is None for end in ends) or not np.all(np.isfinite(ends)):
-            mend = "log Z is computed on it: use Uniform, or TruncatedNormal with low and high."
+            mend = (
+                "log Z is computed on it: use Uniform, or TruncatedNormal with low and high (or normalizer='exchange')."
+            )
             raise ArgumentError(f"prior of {name!r}", "a distribution on a finite interval", repr(prior), mend)
         box[name] = (float(ends[0]), float(ends[1]))
-    return data, box
+    return box
 
 
 def _require_cover(surface: PartitionSurface, model, box) -> PartitionSurface:

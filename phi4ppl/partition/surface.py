@@ -330,7 +330,7 @@ def _checked(model, region) -> tuple[list[str], np.ndarray, np.ndarray]:
     if not isinstance(region, dict) or not 1 <= len(region) <= MAX_DIMENSIONS:
         expected = f"a dict {{name: (low, high)}} of one to {MAX_DIMENSIONS} couplings"
         raise ArgumentError(
-            "region", expected, repr(region), "With more, normalizer='exchange' methods need no surface."
+            "region", expected, repr(region), "For more, infer_couplings(…, normalizer='exchange') needs no surface."
         )
     for name, bounds in region.items():
         if name not in model.couplings or np.ndim(model.couplings[name]) != 0:
