@@ -224,5 +224,6 @@ def _load_checkpoint(path: Path) -> xr.DataTree:
     saved = read_saved(path)
     if not saved.files:
         done, of = saved.progress["warmed"], saved.progress["settings"]["num_warmup"]
-        raise CheckpointError(path, f"has no draws yet: {done} of {of} warm-up steps are done", "Try again later.")
+        mend = "Try again later: a run writes its checkpoint about once a minute."
+        raise CheckpointError(path, f"has no draws yet: {done} of {of} warm-up steps are done", mend)
     return to_datatree(result_so_far(saved, saved.progress["settings"]), saved.frame)
