@@ -4,7 +4,7 @@ Declare a model on a graph, check it against the Hammersley–Clifford theorem, 
 with BlackJAX, and report through ArviZ.
 """
 
-from . import exact, lattice, observables, quartic, sampling
+from . import exact, lattice, networks, observables, quartic, sampling
 from ._version import __version__
 from .cliques import plaquettes
 from .datatree import load_run, save_run
@@ -18,6 +18,7 @@ from .errors import (
     GraphError,
     HammersleyCliffordError,
     MemoryLimitError,
+    MissingPackageError,
     ModelFileError,
     OverlapError,
     Phi4pplError,
@@ -58,6 +59,7 @@ __all__ = [
     "LikelihoodFit",
     "MarkovRandomField",
     "MemoryLimitError",
+    "MissingPackageError",
     "ModelFileError",
     "OverlapError",
     "PartitionEstimate",
@@ -83,6 +85,7 @@ __all__ = [
     "load_model",
     "load_run",
     "log_partition",
+    "networks",
     "observables",
     "phi4",
     "phi4_from_lagrangian",

@@ -21,6 +21,7 @@ __all__ = [
     "GraphError",
     "HammersleyCliffordError",
     "MemoryLimitError",
+    "MissingPackageError",
     "ModelFileError",
     "OverlapError",
     "Phi4pplError",
@@ -106,6 +107,10 @@ class CheckpointError(Phi4pplError):
 
     def __init__(self, path, problem: str, mend: str):
         super().__init__(f"checkpoint {path} {problem}. {mend}")
+
+
+class MissingPackageError(Phi4pplError, ImportError):
+    """An optional package is needed; the message says which and how to get it."""
 
 
 class ModelFileError(Phi4pplError):

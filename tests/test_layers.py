@@ -39,6 +39,7 @@ LAYERS = (
     ("model_files", 8),
     ("partition", 9),
     ("learning", 10),
+    ("networks", 10),
     ("field_files", 12),
     ("commands", 12),
     ("fit_command", 12),

@@ -1,0 +1,210 @@
+"""Machines as scikit-learn estimators; the only module here that needs scikit-learn."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from ..model import MarkovRandomField
+from ..partition import PartitionEstimate
+from .machine import RestrictedBoltzmannMachine
+from .normalizer import annealed
+from .training import TrainingState, adam, train
+from .units import BernoulliUnits, GaussianUnits, Phi4Units, Units
+
+__all__ = ["BernoulliBernoulliRBM", "GaussianBernoulliRBM", "GaussianGaussianRBM", "Phi4BernoulliRBM", "Phi4RBM"]
+
+FIRST_WEIGHTS = 0.05  # standard deviation, over the root of the number of visible units
+FIRST = {  # couplings at which a unit has variance near one, or is 0 and 1 alike
+    Phi4Units: (0.0, 0.4, 0.02),
+    GaussianUnits: (0.0, 0.5),
+    BernoulliUnits: (0.0,),
+}
+
+
+def _described(summary: str) -> str:
+    return f"A restricted Boltzmann machine. {summary}" + (_RBM.__doc__ or "").partition("Gibbs chains.")[2]
+
+
+class _RBM(TransformerMixin, BaseEstimator):
+    """A restricted Boltzmann machine, trained by Gibbs chains.
+
+    Parameters
+    ----------
+    n_components : int
+        Hidden units.
+    learning_rate : float or optax schedule
+        Of Adam.
+    batch_size, n_epochs : int
+        Data an update, and passes through the data in `fit`.
+    n_sweeps : int
+        Sweeps of block Gibbs sampling an update.
+    n_chains : int
+        Persistent chains.
+    method : str
+        ``"persistent_cd"`` or ``"contrastive_divergence"``.
+    weight_decay : float
+    n_annealing_steps : int
+        Of the annealing that finds log Z when `score_samples` first needs it.
+    random_state : int, numpy RandomState or None
+        None stands for 0: results never depend on the time of day.
+
+    Attributes
+    ----------
+    machine_ : RestrictedBoltzmannMachine
+        Of standardised data where the visible units are real.
+    mean_, scale_ : array, shape (n_features,)
+        Standardisation, (X − mean_)/scale_.
+    history_ : list of phi4ppl.networks.Epoch
+    state_ : TrainingState
+    """
+
+    _visible: type[Units]
+    _hidden: type[Units]
+
+    def __init__(
+        self, n_components=64, *, learning_rate=0.005, batch_size=100, n_epochs=50, n_sweeps=1, n_chains=100,
+        method="persistent_cd", weight_decay=0.0, n_annealing_steps=1000, random_state=None,
+    ):  # fmt: skip
+        self.n_components = n_components
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.n_epochs = n_epochs
+        self.n_sweeps = n_sweeps
+        self.n_chains = n_chains
+        self.method = method
+        self.weight_decay = weight_decay
+        self.n_annealing_steps = n_annealing_steps
+        self.random_state = random_state
+
+    def fit(self, X, y=None):
+        """Train a new machine; ``y`` is ignored."""
+        X = self._checked(X, reset=True)
+        return self._begin(X)._train(X, self.n_epochs)
+
+    def partial_fit(self, X, y=None):
+        """One more pass, through these data; the first call standardises by them and starts the machine."""
+        first = not hasattr(self, "state_")
+        X = self._checked(X, reset=first)
+        return (self._begin(X) if first else self)._train(X, 1)
+
+    def transform(self, X):
+        """The hidden means ⟨h_j⟩ given each row, shape ``(n, n_components)``."""
+        check_is_fitted(self, "machine_")
+        return np.asarray(self.machine_.hidden_mean(self._standardised(self._checked(X))))
+
+    def reconstruct(self, X):
+        """⟨v | ⟨h | v⟩⟩ of each row, in the units of the data."""
+        check_is_fitted(self, "machine_")
+        v = self.machine_.visible_mean(self.machine_.hidden_mean(self._standardised(self._checked(X))))
+        return np.asarray(v, float) * self.scale_ + self.mean_
+
+    def sample(self, n_samples=1, *, n_sweeps=1000):
+        """States of ``n_samples`` Gibbs chains that go on from the persistent ones, in the units of the data."""
+        check_is_fitted(self, "machine_")
+        above, below = jax.random.split(jax.random.key(self._seed() + 1))
+        start = jax.random.choice(above, self.state_.chains, (n_samples,))
+        v = jax.jit(RestrictedBoltzmannMachine.gibbs)(self.machine_, below, start, n_sweeps)
+        return np.asarray(v, float) * self.scale_ + self.mean_
+
+    def log_partition(self) -> PartitionEstimate:
+        """log Z of ``machine_`` by `phi4ppl.networks.annealed`, which starts at the persistent chains; found once and kept."""
+        check_is_fitted(self, "machine_")
+        if not hasattr(self, "_log_partition"):
+            self._log_partition = annealed(self.machine_, start=self.state_.chains, num_steps=self.n_annealing_steps)
+        return self._log_partition
+
+    def score_samples(self, X):
+        """Normalised log density of each row in the units of the data, in nats; all share the error of `log_partition`."""
+        check_is_fitted(self, "machine_")
+        free_energy = np.asarray(self.machine_.free_energy(self._standardised(self._checked(X))), float)
+        return -free_energy - self.log_partition().value - np.log(self.scale_).sum()
+
+    def score(self, X, y=None):
+        """Mean of `score_samples`."""
+        return float(np.mean(self.score_samples(X)))
+
+    def _checked(self, X, reset=False):
+        return validate_data(self, X, reset=reset, dtype=(np.float64, np.float32), ensure_min_samples=1)
+
+    def _seed(self) -> int:
+        if self.random_state is None:
+            return 0
+        return int(check_random_state(self.random_state).randint(2**31 - 2))
+
+    def _standardised(self, X):
+        return jnp.asarray((X - self.mean_) / self.scale_, jnp.result_type(float))
+
+    def _begin(self, X):
+        real, n = self._visible.states is None, X.shape[1]
+        self.mean_ = X.mean(axis=0) if real else np.zeros(n)
+        spread = X.std(axis=0) if real else np.ones(n)
+        self.scale_ = np.where(spread > 1e-9 * (1 + np.abs(self.mean_)), spread, 1.0)
+        rng = np.random.default_rng(self._seed())
+        visible, hidden = (
+            kind(*(np.full(number, value) for value in FIRST[kind]))
+            for kind, number in ((self._visible, n), (self._hidden, self.n_components))
+        )
+        if not real:
+            share = np.clip(X.mean(axis=0), 0.01, 0.99)
+            visible = self._visible(np.log(1 / share - 1))
+        weights = rng.normal(0, FIRST_WEIGHTS / np.sqrt(n), (n, self.n_components))
+        self.machine_ = RestrictedBoltzmannMachine(visible, hidden, weights)
+        self.state_, self.history_ = None, []
+        return self
+
+    def _train(self, X, epochs):
+        self.state_, history = train(
+            self.machine_, self._standardised(X), epochs=epochs, method=self.method, sweeps=self.n_sweeps,
+            batch_size=self.batch_size, num_chains=self.n_chains, learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay, seed=self._seed(), state=self.state_,
+        )  # fmt: skip
+        self.machine_ = self.state_.machine
+        self.history_ += history
+        vars(self).pop("_log_partition", None)
+        return self
+
+    @property
+    def _n_features_out(self):
+        return self.machine_.hidden.size
+
+
+class Phi4RBM(_RBM):
+    __doc__ = _described("Visible and hidden units are quartic.")
+    _visible, _hidden = Phi4Units, Phi4Units
+
+    @classmethod
+    def from_model(cls, model: MarkovRandomField, num_visible: int) -> Phi4RBM:
+        """The fitted estimator that a φ⁴ model on ``p4.lattice.bipartite(num_visible, …)`` is; its data are not scaled."""
+        machine = RestrictedBoltzmannMachine.from_model(model, num_visible)
+        made = cls(machine.hidden.size)
+        made.machine_, made.history_, made.n_features_in_ = machine, [], num_visible
+        made.mean_, made.scale_ = np.zeros(num_visible), np.ones(num_visible)
+        made.state_ = TrainingState(
+            machine, adam(made.learning_rate, 0.0).init(machine), jnp.zeros((1, num_visible)), 0
+        )
+        return made
+
+
+class Phi4BernoulliRBM(_RBM):
+    __doc__ = _described("Visible units are quartic, hidden ones 0 or 1.")
+    _visible, _hidden = Phi4Units, BernoulliUnits
+
+
+class GaussianGaussianRBM(_RBM):
+    __doc__ = _described("All units are Gaussian, and so is p(v): a factor analysis with one variance a feature.")
+    _visible, _hidden = GaussianUnits, GaussianUnits
+
+
+class GaussianBernoulliRBM(_RBM):
+    __doc__ = _described("Visible units are Gaussian, hidden ones 0 or 1.")
+    _visible, _hidden = GaussianUnits, BernoulliUnits
+
+
+class BernoulliBernoulliRBM(_RBM):
+    __doc__ = _described("All units are 0 or 1; data between 0 and 1 stand for probabilities.")
+    _visible, _hidden = BernoulliUnits, BernoulliUnits

@@ -1,0 +1,203 @@
+"""log Z of a machine: exactly where one layer is small, binary or Gaussian, by two-sided annealing otherwise."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.optimize import brentq
+from scipy.special import logsumexp
+
+from ..errors import ArgumentError, one_of
+from ..partition import PartitionEstimate
+from .units import GaussianUnits
+
+if TYPE_CHECKING:
+    from .machine import RestrictedBoltzmannMachine
+
+__all__ = ["annealed", "log_partition"]
+
+MAX_BINARY = 20
+MAX_REAL = 2
+DEPTH = 40.0  # the box of a quadrature ends where the density has fallen by exp(−40)
+NODES = {1: 2001, 2: 401}
+BATCH = 2**14
+
+
+def log_partition(machine: RestrictedBoltzmannMachine, *, method: str, seed: int) -> PartitionEstimate:
+    """See `RestrictedBoltzmannMachine.log_partition`."""
+    one_of("method", method, ("auto", "gaussian", "enumeration", "quadrature", "annealing"))
+    sides = machine, machine.transposed
+    binary = [side for side in sides if side.hidden.states is not None and side.hidden.size <= MAX_BINARY]
+    real = [side for side in sides if side.hidden.states is None and side.hidden.size <= MAX_REAL]
+    both_gaussian = all(isinstance(layer, GaussianUnits) for layer in (machine.visible, machine.hidden))
+    possible = {"gaussian": both_gaussian, "enumeration": bool(binary), "quadrature": bool(real), "annealing": True}
+    if method == "auto":
+        method = next(name for name, can in possible.items() if can)
+    if not possible[method]:
+        need = {
+            "gaussian": "two Gaussian layers",
+            "enumeration": f"a binary layer of at most {MAX_BINARY} units",
+            "quadrature": f"a real layer of at most {MAX_REAL} units",
+        }[method]
+        raise ArgumentError(
+            "method", f"a machine with {need} for {method!r}", repr(machine), "Take method='annealing'."
+        )
+    if method == "annealing":
+        return annealed(machine, seed=seed)
+    if method == "gaussian":
+        value = _gaussian(machine)
+    else:
+        side = min(binary if method == "enumeration" else real, key=lambda side: side.hidden.size)
+        value = _summed(side) if method == "enumeration" else _integrated(side)
+    return PartitionEstimate(value, 0.0, method, "the other layer in closed form")
+
+
+def _gaussian(machine) -> float:
+    v, h = machine.visible, machine.hidden
+    precision = np.diag(2 * np.concatenate([np.asarray(v.quadratic, float), np.asarray(h.quadratic, float)]))
+    w = np.asarray(machine.weights, float)
+    precision[: v.size, v.size :], precision[v.size :, : v.size] = -w, -w.T
+    linear = np.concatenate([np.asarray(v.linear, float), np.asarray(h.linear, float)])
+    log_det = np.linalg.slogdet(precision)[1]
+    return float((len(linear) * np.log(2 * np.pi) - log_det + linear @ np.linalg.solve(precision, linear)) / 2)
+
+
+def _log_weights(side, h):
+    """log of the marginal exp(−F(h)) of many states of the hidden layer, in batches."""
+    free_energy = jax.jit(lambda side, h: side.transposed.free_energy(h))
+    dtype = side.weights.dtype
+    parts = [
+        np.asarray(free_energy(side, jnp.asarray(h[k : k + BATCH], dtype)), float) for k in range(0, len(h), BATCH)
+    ]
+    return -np.concatenate(parts)
+
+
+def _summed(side) -> float:
+    low, high = side.hidden.states
+    number = side.hidden.size
+    total = -np.inf
+    for start in range(0, 2**number, BATCH):
+        states = np.arange(start, min(start + BATCH, 2**number))
+        bits = (states[:, None] >> np.arange(number)) & 1
+        total = np.logaddexp(total, logsumexp(_log_weights(side, np.where(bits, high, low))))
+    return float(total)
+
+
+def _integrated(side) -> float:
+    """The trapezoidal rule over the hidden layer, in a box that is enlarged until the density vanishes at its edge."""
+    number = side.hidden.size
+    half_width = 4.0
+    for _ in range(12):
+        axis = np.linspace(-half_width, half_width, NODES[number])
+        grid = np.stack(np.meshgrid(*[axis] * number, indexing="ij"), axis=-1)
+        log_weight = _log_weights(side, grid.reshape(-1, number)).reshape(grid.shape[:-1])
+        height = log_weight.max()
+        edge = max(np.take(log_weight, end, axis=k).max() for k in range(number) for end in (0, -1))
+        if height - edge > DEPTH:
+            break
+        half_width *= 1.5
+    step = axis[1] - axis[0]
+    value = logsumexp(log_weight) + number * np.log(step)
+    coarse = logsumexp(log_weight[(slice(None, None, 2),) * number]) + number * np.log(2 * step)
+    if not (height - edge > DEPTH and abs(value - coarse) < 1e-4):
+        got = f"a change of {abs(value - coarse):.1e} when every other node is left out, at a half width of {half_width:g}"
+        raise ArgumentError("method", "a density that quadrature resolves", got, "Take method='annealing'.")
+    return float(value)
+
+
+def annealed(
+    machine: RestrictedBoltzmannMachine, *, start=None, num_chains: int = 128, num_steps: int = 1000, seed: int = 0
+) -> PartitionEstimate:
+    """log Z by annealed importance sampling in both directions, combined by Bennett's acceptance ratio.
+
+    The path multiplies the weights by β from 0, where log Z is a sum over single units, to 1. Chains going up start from exact
+    draws at β = 0; chains going down from ``start``, or from where chains going up have ended, after as many sweeps again.
+
+    Parameters
+    ----------
+    start : array, shape (n, visible.size), optional
+        Visible states near equilibrium, for example the persistent chains of training; otherwise ends of an annealing.
+    num_chains, num_steps : int
+
+    Returns
+    -------
+    PartitionEstimate
+        ``bracket`` holds the two one-sided estimates, less and plus two of their errors: going up tends to end below
+        log Z, going down above.
+
+    Notes
+    -----
+    R. M. Neal, Stat. Comput. 11, 125 (2001); C. H. Bennett, J. Comput. Phys. 22, 245 (1976). The error joins Bennett's and half
+    the distance between the two one-sided estimates, which sees what a variance cannot.
+    """
+    up, ends = _anneal(machine, jax.random.key(seed), None, num_chains, num_steps, True)
+    if start is None:
+        start = ends
+    start = jnp.asarray(start, machine.weights.dtype)[jnp.arange(num_chains) % len(start)]
+    start = _settle(machine, jax.random.key(seed + 1), start, num_steps)
+    down, _ = _anneal(machine, jax.random.key(seed + 2), start, num_chains, num_steps, False)
+    base = float(jnp.sum(machine.visible.log_normalizer(jnp.zeros(machine.visible.size, machine.weights.dtype))))
+    base += float(jnp.sum(machine.hidden.log_normalizer(jnp.zeros(machine.hidden.size, machine.weights.dtype))))
+    up, down = np.asarray(up, float), np.asarray(down, float)
+    lower = logsumexp(up) - np.log(len(up))
+    upper = np.log(len(down)) - logsumexp(-down)
+    value, error = _bennett(up, down)
+    spread = [float(np.std(np.exp(x - x.max())) / np.mean(np.exp(x - x.max())) / np.sqrt(len(x))) for x in (up, -down)]
+    bracket = base + lower - 2 * spread[0], base + upper + 2 * spread[1]
+    how = f"{num_chains} chains up and down in {num_steps} steps"
+    return PartitionEstimate(base + value, float(np.hypot(error, (upper - lower) / 2)), "annealing", how, bracket)
+
+
+def _bennett(up, down) -> tuple[float, float]:
+    """The c with Σ f(c − w_up) = Σ f(w_down − c), f(x) = 1/(1 + eˣ), for works of equally many chains, and its error."""
+
+    def fermi(x):
+        return 1 / (1 + np.exp(np.clip(x, -700, 700)))
+
+    def balance(c):
+        return fermi(c - up).sum() - fermi(down - c).sum()
+
+    low, high = min(up.min(), down.min()) - 1, max(up.max(), down.max()) + 1
+    c = brentq(balance, low, high)
+    # delta method; the slope is that of the two sums at c
+    parts = [fermi(c - up), fermi(down - c)]
+    slope = sum((p * (1 - p)).sum() for p in parts)
+    return float(c), float(np.sqrt(sum(len(p) * p.var() for p in parts)) / max(slope, 1e-300))
+
+
+def _scaled(machine, beta):
+    return type(machine).tree_unflatten(None, (machine.visible, machine.hidden, beta * machine.weights))
+
+
+@jax.jit
+def _settle(machine, key, v, steps):
+    return machine.gibbs(key, v, steps)
+
+
+def _anneal(machine, key, v, num_chains, num_steps, upwards):
+    if v is None:
+        field = jnp.zeros((num_chains, machine.visible.size), machine.weights.dtype)
+        v = machine.visible.draw(jax.random.fold_in(key, num_steps), field)
+    return _walk(machine, key, v, num_steps, upwards)
+
+
+@jax.jit
+def _walk(machine, key, v, num_steps, upwards):
+    """log weights of every chain in the direction of growing β, and where the chains end."""
+
+    def step(k, state):
+        v, log_weight = state
+        low, high = k / num_steps, (k + 1) / num_steps
+        at = _scaled(machine, low).hidden.log_normalizer
+        work = jnp.sum(at(high * (v @ machine.weights)) - at(low * (v @ machine.weights)), axis=-1)
+        beta = jnp.where(upwards, high, low).astype(v.dtype)
+        return _scaled(machine, beta).gibbs(jax.random.fold_in(key, k), v, 1), log_weight + work
+
+    def turn(k, state):
+        return step(jnp.where(upwards, k, num_steps - 1 - k).astype(v.dtype), state)
+
+    v, log_weight = jax.lax.fori_loop(0, num_steps, turn, (v, jnp.zeros(v.shape[:-1], v.dtype)))
+    return log_weight, v

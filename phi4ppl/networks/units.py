@@ -1,0 +1,229 @@
+"""One layer of a machine: units that are independent of each other once the other layer is known.
+
+Every kind of unit says four things for a field x that the other layer exerts (S contains −x·φ): the energy of values,
+log Σ exp(−S) of one unit, its mean, and an exact draw. The machine knows no more about it.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .. import quartic as site
+from ..errors import ArgumentError, finite_array
+from ..terms import is_concrete
+
+__all__ = ["BernoulliUnits", "GaussianUnits", "Phi4Units", "SpinUnits", "Units"]
+
+
+class Units:
+    """What the kinds of units share; never instantiated.
+
+    Subclasses name their couplings in ``fields`` and are immutable JAX pytrees whose leaves are the couplings.
+    """
+
+    fields: tuple[str, ...]
+    states: tuple[float, float] | None  # the two values of a binary unit; None for real ones
+
+    def __init_subclass__(cls):
+        jax.tree_util.register_pytree_node_class(cls)
+
+    def _set(self, **couplings):
+        arrays = {}
+        for name, value in couplings.items():
+            array = finite_array(name, value) if is_concrete(value) else value
+            if np.ndim(array) != 1 or np.shape(array)[0] == 0:
+                raise ArgumentError(name, "one number a unit, an array of shape (n,)", f"shape {np.shape(array)}")
+            arrays[name] = jnp.asarray(array, jnp.result_type(float) if isinstance(array, np.ndarray) else None)
+        if len({array.shape for array in arrays.values()}) > 1:
+            shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+            raise ArgumentError("couplings", "arrays of one length", shapes)
+        for name, array in arrays.items():
+            object.__setattr__(self, name, array)
+
+    def tree_flatten(self):
+        return tuple(getattr(self, name) for name in self.fields), None
+
+    @classmethod
+    def tree_unflatten(cls, _, leaves):
+        units = object.__new__(cls)
+        for name, leaf in zip(cls.fields, leaves, strict=True):
+            object.__setattr__(units, name, leaf)
+        return units
+
+    def __setattr__(self, name, value):
+        raise AttributeError(f"{type(self).__name__} are immutable: cannot set {name!r}.")
+
+    def __repr__(self):
+        return f"{type(self).__name__}({self.size})"
+
+    @property
+    def size(self) -> int:
+        return self.linear.shape[0]
+
+    def energy(self, values):
+        """S of the layer alone, Σ_i over its units: ``values`` of shape ``(..., size)``, result ``(...)``."""
+        return jnp.sum(_along(self.linear, values) * values, axis=-1)
+
+
+def _along(coupling, values):
+    """A coupling of shape ``(size,)`` with the leading axes of ``values``."""
+    return jnp.broadcast_to(coupling, jnp.shape(values))
+
+
+class Phi4Units(Units):
+    """Real units with S = rφ + aφ² + bφ⁴, b ≥ 0 (and a > 0 where b = 0).
+
+    Parameters
+    ----------
+    linear, quadratic, quartic : array_like, shape (n,)
+        r, a and b of every unit.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from phi4ppl.networks import Phi4Units
+    >>> units = Phi4Units([0.0], [-1.0], [0.25])
+    >>> [round(float(units.mean(jnp.array([x]))[0]), 3) for x in (0.1, 1.0)]
+    [0.166, 1.235]
+    """
+
+    fields, states = ("linear", "quadratic", "quartic"), None
+
+    def __init__(self, linear, quadratic, quartic):
+        self._set(linear=linear, quadratic=quadratic, quartic=quartic)
+        if all(map(is_concrete, (linear, quadratic, quartic))):
+            site.log_normalizer(self.linear, self.quadratic, self.quartic)  # names the coupling that makes Z infinite
+
+    def energy(self, values):
+        square = values**2
+        even = _along(self.quadratic, values) + _along(self.quartic, values) * square
+        return jnp.sum(_along(self.linear, values) * values + square * even, axis=-1)
+
+    def _at(self, field):
+        return _along(self.linear, field) - field, _along(self.quadratic, field), _along(self.quartic, field)
+
+    def log_normalizer(self, field):
+        """log ∫ exp(xφ − rφ − aφ² − bφ⁴) dφ for every unit; shape of ``field``, ``(..., n)``."""
+        return site.log_normalizer(*self._at(field))
+
+    def mean(self, field):
+        """⟨φ⟩ of every unit in the field x."""
+        return site.moments(*self._at(field)).first
+
+    def draw(self, key, field):
+        """An exact draw of every unit in the field x."""
+        return site.draw(key, *self._at(field))
+
+
+class GaussianUnits(Units):
+    """Real units with S = rφ + aφ², a > 0.
+
+    Parameters
+    ----------
+    linear, quadratic : array_like, shape (n,)
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from phi4ppl.networks import GaussianUnits
+    >>> float(GaussianUnits([0.0], [0.5]).mean(jnp.array([2.0]))[0])
+    2.0
+    """
+
+    fields, states = ("linear", "quadratic"), None
+
+    def __init__(self, linear, quadratic):
+        self._set(linear=linear, quadratic=quadratic)
+        if is_concrete(quadratic) and not np.all(np.asarray(self.quadratic) > 0):
+            raise ArgumentError(
+                "quadratic", "positive numbers", str(np.min(self.quadratic)), "The integral is infinite."
+            )
+
+    def energy(self, values):
+        return jnp.sum((_along(self.linear, values) + _along(self.quadratic, values) * values) * values, axis=-1)
+
+    def log_normalizer(self, field):
+        """log ∫ exp(xφ − rφ − aφ²) dφ = (x − r)²/4a + ½ log π/a for every unit."""
+        curve = _along(self.quadratic, field)
+        return (field - _along(self.linear, field)) ** 2 / (4 * curve) + jnp.log(jnp.pi / curve) / 2
+
+    def mean(self, field):
+        """(x − r)/2a."""
+        return (field - _along(self.linear, field)) / (2 * _along(self.quadratic, field))
+
+    def draw(self, key, field):
+        """An exact draw of every unit in the field x."""
+        noise = jax.random.normal(key, field.shape, field.dtype)
+        return self.mean(field) + noise / jnp.sqrt(2 * _along(self.quadratic, field))
+
+
+class BernoulliUnits(Units):
+    """Units of the values 0 and 1 with S = rφ; a positive r favours 0.
+
+    Parameters
+    ----------
+    linear : array_like, shape (n,)
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from phi4ppl.networks import BernoulliUnits
+    >>> float(BernoulliUnits([1.0]).mean(jnp.array([1.0]))[0])
+    0.5
+    """
+
+    fields, states = ("linear",), (0.0, 1.0)
+
+    def __init__(self, linear):
+        self._set(linear=linear)
+
+    def log_normalizer(self, field):
+        """log(1 + exp(x − r))."""
+        return jax.nn.softplus(field - _along(self.linear, field))
+
+    def mean(self, field):
+        """1/(1 + exp(r − x))."""
+        return jax.nn.sigmoid(field - _along(self.linear, field))
+
+    def draw(self, key, field):
+        """An exact draw of every unit in the field x."""
+        return (jax.random.uniform(key, field.shape, field.dtype) < self.mean(field)).astype(field.dtype)
+
+
+class SpinUnits(Units):
+    """Units of the values −1 and +1 with S = rφ: the limit b → ∞ of φ⁴ units whose minima stay at ±1.
+
+    Parameters
+    ----------
+    linear : array_like, shape (n,)
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from phi4ppl.networks import SpinUnits
+    >>> round(float(SpinUnits([0.0]).mean(jnp.array([0.5]))[0]), 4)
+    0.4621
+    """
+
+    fields, states = ("linear",), (-1.0, 1.0)
+
+    def __init__(self, linear):
+        self._set(linear=linear)
+
+    def log_normalizer(self, field):
+        """log 2 cosh(x − r)."""
+        lean = field - _along(self.linear, field)
+        return jnp.logaddexp(lean, -lean)
+
+    def mean(self, field):
+        """tanh(x − r)."""
+        return jnp.tanh(field - _along(self.linear, field))
+
+    def draw(self, key, field):
+        """An exact draw of every unit in the field x."""
+        up = jax.random.uniform(key, field.shape, field.dtype) < jax.nn.sigmoid(
+            2 * (field - _along(self.linear, field))
+        )
+        return 2 * up.astype(field.dtype) - 1
