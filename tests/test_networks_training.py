@@ -1,5 +1,8 @@
 """Training: gradients against enumeration, machines recovered from their own draws, resumption, scikit-learn's contract."""
 
+import contextlib
+import unittest
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -74,7 +77,7 @@ def test_gaussian_layers_stay_normalizable():
     """Perfectly correlated data push the coupling strength to 1, where Z is infinite."""
     v = np.repeat(np.random.default_rng(0).normal(size=(500, 1)), 2, axis=1)
     units = GaussianUnits(np.zeros(2), np.full(2, 0.5)), GaussianUnits([0.0], [0.5])
-    machine = train(RestrictedBoltzmannMachine(*units, [[0.3], [0.3]]), v, epochs=30, learning_rate=0.05)[0].machine
+    machine = train(RestrictedBoltzmannMachine(*units, [[0.3], [0.3]]), v, epochs=200, learning_rate=0.01)[0].machine
     assert 0.9 < float(machine.coupling_strength()) < 0.981
     assert np.isfinite(machine.log_partition(method="gaussian").value)
 
@@ -123,10 +126,12 @@ def test_from_model_is_a_fitted_estimator():
     np.testing.assert_allclose(model.transform(x), machine.hidden_mean(jnp.asarray(x)), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_scikit_learns_checks_pass():
     model = networks.GaussianBernoulliRBM(2, n_epochs=1, n_chains=8)
     for estimator, check in estimator_checks_generator(model):
-        check(estimator)
+        with contextlib.suppress(unittest.SkipTest):  # of checks that need packages that are not here
+            check(estimator)
 
 
 def test_missing_scikit_learn_is_said(run_python, tmp_path):

@@ -57,8 +57,10 @@ class _RBM(TransformerMixin, BaseEstimator):
     ----------
     machine_ : RestrictedBoltzmannMachine
         Of standardised data where the visible units are real.
-    mean_, scale_ : array, shape (n_features,)
-        Standardisation, (X − mean_)/scale_.
+    mean_ : array, shape (n_features,)
+        Taken off before training, where the visible units are real.
+    scale_ : array, shape (n_features,)
+        Divided by after that.
     history_ : list of phi4ppl.networks.Epoch
     state_ : TrainingState
     """
@@ -95,7 +97,8 @@ class _RBM(TransformerMixin, BaseEstimator):
     def transform(self, X):
         """The hidden means ⟨h_j⟩ given each row, shape ``(n, n_components)``."""
         check_is_fitted(self, "machine_")
-        return np.asarray(self.machine_.hidden_mean(self._standardised(self._checked(X))))
+        X = self._checked(X)
+        return np.asarray(self.machine_.hidden_mean(self._standardised(X)), X.dtype)
 
     def reconstruct(self, X):
         """⟨v | ⟨h | v⟩⟩ of each row, in the units of the data."""
