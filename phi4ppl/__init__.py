@@ -6,6 +6,7 @@ with BlackJAX, and report through ArviZ.
 
 from . import exact, lattice, networks, observables, quartic, sampling
 from ._version import __version__
+from .averaging import Comparison, average, compare
 from .cliques import plaquettes
 from .datatree import load_run, save_run
 from .diagnostics import ConvergenceReport, diagnose, estimate
@@ -45,6 +46,7 @@ from .terms import Term
 
 __all__ = [
     "ArgumentError",
+    "Comparison",
     "CheckpointError",
     "CompiledModel",
     "ConvergenceReport",
@@ -69,7 +71,9 @@ __all__ = [
     "Term",
     "VariationalFit",
     "__version__",
+    "average",
     "check_action",
+    "compare",
     "combine_ensembles",
     "compile",
     "diagnose",

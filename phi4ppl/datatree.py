@@ -19,7 +19,7 @@ from .lattice import Lattice
 from .potential import CompiledModel
 from .sampling import RunResult, is_checkpoint, read_saved, result_so_far
 
-__all__ = ["field_dims", "frame_of", "load_run", "provenance", "save_run", "to_datatree"]
+__all__ = ["field_dims", "frame_of", "load_run", "predictive_tree", "provenance", "save_run", "to_datatree"]
 
 PACKAGES = ("jax", "jaxlib", "numpyro", "blackjax", "arviz-base", "arviz-stats", "numpy")
 AXES = ("x", "y", "z", "t")
@@ -104,6 +104,17 @@ def to_datatree(result: RunResult, frame: tuple[dict, dict[str, np.ndarray]]) ->
     for group in tree.children.values():
         group.attrs.clear()
     tree.attrs = {"phi4ppl": json.dumps(facts["provenance"] | {"settings": result.settings | facts["settings"]})}
+    return tree
+
+
+def predictive_tree(predicted: dict, observed: dict, dims: list[str], coords: dict, weights: dict) -> xr.DataTree:
+    """Predicted fields and what is measured of them, arrays with leading (chain, draw, field), beside the data."""
+    rows = {name: ["field"] for name in predicted} | {"phi": ["field", *dims]}
+    tree = arviz_base.from_dict({"posterior_predictive": predicted}, dims=rows, coords=coords, check_conventions=False)
+    tree["observed_data"] = xr.DataTree(arviz_base.dict_to_dataset(observed, sample_dims=[], dims=rows, coords=coords))
+    for group in tree.children.values():
+        group.attrs.clear()
+    tree["posterior_predictive"].attrs["weights"] = json.dumps(weights)
     return tree
 
 

@@ -17,6 +17,8 @@ from phi4ppl.learning import FitStatus, variational
 from phi4ppl.learning.natural import regress
 from phi4ppl.learning.parameters import CouplingVector, statistics_matrix
 
+pytestmark = pytest.mark.compile_quickly
+
 PHI4 = {"w": 1.0, "a": 1.52425, "b": 0.175}
 
 

@@ -40,6 +40,7 @@ LAYERS = (
     ("partition", 9),
     ("learning", 10),
     ("networks", 10),
+    ("averaging", 11),
     ("field_files", 12),
     ("commands", 12),
     ("fit_command", 12),

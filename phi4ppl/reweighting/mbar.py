@@ -41,8 +41,8 @@ def log_mixture(energies, counts, log_partition) -> np.ndarray:
 def solve_mbar(energies, counts, start=None, *, weights=None) -> MbarSolution:
     """Solve Z_k = Σ_n exp(−S_k(φ_n)) / Σ_l N_l exp(−S_l(φ_n))/Z_l for all log Z_k, up to the common constant.
 
-    The solution maximises Σ_k N_k ζ_k − Σ_n log Σ_l N_l exp(ζ_l − S_l(φ_n)), ζ = −log Z, a concave function: Newton steps,
-    shortened where they do not climb.
+    The solution maximises Σ_k N_k ζ_k − Σ_n log Σ_l N_l exp(ζ_l − S_l(φ_n)), ζ = −log Z, a concave function: Newton
+    steps, damped where they do not climb.
 
     Parameters
     ----------
@@ -105,22 +105,23 @@ def _newton(energies, counts, zeta, each):
         return each @ total - counts @ zeta, np.exp(terms - total)
 
     value, shares = parts(zeta)
+    damping = 0.0
     for _ in range(MAX_STEPS):
         gradient = shares @ each - counts
         if np.abs(gradient).sum() <= TOLERANCE * counts.sum():
             return zeta - zeta[0]
         hessian = np.diag(shares @ each) - (shares * each) @ shares.T
-        step = np.zeros(len(counts))
         # a little of the diagonal keeps ensembles apart from each other from making it singular
-        curved = hessian[1:, 1:] + 1e-12 * np.diag(counts[1:])
-        step[1:] = np.linalg.solve(curved, -gradient[1:])
-        # far from the solution the fixed-point step is safe where Newton's is not
-        fixed = np.log(counts) - np.log(np.maximum(shares @ each, 1e-300))
-        for trial in (step, step / 4, fixed - fixed[0]):
-            new_value, new_shares = parts(zeta + trial)
-            if np.isfinite(new_value) and new_value <= value + 1e-12 * abs(value):
-                break
-        zeta, value, shares = zeta + trial, new_value, new_shares
+        curved = hessian[1:, 1:] + (1e-12 + damping) * np.diag(counts[1:])
+        step = np.append(0.0, np.linalg.solve(curved, -gradient[1:]))
+        new_value, new_shares = parts(zeta + step)
+        if np.isfinite(new_value) and new_value <= value + 1e-13 * abs(value):
+            zeta, value, shares = zeta + step, new_value, new_shares
+            damping = damping / 10 if damping > 1e-10 else 0.0
+        elif damping > 1e6:
+            break
+        else:
+            damping = max(10 * damping, 1e-8)
     if np.abs(shares @ each - counts).sum() <= 1e-6 * counts.sum():
         return zeta - zeta[0]
     mend = "Add ensembles between them, or use longer runs."

@@ -1,0 +1,274 @@
+"""Which of several models do the data support, and for what purpose?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from ..diagnostics.leave_one_out import leave_one_out
+from ..errors import ArgumentError, finite_array, positive_int
+from ..model import MarkovRandomField
+from .posterior import CouplingPosterior, coupling_posterior
+from .weights import bootstrap_errors, evidence_weights, pseudo_bma_weights, stacking_weights
+
+__all__ = ["Comparison", "compare"]
+
+SCHEMES = ("evidence", "stacking", "pseudo_bma")
+MAX_PARETO_K = 0.7
+CLEAR = 0.9  # a weight from which a scheme has decided
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Models side by side; see `compare`.
+
+    Attributes
+    ----------
+    table : pandas.DataFrame
+        A row a model, best elpd first: ``log_evidence``, ``elpd`` (leave-one-out log score of all data) and
+        ``elpd_difference`` to the best, each with ``…_error``; ``max_pareto_k``; and the weights ``evidence_weight``,
+        ``stacking_weight``, ``pseudo_bma_weight`` with ``evidence_error``, ``stacking_error``, ``pseudo_bma_error``.
+    why : str
+        Why the schemes agree or differ, in one line.
+    warnings : tuple of str
+        Numbers that are not to be trusted, and why.
+    posteriors : dict
+        `CouplingPosterior` of every model: draws of its couplings and pointwise log-likelihoods.
+    elpd : pandas.DataFrame
+        log p(φ_n | all other data), a row a field and a column a model.
+    data : array, shape ``(num_data, *lattice)``
+    """
+
+    table: pd.DataFrame
+    why: str
+    warnings: tuple[str, ...]
+    posteriors: dict[str, CouplingPosterior]
+    elpd: pd.DataFrame
+    data: np.ndarray
+
+    def weights(self, scheme: str = "stacking") -> dict[str, float]:
+        """Weights of the models by ``"evidence"``, ``"stacking"`` or ``"pseudo_bma"``; they add up to one."""
+        if scheme not in SCHEMES:
+            raise ArgumentError("scheme", "one of " + ", ".join(map(repr, SCHEMES)), repr(scheme))
+        return self.table[f"{scheme}_weight"].to_dict()
+
+    def __str__(self) -> str:
+        rows = ["model  log evidence  elpd  difference  | weights: evidence, stacking, pseudo-BMA+"]
+        for name, row in self.table.iterrows():
+            numbers = [_pm(row[c], row[f"{c}_error"], ".1f") for c in ("log_evidence", "elpd", "elpd_difference")]
+            numbers += [_pm(row[f"{s}_weight"], row[f"{s}_error"], ".3f") for s in SCHEMES]
+            rows.append(f"{name}  {'  '.join(numbers[:3])}  |  {'  '.join(numbers[3:])}")
+        return "\n".join([*rows, self.why, *(f"WARNING: {text}" for text in self.warnings)])
+
+    def plot(self):
+        """elpd differences and weights as a matplotlib figure."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(8.5, 1.6 + 0.45 * len(self.table)), layout="constrained")
+        left, right = figure.subplots(1, 2, sharey=True)
+        places = np.arange(len(self.table))[::-1]
+        left.errorbar(
+            self.table["elpd_difference"], places, xerr=self.table["elpd_difference_error"], fmt="o", capsize=3
+        )
+        left.axvline(0, color="0.7", lw=0.8)
+        left.set_yticks(places, self.table.index)
+        left.set_xlabel("elpd less that of the best")
+        for k, scheme in enumerate(SCHEMES):
+            right.barh(
+                places + 0.25 * (1 - k), self.table[f"{scheme}_weight"], 0.22,
+                xerr=self.table[f"{scheme}_error"], label=scheme.replace("_", "-"), error_kw={"lw": 0.8, "capsize": 2},
+            )  # fmt: skip
+        right.set_xlim(0, 1.05)
+        right.set_xlabel("weight")
+        right.legend(fontsize=8)
+        return figure
+
+
+def _pm(value, error, form) -> str:
+    return f"{value:{form}} ± {error:{form}}"
+
+
+def compare(
+    models: dict, data, priors: dict | None = None, *, prior_weights: dict | None = None, num_draws: int = 4000,
+    seed: int = 0, progress: bool | None = None,
+) -> Comparison:  # fmt: skip
+    """Compare models of the same fields by evidence and by prediction.
+
+    The evidence Z_m = p(data | m) = ∫ Π_n p(φ_n | θ) p(θ) dθ asks how probable the data were before they were seen; the
+    expected log predictive density Σ_n log p(φ_n | all other data) asks how well the model predicts after they were. Both need
+    log Z of the field as a function of its couplings, which comes from ensembles at the mode of the posterior and around it.
+
+    Parameters
+    ----------
+    models : dict
+        Name → MarkovRandomField, at least two. Graphs and terms may differ; the number of sites is that of the data, whose
+        order of sites holds for all.
+    data : array, shape ``(num_data, *lattice)``
+        Independent fields.
+    priors : dict, optional
+        Coupling → NumPyro distribution, for all models that have the coupling; or model → such a dict. Couplings without a
+        prior are fixed at the model's; those with one have to be homogeneous, and few. Without priors all models are fixed.
+    prior_weights : dict, optional
+        Prior probabilities of the models, equal by default.
+    num_draws : int
+        Draws of an importance sample of the couplings of each model.
+    seed : int
+    progress : bool, optional
+
+    Returns
+    -------
+    Comparison
+
+    Raises
+    ------
+    ArgumentError, HammersleyCliffordError, OverlapError
+
+    Notes
+    -----
+    Leave-one-out: A. Vehtari, A. Gelman, J. Gabry, Stat. Comput. 27 (2017) 1413. Stacking and pseudo-BMA+: Y. Yao et al.,
+    Bayesian Anal. 13 (2018) 917. Errors of elpd are those of another data set of this size; to them comes the error of
+    log Z times the number of fields, which all fields of a model share.
+
+    Examples
+    --------
+    >>> import jax, numpyro.distributions as dist, phi4ppl as p4
+    >>> ring = p4.lattice.chain(6)
+    >>> data = p4.GibbsField(p4.gaussian(ring, w=0.8, a=1.0)).sample(jax.random.key(0), (100,))
+    >>> models = {"coupled": p4.gaussian(ring, w=0.8, a=1.0), "independent": p4.gaussian(ring, w=0.0, a=1.0)}
+    >>> result = p4.compare(models, data)
+    >>> result.weights("evidence")["coupled"] > 0.99
+    True
+    """
+    models, fields = _checked(models, data)
+    own = {name: _priors_of(name, model, models, priors) for name, model in models.items()}
+    prior = _prior_weights(models, prior_weights)
+    num_draws, seed = positive_int("num_draws", num_draws, minimum=100), positive_int("seed", seed, minimum=0)
+    flat = fields.reshape(len(fields), -1)
+    posteriors = {
+        name: coupling_posterior(model, flat, own[name], num_draws=num_draws, seed=seed, progress=progress)
+        for name, model in models.items()
+    }
+    return _compared(posteriors, prior, fields, seed)
+
+
+def _compared(posteriors: dict[str, CouplingPosterior], prior: np.ndarray, fields, seed: int) -> Comparison:
+    names, rng = list(posteriors), np.random.default_rng(seed)
+    held_out = {name: leave_one_out(p.log_likelihood, p.log_weights) for name, p in posteriors.items()}
+    pointwise = np.stack([held_out[name].elpd for name in names], axis=1)
+    count = len(pointwise)
+    evidence = np.array([posteriors[name].log_evidence for name in names])
+    doubt = np.array([posteriors[name].log_evidence_error for name in names])
+    normaliser = np.array([count * _log_z_error(posteriors[name]) for name in names])
+    best = int(pointwise.sum(axis=0).argmax())
+    apart = pointwise - pointwise[:, [best]]
+    stacked, bma = stacking_weights(pointwise), pseudo_bma_weights(pointwise, seed)
+    table = pd.DataFrame(
+        {
+            "log_evidence": evidence, "log_evidence_error": doubt,
+            "elpd": pointwise.sum(axis=0),
+            "elpd_error": np.hypot(np.sqrt(count) * pointwise.std(axis=0), normaliser),
+            "elpd_difference": apart.sum(axis=0),
+            "elpd_difference_error": np.where(
+                np.arange(len(names)) == best, 0.0,
+                np.sqrt(count * apart.var(axis=0) + normaliser**2 + normaliser[best] ** 2),
+            ),
+            "max_pareto_k": [held_out[name].pareto_k.max() for name in names],
+            "evidence_weight": evidence_weights(evidence, prior),
+            "evidence_error": evidence_weights(evidence + doubt * rng.normal(size=(4000, len(names))), prior).std(axis=0),
+            "stacking_weight": stacked, "stacking_error": bootstrap_errors(pointwise, seed),
+            "pseudo_bma_weight": bma[0], "pseudo_bma_error": bma[1],
+        },
+        index=pd.Index(names, name="model"),
+    )  # fmt: skip
+    warnings = tuple(_warnings(posteriors, held_out))
+    table = table.sort_values("elpd", ascending=False)
+    return Comparison(table, _why(table), warnings, posteriors, pd.DataFrame(pointwise, columns=names), fields)
+
+
+def _log_z_error(posterior: CouplingPosterior) -> float:
+    """Error of log Z of one field: nearly all of the error of the evidence, which has it once a field."""
+    return posterior.log_evidence_error / posterior.log_likelihood.shape[1]
+
+
+def _warnings(posteriors, held_out):
+    for name, posterior in posteriors.items():
+        yield from (f"{name}: {text}" for text in posterior.warnings)
+        bad = int((held_out[name].pareto_k > MAX_PARETO_K).sum())
+        if bad:
+            yield f"{name}: k̂ > {MAX_PARETO_K} for {bad} fields, whose elpd cannot be trusted."
+
+
+def _why(table: pd.DataFrame) -> str:
+    favourite = {scheme: table[f"{scheme}_weight"].idxmax() for scheme in SCHEMES}
+    by_evidence, by_stacking = favourite["evidence"], favourite["stacking"]
+    top = table["log_evidence"].sort_values(ascending=False).index[:2]
+    gap = float(table.loc[top[0], "log_evidence"] - table.loc[top[1], "log_evidence"])
+    doubt = float(np.hypot(*table.loc[list(top), "log_evidence_error"]))
+    if gap < 2 * doubt:
+        return (
+            f"The evidence does not decide: {top[0]} is ahead of {top[1]} by {gap:.1f} ± {doubt:.1f} nats. The error is that "
+            "of log Z times the number of fields; weights by prediction carry it too."
+        )
+    if all(table[f"{s}_weight"].max() >= CLEAR for s in SCHEMES) and len(set(favourite.values())) == 1:
+        return f"All three agree on {by_evidence}: most probable before the data, and best at prediction after them."
+    if by_evidence != by_stacking:
+        return (
+            f"Evidence prefers {by_evidence}, prediction {by_stacking}: evidence averages over the prior and charges for "
+            "couplings that it spreads out; leave-one-out scores come after the couplings have been learned."
+        )
+    if table["stacking_weight"].max() < CLEAR:
+        return (
+            f"Evidence asks which one model made the data and settles on {by_evidence}; stacking looks for the best mixture, "
+            "and gives weight to models that predict some fields better, though worse on the whole."
+        )
+    return f"All favour {by_evidence}; pseudo-BMA+ keeps weight for others because other data could change their order."
+
+
+def _checked(models, data) -> tuple[dict, np.ndarray]:
+    if not isinstance(models, dict) or len(models) < 2:
+        raise ArgumentError("models", "a dict of at least two models by name", repr(models)[:100])
+    for name, model in models.items():
+        if not isinstance(name, str) or not isinstance(model, MarkovRandomField):
+            raise ArgumentError(f"models[{name!r}]", "a name and a MarkovRandomField", type(model).__name__)
+        model.check().raise_if_violated()
+    fields = finite_array("data", data, "Leave out fields with missing values, or fill them in.")
+    sites = {name: model.lattice.num_sites for name, model in models.items()}
+    size = int(np.prod(fields.shape[1:])) if fields.ndim > 1 else 0
+    wrong = [name for name, count in sites.items() if count != size]
+    if wrong or len(fields) < 5:
+        expected = f"at least 5 fields of {sites[wrong[0]]} sites ({wrong[0]!r})" if wrong else "at least 5 fields"
+        raise ArgumentError("data", expected, f"shape {fields.shape}", "The first axis counts fields.")
+    return models, fields.astype(float)
+
+
+def _priors_of(name: str, model: MarkovRandomField, models: dict, priors) -> dict:
+    priors = {} if priors is None else priors
+    if not isinstance(priors, dict):
+        raise ArgumentError("priors", "a dict of NumPyro distributions by coupling", type(priors).__name__)
+    nested = bool(priors) and all(isinstance(p, dict) for p in priors.values())
+    if nested and set(priors) - set(models):
+        raise ArgumentError("priors", "names of the models", repr(sorted(set(priors) - set(models))[0]))
+    own = priors.get(name, {}) if nested else {c: p for c, p in priors.items() if c in model.couplings}
+    known = {c for m in models.values() for c in m.couplings} if not nested else set(model.couplings)
+    unknown = [c for c in (priors if not nested else own) if c not in known]
+    if unknown:
+        raise ArgumentError("priors", f"couplings among {', '.join(sorted(known))}", repr(unknown[0]))
+    for coupling, prior in own.items():
+        if not hasattr(prior, "log_prob") or not hasattr(prior, "support"):
+            raise ArgumentError(f"prior of {coupling!r}", "a NumPyro distribution", type(prior).__name__)
+        if np.ndim(model.couplings[coupling]) != 0:
+            raise ArgumentError(f"prior of {coupling!r}", "a homogeneous coupling", f"one number a clique in {name!r}")
+    return own
+
+
+def _prior_weights(models: dict, given) -> np.ndarray:
+    if given is None:
+        return np.full(len(models), 1 / len(models))
+    if not isinstance(given, dict) or set(given) != set(models):
+        raise ArgumentError("prior_weights", f"a number for each of {', '.join(models)}", repr(given))
+    weights = finite_array("prior_weights", [given[name] for name in models])
+    if np.any(weights <= 0):
+        raise ArgumentError("prior_weights", "positive numbers", repr(given), "Leave out a model that is impossible.")
+    return weights / weights.sum()

@@ -1,0 +1,79 @@
+"""Weights of models from their pointwise predictive densities, with bootstrap errors.
+
+ArviZ has the same weights for ordinary data; here they are reproducible (a seed of their own), and the densities of whole
+fields, which underflow, are compared on a logarithmic scale.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import softmax
+
+__all__ = ["bootstrap_errors", "evidence_weights", "pseudo_bma_weights", "stacking_weights"]
+
+
+def evidence_weights(log_evidence, prior) -> np.ndarray:
+    """w_m ∝ prior_m Z_m: posterior probabilities of the models, shape (..., num_models)."""
+    return softmax(np.asarray(log_evidence, float) + np.log(prior), axis=-1)
+
+
+def stacking_weights(elpd, counts=None) -> np.ndarray:
+    """The mixture of predictive densities with the largest leave-one-out score, argmax_w Σ_n log Σ_m w_m p_m(y_n | y_{−n}).
+
+    Parameters
+    ----------
+    elpd : array, shape (num_data, num_models)
+    counts : array, shape (num_data,), optional
+        How often each datum counts.
+
+    Notes
+    -----
+    Y. Yao, A. Vehtari, D. Simpson, A. Gelman, Bayesian Anal. 13 (2018) 917. The score is concave.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> stacking_weights(np.log([[0.8, 0.2], [0.8, 0.2], [0.2, 0.8], [0.2, 0.8]])).round(3).tolist()
+    [0.5, 0.5]
+    """
+    elpd = np.asarray(elpd, float)
+    density = np.exp(elpd - elpd.max(axis=1, keepdims=True))
+    counts = np.ones(len(elpd)) if counts is None else np.asarray(counts, float)
+    share = counts / counts.sum()
+    size = elpd.shape[1]
+
+    def loss(weights):
+        mixture = density @ weights
+        return -share @ np.log(mixture), -share @ (density / mixture[:, None])
+
+    found = minimize(
+        loss, np.full(size, 1 / size), jac=True, method="SLSQP", bounds=[(1e-12, 1)] * size,
+        constraints={"type": "eq", "fun": lambda w: w.sum() - 1, "jac": np.ones_like}, options={"ftol": 1e-12, "maxiter": 500},
+    )  # fmt: skip
+    weights = np.clip(found.x, 0, None)
+    return weights / weights.sum()
+
+
+def pseudo_bma_weights(elpd, seed: int = 0, num_resamples: int = 1000) -> tuple[np.ndarray, np.ndarray]:
+    """Pseudo-BMA+ weights: softmax of N · mean elpd, averaged over the Bayesian bootstrap; and their spread over it.
+
+    Parameters
+    ----------
+    elpd : array, shape (num_data, num_models)
+
+    Returns
+    -------
+    weights, errors : arrays, shape (num_models,)
+    """
+    elpd = np.asarray(elpd, float)
+    shares = np.random.default_rng(seed).dirichlet(np.ones(len(elpd)), size=num_resamples)
+    weights = softmax(len(elpd) * shares @ (elpd - elpd.mean(axis=1, keepdims=True)), axis=1)
+    return weights.mean(axis=0), weights.std(axis=0)
+
+
+def bootstrap_errors(elpd, seed: int = 0, num_resamples: int = 100) -> np.ndarray:
+    """Standard errors of `stacking_weights` over bootstrap samples of the data, shape (num_models,)."""
+    elpd = np.asarray(elpd, float)
+    counts = np.random.default_rng(seed).multinomial(len(elpd), np.full(len(elpd), 1 / len(elpd)), size=num_resamples)
+    return np.std([stacking_weights(elpd, c) for c in counts], axis=0)

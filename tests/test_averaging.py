@@ -1,0 +1,286 @@
+"""Evidence, predictive scores and weights against exact Gaussian answers.
+
+Statistical tests: false alarms 1e-4 each, about six of them; seeds are fixed.
+"""
+
+import jax
+import jax.numpy as jnp
+import networkx as nx
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+from scipy import stats
+from scipy.special import logsumexp
+
+import phi4ppl as p4
+from phi4ppl.averaging.compare import _compared
+from phi4ppl.averaging.posterior import CouplingPosterior
+from phi4ppl.averaging.weights import bootstrap_errors, pseudo_bma_weights, stacking_weights
+
+pytestmark = pytest.mark.compile_quickly
+
+RING = p4.lattice.chain(6)
+TRUE = p4.gaussian(RING, w=0.8, a=1.0)
+PRIORS = {"w": dist.Normal(0.0, 1.0), "a": dist.HalfNormal(2.0)}
+
+
+def draws_of(model, seed, count):
+    return np.asarray(p4.GibbsField(model).sample(jax.random.key(seed), (count,)), float)
+
+
+# --- weights
+
+
+def test_stacking_maximises_the_mixture_score():
+    """Against a fine grid over the simplex, for log densities that underflow as they are."""
+    rng = np.random.default_rng(0)
+    elpd = rng.normal(0, 1, (150, 3)) + [0.0, 0.2, 0.3] - 5000
+    density = np.exp(elpd - elpd.max(axis=1, keepdims=True))
+    weights = stacking_weights(elpd)
+    grid = np.linspace(0, 1, 201)
+    simplex = np.array([(u, v, 1 - u - v) for u in grid for v in grid if u + v <= 1 + 1e-12])
+    best = np.log(density @ np.maximum(simplex, 0).T).mean(axis=0).max()
+    assert np.log(density @ weights).mean() >= best - 1e-9
+    assert weights.sum() == pytest.approx(1) and weights.min() >= 0
+    np.testing.assert_allclose(stacking_weights(elpd + rng.normal(size=(150, 1))), weights, atol=1e-6)
+    np.testing.assert_allclose(stacking_weights(np.repeat(elpd, 2, axis=0)), weights, atol=1e-6)
+
+
+def test_stacking_of_identical_and_of_dominated_models():
+    elpd = np.random.default_rng(1).normal(size=(50, 1))
+    np.testing.assert_allclose(stacking_weights(np.hstack([elpd, elpd])), [0.5, 0.5])
+    np.testing.assert_allclose(stacking_weights(np.hstack([elpd, elpd - 1])), [1, 0], atol=1e-6)
+
+
+def test_bootstrap_error_of_a_weight_known_in_closed_form():
+    """Each field is predicted by one of two models only: the weight is a share, its error that of a proportion."""
+    first = np.random.default_rng(2).uniform(size=400) < 0.3
+    elpd = np.where(first[:, None], [0.0, -60.0], [-60.0, 0.0])
+    share = first.mean()
+    assert stacking_weights(elpd)[0] == pytest.approx(share, abs=1e-6)
+    exact = np.sqrt(share * (1 - share) / 400)
+    # relative error of a standard deviation from 100 resamples is 7 %; 3.9 of them
+    assert bootstrap_errors(elpd)[0] == pytest.approx(exact, rel=0.275)
+
+
+def test_pseudo_bma_of_two_models_is_the_bootstrap_probability():
+    """The difference of the sums is nearly Gaussian under the Bayesian bootstrap: E[sigmoid] by quadrature."""
+    apart = np.random.default_rng(3).normal(0.02, 0.2, 300)
+    weights, errors = pseudo_bma_weights(np.stack([apart, np.zeros(300)], axis=1), num_resamples=20_000)
+    z = np.linspace(-8, 8, 4001)
+    sigmoid = 1 / (1 + np.exp(-(300 * apart.mean() + z * np.sqrt(300) * apart.std())))
+    density = stats.norm.pdf(z) * (z[1] - z[0])
+    assert weights[0] == pytest.approx(density @ sigmoid, abs=0.01)
+    assert errors[0] == pytest.approx(np.sqrt(density @ sigmoid**2 - (density @ sigmoid) ** 2), abs=0.01)
+
+
+# --- evidence and posteriors
+
+
+def exact_posterior(data):
+    """Log evidence, and posterior mean and spread of (w, a), by quadrature with the exact log Z."""
+    w, a = np.meshgrid(np.linspace(0.0, 1.6, 161), np.linspace(0.4, 2.4, 161), indexing="ij")
+    thetas = np.stack([w.ravel(), a.ravel()], axis=1)
+    with jax.enable_x64(True):
+        log_z = jax.jit(jax.vmap(lambda t: p4.exact.gaussian_log_partition(TRUE.replace(w=t[0], a=t[1]))))(thetas)
+        log_prior = PRIORS["w"].log_prob(thetas[:, 0]) + PRIORS["a"].log_prob(thetas[:, 1])
+    t = {k: np.asarray(v, float).sum() for k, v in TRUE.statistics(data).items()}
+    total = -thetas @ [t["w"], t["a"]] - len(data) * np.asarray(log_z) + np.asarray(log_prior)
+    total = np.where(np.isfinite(total), total, -np.inf)
+    cell = 0.01 * 0.0125
+    weights = np.exp(total - logsumexp(total))
+    mean = weights @ thetas
+    return logsumexp(total) + np.log(cell), mean, np.sqrt(weights @ (thetas - mean) ** 2)
+
+
+@pytest.fixture(scope="module")
+def compared():
+    data = draws_of(TRUE, 0, 200)
+    empty = p4.lattice.from_networkx(nx.empty_graph(6))
+    other = p4.lattice.from_networkx(nx.Graph([(0, 2), (2, 4), (4, 1), (1, 3), (3, 5), (5, 0)]))
+    models = {
+        "ring": TRUE.replace(w=0.3, a=1.6),
+        "rewired": p4.gaussian(other, w=0.1, a=1.5),
+        "independent": p4.gaussian(empty, w=1.0, a=0.78),
+    }  # fmt: skip
+    return data, p4.compare(models, data, {"ring": PRIORS, "rewired": PRIORS}, progress=False)
+
+
+def test_evidence_and_posterior_agree_with_quadrature(compared):
+    data, result = compared
+    log_evidence, mean, spread = exact_posterior(data)
+    row, posterior = result.table.loc["ring"], result.posteriors["ring"]
+    assert abs(row["log_evidence"] - log_evidence) < 3.9 * row["log_evidence_error"]
+    assert row["log_evidence_error"] < 1.0
+    # 4000 draws of nearly equal weight; log Z moves the posterior by a little
+    weights = np.exp(posterior.log_weights)
+    found = weights @ posterior.draws
+    assert np.abs((found - mean) / spread).max() < 0.2
+    assert np.abs(np.sqrt(weights @ (posterior.draws - found) ** 2) / spread - 1).max() < 0.15
+    # planted: the evidence without its prior
+    assert abs(row["log_evidence"] - (log_evidence + 2.5)) > 3.9 * row["log_evidence_error"]
+
+
+def test_models_with_other_graphs_lose(compared):
+    _, result = compared
+    assert result.table.index[0] == "ring" and result.table["elpd_difference"].max() == 0
+    for scheme in ("evidence", "stacking", "pseudo_bma"):
+        weights = result.weights(scheme)
+        assert sum(weights.values()) == pytest.approx(1) and weights["ring"] > 0.9
+    assert "All three agree on ring" in result.why and result.why in str(result)
+    # the exact elpd of a Gaussian at known couplings, up to what two fitted couplings cost
+    exact = np.asarray(
+        p4.GibbsField(TRUE, log_partition=lambda c: p4.exact.gaussian_log_partition(TRUE)).log_prob(result.data)
+    )
+    difference = result.elpd["ring"] - exact
+    assert abs(difference.sum() + 1) < 3.9 * max(1.5, result.table.loc["ring", "log_evidence_error"])
+
+
+def test_figure_shows_the_weights(compared):
+    _, result = compared
+    left, right = result.plot().axes
+    bars = sorted(patch.get_width() for patch in right.patches)
+    table = result.table[["evidence_weight", "stacking_weight", "pseudo_bma_weight"]].to_numpy()
+    np.testing.assert_allclose(bars, np.sort(table.ravel()))
+    assert [label.get_text() for label in left.get_yticklabels()] == list(result.table.index)
+
+
+def log_ratio_moments(one, other):
+    """Mean and variance of log p_one − log p_other for one field drawn from ``one``: quadratic forms of a Gaussian."""
+    q, r = (np.asarray(p4.exact.gaussian_precision(m), float) for m in (one, other))
+    form = (r - q) / 2 @ np.linalg.inv(q)
+    constant = (np.linalg.slogdet(q)[1] - np.linalg.slogdet(r)[1]) / 2
+    return constant + np.trace(form), 2 * np.trace(form @ form)
+
+
+def test_true_generator_is_found_at_the_expected_rate():
+    """Fixed models: P(evidence prefers the truth) = Φ(√N μ/σ), to a percent for the sizes here; 40 data sets of each size."""
+    other = TRUE.replace(w=0.7)
+    mean, variance = log_ratio_moments(TRUE, other)
+    found = []
+    for count in (10, 80):
+        wins = 0
+        for seed in range(40):
+            result = p4.compare({"true": TRUE, "other": other}, draws_of(TRUE, 1000 + seed, count), num_draws=100)
+            wins += result.weights("evidence")["true"] > 0.5
+        rate = stats.norm.cdf(np.sqrt(count) * mean / np.sqrt(variance))
+        low, high = stats.binom.interval(1 - 1e-4, 40, rate)
+        assert low - 1 <= wins <= high + 1
+        found.append((wins, rate))
+    assert found[1][0] > found[0][0] and found[1][1] - found[0][1] > 0.15
+    # planted: had evidence preferred the other model, the count would be far outside
+    assert not stats.binom.interval(1 - 1e-4, 40, found[1][1])[0] <= 40 - found[1][0]
+
+
+def test_numbers_are_reproducible():
+    data = draws_of(TRUE, 5, 40)
+    models = {"true": TRUE, "other": TRUE.replace(w=0.5)}
+    one, two = (p4.compare(models, data, seed=7) for _ in range(2))
+    assert one.table.equals(two.table)
+
+
+def test_prior_weights_enter_the_evidence():
+    data = draws_of(TRUE, 6, 10)
+    models = {"true": TRUE, "other": TRUE.replace(w=0.75)}
+    even = p4.compare(models, data).weights("evidence")
+    odd = p4.compare(models, data, prior_weights={"true": 1, "other": 3}).weights("evidence")
+    ratio = (odd["other"] / odd["true"]) / (even["other"] / even["true"])
+    assert ratio == pytest.approx(3)
+
+
+def test_reasons_for_differences():
+    def result(elpd, evidence, error=0.1):
+        posteriors = {
+            name: CouplingPosterior(TRUE, (), np.zeros((1, 0)), np.zeros(1), np.array([column]), value, error)
+            for name, column, value in zip("AB", elpd, evidence, strict=True)
+        }
+        return _compared(posteriors, np.full(2, 0.5), np.zeros((len(elpd[0]), 6)), 0)
+
+    rng = np.random.default_rng(0)
+    level = rng.normal(size=100)
+    assert "does not decide: A is ahead of B by 1.0" in result([level, level], [1.0, 0.0], error=3.0).why
+    assert "Evidence prefers A, prediction B" in result([level, level + 0.3], [50.0, 0.0]).why
+    split = np.where(np.arange(100) < 65, 1.0, -1.0)
+    assert "stacking looks for the best mixture" in result([level + split, level - split], [60.0, 0.0]).why
+
+
+# --- averages
+
+
+def test_average_mixes_fields_by_weight(compared):
+    """Mean of φ² of a mixture with known shares, and of the data's own model."""
+    _, result = compared
+    tree = p4.average(result, weights={"ring": 1.0, "rewired": 0.0, "independent": 1.0}, num_draws=100, seed=1)
+    drawn = tree["posterior_predictive"]
+    origin = drawn["model"].values
+    assert set(origin.ravel()) == {"ring", "independent"} and drawn["phi"].dims == ("chain", "draw", "field", "site")
+    share = (origin == "ring").mean()
+    assert abs(share - 0.5) < 3.9 * np.sqrt(0.25 / 3000)
+    for name, model in (("ring", TRUE), ("independent", result.posteriors["independent"].model)):
+        exact = np.mean(np.diag(np.linalg.inv(np.asarray(p4.exact.gaussian_precision(model), float))))
+        # 200 data leave φ² uncertain by about 2/√(200·6)
+        assert drawn["phi_squared"].values[origin == name].mean() == pytest.approx(exact, rel=0.25)
+    assert tree["observed_data"]["phi"].shape == (200, 6)
+    again = p4.average(result, weights={"ring": 1.0, "rewired": 0.0, "independent": 1.0}, num_draws=100, seed=1)
+    assert again.identical(tree)
+
+
+def test_average_can_be_drawn_by_arviz(compared):
+    import arviz_plots
+
+    tree = p4.average(compared[1], num_draws=100)
+    assert arviz_plots.plot_ppc_dist(tree, var_names=["phi_squared"], backend="matplotlib") is not None
+
+
+# --- refusals
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"models": {"only": TRUE}}, "models: expected a dict of at least two models"),
+        ({"models": {"a": TRUE, "b": 3}}, r"models\['b'\]: expected a name and a MarkovRandomField"),
+        ({"data": np.zeros((10, 5))}, r"data: expected at least 5 fields of 6 sites \('a'\)"),
+        ({"data": np.zeros((3, 6))}, "data: expected at least 5 fields"),
+        ({"data": np.full((10, 6), np.nan)}, "data: expected finite numbers"),
+        ({"priors": [1]}, "priors: expected a dict of NumPyro distributions"),
+        ({"priors": {"q": dist.Normal()}}, "priors: expected couplings among a, w, got 'q'"),
+        ({"priors": {"c": {"w": dist.Normal()}}}, "priors: expected names of the models, got 'c'"),
+        ({"priors": {"w": 3.0}}, "prior of 'w': expected a NumPyro distribution"),
+        (
+            {"models": {"a": TRUE.inhomogeneous("w"), "b": TRUE}, "priors": {"w": dist.Normal()}},
+            "a homogeneous coupling",
+        ),
+        ({"prior_weights": {"a": 1}}, "prior_weights: expected a number for each of a, b"),
+        ({"prior_weights": {"a": 1, "b": 0}}, "prior_weights: expected positive numbers"),
+        ({"num_draws": 3}, "num_draws: expected an integer of at least 100"),
+    ],
+)
+def test_bad_arguments_say_what_to_do(change, message):
+    arguments = {"models": {"a": TRUE, "b": TRUE.replace(w=0.5)}, "data": draws_of(TRUE, 0, 10)}
+    with pytest.raises(p4.ArgumentError, match=message):
+        p4.compare(**arguments | change)
+
+
+def test_bad_weights_say_what_to_do(compared):
+    _, result = compared
+    with pytest.raises(p4.ArgumentError, match="scheme: expected one of 'evidence'"):
+        p4.average(result, weights="best")
+    with pytest.raises(p4.ArgumentError, match="weights: expected a scheme, or a number for each of"):
+        p4.average(result, weights={"ring": 1})
+    with pytest.raises(p4.ArgumentError, match="weights: expected numbers of at least 0"):
+        p4.average(result, weights={"ring": -1, "rewired": 1, "independent": 1})
+    with pytest.raises(p4.ArgumentError, match="comparison: expected the result of phi4ppl.compare"):
+        p4.average({})
+
+
+def test_intrinsic_model_is_refused():
+    improper = p4.gaussian(RING, w=1.0, a=1.0)
+    with pytest.raises(p4.HammersleyCliffordError):
+        p4.compare({"a": TRUE, "b": improper}, draws_of(TRUE, 0, 10))
+
+
+def test_double_precision_runs_through(x64):
+    result = p4.compare({"true": TRUE, "other": TRUE.replace(w=0.2)}, draws_of(TRUE, 0, 100))
+    exact = -jnp.sum(TRUE.energy(result.data)) - 100 * p4.exact.gaussian_log_partition(TRUE)
+    assert result.table.loc["true", "log_evidence"] == pytest.approx(float(exact), rel=1e-10)
