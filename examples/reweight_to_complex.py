@@ -28,7 +28,10 @@ print(p4.reweight(fit.samples, fit.model, target, observables))  # first step: a
 grid = np.linspace(0.8, 1.2, 9 if tiny else 17)
 real = p4.scan_reweighting(fit.samples, fit.model, lambda g: target.replace(w_diagonal=g), grid)
 turned = p4.scan_reweighting(
-    fit.samples, fit.model, lambda g: lambda phi: target.replace(w_diagonal=g).energy(phi) + 0.15j * (phi**2).sum(), grid
+    fit.samples,
+    fit.model,
+    lambda g: lambda phi: target.replace(w_diagonal=g).energy(phi) + 0.15j * (phi**2).sum(),
+    grid,
 )
 print(f"g₅ = 0:    {real}\ng₅ = 0.15: {turned}")
 
