@@ -59,7 +59,7 @@ def test_means_and_correlations_of_many_pictures_are_reproduced():
     first, second = lattice.edges.T
 
     def away(model):
-        fields = sampled(model, number=200, kernel="cluster")
+        fields = sampled(model, number=100, kernel="cluster")
         found = [fields.mean(0) - flat.mean(0), fields.std(0) - flat.std(0)]
         both = [np.corrcoef(x.T)[first, second] for x in (fields, flat)]
         return [float(np.sqrt(np.mean(x**2))) for x in (*found, both[0] - both[1])]
