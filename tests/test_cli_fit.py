@@ -10,6 +10,8 @@ import xarray as xr
 import phi4ppl as p4
 from phi4ppl.cli import main
 
+pytestmark = pytest.mark.compile_quickly
+
 MODEL = "import phi4ppl as p4\nmodel = p4.gaussian(p4.lattice.square(4), w=0.0, a=1.0)\n"
 TRUE = p4.gaussian(p4.lattice.square(4), w=0.3, a=1.0)
 

@@ -9,6 +9,8 @@ from sklearn.datasets import load_digits
 import phi4ppl as p4
 from phi4ppl.learning.ensemble import Ensemble
 
+pytestmark = pytest.mark.compile_quickly
+
 RNG = np.random.default_rng
 
 

@@ -14,6 +14,8 @@ from phi4ppl.learning.conditionals import Grid
 from phi4ppl.learning.local import LocalStructure
 from phi4ppl.learning.parameters import CouplingVector
 
+pytestmark = pytest.mark.compile_quickly
+
 RNG = np.random.default_rng
 
 

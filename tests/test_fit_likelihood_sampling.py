@@ -16,6 +16,8 @@ from phi4ppl.learning.maximum_likelihood import expectation
 from phi4ppl.learning.parameters import CouplingVector, statistics_matrix
 from phi4ppl.learning.persistent_cd import fisher_errors
 
+pytestmark = pytest.mark.compile_quickly
+
 RNG = np.random.default_rng
 
 

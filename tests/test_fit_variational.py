@@ -193,8 +193,9 @@ def test_residual_is_orthogonal_to_all_statistics(outside):
     assert rejected(scores(moved))
 
 
-def test_bound_holds_on_the_torus_of_the_reference(reference):
-    case = reference["square_diag_L3_g0.5_a1.52425_b0.175"]
+def test_bound_holds_for_the_longer_range_target_of_the_reference(reference):
+    """A₄ on the 3×3 torus: far in the broken phase, with twice the edges that the family has."""
+    case = reference["square_diag_L3_g1.0_a1.52425_b0.175"]
     target = model_of(case)
     near = [edge for edge in target.lattice.edges.tolist() if _is_near(*edge)]
     sites = np.arange(9)[:, None]
@@ -211,7 +212,7 @@ def test_bound_holds_on_the_torus_of_the_reference(reference):
     assert fit.bound > exact + 3 * fit.bound_error
     assert not rejected({"free energy": (fit.free_energy - exact) / fit.free_energy_error})
     assert not rejected({"KL": (fit.kl_divergence - (fit.bound - exact)) / np.hypot(fit.kl_error, fit.bound_error)})
-    assert fit.model.couplings["w"] > 1.2  # more than nearest neighbours alone have in the target
+    assert fit.model.couplings["w"] > 1.5  # more than nearest neighbours alone have in the target
 
 
 def _is_near(i, j) -> bool:

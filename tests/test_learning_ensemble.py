@@ -10,6 +10,8 @@ import phi4ppl as p4
 from phi4ppl.learning.ensemble import Ensemble
 from phi4ppl.learning.parameters import CouplingVector, statistics_matrix
 
+pytestmark = pytest.mark.compile_quickly
+
 
 @pytest.fixture(scope="module")
 def chains(reference):

@@ -9,6 +9,8 @@ import phi4ppl as p4
 from phi4ppl.autocorrelation import gamma_method
 from phi4ppl.networks import BernoulliUnits, GaussianUnits, Phi4Units, RestrictedBoltzmannMachine, SpinUnits, annealed
 
+pytestmark = pytest.mark.compile_quickly
+
 CASES = ("rbm_phi4-phi4", "rbm_phi4-bernoulli01", "rbm_bernoulli01-bernoulli01")
 
 

@@ -15,6 +15,8 @@ import phi4ppl as p4
 from phi4ppl import networks
 from phi4ppl.networks import BernoulliUnits, GaussianUnits, Phi4Units, RestrictedBoltzmannMachine, train
 
+pytestmark = pytest.mark.compile_quickly
+
 
 @pytest.fixture(scope="module")
 def truth():
@@ -77,9 +79,12 @@ def test_gaussian_layers_stay_normalizable():
     """Perfectly correlated data push the coupling strength to 1, where Z is infinite."""
     v = np.repeat(np.random.default_rng(0).normal(size=(500, 1)), 2, axis=1)
     units = GaussianUnits(np.zeros(2), np.full(2, 0.5)), GaussianUnits([0.0], [0.5])
-    machine = train(RestrictedBoltzmannMachine(*units, [[0.3], [0.3]]), v, epochs=200, learning_rate=0.01)[0].machine
-    assert 0.9 < float(machine.coupling_strength()) < 0.981
-    assert np.isfinite(machine.log_partition(method="gaussian").value)
+    machine, state, strengths = RestrictedBoltzmannMachine(*units, [[0.3], [0.3]]), None, []
+    for _ in range(5):  # strong coupling means slow chains and noisy steps: it comes and goes, and never passes the bound
+        state, _ = train(machine, v, epochs=25, learning_rate=0.01, method="contrastive_divergence", state=state)
+        strengths.append(float(state.machine.coupling_strength()))
+        assert np.isfinite(state.machine.log_partition(method="gaussian").value)
+    assert 0.95 < max(strengths) < 0.9801
 
 
 def test_messages(start, data):

@@ -25,6 +25,8 @@ from phi4ppl.partition.integration import integrate
 from phi4ppl.partition.path import REFERENCE, Path, path_to
 from phi4ppl.partition.sites import IndependentSites
 
+pytestmark = pytest.mark.compile_quickly
+
 BY_ELIMINATION = [
     "single_a1.52425_b0.175_r0.0",
     "single_a-2.0_b0.25_r0.1",

@@ -17,6 +17,8 @@ from phi4ppl.partition.ensembles import family_of
 from phi4ppl.partition.exchange import exchange, tuned
 from phi4ppl.sampling import Target, Tuning
 
+pytestmark = pytest.mark.compile_quickly
+
 TRIANGLE = p4.phi4(p4.lattice.complete(3), w=0.6, a=1.2, b=0.3)
 RING = p4.phi4(p4.lattice.chain(8), w=0.8, a=1.4, b=0.2)
 PRIOR = {"w": dist.Uniform(0.0, 1.2)}

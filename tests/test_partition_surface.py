@@ -13,6 +13,8 @@ import phi4ppl as p4
 from phi4ppl.autocorrelation import gamma_method
 from phi4ppl.partition.pool import Pool
 
+pytestmark = pytest.mark.compile_quickly
+
 MODEL = p4.phi4(p4.lattice.chain(8), w=0.8, a=1.4, b=0.2)
 REGION = {"w": (0.4, 1.1), "a": (1.1, 1.8)}
 POINTS = [{"w": w, "a": a} for w in (0.4, 0.75, 1.1) for a in (1.1, 1.3, 1.8)]

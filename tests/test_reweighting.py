@@ -14,6 +14,8 @@ import phi4ppl as p4
 from phi4ppl.reweighting import solve_mbar
 from phi4ppl.reweighting.energies import difference, evaluate
 
+pytestmark = pytest.mark.compile_quickly
+
 ALARM = 1e-4
 
 
