@@ -80,7 +80,9 @@ def test_gaussian_layers_stay_normalizable():
     v = np.repeat(np.random.default_rng(0).normal(size=(500, 1)), 2, axis=1)
     units = GaussianUnits(np.zeros(2), np.full(2, 0.5)), GaussianUnits([0.0], [0.5])
     machine, state, strengths = RestrictedBoltzmannMachine(*units, [[0.3], [0.3]]), None, []
-    for _ in range(5):  # strong coupling means slow chains and noisy steps: it comes and goes, and never passes the bound
+    for _ in range(
+        5
+    ):  # strong coupling means slow chains and noisy steps: it comes and goes, and never passes the bound
         state, _ = train(machine, v, epochs=25, learning_rate=0.01, method="contrastive_divergence", state=state)
         strengths.append(float(state.machine.coupling_strength()))
         assert np.isfinite(state.machine.log_partition(method="gaussian").value)

@@ -30,6 +30,7 @@ CI_COMMENT = re.compile(r"<!-- ci: (\w+) -->")
 RUNNABLE = {"python", "bash"}
 LOOKS_RUNNABLE = re.compile(r"i?py|bash|z?sh\b|shell|console|doctest|\{(code|doctest|testcode)", re.I)
 COMMANDS = {"phi4ppl", ".venv/bin/phi4ppl"}
+QUICKLY = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # what is shown compiles for longer than it runs
 
 
 class Block(NamedTuple):
@@ -129,12 +130,12 @@ def test_page_runs(name, run_python, tmp_path):
     script.write_text(PROGRAMS[name], encoding="utf-8")
     folder = tmp_path / "folder"
     folder.mkdir()
-    run_python([script], cwd=folder)
+    run_python([script], cwd=folder, **QUICKLY)
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
 def test_example_runs(example, run_python, tmp_path):
-    run_python([example], cwd=tmp_path, PHI4PPL_TINY="1")
+    run_python([example], cwd=tmp_path, PHI4PPL_TINY="1", **QUICKLY)
 
 
 def test_readme_shows_code():
