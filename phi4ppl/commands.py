@@ -12,7 +12,7 @@ from pathlib import Path
 from .errors import ModelFileError
 from .model_files import load_model_file, shipped_models, summary_of
 
-__all__ = ["check", "doctor", "models", "report", "run"]
+__all__ = ["check", "doctor", "models", "report", "result_folder", "run"]
 
 PASSED, FAILED, INTERRUPTED = 0, 1, 130
 SAMPLES, REPORT, RECORD = "samples.nc", "report.html", "run.json"
@@ -55,24 +55,25 @@ def check(arguments) -> int:
     return PASSED if satisfied else FAILED
 
 
-def _require_writable(folder: Path) -> None:
-    """Before a run, which may be long, and not after it."""
+def result_folder(arguments, usual: Path, record: str) -> Path:
+    """Where results go; what cannot be written there is said before the work, which may be long, and not after it."""
+    folder = Path(arguments.output or usual)
+    if (folder / record).exists() and not arguments.overwrite:
+        raise ModelFileError(
+            f"{folder} holds finished results. Give another folder with --output, or replace them with --overwrite."
+        )
     there = folder
     while not there.exists() and there != there.parent:
         there = there.parent
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise ModelFileError(f"{folder} is no folder that can be written to. Give another one with --output.")
+    return folder
 
 
 def run(arguments) -> int:
     """Check, sample, judge and report a model; everything goes into one folder."""
     file = load_model_file(arguments.model, arguments.set)
-    folder = Path(arguments.output or Path("runs") / file.name)
-    if (folder / RECORD).exists() and not arguments.overwrite:
-        raise ModelFileError(
-            f"{folder} holds a finished run. Give another folder with --output, or replace it with --overwrite."
-        )
-    _require_writable(folder)
+    folder = result_folder(arguments, Path("runs") / file.name, RECORD)
     from .datatree import metadata, save_run
     from .diagnostics import diagnose
     from .run import sample

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from .commands import result_folder
 from .errors import ModelFileError
 from .field_files import load_fields
 from .model import MarkovRandomField
@@ -19,11 +20,7 @@ MODEL, HISTORY, PICTURE, RECORD = "model.npz", "history.nc", "history.png", "fit
 def fit(arguments) -> int:
     """Fit the couplings of a model to fields in a file, or to the action of another model."""
     file = load_model_file(arguments.model, arguments.set)
-    folder = Path(arguments.output or Path("fits") / file.name)
-    if (folder / RECORD).exists() and not arguments.overwrite:
-        raise ModelFileError(
-            f"{folder} holds a finished fit. Give another folder with --output, or replace it with --overwrite."
-        )
+    folder = result_folder(arguments, Path("fits") / file.name, RECORD)
     model = _field(file)
     if arguments.inhomogeneous:
         model = model.inhomogeneous()
@@ -57,7 +54,10 @@ def _fitted(model: MarkovRandomField, arguments):
         result = fit_variational(model, target, method=arguments.method or "natural", **shared)
         return result, {"target": arguments.target, "bound": result.bound, "bound_error": result.bound_error}
     method = arguments.method or "score_matching"
-    result = fit_likelihood(model, load_fields(arguments.data, model), method=method, **shared)
+    fields, note = load_fields(arguments.data, model)
+    if note:
+        print(note)
+    result = fit_likelihood(model, fields, method=method, **shared)
     return result, {"data": arguments.data, "method": method, "num_samples": result.num_samples}
 
 

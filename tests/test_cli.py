@@ -46,7 +46,7 @@ def test_a_finished_run_is_not_overwritten_unasked(folder, capsys):
     main(["run", name, "--output", "here", *FAST])
     before = (folder / "here" / "samples.nc").read_bytes()
     assert main(["run", name, "--output", "here", "--seed", "9", *FAST]) == 2
-    assert "here holds a finished run. Give another folder with --output, or replace it" in capsys.readouterr().err
+    assert "here holds finished results. Give another folder with --output, or replace them" in capsys.readouterr().err
     assert (folder / "here" / "samples.nc").read_bytes() == before
     assert main(["run", name, "--output", "here", "--seed", "9", "--overwrite", *FAST]) in (0, 1)
     assert (folder / "here" / "samples.nc").read_bytes() != before

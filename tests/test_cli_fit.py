@@ -52,7 +52,24 @@ def test_fit_to_another_model(folder, capsys):
     )
     assert "bound 𝓕" in capsys.readouterr().out
     assert main(["fit", "mine.py", "--target", "goal.py", "--output", "here", "--quiet"]) == 2
-    assert "here holds a finished fit" in capsys.readouterr().err
+    assert "here holds finished results" in capsys.readouterr().err
+
+
+def test_correlated_draws_of_a_run_are_thinned(folder, capsys):
+    """Every field three times over, τ_int = 1.5: taken for independent, the errors would be too small by √3."""
+    data = np.load("fields.npy")
+    chains = np.repeat(data.reshape(4, 500, 4, 4), 3, axis=1)
+    run = xr.Dataset({"phi": (("chain", "draw", "x", "y"), chains)})
+    xr.DataTree.from_dict({"posterior": run}).to_netcdf("run.nc")
+    assert main(["fit", "mine.py", "--data", "run.nc", "--quiet"]) == 0
+    kept = json.loads((folder / "fits" / "mine" / "fit.json").read_text())["num_samples"]
+    assert 1200 <= kept <= 2100 and "of every chain, about 2 τ_int" in capsys.readouterr().out
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_fit(folder, capsys):
+    (folder / "taken").write_text("a file")
+    assert main(["fit", "mine.py", "--data", "fields.npy", "--output", "taken", "--quiet"]) == 2
+    assert "taken is no folder that can be written to" in capsys.readouterr().err
 
 
 def test_own_terms_leave_their_couplings(folder, capsys):

@@ -223,6 +223,10 @@ def test_chains_shorter_than_their_correlations_are_refused():
         ({"target": independent_sites(5)}, r"target: expected a model of fields of shape \(4,\)"),
         ({"target": lambda phi: jnp.log(phi[0] - 100)}, "target: expected an action that is finite on all samples"),
         ({"observables": [jnp.mean]}, "observables: expected a dict of functions"),
+        (
+            {"observables": {"log": lambda phi: jnp.log(phi[0])}},
+            r"observables\['log'\]: expected a function that is finite",
+        ),
         ({"on_poor_overlap": "ignore"}, "on_poor_overlap: expected one of 'raise', 'warn'"),
     ],
 )

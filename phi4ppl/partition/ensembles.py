@@ -18,6 +18,7 @@ from ..errors import SamplingError
 from ..model import MarkovRandomField
 from ..potential import compile_field, energy_function
 from ..sampling import Kernel, resolve
+from ..sampling.program import like
 from ..sampling.progress import Progress
 from ..sampling.symmetry import is_even, sign_flip
 from ..sampling.target import field_target
@@ -96,7 +97,7 @@ class Family:
         def adapt(walkers, statistics, stage):
             target = field_target(self.signature, values)
             new = adaptation.update(target, walkers.adaptation, *stage, walkers.state, statistics)
-            return walkers._replace(adaptation=new, tuning=_like(adaptation.tuning(new), walkers.tuning))
+            return walkers._replace(adaptation=new, tuning=like(adaptation.tuning(new), walkers.tuning))
 
         def body(walkers, k):
             state, info = self.step(values, walkers.tuning, jax.random.fold_in(key, first + k), walkers.state)
@@ -120,7 +121,7 @@ class Family:
         return jax.lax.scan(body, position, (jnp.arange(len(values[0])), values, tuning))
 
     def _finish(self, walkers: Walkers) -> Walkers:
-        return walkers._replace(tuning=_like(self.kernel.adaptation.final(walkers.adaptation), walkers.tuning))
+        return walkers._replace(tuning=like(self.kernel.adaptation.final(walkers.adaptation), walkers.tuning))
 
     def sample(
         self, values, measured, positions, *, num_warmup: int, num_samples: int, key, progress: Progress | None = None
@@ -165,7 +166,3 @@ def family_of(model: MarkovRandomField) -> Family:
 @functools.lru_cache(maxsize=16)
 def _cached(signature, kernel: Kernel, flip_signs: bool) -> Family:
     return Family(signature, kernel, flip_signs)
-
-
-def _like(new, old):
-    return jax.tree.map(lambda a, b: jnp.asarray(a).astype(b.dtype), new, old)

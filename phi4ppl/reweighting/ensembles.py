@@ -189,8 +189,7 @@ class Ensembles:
         observables = self._checked(observables)
         target = as_action("target", target, self._shape)
         exponent = -self._relative("target", target, self.sources[0])
-        values = {name: evaluate(function, self._fields) for name, function in observables.items()}
-        result = self._expectations(exponent, values)
+        result = self._expectations(exponent, self._measured(observables))
         return result.accept(on_poor_overlap)
 
     def _checked(self, observables) -> dict[str, Callable]:
@@ -199,6 +198,15 @@ class Ensembles:
             mend = "For example {'phi2': lambda phi: (phi**2).mean()}."
             raise ArgumentError("observables", "a dict of functions of one field", repr(observables)[:120], mend)
         return observables
+
+    def _measured(self, observables: dict[str, Callable]) -> dict[str, np.ndarray]:
+        values = {name: evaluate(function, self._fields) for name, function in observables.items()}
+        for name, found in values.items():
+            if not np.all(np.isfinite(found)):
+                raise ArgumentError(
+                    f"observables[{name!r}]", "a function that is finite on all samples", "one that is not"
+                )
+        return values
 
     def _expectations(self, exponent: np.ndarray, values: dict[str, np.ndarray]) -> Reweighted:
         """From S_0 − A at every sample, and the observables there."""
@@ -209,7 +217,7 @@ class Ensembles:
         weights = np.exp(log_weights - largest)
         totals = weights @ table
         means = totals / totals[0]
-        estimates, errors, taus, lengths, enough = [], 0.0, [], [], True
+        errors, taus, lengths, enough = 0.0, [], [], True
         for k in range(len(self.sources)):
             spread = weights[:, None] * (table - np.r_[0, means[1:]]) / np.abs(totals[0])
             blocks = self._blocks(k, _parts(spread))

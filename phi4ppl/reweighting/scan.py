@@ -143,7 +143,7 @@ class ReweightingScan:
             raise OverlapError(f"{self}. Outside: {worst} outside='omit' leaves those couplings out.")
         chosen = np.flatnonzero(inside) if outside == "omit" else np.arange(len(self.values))
         observables = self._ensembles._checked(observables)
-        values = {name: evaluate(f, self._ensembles._fields) for name, f in observables.items()}
+        values = self._ensembles._measured(observables)
         results = [self._ensembles._expectations(self._exponents[:, k], values) for k in chosen]
         data = self.weights.isel(coupling=chosen)
         for name in values:
