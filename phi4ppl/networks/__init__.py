@@ -1,12 +1,23 @@
 """φ⁴ neural networks: restricted Boltzmann machines whose units are quartic, Gaussian, binary or spins, in any mixture."""
 
+import importlib
+
 from ..errors import MissingPackageError
 from .machine import RestrictedBoltzmannMachine
+from .marginal import VisibleMarginal
 from .normalizer import annealed
 from .training import Epoch, TrainingState, train
 from .units import BernoulliUnits, GaussianUnits, Phi4Units, SpinUnits
 
-ESTIMATORS = ("BernoulliBernoulliRBM", "GaussianBernoulliRBM", "GaussianGaussianRBM", "Phi4BernoulliRBM", "Phi4RBM")
+ESTIMATORS = {
+    "BernoulliBernoulliRBM": "estimators",
+    "DeepPhi4Network": "stacks",
+    "GaussianBernoulliRBM": "estimators",
+    "GaussianGaussianRBM": "estimators",
+    "Phi4BernoulliRBM": "estimators",
+    "Phi4RBM": "estimators",
+    "StackBound": "stacks",
+}
 
 __all__ = [
     "BernoulliUnits",
@@ -16,6 +27,7 @@ __all__ = [
     "RestrictedBoltzmannMachine",
     "SpinUnits",
     "TrainingState",
+    "VisibleMarginal",
     "annealed",
     "train",
     *ESTIMATORS,
@@ -29,9 +41,7 @@ def __getattr__(name):
         import sklearn  # noqa: F401  only when an estimator is asked for
     except ImportError as error:
         raise MissingPackageError(
-            f"phi4ppl.networks.{name} is a scikit-learn estimator, and scikit-learn is not installed. Install it with "
+            f"phi4ppl.networks.{name} needs scikit-learn, which is not installed. Install it with "
             "pip install 'phi4ppl[sklearn]', or use RestrictedBoltzmannMachine and train, which do not need it."
         ) from error
-    from . import estimators
-
-    return getattr(estimators, name)
+    return getattr(importlib.import_module(f".{ESTIMATORS[name]}", __name__), name)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from ..errors import ArgumentError, positive_int
 from ..model import MarkovRandomField
 from ..partition import PartitionEstimate
 from .machine import RestrictedBoltzmannMachine
@@ -18,6 +19,7 @@ from .units import BernoulliUnits, GaussianUnits, Phi4Units, Units
 
 __all__ = ["BernoulliBernoulliRBM", "GaussianBernoulliRBM", "GaussianGaussianRBM", "Phi4BernoulliRBM", "Phi4RBM"]
 
+EXACT_STATES = 2**12  # of a binary layer, up to which log Z is their sum
 FIRST_WEIGHTS = 0.05  # standard deviation, over the root of the number of visible units
 FIRST = {  # couplings at which a unit has variance near one, or is 0 and 1 alike
     Phi4Units: (0.0, 0.4, 0.02),
@@ -30,7 +32,14 @@ def _described(summary: str) -> str:
     return f"A restricted Boltzmann machine. {summary}" + (_RBM.__doc__ or "").partition("Gibbs chains.")[2]
 
 
-class _RBM(TransformerMixin, BaseEstimator):
+def seed_of(random_state) -> int:
+    """The seed that a scikit-learn ``random_state`` stands for; None stands for 0."""
+    if random_state is None:
+        return 0
+    return int(check_random_state(random_state).randint(2**31 - 2))
+
+
+class _RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """A restricted Boltzmann machine, trained by Gibbs chains.
 
     Parameters
@@ -49,7 +58,7 @@ class _RBM(TransformerMixin, BaseEstimator):
         ``"persistent_cd"`` or ``"contrastive_divergence"``.
     weight_decay : float
     n_annealing_steps : int
-        Of the annealing that finds log Z when `score_samples` first needs it.
+        Of the annealing that finds log Z when `score_samples` first needs it, unless log Z is known exactly.
     random_state : int, numpy RandomState or None
         None stands for 0: results never depend on the time of day.
 
@@ -114,11 +123,56 @@ class _RBM(TransformerMixin, BaseEstimator):
         v = jax.jit(RestrictedBoltzmannMachine.gibbs)(self.machine_, below, start, n_sweeps)
         return np.asarray(v, float) * self.scale_ + self.mean_
 
+    def complete(self, X, known, *, n_draws=100, n_sweeps=200):
+        """Draws of the features that are not known given those that are, in the units of the data.
+
+        Parameters
+        ----------
+        X : array, shape (n, n_features)
+            What stands at unknown features does not matter, as long as it is finite.
+        known : bool array, shape (n_features,)
+        n_draws, n_sweeps : int
+            Independent Gibbs chains a row, which start with unknown features at their means, and the sweeps of each.
+
+        Returns
+        -------
+        array, shape (n_draws, n, n_features)
+            The known features as in ``X``.
+
+        Raises
+        ------
+        ArgumentError
+        """
+        check_is_fitted(self, "machine_")
+        X = self._checked(X)
+        positive_int("n_draws", n_draws), positive_int("n_sweeps", n_sweeps)
+        known = np.asarray(known)
+        if known.dtype != bool or known.shape != X.shape[1:]:
+            got = f"{known.dtype} of shape {known.shape}"
+            raise ArgumentError("known", f"bools of shape {X.shape[1:]}, one a feature", got)
+        middle = self.machine_.visible_mean(jnp.zeros(self.machine_.hidden.size))
+        start = np.where(known, self._standardised(X), middle)
+        start = jnp.asarray(np.broadcast_to(start, (n_draws, *X.shape)))
+        key = jax.random.key(self._seed() + 2)
+        v = jax.jit(RestrictedBoltzmannMachine.gibbs)(self.machine_, key, start, n_sweeps, clamped=known)
+        return np.where(known, X, np.asarray(v, float) * self.scale_ + self.mean_)
+
     def log_partition(self) -> PartitionEstimate:
-        """log Z of ``machine_`` by `phi4ppl.networks.annealed`, which starts at the persistent chains; found once and kept."""
+        """log Z of ``machine_``, found once and kept.
+
+        Exact where all units are Gaussian or a layer is binary with at most 12 units; otherwise by `phi4ppl.networks.annealed`,
+        which starts at the persistent chains.
+        """
         check_is_fitted(self, "machine_")
         if not hasattr(self, "_log_partition"):
-            self._log_partition = annealed(self.machine_, start=self.state_.chains, num_steps=self.n_annealing_steps)
+            layers = self.machine_.visible, self.machine_.hidden
+            if all(isinstance(units, GaussianUnits) for units in layers):
+                self._log_partition = self.machine_.log_partition(method="gaussian")
+            elif any(units.states is not None and 2**units.size <= EXACT_STATES for units in layers):
+                self._log_partition = self.machine_.log_partition(method="enumeration")
+            else:
+                start, steps = self.state_.chains, self.n_annealing_steps
+                self._log_partition = annealed(self.machine_, start=start, num_steps=steps)
         return self._log_partition
 
     def score_samples(self, X):
@@ -135,9 +189,7 @@ class _RBM(TransformerMixin, BaseEstimator):
         return validate_data(self, X, reset=reset, dtype=(np.float64, np.float32), ensure_min_samples=1)
 
     def _seed(self) -> int:
-        if self.random_state is None:
-            return 0
-        return int(check_random_state(self.random_state).randint(2**31 - 2))
+        return seed_of(self.random_state)
 
     def _standardised(self, X):
         return jnp.asarray((X - self.mean_) / self.scale_, jnp.result_type(float))
@@ -171,6 +223,26 @@ class _RBM(TransformerMixin, BaseEstimator):
         vars(self).pop("_log_partition", None)
         return self
 
+    @classmethod
+    def from_machine(cls, machine: RestrictedBoltzmannMachine):
+        """The fitted estimator that a machine with these kinds of units is; its data are not scaled.
+
+        Raises
+        ------
+        ArgumentError
+            If the machine has units of other kinds.
+        """
+        expected = f"a machine of {cls._visible.__name__} and {cls._hidden.__name__}"
+        if not isinstance(machine, RestrictedBoltzmannMachine):
+            raise ArgumentError("machine", expected, type(machine).__name__)
+        if (type(machine.visible), type(machine.hidden)) != (cls._visible, cls._hidden):
+            raise ArgumentError("machine", expected, repr(machine))
+        made, number = cls(machine.hidden.size), machine.visible.size
+        made.machine_, made.history_, made.n_features_in_ = machine, [], number
+        made.mean_, made.scale_ = np.zeros(number), np.ones(number)
+        made.state_ = TrainingState(machine, adam(made.learning_rate, 0.0).init(machine), jnp.zeros((1, number)), 0)
+        return made
+
     @property
     def _n_features_out(self):
         return self.machine_.hidden.size
@@ -182,15 +254,11 @@ class Phi4RBM(_RBM):
 
     @classmethod
     def from_model(cls, model: MarkovRandomField, num_visible: int) -> Phi4RBM:
-        """The fitted estimator that a φ⁴ model on ``p4.lattice.bipartite(num_visible, …)`` is; its data are not scaled."""
-        machine = RestrictedBoltzmannMachine.from_model(model, num_visible)
-        made = cls(machine.hidden.size)
-        made.machine_, made.history_, made.n_features_in_ = machine, [], num_visible
-        made.mean_, made.scale_ = np.zeros(num_visible), np.ones(num_visible)
-        made.state_ = TrainingState(
-            machine, adam(made.learning_rate, 0.0).init(machine), jnp.zeros((1, num_visible)), 0
-        )
-        return made
+        """The fitted estimator that a φ⁴ model on ``p4.lattice.bipartite(num_visible, …)`` is; its data are not scaled.
+
+        ``machine_.to_model()`` leads back.
+        """
+        return cls.from_machine(RestrictedBoltzmannMachine.from_model(model, num_visible))
 
 
 class Phi4BernoulliRBM(_RBM):

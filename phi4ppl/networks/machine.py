@@ -129,14 +129,23 @@ class RestrictedBoltzmannMachine:
         """log p(v), normalised, natural logarithm; ``method`` and ``seed`` as in `log_partition`, whose error it shares."""
         return -self.free_energy(v) - self.log_partition(method=method, seed=seed).value
 
-    def gibbs(self, key, v, steps: int = 1):
-        """``steps`` sweeps of block Gibbs sampling, h given v and then v given h, on every leading axis of ``v``."""
+    def gibbs(self, key, v, steps: int = 1, *, clamped=None):
+        """``steps`` sweeps of block Gibbs sampling, h given v and then v given h, on every leading axis of ``v``.
+
+        Visible units at which the bools ``clamped``, of shape ``(visible.size,)``, are true keep their values: the chain
+        then samples the other units given these.
+        """
+        v = self._layer("v", v, self.visible)
+        if clamped is not None and np.shape(clamped) != (self.visible.size,):
+            raise ArgumentError("clamped", f"bools of shape ({self.visible.size},)", f"shape {np.shape(clamped)}")
+        held = None if clamped is None else jnp.broadcast_to(jnp.asarray(clamped, bool), v.shape)
 
         def sweep(step, v):
             above, below = jax.random.split(jax.random.fold_in(key, step))
-            return self.draw_visible(below, self.draw_hidden(above, v))
+            drawn = self.draw_visible(below, self.draw_hidden(above, v))
+            return drawn if held is None else jnp.where(held, v, drawn)
 
-        return jax.lax.fori_loop(0, steps, sweep, self._layer("v", v, self.visible))
+        return jax.lax.fori_loop(0, steps, sweep, v)
 
     def log_partition(self, *, method: str = "auto", seed: int = 0) -> PartitionEstimate:
         """log Z.
