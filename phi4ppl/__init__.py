@@ -26,6 +26,7 @@ from .errors import (
     SamplingError,
 )
 from .hammersley_clifford import HammersleyCliffordReport, check_action
+from .inference import infer_couplings
 from .learning import (
     FitStatus,
     LikelihoodFit,
@@ -37,7 +38,7 @@ from .learning import (
 )
 from .model import MarkovRandomField, gaussian, load_model, phi4, phi4_from_lagrangian
 from .numpyro_plugin import GibbsField, compile
-from .partition import PartitionEstimate, PartitionSurface, infer_couplings, log_partition
+from .partition import PartitionEstimate, PartitionSurface, log_partition
 from .potential import CompiledModel
 from .reweighting import combine_ensembles, plot_scans, reweight, scan_reweighting
 from .run import sample

@@ -40,6 +40,7 @@ LAYERS = (
     ("partition", 9),
     ("learning", 10),
     ("networks", 10),
+    ("inference", 11),
     ("averaging", 11),
     ("field_files", 12),
     ("commands", 12),

@@ -12,9 +12,9 @@ from scipy import stats
 import phi4ppl as p4
 from phi4ppl.autocorrelation import gamma_method
 from phi4ppl.datatree import metadata
+from phi4ppl.inference.exchange import exchange, tuned
 from phi4ppl.partition.chebyshev import Interpolant
 from phi4ppl.partition.ensembles import family_of
-from phi4ppl.partition.exchange import exchange, tuned
 from phi4ppl.sampling import Target, Tuning
 
 pytestmark = pytest.mark.compile_quickly

@@ -12,8 +12,8 @@ from jax.flatten_util import ravel_pytree
 
 from ..autocorrelation import gamma_method
 from ..model import MarkovRandomField
+from ..partition.ensembles import Draws, Family, family_of
 from ..sampling import Kernel, Target, Tuning, WindowAdaptation
-from .ensembles import Draws, Family, family_of
 
 __all__ = ["auxiliary_tau", "exchange", "tuned"]
 

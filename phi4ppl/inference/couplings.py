@@ -15,11 +15,12 @@ from numpyro.distributions import Distribution
 from ..errors import ArgumentError, OverlapError, finite_array, one_of, positive_int
 from ..model import MarkovRandomField
 from ..numpyro_plugin import compile as compile_model
+from ..partition import PartitionSurface
+from ..partition.chebyshev import Interpolant
+from ..partition.determinate import exact_log_partition
+from ..partition.surface import MAX_DIMENSIONS, require_normalizable
 from ..run import sample
-from .chebyshev import Interpolant
-from .determinate import exact_log_partition
 from .exchange import auxiliary_tau, exchange, tuned
-from .surface import MAX_DIMENSIONS, PartitionSurface, require_normalizable
 
 __all__ = ["infer_couplings"]
 
@@ -52,7 +53,7 @@ def infer_couplings(
         ``"exact"``: log Z by ``log_partition(method="exact")`` at Chebyshev nodes and their interpolation, where the graph is
         small or narrow enough or the field Gaussian;
         ``"exchange"``: no log Z. For every proposal all fields are followed to auxiliary fields at the proposed couplings
-        (`phi4ppl.partition.exchange`), which takes any number of homogeneous couplings with any priors, and long.
+        (`phi4ppl.inference.exchange`), which takes any number of homogeneous couplings with any priors, and long.
     num_auxiliary : int
         Iterations of the sampler from each field to its auxiliary field, for ``"exchange"``. The posterior has a bias that
         falls like exp(−num_auxiliary/τ).
