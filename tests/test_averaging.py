@@ -16,6 +16,7 @@ import phi4ppl as p4
 from phi4ppl.averaging.compare import _compared
 from phi4ppl.averaging.posterior import CouplingPosterior
 from phi4ppl.averaging.weights import bootstrap_errors, pseudo_bma_weights, stacking_weights
+from phi4ppl.inference import mode
 
 pytestmark = pytest.mark.compile_quickly
 
@@ -119,6 +120,15 @@ def test_evidence_and_posterior_agree_with_quadrature(compared):
     assert np.abs(np.sqrt(weights @ (posterior.draws - found) ** 2) / spread - 1).max() < 0.15
     # planted: the evidence without its prior
     assert abs(row["log_evidence"] - (log_evidence + 2.5)) > 3.9 * row["log_evidence_error"]
+
+
+def test_search_for_the_mode_says_when_it_runs_out_of_steps(monkeypatch, compared):
+    """From couplings far from the data two steps are too few, and thirty are enough."""
+    assert not compared[1].warnings
+    monkeypatch.setattr(mode, "SEARCH_STEPS", 2)
+    far = p4.gaussian(RING, w=-0.5, a=8.0)
+    result = p4.compare({"far": far, "true": TRUE}, draws_of(TRUE, 0, 50), {"far": PRIORS}, progress=False)
+    assert any("far: the search for the most probable couplings ran out of its 2 steps" in w for w in result.warnings)
 
 
 def test_models_with_other_graphs_lose(compared):

@@ -77,6 +77,8 @@ class ConvergenceReport:
         settings = metadata(self.tree)["settings"]
         failed = [c.name for c in self.checks if not c.passed]
         outcome = "PASSED: no sign of trouble" if self.passed else f"FAILED: {', '.join(failed)}"
+        if "approximation" in settings:
+            outcome += f"; APPROXIMATE: {settings['approximation']}"
         if settings.get("interrupted"):
             whole = "INTERRUPTED"
         elif settings.get("incomplete"):

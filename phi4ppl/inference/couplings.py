@@ -21,12 +21,16 @@ from ..partition.determinate import exact_log_partition
 from ..partition.surface import MAX_DIMENSIONS, require_normalizable
 from ..run import sample
 from .exchange import auxiliary_tau, exchange, tuned
+from .pseudolikelihood import PseudoLikelihood, affine_map, simulated_likelihood
 
 __all__ = ["infer_couplings"]
 
-NORMALIZERS = ("surface", "exact", "exchange")
+NORMALIZERS = ("surface", "exact", "exchange", "pseudolikelihood", "pseudolikelihood_uncorrected")
 LONG = 10  # autocorrelation times that an auxiliary chain should run for
+CHECKED = 40  # draws, whether Z is finite
 TOLERANCE = 0.01  # of an interpolated log likelihood
+APPROXIMATION = "the pseudo-likelihood stands in place of the likelihood"
+CORRECTED = "with mode and curvature of the likelihood from a simulation"
 NOTICED = 0.25  # posterior standard deviations by which the noise of a surface may move the posterior unsaid
 
 
@@ -46,14 +50,18 @@ def infer_couplings(
     data : array, shape ``(num_fields, *model.field_shape)``
         Independent fields.
     priors : dict
-        NumPyro distributions by the names of homogeneous couplings: one to three, each on a finite interval (``Uniform``,
-        ``TruncatedNormal``, …), unless the normalizer is ``"exchange"``.
+        NumPyro distributions by the names of homogeneous couplings: one to three, or any number with ``"exchange"``. For
+        ``"surface"`` and ``"exact"`` each on a finite interval (``Uniform``, ``TruncatedNormal``, …).
     normalizer : str or PartitionSurface
         ``"surface"``: a `PartitionSurface` over the box of the priors, or one of your own that holds that box;
         ``"exact"``: log Z by ``log_partition(method="exact")`` at Chebyshev nodes and their interpolation, where the graph is
         small or narrow enough or the field Gaussian;
         ``"exchange"``: no log Z. For every proposal all fields are followed to auxiliary fields at the proposed couplings
-        (`phi4ppl.inference.exchange`), which takes any number of homogeneous couplings with any priors, and long.
+        (`phi4ppl.inference.exchange`), which takes any number of homogeneous couplings with any priors, and long;
+        ``"pseudolikelihood"``: an approximation, and says so: densities of single sites given the rest in place of the
+        likelihood, moved and stretched to the mode and the curvature that the likelihood has by a short simulation
+        (L. Bouranis, N. Friel, F. Maire, J. Comput. Graph. Stat. 27 (2018) 516);
+        ``"pseudolikelihood_uncorrected"``: without that simulation, off by a standard deviation or so in place and width.
     num_auxiliary : int
         Iterations of the sampler from each field to its auxiliary field, for ``"exchange"``. The posterior has a bias that
         falls like exp(−num_auxiliary/τ).
@@ -65,18 +73,20 @@ def infer_couplings(
     xarray.DataTree
         As from `phi4ppl.sample`, with the couplings in ``posterior``; the settings in its metadata have ``normalizer`` and
         ``normalizer_shift``, by how many posterior standard deviations the error of log Z may have moved the posterior; for
-        ``"exchange"`` instead ``num_auxiliary`` and ``auxiliary_tau``, the autocorrelation time τ of those chains.
+        ``"exchange"`` instead ``num_auxiliary`` and ``auxiliary_tau``, the autocorrelation time τ of those chains; and
+        ``approximation``, a line that `phi4ppl.diagnose` repeats, where the pseudo-likelihood was taken.
 
     Warns
     -----
     UserWarning
-        If that shift is more than a quarter, or auxiliary chains are shorter than ten autocorrelation times.
+        If that shift is more than a quarter, auxiliary chains are shorter than ten autocorrelation times, or the most probable
+        couplings were not found; the ``warnings`` in the settings repeat it.
 
     Raises
     ------
     ArgumentError
-        For priors that are not on a finite interval, data of the wrong shape, and models for which ``"exact"`` would take
-        too long or an interval too wide to interpolate.
+        For priors that are not on a finite interval, data of the wrong shape, models for which ``"exact"`` would take
+        too long or an interval too wide to interpolate, and fields whose pseudo-likelihood has no maximum.
     HammersleyCliffordError
         If Z is infinite somewhere in the box of the priors.
     OverlapError
@@ -94,35 +104,19 @@ def infer_couplings(
     num_auxiliary = positive_int("num_auxiliary", num_auxiliary)
     by_name = not isinstance(normalizer, PartitionSurface) and one_of("normalizer", normalizer, NORMALIZERS)
     data = _checked(model, data, priors)
-    names, run = list(priors), {"num_warmup": num_warmup, "num_samples": num_samples, "num_chains": num_chains}
-    run |= {"seed": seed, "progress": progress}
+    run = {"num_warmup": num_warmup, "num_samples": num_samples, "num_chains": num_chains, "seed": seed}
+    run |= {"progress": progress}
     if by_name == "exchange":
-        tree, facts = _by_exchange(model, data, priors, num_auxiliary, run)
-        ratio = num_auxiliary / facts["auxiliary_tau"]
-        complaint = ratio < LONG and (
-            f"auxiliary chains of {num_auxiliary} iterations are {ratio:.2g} autocorrelation times long, so the posterior is "
-            "biased towards where the auxiliary fields still resemble the data: too narrow or too wide. Increase num_auxiliary."
-        )
+        found = _by_exchange(model, data, priors, num_auxiliary, run)
+    elif by_name and by_name.startswith("pseudolikelihood"):
+        found = _by_pseudolikelihood(model, data, priors, by_name == "pseudolikelihood", run)
     else:
-        box = _box(priors)
-        mean = np.array([float(np.mean(t)) for t in _statistics(model, data, names)])
-        if by_name == "exact":
-            surface, cost = None, _exact_cost(model, box, mean, len(data))
-        else:
-            made = by_name and PartitionSurface(model, box, num_chains=max(2, num_chains), seed=seed, progress=progress)
-            surface = made or _require_cover(normalizer, model, box)
-            cost = surface.likelihood(names, mean)
-        tree = sample(_posterior(priors, lambda theta: -len(data) * cost(theta)), **run)
-        shift = 0.0 if surface is None else _shift(surface, tree, names, len(data))
-        facts = {"normalizer_shift": shift}
-        complaint = shift > NOTICED and (
-            f"the error of log Z may have moved the posterior by {shift:.2g} of its standard deviations. "
-            "Pass a PartitionSurface of more num_samples as normalizer."
-        )
+        found = _by_log_partition(model, data, priors, normalizer, run)
+    tree, facts, complaints = found
     told = json.loads(tree.attrs["phi4ppl"])
-    told["settings"] |= {"normalizer": by_name or "surface"} | facts
+    told["settings"] |= {"normalizer": by_name or "surface"} | facts | {"warnings": list(complaints)}
     tree.attrs["phi4ppl"] = json.dumps(told)
-    if complaint:
+    for complaint in complaints:
         warnings.warn(f"infer_couplings: {complaint}", stacklevel=2)
     return tree
 
@@ -141,7 +135,75 @@ def _statistics(model, data, names) -> list[np.ndarray]:
     return [np.asarray(found[name], float) for name in names]
 
 
-def _by_exchange(model, data, priors: dict, num_auxiliary: int, run: dict) -> tuple[xr.DataTree, dict]:
+def _by_log_partition(model, data, priors: dict, normalizer, run: dict) -> tuple[xr.DataTree, dict, list[str]]:
+    """With log Z exact or from a surface: draws, facts for the metadata, and complaints."""
+    names, box = list(priors), _box(priors)
+    mean = np.array([float(np.mean(t)) for t in _statistics(model, data, names)])
+    if normalizer == "exact":
+        surface, cost = None, _exact_cost(model, box, mean, len(data))
+    else:
+        if normalizer == "surface":
+            chains = max(2, run["num_chains"])
+            surface = PartitionSurface(model, box, num_chains=chains, seed=run["seed"], progress=run["progress"])
+        else:
+            surface = _require_cover(normalizer, model, box)
+        cost = surface.likelihood(names, mean)
+    tree = sample(_posterior(priors, lambda theta: -len(data) * cost(theta)), **run)
+    shift = 0.0 if surface is None else _shift(surface, tree, names, len(data))
+    complaint = (
+        f"the error of log Z may have moved the posterior by {shift:.2g} of its standard deviations. "
+        "Pass a PartitionSurface of more num_samples as normalizer."
+    )
+    return tree, {"normalizer_shift": shift}, [complaint] if shift > NOTICED else []
+
+
+def _by_pseudolikelihood(model, data, priors: dict, corrected: bool, run: dict) -> tuple[xr.DataTree, dict, list[str]]:
+    if len(priors) > MAX_DIMENSIONS:
+        mend = "normalizer='exchange' takes more."
+        raise ArgumentError("priors", f"at most {MAX_DIMENSIONS} couplings", str(len(priors)), mend)
+    model.check().raise_if_violated()
+    _require_positive(model, priors)
+    names, facts, complaints = list(priors), {"approximation": APPROXIMATION}, []
+    likelihood = PseudoLikelihood(model, names, data)
+    own = likelihood.mode()
+    cost, scale = likelihood.around(own)
+    centre, to_z = own.theta, np.linalg.inv(scale)
+    if corrected:
+        other, noise, complaints = simulated_likelihood(model, names, data, own.theta, run["seed"])
+        centre, to_z = other.theta, to_z @ affine_map(own, other)
+        facts = {"approximation": f"{APPROXIMATION}, {CORRECTED}", "normalizer_shift": noise}
+        if noise > NOTICED:
+            complaints = [
+                *complaints,
+                f"the simulation that corrects the pseudo-likelihood may have moved the posterior by {noise:.2g} of its "
+                "standard deviations. normalizer='surface' is more accurate.",
+            ]
+
+    def log_likelihood(theta):
+        return -cost(jnp.asarray(to_z, theta.dtype) @ (theta - jnp.asarray(centre, theta.dtype)))
+
+    tree = sample(_posterior(priors, log_likelihood), **run)
+    return tree, facts, [*complaints, *_improper(model, tree, names)]
+
+
+def _require_positive(model, priors: dict) -> None:
+    """With quartic couplings below zero a site has no density."""
+    for name in [form.name for form in model._forms if form.built_in == "quartic" and form.name in priors]:
+        low = getattr(priors[name].support, "lower_bound", None)
+        if low is None or low < 0:
+            mend = "Use HalfNormal, or Uniform from 0 on."
+            raise ArgumentError(f"prior of {name!r}", "a distribution of positive numbers", repr(priors[name]), mend)
+
+
+def _improper(model, tree: xr.DataTree, names) -> list[str]:
+    """A complaint, where every site has a density given the rest, but all together have none."""
+    draws = np.stack([tree["posterior"][name].values.ravel() for name in names], axis=1)
+    some = draws[:: max(1, len(draws) // CHECKED)]
+    bad = sum(not model.replace(**dict(zip(names, map(float, t), strict=True))).check().is_normalizable for t in some)
+    return [f"{bad} of {len(some)} draws make no density (Z is infinite): use narrower priors."] if bad else []
+
+
+def _by_exchange(model, data, priors: dict, num_auxiliary: int, run: dict) -> tuple[xr.DataTree, dict, list[str]]:
     names = list(priors)
     total = np.array([t.sum() for t in _statistics(model, data, names)])
     posterior = _posterior(priors, lambda theta: -jnp.asarray(total, theta.dtype) @ theta)
@@ -157,7 +219,13 @@ def _by_exchange(model, data, priors: dict, num_auxiliary: int, run: dict) -> tu
         tree[group] = xr.DataTree(tree[group].to_dataset().drop_vars(unknown))
     there = model.replace(**{name: float(tree["posterior"][name].values.mean()) for name in names})
     tau = auxiliary_tau(there, names, data, seed)
-    return tree, {"num_auxiliary": num_auxiliary, "auxiliary_tau": tau}
+    complaint = (
+        f"auxiliary chains of {num_auxiliary} iterations are {num_auxiliary / tau:.2g} autocorrelation times long, so the "
+        "posterior is biased towards where the auxiliary fields still resemble the data: too narrow or too wide. Increase "
+        "num_auxiliary."
+    )
+    facts = {"num_auxiliary": num_auxiliary, "auxiliary_tau": tau}
+    return tree, facts, [complaint] if num_auxiliary < LONG * tau else []
 
 
 def _checked(model, data, priors) -> np.ndarray:

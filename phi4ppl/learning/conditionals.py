@@ -63,21 +63,37 @@ class Powers:
         """Never: the nodes follow the densities."""
         return False
 
-    def __call__(self, fields, theta) -> Conditional:
+    def log_normalizer(self, fields, theta) -> np.ndarray:
+        """That of a `Conditional` alone, in a fiftieth of the time."""
+        linear, quadratic, fourth = self._couplings(*self._factors(fields), theta)[1]
+        if _no_density(quadratic, fourth):
+            return np.full_like(linear, np.inf)
+        return _in_blocks(_log_normalizer, linear, quadratic, fourth)[0]
+
+    def _factors(self, fields) -> tuple[np.ndarray, np.ndarray]:
+        """The fields, sites first, and c_k by slot and sample."""
         structure, columns = self.structure, np.ascontiguousarray(fields.T)
         found = []
         for form in structure.terms:
             for position in range(form.cliques.shape[1]):
                 other = form.cliques[:, 1 - position] if form.built_in == "hopping" else None
                 found.append(np.ones((len(form.cliques), len(fields))) if other is None else -columns[other])
-        factor = structure.by_slot(np.concatenate(found))
+        return columns, structure.by_slot(np.concatenate(found))
+
+    def _couplings(self, columns, factor, theta):
+        """t_k at the data, and l, q and k of every site and sample."""
+        structure = self.structure
         observed = factor * columns[structure.site] ** self.power[:, None]
         weighted = factor * theta[structure.coupling, None]
-        linear, quadratic, fourth = (structure.on_sites(weighted * (self.power == p)[:, None]) for p in (1, 2, 4))
-        if (fourth < 0).any() or ((fourth == 0) & (quadratic <= 0)).any():  # no density
+        return observed, [structure.on_sites(weighted * (self.power == p)[:, None]) for p in (1, 2, 4)]
+
+    def __call__(self, fields, theta) -> Conditional:
+        structure, (columns, factor) = self.structure, self._factors(fields)
+        observed, (linear, quadratic, fourth) = self._couplings(columns, factor, theta)
+        if _no_density(quadratic, fourth):
             zero = np.zeros_like(factor)
             return Conditional(zero, zero, np.full_like(linear, np.inf), structure.products(zero))
-        log_normalizer, means, covariances = _in_blocks(linear, quadratic, fourth)
+        log_normalizer, means, covariances = _in_blocks(_moments, linear, quadratic, fourth)
         place = np.searchsorted([1, 2, 4], self.power)
         mean = factor * means[place, structure.site]
         blocks = []
@@ -88,19 +104,30 @@ class Powers:
         return Conditional(observed, mean, log_normalizer, blocks)
 
 
-def _in_blocks(linear, quadratic, fourth):
-    """log z, the means of x, x² and x⁴, ``(3, *shape)``, and their covariances, ``(3, 3, *shape)``."""
+def _no_density(quadratic, fourth) -> bool:
+    return bool((fourth < 0).any() or ((fourth == 0) & (quadratic <= 0)).any())
+
+
+def _in_blocks(function, linear, quadratic, fourth):
+    """The results of ``function``, each with leading axes of its own and the shape of the couplings."""
     shape, size = linear.shape, linear.size
     flat = np.stack([value.ravel() for value in (linear, quadratic, fourth)])
     block = min(BLOCK, 1 << (size - 1).bit_length())
     padded = np.concatenate([flat, np.ones((3, -size % block))], axis=1)  # one program for all pieces
-    pieces = [_moments(*jnp.asarray(padded[:, k : k + block])) for k in range(0, size, block)]
-    parts = (np.concatenate([np.asarray(piece[k], float) for piece in pieces], axis=-1) for k in range(3))
+    pieces = [function(*jnp.asarray(padded[:, k : k + block])) for k in range(0, size, block)]
+    parts = (np.concatenate([np.asarray(p, float) for p in part], axis=-1) for part in zip(*pieces, strict=True))
     return [part[..., :size].reshape(*part.shape[:-1], *shape) for part in parts]
 
 
 @jax.jit
+def _log_normalizer(linear, quadratic, fourth):
+    return (quartic.log_normalizer(linear, quadratic, fourth),)
+
+
+@jax.jit
 def _moments(linear, quadratic, fourth):
+    """log z, the means of x, x² and x⁴, ``(3, *shape)``, and their covariances, ``(3, 3, *shape)``."""
+
     def means(*couplings):
         return jnp.stack(quartic.moments(*couplings))
 
@@ -143,6 +170,10 @@ class Grid:
     def forget(self) -> None:
         """Begin a new pass over the data, in which the worst of the densities is noted."""
         self.at_ends, self.difference = 0.0, 0.0
+
+    def log_normalizer(self, fields, theta) -> np.ndarray:
+        """That of a `Conditional` alone."""
+        return self(fields, theta).log_normalizer
 
     def __call__(self, fields, theta) -> Conditional:
         structure, shape = self.structure, (len(fields), self.num_nodes)
