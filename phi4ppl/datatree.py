@@ -214,7 +214,7 @@ def load_run(path) -> xr.DataTree:
     ArgumentError
         If there is no such file, or it is no run of this library.
     CheckpointError
-        If a checkpoint is damaged, or its run has no draws yet.
+        If a checkpoint is damaged, or has no draws yet, or is of a training.
     """
     path = path_of("path", path)
     if is_checkpoint(path):
@@ -233,6 +233,10 @@ def load_run(path) -> xr.DataTree:
 
 def _load_checkpoint(path: Path) -> xr.DataTree:
     saved = read_saved(path)
+    if "warmed" not in saved.progress:
+        raise CheckpointError(
+            path, "is of the training of a network, no run", "The same call of train goes on from it."
+        )
     if not saved.files:
         done, of = saved.progress["warmed"], saved.progress["settings"]["num_warmup"]
         mend = "Try again later: a run writes its checkpoint about once a minute."

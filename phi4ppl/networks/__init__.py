@@ -6,7 +6,8 @@ from ..errors import MissingPackageError
 from .machine import RestrictedBoltzmannMachine
 from .marginal import VisibleMarginal
 from .normalizer import annealed
-from .training import Epoch, TrainingState, train
+from .training import TrainingState, train
+from .training_log import Epoch, plot_training
 from .units import BernoulliUnits, GaussianUnits, Phi4Units, SpinUnits
 
 ESTIMATORS = {
@@ -29,6 +30,7 @@ __all__ = [
     "TrainingState",
     "VisibleMarginal",
     "annealed",
+    "plot_training",
     "train",
     *ESTIMATORS,
 ]

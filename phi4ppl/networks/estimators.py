@@ -14,7 +14,7 @@ from ..model import MarkovRandomField
 from ..partition import PartitionEstimate
 from .machine import RestrictedBoltzmannMachine
 from .normalizer import annealed
-from .training import TrainingState, adam, train
+from .training import first_state, train
 from .units import BernoulliUnits, GaussianUnits, Phi4Units, Units
 
 __all__ = ["BernoulliBernoulliRBM", "GaussianBernoulliRBM", "GaussianGaussianRBM", "Phi4BernoulliRBM", "Phi4RBM"]
@@ -55,7 +55,7 @@ class _RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     n_chains : int
         Persistent chains.
     method : str
-        ``"persistent_cd"`` or ``"contrastive_divergence"``.
+        As of `phi4ppl.networks.train`.
     weight_decay : float
     n_annealing_steps : int
         Of the annealing that finds log Z when `score_samples` first needs it, unless log Z is known exactly.
@@ -240,7 +240,7 @@ class _RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         made, number = cls(machine.hidden.size), machine.visible.size
         made.machine_, made.history_, made.n_features_in_ = machine, [], number
         made.mean_, made.scale_ = np.zeros(number), np.ones(number)
-        made.state_ = TrainingState(machine, adam(made.learning_rate, 0.0).init(machine), jnp.zeros((1, number)), 0)
+        made.state_ = first_state(machine, jnp.zeros((1, number)))
         return made
 
     @property

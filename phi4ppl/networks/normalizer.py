@@ -17,7 +17,7 @@ from .units import GaussianUnits
 if TYPE_CHECKING:
     from .machine import RestrictedBoltzmannMachine
 
-__all__ = ["annealed", "log_partition"]
+__all__ = ["annealed", "is_summable", "log_partition"]
 
 MAX_BINARY = 20
 MAX_REAL = 2
@@ -29,11 +29,7 @@ BATCH = 2**14
 def log_partition(machine: RestrictedBoltzmannMachine, *, method: str, seed: int) -> PartitionEstimate:
     """See `RestrictedBoltzmannMachine.log_partition`."""
     one_of("method", method, ("auto", "gaussian", "enumeration", "quadrature", "annealing"))
-    sides = machine, machine.transposed
-    binary = [side for side in sides if side.hidden.states is not None and side.hidden.size <= MAX_BINARY]
-    real = [side for side in sides if side.hidden.states is None and side.hidden.size <= MAX_REAL]
-    both_gaussian = all(isinstance(layer, GaussianUnits) for layer in (machine.visible, machine.hidden))
-    possible = {"gaussian": both_gaussian, "enumeration": bool(binary), "quadrature": bool(real), "annealing": True}
+    binary, real, possible = _possible(machine)
     if method == "auto":
         method = next(name for name, can in possible.items() if can)
     if not possible[method]:
@@ -56,6 +52,21 @@ def log_partition(machine: RestrictedBoltzmannMachine, *, method: str, seed: int
         error = float(np.hypot(coarse, rounding * abs(value)))
         return PartitionEstimate(value, error, method, "the other layer in closed form")
     return PartitionEstimate(value, rounding * abs(value), method, "determinant")
+
+
+def _possible(machine):
+    """The machine and its transpose where the hidden layer can be summed; where integrated; which methods can be used."""
+    sides = machine, machine.transposed
+    binary = [side for side in sides if side.hidden.states is not None and side.hidden.size <= MAX_BINARY]
+    real = [side for side in sides if side.hidden.states is None and side.hidden.size <= MAX_REAL]
+    both_gaussian = all(isinstance(layer, GaussianUnits) for layer in (machine.visible, machine.hidden))
+    possible = {"gaussian": both_gaussian, "enumeration": bool(binary), "quadrature": bool(real), "annealing": True}
+    return binary, real, possible
+
+
+def is_summable(machine) -> bool:
+    """Whether log Z of the machine is found without annealing."""
+    return any(can for name, can in _possible(machine)[2].items() if name != "annealing")
 
 
 def _gaussian(machine) -> float:

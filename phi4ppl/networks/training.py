@@ -1,9 +1,11 @@
-"""Training: gradients of the likelihood of a machine by Gibbs chains, kept normalizable, in steps that can be gone on from."""
+"""Training: steps down the gradient with Adam, kept normalizable, logged, in a state that can be gone on from."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
+import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,49 +13,52 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import ArgumentError, SamplingError, finite_array, one_of, positive_int
+from ..errors import ArgumentError, SamplingError, finite_array, positive_int
+from ..sampling.interrupt import Interrupts
+from .chains import advance
+from .gradients import METHODS, centred, from_centred, objective, require_method, to_centred
 from .machine import RestrictedBoltzmannMachine
+from .training_file import TrainingFile
+from .training_log import Epoch, look
 from .units import GaussianUnits, Phi4Units
 
 if TYPE_CHECKING:
     import optax
 
-__all__ = ["Epoch", "TrainingState", "train"]
+__all__ = ["METHODS", "TrainingState", "first_state", "train"]
 
-METHODS = ("persistent_cd", "contrastive_divergence")
 SMALLEST = {"quartic": 1e-5, "quadratic": 1e-2}  # of φ⁴ and of Gaussian units: below, Z would be close to infinite
 STRONGEST = 0.98  # coupling strength of two Gaussian layers, infinite Z at 1
 
 
-class Epoch(NamedTuple):
-    """What is recorded after every pass through the data.
-
-    ``reconstruction`` is the mean squared distance between data and ⟨v | ⟨h | v⟩⟩; ``free_energy_gap`` is ⟨F⟩ of the
-    validation data less ⟨F⟩ of as many training data (nan without validation), and grows when the machine learns by heart;
-    ``gradient_norm`` is that of the last batch; ``chain_change`` is the mean squared change of the chains in one epoch, in
-    units of their variance, 2 where they have forgotten everything.
-    """
-
-    number: int
-    reconstruction: float
-    free_energy_gap: float
-    gradient_norm: float
-    chain_change: float
-
-
 class TrainingState(NamedTuple):
-    """All that the numbers of the following epochs depend on; a JAX pytree."""
+    """All that the numbers of the following epochs depend on; a JAX pytree.
+
+    ``chains`` are visible states of the machine, ``hot`` those of their copies at smaller weights, level by level.
+    """
 
     machine: RestrictedBoltzmannMachine
     optimizer: tuple
     chains: jax.Array
+    hot: jax.Array
     epoch: int
+
+
+class Settings(NamedTuple):
+    """What an epoch does, fixed while it compiles."""
+
+    method: str
+    sweeps: int
+    batch_size: int
+    optimizer: optax.GradientTransformation
+    centring: bool
 
 
 def train(
     machine: RestrictedBoltzmannMachine, data, *, epochs: int = 50, method: str = "persistent_cd", sweeps: int = 1,
-    batch_size: int = 100, num_chains: int = 100, learning_rate=0.005, weight_decay: float = 0.0, validation=None,
-    seed: int = 0, state: TrainingState | None = None, on_epoch: Callable[[Epoch, TrainingState], None] | None = None,
+    batch_size: int = 100, num_chains: int = 100, num_levels: int = 1, learning_rate=0.005, weight_decay: float = 0.0,
+    centring: bool = True, validation=None, likelihood_every: int | None = None, checkpoint=None, seed: int = 0,
+    state: TrainingState | None = None, on_epoch: Callable[[Epoch, TrainingState], None] | None = None,
 ) -> tuple[TrainingState, list[Epoch]]:  # fmt: skip
     """Train a machine by stochastic gradient ascent of its likelihood, ∂ log p/∂θ = ⟨∂F/∂θ⟩_chains − ⟨∂F/∂θ⟩_data.
 
@@ -65,29 +70,46 @@ def train(
     epochs : int
         Passes through the data; with ``state``, further passes.
     method : str
-        ``"persistent_cd"``: chains go on from update to update. ``"contrastive_divergence"``: they start at the data each time.
+        ``"persistent_cd"``: chains go on from update to update. ``"contrastive_divergence"``: they start at the data.
+        ``"score_matching"``: no chains and no Z, but the slopes of log p(v); real visible units only. ``"exact"``: all of Z in
+        every update, for a binary layer of at most 14 units, a real one of at most two, or two Gaussian layers.
     sweeps : int
         Sweeps of block Gibbs sampling an update.
     batch_size, num_chains : int
         Data an update, and persistent chains.
+    num_levels : int
+        With more than one, parallel tempering of the persistent chains: copies of each at weights βw, β from 0 to 1 in equal
+        steps, exchange states after every sweep, so that they cross between modes.
     learning_rate : float or optax schedule
-        Of Adam.
+        Of Adam; a schedule is given the number of the update.
     weight_decay : float
         Weights shrink by ``weight_decay * learning_rate`` an update.
+    centring : bool
+        Whether steps are taken in S = −(v − μ)ᵀw(h − λ) + …, μ and λ the means over the batch: the same maximum,
+        but weights do not drift with the linear couplings.
     validation : array, shape (m, visible.size), optional
+    likelihood_every : int, optional
+        Epochs from one record of ``log_likelihood`` to the next, each with log Z exact where it can be, annealed otherwise.
+    checkpoint : path-like, optional
+        A directory that the training is written to about every ten seconds and at its end. The same call goes on from it, to
+        the same numbers bit for bit; ``epochs`` may be more.
+    seed : int
     state : TrainingState, optional
         Go on from there, to the same numbers bit for bit as without the interruption (same data, settings and seed).
     on_epoch : callable, optional
-        Called with every `Epoch` and state, for own logs and checkpoints.
+        Called with every `Epoch` and state, for own logs.
 
     Returns
     -------
     TrainingState, list of Epoch
+        After Ctrl-C what there is so far, with a warning.
 
     Raises
     ------
     SamplingError
         If a coupling becomes non-finite; its attribute ``state`` is the last good state.
+    CheckpointError
+        If the directory holds something else than this training, or is damaged.
     ArgumentError
 
     Notes
@@ -105,34 +127,64 @@ def train(
     >>> state.epoch, len(history)
     (2, 2)
     """
-    one_of("method", method, METHODS)
-    for name, value in (("epochs", epochs), ("sweeps", sweeps), ("batch_size", batch_size), ("num_chains", num_chains)):
+    require_method(machine, method)
+    numbers = {"epochs": epochs, "sweeps": sweeps, "batch_size": batch_size, "num_chains": num_chains}
+    every = 1 if likelihood_every is None else likelihood_every
+    for name, value in (numbers | {"num_levels": num_levels, "likelihood_every": every}).items():
         positive_int(name, value)
+    if num_levels > 1 and method != "persistent_cd":
+        raise ArgumentError("num_levels", f"1 with {method!r}", str(num_levels), "Only persistent chains are tempered.")
     data = _matrix("data", data, machine)
     validation = None if validation is None else _matrix("validation", validation, machine)
-    batch_size = min(batch_size, len(data))
-    optimizer = _optimizer(learning_rate, weight_decay)
+    settings = Settings(
+        method, sweeps, min(batch_size, len(data)), _optimizer(learning_rate, weight_decay), bool(centring)
+    )
     key = jax.random.key(seed)
     if state is None:
         start = jax.random.permutation(jax.random.fold_in(key, 0), data)[jnp.arange(num_chains) % len(data)]
-        state = TrainingState(machine, optimizer.init(machine), start, 0)
-    history = []
-    for _ in range(epochs):
-        number = state.epoch + 1
-        new, norm = _epoch(state, data, jax.random.fold_in(key, number), optimizer, method, sweeps, batch_size)
-        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(new.machine)):
-            error = SamplingError(
-                f"training diverged in epoch {number}: a coupling is not finite. Likely causes: a learning rate that is too "
-                "large, or data that are not standardised. The attribute 'state' of this error is the last good state."
-            )
-            error.state = state
-            raise error
-        record = _record(state, new, float(norm), data, validation)
-        state = new
-        history.append(record)
-        if on_epoch is not None:
-            on_epoch(record, state)
+        state = first_state(machine, start, learning_rate, weight_decay, num_levels)
+    elif len(state.hot) != num_levels - 1:
+        raise ArgumentError("num_levels", f"{len(state.hot) + 1}, as in the state", str(num_levels))
+    last, history = state.epoch + epochs, []
+    with Interrupts() as interrupts, contextlib.ExitStack() as stack:
+        file = None
+        if checkpoint is not None:
+            numbers = method, sweeps, batch_size, bool(centring), weight_decay, likelihood_every, seed
+            file = stack.enter_context(TrainingFile(checkpoint, state, (data, validation), numbers, learning_rate))
+            state, history = file.state, file.history
+        while state.epoch < last and not interrupts.asked:
+            new, norm, exchange = _epoch(state, data, jax.random.fold_in(key, state.epoch + 1), settings)
+            _require_finite(new, state)
+            likelihood_now = likelihood_every is not None and new.epoch % likelihood_every == 0
+            record = look(state, new, data, validation, likelihood_now)._replace(gradient_norm=norm, exchange=exchange)
+            state = new
+            history.append(record)
+            if file is not None:
+                file.keep(state, history)
+            if on_epoch is not None:
+                on_epoch(record, state)
+    if state.epoch < last:
+        warnings.warn(f"interrupted: training has come to epoch {state.epoch} of {last}.", stacklevel=2)
     return state, history
+
+
+def first_state(
+    machine: RestrictedBoltzmannMachine, chains, learning_rate=0.005, weight_decay: float = 0.0, num_levels: int = 1
+) -> TrainingState:
+    """The state in which the training of a machine begins, with chains at these visible states on all levels."""
+    hot = jnp.broadcast_to(chains, (num_levels - 1, *jnp.shape(chains)))
+    return TrainingState(machine, _optimizer(learning_rate, weight_decay).init(machine), jnp.asarray(chains), hot, 0)
+
+
+def _require_finite(new: TrainingState, state: TrainingState) -> None:
+    if all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(new.machine)):
+        return
+    error = SamplingError(
+        f"training diverged in epoch {new.epoch}: a coupling is not finite. Likely causes: a learning rate that is too "
+        "large, or data that are not standardised. The attribute 'state' of this error is the last good state."
+    )
+    error.state = state
+    raise error
 
 
 def _matrix(name, value, machine):
@@ -147,12 +199,11 @@ def _optimizer(learning_rate, weight_decay) -> optax.GradientTransformation:
         raise ArgumentError("learning_rate", "a positive number or an optax schedule", repr(learning_rate))
     if not (isinstance(weight_decay, int | float) and 0 <= weight_decay < math.inf):
         raise ArgumentError("weight_decay", "a number of at least 0", repr(weight_decay))
-
-    return adam(learning_rate, weight_decay)
+    return _adam(learning_rate, weight_decay)
 
 
 @functools.lru_cache(maxsize=16)  # one object a setting, so that going on compiles nothing
-def adam(learning_rate, weight_decay):
+def _adam(learning_rate, weight_decay):
     import optax
 
     def only_weights(tree):
@@ -162,47 +213,38 @@ def adam(learning_rate, weight_decay):
     return optax.adamw(learning_rate, b1=0.5, weight_decay=weight_decay, mask=only_weights)
 
 
-def _record(old, new, norm, data, validation) -> Epoch:
-    some = data[: 1000 if validation is None else len(validation)]
-    reconstruction, energy = map(float, _look(new.machine, some))
-    gap = np.nan if validation is None else float(_look(new.machine, validation)[1]) - energy
-    change = float(jnp.mean((new.chains - old.chains) ** 2) / jnp.mean(jnp.var(new.chains, axis=0)))
-    return Epoch(new.epoch, reconstruction, gap, norm, change)
+def _epoch(state: TrainingState, data, key, settings: Settings):
+    parts, norm, exchange = _pass(tuple(state[:-1]), data, key, settings)
+    return TrainingState(*parts, state.epoch + 1), float(norm), float(exchange)
 
 
-@jax.jit
-def _look(machine, v):
-    again = machine.visible_mean(machine.hidden_mean(v))
-    return jnp.mean((v - again) ** 2), jnp.mean(machine.free_energy(v))
-
-
-@functools.partial(jax.jit, static_argnames=("optimizer", "method", "sweeps", "batch_size"))
-def _pass(state: TrainingState, data, key, optimizer, method, sweeps, batch_size):
+@functools.partial(jax.jit, static_argnames="settings")
+def _pass(parts, data, key, settings: Settings):
     order = jax.random.permutation(jax.random.fold_in(key, 0), len(data))
-    batches = order[: len(data) // batch_size * batch_size].reshape(-1, batch_size)
-
-    def difference(machine, batch, chains):
-        return jnp.mean(machine.free_energy(batch)) - jnp.mean(machine.free_energy(chains))
+    size = settings.batch_size
+    batches = order[: len(data) // size * size].reshape(-1, size)
 
     def update(carry, batch):
-        machine, memory, chains, number = carry
-        batch = data[batch]
-        start = chains if method == "persistent_cd" else batch
-        moved = machine.gibbs(jax.random.fold_in(key, number), start, sweeps)
-        gradient = jax.grad(difference)(machine, batch, moved)
-        step, memory = optimizer.update(gradient, memory, machine)
-        machine = normalizable(jax.tree.map(jnp.add, machine, step))
-        chains = moved if method == "persistent_cd" else chains
+        machine, memory, chains, hot, number = carry
+        batch, exchange = data[batch], jnp.nan
+        moved = batch
+        if settings.method in ("persistent_cd", "contrastive_divergence"):
+            start = batch if settings.method == "contrastive_divergence" else chains
+            levels = jnp.concatenate([hot, start[None]]) if len(hot) else start[None]
+            levels, exchange = advance(machine, jax.random.fold_in(key, number), levels, settings.sweeps)
+            hot, moved = levels[:-1], levels[-1]
+        gradient = jax.grad(lambda machine: objective(settings.method, machine, batch, moved))(machine)
         norm = jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(gradient)))
-        return (machine, memory, chains, number + 1), norm
+        offsets = centred(machine, batch) if settings.centring else None
+        gradient = to_centred(gradient, offsets) if settings.centring else gradient
+        step, memory = settings.optimizer.update(gradient, memory, machine)
+        step = from_centred(step, offsets) if settings.centring else step
+        machine = normalizable(jax.tree.map(jnp.add, machine, step))
+        chains = moved if settings.method == "persistent_cd" else chains
+        return (machine, memory, chains, hot, number + 1), (norm, exchange)
 
-    carry, norms = jax.lax.scan(update, (state.machine, state.optimizer, state.chains, 1), batches)
-    return carry[:3], norms[-1]
-
-
-def _epoch(state: TrainingState, *settings):
-    (machine, memory, chains), norm = _pass(state._replace(epoch=0), *settings)
-    return TrainingState(machine, memory, chains, state.epoch + 1), norm
+    carry, (norms, exchanges) = jax.lax.scan(update, (*parts, 1), batches)
+    return carry[:-1], jnp.mean(norms), jnp.mean(exchanges)
 
 
 def normalizable(machine: RestrictedBoltzmannMachine) -> RestrictedBoltzmannMachine:

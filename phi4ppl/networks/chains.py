@@ -1,0 +1,68 @@
+"""Gibbs chains of training, and their copies at smaller weights, which exchange states with them."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .machine import RestrictedBoltzmannMachine
+
+__all__ = ["advance"]
+
+
+def advance(machine: RestrictedBoltzmannMachine, key, states, sweeps: int):
+    """Block Gibbs sweeps of chains at the weights βw, β = 0, …, 1 in equal steps, and exchanges between neighbours.
+
+    Parameters
+    ----------
+    states : array, shape (levels, chains, visible.size)
+        The last level has the weights of the machine; with one level there is nothing to exchange.
+    sweeps : int
+        Sweeps of every chain; an exchange follows each of them.
+
+    Returns
+    -------
+    states, rate
+        ``rate`` is the share of exchanges that were accepted, nan with one level.
+
+    Notes
+    -----
+    Two neighbours exchange v with probability min(1, p_β(v′) p_β′(v)/p_β(v) p_β′(v′)), p the marginals of v, of which only
+    the hidden log-normalisers differ. All p_β stay as they are.
+    """
+    levels = states.shape[0]
+    scale = np.linspace(0, 1, levels) if levels > 1 else np.ones(1)
+    scale = jnp.asarray(scale, states.dtype)[:, None, None]
+
+    def sweep(number, carry):
+        v, accepted = carry
+        above, below, swap = jax.random.split(jax.random.fold_in(key, number), 3)
+        h = machine.hidden.draw(above, scale * (v @ machine.weights))
+        v = machine.visible.draw(below, scale * (h @ machine.weights.T))
+        if levels == 1:
+            return v, accepted
+        v, new = _exchange(machine, swap, v, scale, number % 2)
+        return v, accepted + new
+
+    states, accepted = jax.lax.fori_loop(0, sweeps, sweep, (states, jnp.zeros((), states.dtype)))
+    return states, accepted / sweeps if levels > 1 else jnp.asarray(jnp.nan, states.dtype)
+
+
+def _exchange(machine, key, v, scale, parity):
+    """Levels 0 and 1, 2 and 3, … exchange where the parity is 0, levels 1 and 2, … where it is 1."""
+    levels = v.shape[0]
+    field = v @ machine.weights
+
+    def normalizer(scale, field):
+        return jnp.sum(machine.hidden.log_normalizer(scale * field), axis=-1)
+
+    own = normalizer(scale, field)
+    change = normalizer(scale[1:], field[:-1]) + normalizer(scale[:-1], field[1:]) - own[:-1] - own[1:]
+    uniform = jax.random.uniform(key, change.shape, v.dtype)
+    turn = (jnp.arange(levels - 1) % 2 == parity % 2)[:, None] | (levels == 2)
+    accepted = (jnp.log(uniform) < change) & turn
+    none = jnp.zeros((1, *accepted.shape[1:]), bool)
+    partner = jnp.arange(levels)[:, None] + jnp.concatenate([accepted, none]) - jnp.concatenate([none, accepted])
+    rate = jnp.sum(accepted) / jnp.sum(jnp.broadcast_to(turn, accepted.shape))
+    return jnp.take_along_axis(v, partner[..., None], axis=0), rate.astype(v.dtype)

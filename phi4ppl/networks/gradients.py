@@ -1,0 +1,165 @@
+"""What training makes small, and its gradient: by chains, by score matching, or exactly.
+
+The likelihood has ∂ log p/∂θ = ⟨∂F/∂θ⟩ over the machine less ⟨∂F/∂θ⟩ over data. Chains stand for the first mean, or log Z is
+summed. Score matching needs neither: its objective is that of A. Hyvärinen, J. Mach. Learn. Res. 6, 695 (2005), for p(v).
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.special import logsumexp
+
+from ..errors import ArgumentError, one_of
+from .machine import RestrictedBoltzmannMachine
+from .units import GaussianUnits
+
+__all__ = [
+    "METHODS", "centred", "exact_objective", "from_centred", "objective", "require_method", "score_objective", "to_centred",
+]  # fmt: skip
+
+METHODS = ("persistent_cd", "contrastive_divergence", "score_matching", "exact")
+MAX_BINARY = 14  # units of a layer whose states are summed in every update
+MAX_REAL = 2
+DEPTH = 40.0  # the box of a quadrature ends where the density has fallen by exp(−40)
+NODES = {1: 801, 2: 101}
+COARSE = 41  # nodes on which the box is looked for
+
+Offsets = tuple[jax.Array, jax.Array]
+
+
+def require_method(machine: RestrictedBoltzmannMachine, method: str) -> None:
+    """Refuse a method that is not for this machine."""
+    one_of("method", method, METHODS)
+    if method == "score_matching" and machine.visible.states is not None:
+        got = f"{type(machine.visible).__name__}, whose density has no derivatives"
+        raise ArgumentError("method", "real visible units for 'score_matching'", got, "Take 'persistent_cd'.")
+    if method == "exact" and _summed_side(machine) is None and not _both_gaussian(machine):
+        need = f"a binary layer of at most {MAX_BINARY} units, a real one of at most {MAX_REAL}, or two Gaussian layers"
+        raise ArgumentError("method", f"for 'exact' {need}", repr(machine), "Take 'persistent_cd'.")
+
+
+def objective(method: str, machine: RestrictedBoltzmannMachine, v, chains):
+    """The number whose gradient an update follows downhill; of chains only the gradient means anything."""
+    if method == "score_matching":
+        return score_objective(machine, v)
+    if method == "exact":
+        return exact_objective(machine, v)
+    return jnp.mean(machine.free_energy(v)) - jnp.mean(machine.free_energy(chains))
+
+
+def score_objective(machine: RestrictedBoltzmannMachine, v):
+    """⟨Σ_i ½ψ_i² + ∂ψ_i/∂v_i⟩ over data, ψ = ∂ log p(v)/∂v = −∂S_visible/∂v + w⟨h | v⟩, whose slope has the variances of h."""
+
+    def along(function, place):  # functions of one unit each: with a tangent of ones their slopes
+        return jax.jvp(function, (place,), (jnp.ones_like(place),))
+
+    force, curve = along(jax.grad(lambda v: jnp.sum(machine.visible.energy(v))), v)
+    mean, variance = along(machine.hidden.mean, v @ machine.weights)
+    score = mean @ machine.weights.T - force
+    return jnp.mean(jnp.sum(score**2 / 2 - curve, axis=-1) + jnp.sum(variance @ machine.weights.T**2, axis=-1))
+
+
+# --- exactly
+
+
+def exact_objective(machine: RestrictedBoltzmannMachine, v):
+    """−⟨log p(v)⟩ over data with all of log Z; of the machines that `require_method` lets through."""
+    side = _summed_side(machine)
+    if side is None:
+        log_z = _gaussian_log_partition(machine)
+    elif side.hidden.states is not None:
+        low, high = side.hidden.states
+        states = np.arange(2**side.hidden.size)[:, None] >> np.arange(side.hidden.size) & 1
+        log_z = logsumexp(_log_weight(side, np.where(states, high, low)))
+    else:
+        log_z = _integrated_log_partition(side)
+    return jnp.mean(machine.free_energy(v)) + log_z
+
+
+def _both_gaussian(machine) -> bool:
+    return all(isinstance(layer, GaussianUnits) for layer in (machine.visible, machine.hidden))
+
+
+def _summed_side(machine):
+    """The machine with its layer of few states as the hidden one, binary before real; None if there is no such layer."""
+    for binary, largest in ((True, MAX_BINARY), (False, MAX_REAL)):
+        sides = [
+            side
+            for side in (machine, machine.transposed)
+            if (side.hidden.states is not None) == binary and side.hidden.size <= largest
+        ]
+        if sides and not _both_gaussian(machine):
+            return min(sides, key=lambda side: side.hidden.size)
+    return None
+
+
+def _log_weight(side, h):
+    return -side.transposed.free_energy(jnp.asarray(h, side.weights.dtype))
+
+
+def _gaussian_log_partition(machine):
+    v, h, w = machine.visible, machine.hidden, machine.weights
+    above = jnp.concatenate([jnp.diag(2 * v.quadratic), -w], axis=1)
+    precision = jnp.concatenate([above, jnp.concatenate([-w.T, jnp.diag(2 * h.quadratic)], axis=1)])
+    linear = jnp.concatenate([v.linear, h.linear])
+    log_det = jnp.linalg.slogdet(precision)[1]
+    return (linear @ jnp.linalg.solve(precision, linear) - log_det + len(linear) * np.log(2 * np.pi)) / 2
+
+
+def _integrated_log_partition(side):
+    """The trapezoidal rule in a box at whose faces the density vanishes; the box is not differentiated."""
+    number = side.hidden.size
+
+    def grid(half_width, nodes):
+        axis = half_width * jnp.linspace(-1, 1, nodes, dtype=side.weights.dtype)
+        return jnp.stack(jnp.meshgrid(*[axis] * number, indexing="ij"), axis=-1).reshape(-1, number)
+
+    face = np.zeros((COARSE,) * number, bool)
+    for axis in range(number):
+        np.moveaxis(face, axis, 0)[[0, -1]] = True
+    face = face.reshape(-1)
+    fixed = jax.lax.stop_gradient(side)
+
+    def too_small(half_width):
+        log_weight = _log_weight(fixed, grid(half_width, COARSE))
+        return jnp.max(log_weight) - jnp.max(log_weight[face]) < DEPTH
+
+    start = jnp.asarray(3.0, side.weights.dtype)
+    half_width = jax.lax.while_loop(lambda x: too_small(x) & (x < 1e4), lambda x: 1.3 * x, start)
+    step = 2 * half_width / (NODES[number] - 1)
+    return logsumexp(_log_weight(side, grid(half_width, NODES[number]))) + number * jnp.log(step)
+
+
+# --- centring
+
+
+def centred(machine: RestrictedBoltzmannMachine, v) -> Offsets:
+    """Means of the visible and of the hidden layer over data, which S(v, h) = −(v − μ)ᵀw(h − λ) + … is written around.
+
+    K. Cho, T. Raiko and A. Ilin, Neural Comput. 25, 805 (2013); J. Melchior et al., J. Mach. Learn. Res. 17, 99 (2016).
+    """
+    return jnp.mean(v, axis=0), jnp.mean(machine.hidden_mean(v), axis=0)
+
+
+def to_centred(gradient: RestrictedBoltzmannMachine, offsets: Offsets) -> RestrictedBoltzmannMachine:
+    """Of derivatives by (w, r, s), those at fixed linear couplings of the centred form: r = r̃ + wλ and s = s̃ + wᵀμ."""
+    below, above = offsets
+    weights = gradient.weights + jnp.outer(gradient.visible.linear, above) + jnp.outer(below, gradient.hidden.linear)
+    return _with(gradient, weights, gradient.visible.linear, gradient.hidden.linear)
+
+
+def from_centred(step: RestrictedBoltzmannMachine, offsets: Offsets) -> RestrictedBoltzmannMachine:
+    """A step of the couplings of the centred form as one of the machine's own."""
+    below, above = offsets
+    visible = step.visible.linear + step.weights @ above
+    return _with(step, step.weights, visible, step.hidden.linear + below @ step.weights)
+
+
+def _with(machine, weights, visible_linear, hidden_linear):
+    layers = []
+    for units, linear in ((machine.visible, visible_linear), (machine.hidden, hidden_linear)):
+        values = {name: getattr(units, name) for name in units.fields} | {"linear": linear}
+        layers.append(type(units).tree_unflatten(None, values.values()))
+    return RestrictedBoltzmannMachine.tree_unflatten(None, (*layers, weights))
