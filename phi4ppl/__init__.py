@@ -9,7 +9,7 @@ from ._version import __version__
 from .averaging import Comparison, average, compare
 from .cliques import plaquettes
 from .datatree import load_run, save_run
-from .diagnostics import ConvergenceReport, diagnose, estimate
+from .diagnostics import ConvergenceReport, diagnose, estimate, loo
 from .errors import (
     ArgumentError,
     CheckpointError,
@@ -24,6 +24,7 @@ from .errors import (
     OverlapError,
     Phi4pplError,
     SamplingError,
+    SingleFactorError,
 )
 from .hammersley_clifford import HammersleyCliffordReport, check_action
 from .inference import infer_couplings
@@ -69,6 +70,7 @@ __all__ = [
     "PartitionSurface",
     "Phi4pplError",
     "SamplingError",
+    "SingleFactorError",
     "Term",
     "VariationalFit",
     "__version__",
@@ -90,6 +92,7 @@ __all__ = [
     "load_model",
     "load_run",
     "log_partition",
+    "loo",
     "networks",
     "observables",
     "phi4",

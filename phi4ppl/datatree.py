@@ -50,6 +50,8 @@ def frame_of(compiled: CompiledModel, checks: dict[str, str], settings: dict) ->
         names, values = field_dims(model.lattice, "" if single else f"{name}_")
         dims[name] = names
         coords |= values
+    data_dims, data_coords = _data_dims(compiled, dims)
+    coords |= data_coords
     constant, constant_dims = _constants(compiled)
     model = compiled.model
     constant_dims["schwinger_dyson_site"] = [
@@ -58,23 +60,27 @@ def frame_of(compiled: CompiledModel, checks: dict[str, str], settings: dict) ->
         *(dims["phi"] if model else ["unconstrained_dimension"]),
     ]
     frame = {
-        "dims": dims, "constant_dims": constant_dims, "field_shape": None if model is None else list(model.field_shape),
+        "dims": dims, "constant_dims": constant_dims, "data_dims": data_dims, "field_shape": None if model is None else list(model.field_shape),
         "provenance": provenance(compiled, checks), "settings": settings,
     }  # fmt: skip
     arrays = {f"coordinate/{name}": np.asarray(values) for name, values in coords.items()}
+    data = compiled.data if compiled.log_likelihood else {}
+    arrays |= {f"observed/{name}": np.asarray(values) for name, values in data.items()}
     return frame, arrays | {f"constant/{name}": values for name, values in constant.items()}
 
 
 def to_datatree(result: RunResult, frame: tuple[dict, dict[str, np.ndarray]]) -> xr.DataTree:
     """Arrange what the chains left.
 
-    Groups are ``posterior``, ``sample_stats``, ``streamed``, ``constant_data``; metadata are in the attributes.
+    Groups are ``posterior``, ``sample_stats``, ``streamed``, ``constant_data``, and ``log_likelihood`` and ``observed_data``
+    where there are data to leave out one by one; metadata are in the attributes.
     """
     facts, arrays = frame
     dims, constant_dims, shape = facts["dims"], facts["constant_dims"], facts["field_shape"]
-    coords, constant = (
+    data_dims = facts.get("data_dims", {})
+    coords, constant, data = (
         {name.removeprefix(kind): values for name, values in arrays.items() if name.startswith(kind)}
-        for kind in ("coordinate/", "constant/")
+        for kind in ("coordinate/", "constant/", "observed/")
     )
 
     def coordinates(*used):
@@ -96,6 +102,15 @@ def to_datatree(result: RunResult, frame: tuple[dict, dict[str, np.ndarray]]) ->
         dims=dims, coords=coordinates(*(dims[n] for n in result.values if n in dims)),
         check_conventions=False,  # it would warn of fewer draws than chains, which a run that was cut short may have
     )  # fmt: skip
+    for group, values, sample_dims in (
+        ("log_likelihood", result.log_likelihood, ["chain", "draw"]), ("observed_data", data, []),
+    ):  # fmt: skip
+        if values:  # data have the axes of an event behind those of their log likelihoods
+            used = {name: data_dims[name][: np.ndim(value) - len(sample_dims)] for name, value in values.items()}
+            arranged = arviz_base.dict_to_dataset(
+                values, sample_dims=sample_dims, dims=used, coords=coordinates(*used.values()), check_conventions=False
+            )
+            tree[group] = xr.DataTree(arranged)
     tree["streamed"] = xr.DataTree(_streamed(streamed, dims, coordinates(*dims.values())))
     data = arviz_base.dict_to_dataset(
         constant, sample_dims=[], dims=constant_dims, coords=coordinates(*constant_dims.values())
@@ -127,6 +142,24 @@ def _streamed(estimates: dict, dims: dict, coords: dict) -> xr.Dataset:
     return arviz_base.dict_to_dataset(
         data, sample_dims=["statistic"], dims=dims, coords=coords | {"statistic": list(STREAMED)}
     )
+
+
+def _data_dims(compiled: CompiledModel, dims: dict) -> tuple[dict, dict]:
+    """Dimensions and coordinates of the data: those of the latent field where there is one of their shape."""
+    names, coords = {}, {}
+    like = {field.field_shape: dims[at] for at, field in compiled.fields.items() if len(compiled.fields) == 1}
+    for name, values in compiled.data.items():
+        if name in compiled.observed_fields and compiled.observed_fields[name].field_shape == values.shape:
+            names[name], found = field_dims(compiled.observed_fields[name].lattice, f"{name}_")
+            coords |= found
+        elif name in compiled.kept_data:
+            names[name] = [f"{name}_datum", *(f"{name}_axis_{k}" for k in range(1, values.ndim))]
+            coords[f"{name}_datum"] = compiled.kept_data[name]
+        elif values.shape in like and not set(compiled.data) & set(like[values.shape]):  # a site may be named y
+            names[name] = like[values.shape]
+        else:
+            names[name] = [f"{name}_dim_{k}" for k in range(values.ndim)]
+    return names, coords
 
 
 def _constants(compiled: CompiledModel) -> tuple[dict, dict]:
@@ -167,6 +200,7 @@ def provenance(compiled: CompiledModel, checks: dict[str, str]) -> dict:
             for name, field in compiled.fields.items()
         },
         "checks": checks,
+        "single_factors": compiled.single_factors,
         "versions": {"phi4ppl": __version__} | {name: version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "machine": platform.machine(),

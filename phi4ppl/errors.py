@@ -26,6 +26,7 @@ __all__ = [
     "OverlapError",
     "Phi4pplError",
     "SamplingError",
+    "SingleFactorError",
 ]
 
 
@@ -69,6 +70,10 @@ class DoublyIntractableError(Phi4pplError, ValueError):
 
 class DiscreteLatentError(Phi4pplError, ValueError):
     """A NumPyro model has discrete latent sites, which gradient-based kernels cannot move."""
+
+
+class SingleFactorError(Phi4pplError, ValueError):
+    """Data cannot be left out one by one: their log likelihood is one number for all of them."""
 
 
 class DrawNotAvailableError(Phi4pplError, NotImplementedError):

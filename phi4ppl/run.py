@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import xarray as xr
 
 from .datatree import field_dims, frame_of, to_datatree
@@ -45,7 +47,8 @@ def sample(
         Own functions of one field (scalar or array), recorded at every draw beside the standard ones. NumPyro models use
         ``numpyro.deterministic`` instead.
     keep_field : bool
-        Keep the fields themselves (as ``phi``, or under the names of the `GibbsField` sites), or observables only.
+        Keep the fields themselves (as ``phi``, or under the names of the `GibbsField` sites) and the log likelihood of every
+        datum, or observables only.
     thinning : int
         Iterations of the kernel per kept draw. Those between are not lost: the group ``streamed`` has mean, error, variance and
         τ_int of every observable, and of the field at every site, over all iterations.
@@ -69,7 +72,8 @@ def sample(
     -------
     xarray.DataTree
         ArviZ groups: ``posterior`` (field with lattice dimensions, observables), ``sample_stats``, ``streamed`` (statistics
-        over all iterations), ``constant_data`` (edges, couplings, block means for the Schwinger–Dyson test), and the
+        over all iterations), ``constant_data`` (edges, couplings, block means for the Schwinger–Dyson test), for NumPyro models
+        ``log_likelihood`` (one number a datum, see `phi4ppl.loo`) with ``observed_data``, and the
         provenance in the attribute ``phi4ppl``. After Ctrl-C it has the draws so far, with a warning, and its settings say
         ``interrupted``.
 
@@ -115,6 +119,11 @@ def sample(
     spread = placement(devices, num_chains, dims)
     report = model.check().raise_if_violated() if is_field else None
     compiled = compile_model(model, *args, **(model_kwargs or {}))
+    if not keep_field and compiled.log_likelihood:
+        left_out = dict.fromkeys(compiled.data, "with keep_field=False it is not kept")
+        compiled = replace(
+            compiled, log_likelihood=None, data={}, single_factors=compiled.single_factors | left_out
+        )
     kernel, reason = resolve(kernel, compiled, symmetry_moves)
     if not is_field and observables is not None:
         mend = "Record functions of the parameters with numpyro.deterministic inside the model."

@@ -28,6 +28,7 @@ LAYERS = (
     ("potential", 4),
     ("exact", 4),
     ("quartic", 4),
+    ("pointwise", 5),
     ("numpyro_plugin", 5),
     ("observables", 5),
     ("autocorrelation", 5),

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from typing import NamedTuple
 
 import numpy as np
+import xarray as xr
 from scipy.special import logsumexp
 
-__all__ = ["LeaveOneOut", "leave_one_out"]
+from ..errors import ArgumentError, SingleFactorError
+
+__all__ = ["LeaveOneOut", "leave_one_out", "loo"]
 
 
 class LeaveOneOut(NamedTuple):
@@ -55,3 +59,62 @@ def leave_one_out(log_likelihood, log_weights=None) -> LeaveOneOut:
         smooth, k[varies] = array_stats.psislw(ratios[varies], axis=-1)
         elpd[varies] = logsumexp(smooth + log_likelihood.T[varies], axis=-1) - logsumexp(smooth, axis=-1)
     return LeaveOneOut(elpd, k)
+
+
+def loo(tree: xr.DataTree, site: str | None = None):
+    """Expected log predictive density Σ_n log p(y_n | y_{−n}) of the data of a NumPyro model, by ArviZ.
+
+    From draws of the posterior given all data, weighted by 1/p(y_n | latent sites) as Pareto smoothing allows; or, of an
+    observed field, by 1/p(φ_n | rest of the field), which takes φ_n out of the posterior exactly.
+
+    Parameters
+    ----------
+    tree : xarray.DataTree
+        Of `phi4ppl.sample`, or any with a group ``log_likelihood``.
+    site : str, optional
+        The observed site; needed where there are several.
+
+    Returns
+    -------
+    arviz_stats.ELPDData
+        ``elpd``, its standard error ``se``, the effective number of parameters ``p``, and for every datum ``elpd_i`` and
+        ``pareto_k``. ArviZ warns where k̂ exceeds ``good_k``: those data are so influential that the draws do not know what
+        the posterior without them is. ``arviz_stats.compare({"a": one, "b": other})`` compares models.
+
+    Raises
+    ------
+    SingleFactorError
+        If the likelihood of that site is one number for all its data. Left out "one by one" that is the whole of them, and the
+        result would be a prior predictive density, from draws that know nothing of the prior.
+    ArgumentError
+        If there is no such site, or nothing observed at all.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, numpyro, numpyro.distributions as dist, phi4ppl as p4
+    >>> def model():
+    ...     phi = numpyro.sample("phi", p4.GibbsField(p4.gaussian(p4.lattice.chain(8), w=0.5, a=1.0)))
+    ...     numpyro.sample("y", dist.Normal(phi, 1.0), obs=jnp.linspace(-1, 1, 8))
+    >>> score = p4.loo(p4.sample(model, num_warmup=200, num_samples=500))
+    >>> score.n_data_points, bool(score.pareto_k.max() < 0.7)
+    (8, True)
+    """
+    from arviz_stats import loo as arviz_loo
+
+    if not isinstance(tree, xr.DataTree):
+        raise ArgumentError("tree", "a DataTree of phi4ppl.sample", type(tree).__name__)
+    single = json.loads(tree.attrs.get("phi4ppl", "{}")).get("single_factors", {})
+    found = dict(tree["log_likelihood"].data_vars) if "log_likelihood" in tree.children else {}
+    known = [*found, *(name for name in single if name not in found)]
+    if not known:
+        mend = "Only a NumPyro model with observed sites has data to leave out."
+        raise ArgumentError("tree", "a group log_likelihood", "none", mend)
+    if site is None and len(known) > 1:
+        raise ArgumentError("site", f"one of {', '.join(map(repr, known))}", "None")
+    site = known[0] if site is None else site
+    if site not in known:
+        raise ArgumentError("site", f"one of {', '.join(map(repr, known))}", repr(site))
+    if site not in found or found[site].sizes.keys() <= {"chain", "draw"}:
+        reason = single.get(site, "its log likelihood has one number a draw")
+        raise SingleFactorError(f"site {site!r} cannot be left out datum by datum: {reason}.")
+    return arviz_loo(tree, var_name=site, pointwise=True)

@@ -47,6 +47,15 @@ class CompiledModel:
         ``phi4ppl.potential.energy_change``. None for a NumPyro model.
     fields : dict
         The `MarkovRandomField` behind every field among the results of ``constrain``, by name.
+    log_likelihood : callable or None
+        Position → log p(datum | all latent sites) by observed site, one number a datum; for an observed field log p(φ_i | rest).
+        None where no observed site has such a form.
+    data : dict
+        The observed values of these sites; ``kept_data`` the flat places of those that a mask leaves in, for masked sites.
+    observed_fields : dict
+        The `MarkovRandomField` behind those of them that are fields.
+    single_factors : dict
+        Observed site → why its log density is one number for all its data.
 
     Notes
     -----
@@ -66,6 +75,11 @@ class CompiledModel:
     logdensity_at: Callable[[Any, Any], jax.Array] | None = None
     signature: Any = None
     energy_change_at: Callable[[Any, Any, Any], jax.Array] | None = None
+    log_likelihood: Callable[[Any], dict] | None = None
+    data: dict[str, Any] = field(default_factory=dict)
+    kept_data: dict[str, Any] = field(default_factory=dict)
+    observed_fields: dict[str, MarkovRandomField] = field(default_factory=dict)
+    single_factors: dict[str, str] = field(default_factory=dict)
 
 
 def compile_field(model: MarkovRandomField) -> CompiledModel:

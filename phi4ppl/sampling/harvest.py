@@ -28,6 +28,7 @@ class RunResult:
     values: dict[str, np.ndarray]
     observables: dict[str, np.ndarray]
     statistics: dict[str, np.ndarray]
+    log_likelihood: dict[str, np.ndarray]  # of every datum of a NumPyro model
     schwinger_dyson_blocks: np.ndarray  # (chain, block, dimension): block means of φ_i ∂S/∂φ_i
     streamed: dict[str, SeriesEstimate] = field(default_factory=dict)
     settings: dict = field(default_factory=dict)
@@ -160,7 +161,9 @@ def _streams(state: dict[str, np.ndarray]) -> tuple[dict[str, BlockedSeries], di
 
 
 def _result(draws, series, sites, state, settings: dict) -> RunResult:
-    groups: dict[str, dict[str, np.ndarray]] = {"values": {}, "observables": {}, "statistics": {}}
+    groups: dict[str, dict[str, np.ndarray]] = {
+        "values": {}, "observables": {}, "statistics": {}, "log_likelihood": {},
+    }  # fmt: skip
     for path, values in draws.items():
         group, _, name = path.partition("/")
         groups[group][name] = values

@@ -43,6 +43,7 @@ class Record(NamedTuple):
     values: dict  # of every kept draw: what a user sees of the position
     observables: dict
     statistics: dict
+    log_likelihood: dict  # of every datum of a NumPyro model
     streamed: dict  # of every iteration
 
 
@@ -58,7 +59,10 @@ def program_of(
         return cached_program(compiled.signature, kernel, observables, kept, flip_signs, even)
     names = None if compiled.model is not None else tuple(compiled.fields) if even else ()
     make, fields = functools.partial(target_of, compiled), tuple(compiled.fields)
-    return Program(make, compiled.constrain, fields, kernel, observables, keep, flip_signs, names)
+    return Program(
+        make, compiled.constrain, fields, kernel, observables, keep, flip_signs, names,
+        log_likelihood=compiled.log_likelihood,
+    )  # fmt: skip
 
 
 @functools.lru_cache(maxsize=32)
@@ -78,12 +82,13 @@ class Program:
 
     def __init__(
         self, make_target, constrain, fields: tuple[str, ...], kernel: Kernel, observables, keep, flip_signs, names,
-        surely_even: bool = False,
+        surely_even: bool = False, log_likelihood=None,
     ):  # fmt: skip
         self.make_target, self.constrain, self.kernel = make_target, constrain, kernel
         self.observables, self.keep, self.flip_signs = observables, keep, flip_signs
         self.fields = fields  # names of the fields among the constrained values
         self.names = names  # of the fields that change sign together; None if the position is one field
+        self.log_likelihood = log_likelihood or (lambda position: {})
         self.surely_even = surely_even  # an even density then needs no second look
         self.begin = jax.jit(jax.vmap(self._begin, in_axes=(None, 0)))
         self.flushed = jax.jit(jax.vmap(self._flushed))
@@ -147,7 +152,9 @@ class Program:
             away = constrained[name] - reference
             fields[name] = reference, total + away, squares + away**2
         sums = Sums(chain.sums.virial - flat * gradient, fields)
-        return chain._replace(sums=sums), Record(kept, measured, statistics, streamed)
+        return chain._replace(sums=sums), Record(
+            kept, measured, statistics, self.log_likelihood(state.position), streamed
+        )
 
     def _adapt(self, target: Target, chain: Chain, stage, is_window_end, statistics) -> Chain:
         adaptation = self.kernel.adaptation
