@@ -28,6 +28,7 @@ from .errors import (
 )
 from .hammersley_clifford import HammersleyCliffordReport, check_action
 from .inference import infer_couplings
+from .integrated import integrated_log_likelihood
 from .learning import (
     FitStatus,
     LikelihoodFit,
@@ -87,6 +88,7 @@ __all__ = [
     "gaussian",
     "held_out_score",
     "infer_couplings",
+    "integrated_log_likelihood",
     "kernels",
     "lattice",
     "load_model",

@@ -24,7 +24,7 @@ from .pointwise import pointwise
 from .potential import CompiledModel, compile_field, energy_function
 from .terms import as_field, is_concrete
 
-__all__ = ["GibbsField", "compile"]
+__all__ = ["GibbsField", "compile", "field_model", "trace_of"]
 
 
 class GibbsField(Distribution):
@@ -119,6 +119,17 @@ class GibbsField(Distribution):
         >>> pair.conditional_log_prob(jnp.array([1.0, 0.0])).round(4).tolist()  # normal of unit variance around 0, and ½
         [-1.4189, -1.0439]
         """
+        value = as_field(value)
+        couplings, flat = self.site_couplings(value), value.reshape(-1)
+        action = sum(theta * flat**power for theta, power in zip(couplings, (1, 2, 4), strict=True))
+        if any(form.built_in == "quartic" for form in self.model._forms):
+            log_normalizer = quartic.log_normalizer(*couplings)
+        else:  # a Gaussian; no need to compile more
+            log_normalizer = couplings[0] ** 2 / (4 * couplings[1]) + jnp.log(jnp.pi / couplings[1]) / 2
+        return (-action - log_normalizer).reshape(value.shape)
+
+    def site_couplings(self, value):
+        """l_i, a_i and b_i of the densities exp(−(l φ + a φ² + b φ⁴)) of single sites given the rest, shape ``(num_sites,)``."""
         model, value = self.model, as_field(value)
         own = [form.name for form in model._forms if not form.built_in]
         if own:
@@ -134,9 +145,7 @@ class GibbsField(Distribution):
             if form.built_in in powers:
                 sites, theta = form.cliques[:, 0], jnp.broadcast_to(jnp.asarray(theta, slope.dtype), len(form.cliques))
                 powers[form.built_in] = powers[form.built_in].at[sites].add(theta)
-        square, flat = value.reshape(-1) ** 2, value.reshape(-1)
-        action = slope * flat + powers["mass"] * square + powers["quartic"] * square**2
-        return (-action - quartic.log_normalizer(slope, powers["mass"], powers["quartic"])).reshape(value.shape)
+        return slope, powers["mass"], powers["quartic"]
 
     def sample(self, key, sample_shape=()):
         """Exact independent draws of a Gaussian field; every other field raises `DrawNotAvailableError`."""
@@ -198,7 +207,7 @@ def compile(model, *args, **kwargs) -> CompiledModel:  # noqa: A001  the field's
         return compile_field(model)
     if not callable(model):
         raise ArgumentError("model", "a MarkovRandomField or a NumPyro model function", type(model).__name__)
-    sites = _trace(model, args, kwargs)
+    sites = trace_of(model, args, kwargs)
     latent = {n: s for n, s in sites.items() if s["type"] == "sample" and not s["is_observed"]}
     discrete = [n for n, s in latent.items() if s["fn"].support.is_discrete]
     if discrete:
@@ -223,10 +232,10 @@ def compile(model, *args, **kwargs) -> CompiledModel:  # noqa: A001  the field's
 
     info = initialise(jax.random.key(0))
     potential_fn, postprocess = info.potential_fn, info.postprocess_fn
-    fields = {n: _field_model(s["fn"]) for n, s in latent.items()}
+    fields = {n: field_model(s["fn"]) for n, s in latent.items()}
     fields = {n: field for n, field in fields.items() if field is not None}
     data = pointwise(model, args, kwargs, sites)
-    observed = {n: _field_model(sites[n]["fn"]) for n in data.data}
+    observed = {n: field_model(sites[n]["fn"]) for n in data.data}
     return CompiledModel(
         potential_fn=potential_fn, logdensity_fn=lambda z: -potential_fn(z),
         initial_position=lambda key: initialise(key).param_info.z, constrain=postprocess,
@@ -238,7 +247,7 @@ def compile(model, *args, **kwargs) -> CompiledModel:  # noqa: A001  the field's
     )  # fmt: skip
 
 
-def _trace(model, args, kwargs) -> dict:
+def trace_of(model, args, kwargs) -> dict:
     """One pass through the model with every latent site filled in, without drawing from it."""
     try:
         inspect.signature(model).bind(*args, **kwargs)
@@ -253,7 +262,7 @@ def _trace(model, args, kwargs) -> dict:
         return handlers.trace(filled).get_trace(*args, **kwargs)
 
 
-def _field_model(distribution) -> MarkovRandomField | None:
+def field_model(distribution) -> MarkovRandomField | None:
     """The model of a GibbsField site, also of one inside ``expand`` or ``mask``."""
     while isinstance(distribution, (ExpandedDistribution, Independent, MaskedDistribution)):
         distribution = distribution.base_dist

@@ -11,7 +11,7 @@ import numpy as np
 from numpyro import handlers
 from numpyro.distributions import Independent, MaskedDistribution, Unit
 
-__all__ = ["Pointwise", "pointwise"]
+__all__ = ["Pointwise", "parts", "pointwise"]
 
 
 class Pointwise(NamedTuple):
@@ -46,7 +46,7 @@ def pointwise(model, args, kwargs, sites: dict) -> Pointwise:
             single[name] = reason
             continue
         values, mask = np.asarray(site["value"]), _mask(site["fn"])[1]
-        shape = jax.eval_shape(lambda s=site: _parts(s)).shape
+        shape = jax.eval_shape(lambda s=site: parts(s)).shape
         if mask is not None:
             places = np.flatnonzero(np.broadcast_to(mask, shape))
             if not places.size:
@@ -59,8 +59,8 @@ def pointwise(model, args, kwargs, sites: dict) -> Pointwise:
         given = {name: value for name, value in latent.items() if name in sites and sites[name]["type"] == "sample"}
         filled = handlers.substitute(handlers.seed(model, jax.random.key(0)), data=given)
         found = handlers.trace(filled).get_trace(*args, **kwargs)
-        parts = {name: _parts(found[name]) for name in data}
-        return {name: value.reshape(-1)[kept[name]] if name in kept else value for name, value in parts.items()}
+        values = {name: parts(found[name]) for name in data}
+        return {name: value.reshape(-1)[kept[name]] if name in kept else value for name, value in values.items()}
 
     return Pointwise(log_likelihood, data, kept, single)
 
@@ -111,6 +111,7 @@ def _single_factor(site) -> str:
     return ""
 
 
-def _parts(site):
+def parts(site) -> jax.Array:
+    """log p(datum) for every datum of an observed site of a trace."""
     distribution, single = _factor(site)
     return distribution.conditional_log_prob(site["value"]) if single else distribution.log_prob(site["value"])

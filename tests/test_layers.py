@@ -37,6 +37,7 @@ LAYERS = (
     ("diagnostics", 7),
     ("reweighting", 8),
     ("run", 8),
+    ("integrated", 8),
     ("model_files", 8),
     ("partition", 9),
     ("learning", 10),
