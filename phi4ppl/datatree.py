@@ -60,7 +60,8 @@ def frame_of(compiled: CompiledModel, checks: dict[str, str], settings: dict) ->
         *(dims["phi"] if model else ["unconstrained_dimension"]),
     ]
     frame = {
-        "dims": dims, "constant_dims": constant_dims, "data_dims": data_dims, "field_shape": None if model is None else list(model.field_shape),
+        "dims": dims, "constant_dims": constant_dims, "data_dims": data_dims,
+        "field_shape": None if model is None else list(model.field_shape),
         "provenance": provenance(compiled, checks), "settings": settings,
     }  # fmt: skip
     arrays = {f"coordinate/{name}": np.asarray(values) for name, values in coords.items()}

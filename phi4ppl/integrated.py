@@ -28,8 +28,8 @@ def integrated_log_likelihood(
 ) -> xr.DataTree:
     """A run of a NumPyro model with log p(y_n | field elsewhere, θ) in place of log p(y_n | field, θ).
 
-    Where a datum looks at one site of a latent field, its own site follows it, and 1/p(y_n | φ_n, θ) are bad weights to leave it
-    out: k̂ is large. But a Markov random field knows its density of one site given the rest, and
+    Where a datum looks at one site of a latent field, its own site follows it, and 1/p(y_n | φ_n, θ) are bad weights to leave
+    it out: k̂ is large. But a Markov random field knows its density of one site given the rest, and
 
         p(y_n | φ_{−n}, θ) = ∫ p(y_n | φ_n, θ) p(φ_n | φ_{−n}, θ) dφ_n
 

@@ -129,7 +129,7 @@ class GibbsField(Distribution):
         return (-action - log_normalizer).reshape(value.shape)
 
     def site_couplings(self, value):
-        """l_i, a_i and b_i of the densities exp(−(l φ + a φ² + b φ⁴)) of single sites given the rest, shape ``(num_sites,)``."""
+        """l_i, a_i and b_i of the densities exp(−(l φ + a φ² + b φ⁴)) of one site given the rest, shape ``(num_sites,)``."""
         model, value = self.model, as_field(value)
         own = [form.name for form in model._forms if not form.built_in]
         if own:

@@ -121,9 +121,7 @@ def sample(
     compiled = compile_model(model, *args, **(model_kwargs or {}))
     if not keep_field and compiled.log_likelihood:
         left_out = dict.fromkeys(compiled.data, "with keep_field=False it is not kept")
-        compiled = replace(
-            compiled, log_likelihood=None, data={}, single_factors=compiled.single_factors | left_out
-        )
+        compiled = replace(compiled, log_likelihood=None, data={}, single_factors=compiled.single_factors | left_out)
     kernel, reason = resolve(kernel, compiled, symmetry_moves)
     if not is_field and observables is not None:
         mend = "Record functions of the parameters with numpyro.deterministic inside the model."

@@ -295,13 +295,22 @@ def test_other_runs_are_refused(well):
         phi = numpyro.sample("phi", p4.GibbsField(WELL))
         numpyro.sample("datum", dist.Normal(phi, 1e-5), obs=y)
 
-    with pytest.raises(p4.ArgumentError, match="site: expected a likelihood that 2305 nodes resolve, got log p uncertain"):
+    with pytest.raises(
+        p4.ArgumentError, match="site: expected a likelihood that 2305 nodes resolve, got log p uncertain"
+    ):
         p4.integrated_log_likelihood(well.isel(draw=slice(0, 3)), precise, SEEN_WELL)
 
 
 def test_run_without_fields_keeps_no_likelihood_and_says_why():
     tree = p4.sample(
-        noisy_well, SEEN_WELL, num_warmup=20, num_samples=10, num_chains=2, kernel="hmc", keep_field=False, progress=False
+        noisy_well,
+        SEEN_WELL,
+        num_warmup=20,
+        num_samples=10,
+        num_chains=2,
+        kernel="hmc",
+        keep_field=False,
+        progress=False,
     )
     assert "log_likelihood" not in tree.children and "observed_data" not in tree.children
     with pytest.raises(p4.SingleFactorError, match="with keep_field=False it is not kept"):

@@ -96,7 +96,7 @@ def loo(tree: xr.DataTree, site: str | None = None):
     ...     phi = numpyro.sample("phi", p4.GibbsField(p4.gaussian(p4.lattice.chain(8), w=0.5, a=1.0)))
     ...     numpyro.sample("y", dist.Normal(phi, 1.0), obs=jnp.linspace(-1, 1, 8))
     >>> score = p4.loo(p4.sample(model, num_warmup=200, num_samples=500))
-    >>> score.n_data_points, bool(score.pareto_k.max() < 0.7)
+    >>> int(score.n_data_points), bool(score.pareto_k.max() < 0.7)
     (8, True)
     """
     from arviz_stats import loo as arviz_loo

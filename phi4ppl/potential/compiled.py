@@ -48,8 +48,8 @@ class CompiledModel:
     fields : dict
         The `MarkovRandomField` behind every field among the results of ``constrain``, by name.
     log_likelihood : callable or None
-        Position → log p(datum | all latent sites) by observed site, one number a datum; for an observed field log p(φ_i | rest).
-        None where no observed site has such a form.
+        Position → log p(datum | all latent sites) by observed site, one number a datum; for an observed field log p(φ_i |
+        rest). None where no observed site has such a form.
     data : dict
         The observed values of these sites; ``kept_data`` the flat places of those that a mask leaves in, for masked sites.
     observed_fields : dict
