@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from . import commands, fit_command
+from . import commands, evidence_commands, fit_command
 from ._version import __version__
 from .errors import Phi4pplError
 
@@ -74,10 +74,36 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--output", metavar="FOLDER", help="where results go (default: fits/MODEL)")
     fit.add_argument("--overwrite", action="store_true", help="replace a finished fit in that folder")
     fit.add_argument("--quiet", action="store_true", help="no progress line")
+    _with_evidence(command, with_model)
     models = command("models", commands.models, "list the shipped models")
     models.add_argument("--settings", action="store_true", help="also list what --set can change")
     command("doctor", commands.doctor, "say what is installed and test the whole path")
     return parser
+
+
+def _with_evidence(command, with_model) -> None:
+    """``infer`` and ``compare``."""
+    prior = "a prior, such as w=uniform:0.4,1.2 or b=halfnormal:0.5; may be repeated"
+
+    def with_data(sub, folder):
+        sub.add_argument("--data", metavar="FILE", required=True, help="fields: .npy, .npz or .nc")
+        sub.add_argument("--seed", type=int, default=0, help="seed (default: %(default)s)")
+        sub.add_argument("--output", metavar="FOLDER", help=f"where results go (default: {folder})")
+        sub.add_argument("--overwrite", action="store_true", help="replace finished results in that folder")
+        sub.add_argument("--quiet", action="store_true", help="no progress line")
+
+    infer = command("infer", evidence_commands.infer, "infer couplings of a model from fields, with a report")
+    with_model(infer)
+    infer.add_argument("--prior", action="append", metavar="COUPLING=PRIOR", help=prior)
+    infer.add_argument("--normalizer", default="surface", help="of phi4ppl.infer_couplings (default: %(default)s)")
+    infer.add_argument("--chains", type=int, default=4, help="number of chains (default: %(default)s)")
+    infer.add_argument("--samples", type=int, default=1000, help="draws a chain (default: %(default)s)")
+    infer.add_argument("--warmup", type=int, default=500, help="warm-up steps (default: %(default)s)")
+    with_data(infer, "inferences/MODEL")
+    compare = command("compare", evidence_commands.compare, "compare models by evidence and prediction on fields")
+    compare.add_argument("models", nargs="+", metavar="MODEL", help="Python files, or names of shipped models")
+    compare.add_argument("--prior", action="append", metavar="[MODEL.]COUPLING=PRIOR", help=prior)
+    with_data(compare, "comparisons/MODELS")
 
 
 def main(argv: list[str] | None = None) -> int:

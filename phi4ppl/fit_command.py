@@ -11,7 +11,7 @@ from .field_files import load_fields
 from .model import MarkovRandomField
 from .model_files import load_model_file
 
-__all__ = ["fit"]
+__all__ = ["field_of", "fit"]
 
 CONVERGED, NOT_CONVERGED = 0, 1
 MODEL, HISTORY, PICTURE, RECORD = "model.npz", "history.nc", "history.png", "fit.json"
@@ -21,7 +21,7 @@ def fit(arguments) -> int:
     """Fit the couplings of a model to fields in a file, or to the action of another model."""
     file = load_model_file(arguments.model, arguments.set)
     folder = result_folder(arguments, Path("fits") / file.name, RECORD)
-    model = _field(file)
+    model = field_of(file)
     if arguments.inhomogeneous:
         model = model.inhomogeneous()
     print(f"{file.name}: {file.summary}", flush=True)
@@ -38,7 +38,8 @@ def fit(arguments) -> int:
     return CONVERGED if result.converged else NOT_CONVERGED
 
 
-def _field(file) -> MarkovRandomField:
+def field_of(file) -> MarkovRandomField:
+    """The field that a model file declares; a NumPyro model is refused."""
     if not isinstance(file.model, MarkovRandomField):
         raise ModelFileError(f"{file.path}: a NumPyro model; couplings of a MarkovRandomField can be fitted.")
     return file.model
@@ -50,7 +51,7 @@ def _fitted(model: MarkovRandomField, arguments):
 
     shared = {"seed": arguments.seed, "progress": False if arguments.quiet else None}
     if arguments.target is not None:
-        target = _field(load_model_file(arguments.target))
+        target = field_of(load_model_file(arguments.target))
         result = fit_variational(model, target, method=arguments.method or "natural", **shared)
         return result, {"target": arguments.target, "bound": result.bound, "bound_error": result.bound_error}
     method = arguments.method or "score_matching"

@@ -44,11 +44,14 @@ LAYERS = (
     ("networks", 10),
     ("inference", 11),
     ("averaging", 11),
-    ("field_files", 12),
-    ("commands", 12),
-    ("fit_command", 12),
-    ("cli", 12),
-    ("__main__", 12),
+    ("reports", 12),
+    ("field_files", 13),
+    ("prior_texts", 13),
+    ("commands", 13),
+    ("fit_command", 13),
+    ("evidence_commands", 13),
+    ("cli", 13),
+    ("__main__", 13),
 )
 MAY_IMPORT_ARVIZ = ("datatree", "diagnostics")
 MAX_MODULE_LINES = 450

@@ -7,14 +7,13 @@ import xarray as xr
 
 from ..datatree import field_dims, predictive_tree
 from ..errors import ArgumentError, finite_array, positive_int
-from ..learning.ensemble import Ensemble
+from ..inference.predictive import NUM_CHAINS, fields_of
 from .compare import Comparison
 from .posterior import CouplingPosterior
 
 __all__ = ["average"]
 
-NUM_CHAINS, MOST_COUPLINGS, WARMUP, BETWEEN, THINNING = 8, 16, 200, 30, 5
-MOST_FIELDS = 30
+MOST_COUPLINGS, MOST_FIELDS = 16, 30
 
 
 def average(comparison: Comparison, *, weights="stacking", num_draws: int = 100, seed: int = 0) -> xr.DataTree:
@@ -98,15 +97,8 @@ def _predictive(posterior: CouplingPosterior, count: int, seed: int, rng) -> np.
     """``count`` fields of one model, couplings from its posterior."""
     couplings = min(MOST_COUPLINGS if posterior.names else 1, len(posterior.draws), max(1, count // NUM_CHAINS))
     chosen = rng.choice(len(posterior.draws), couplings, p=np.exp(posterior.log_weights))
-    ensemble = Ensemble(posterior.model, num_chains=NUM_CHAINS, seed=seed)
-    ensemble.warm_up(posterior.model, WARMUP)
-    each = -(-count // (couplings * NUM_CHAINS))
-    fields = []
-    for draw in chosen:
-        model = posterior.at(draw)
-        ensemble.draw(model, BETWEEN)  # to the equilibrium of these couplings, which are near the last ones
-        fields.append(ensemble.draw(model, each, THINNING).reshape(-1, model.lattice.num_sites))
-    fields = np.concatenate(fields)
+    fields = fields_of([posterior.at(draw) for draw in chosen], -(-count // couplings), seed)
+    fields = fields.reshape(-1, posterior.model.lattice.num_sites)
     return fields[rng.choice(len(fields), count, replace=False)]
 
 

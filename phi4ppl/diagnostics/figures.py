@@ -17,7 +17,7 @@ from ..datatree import metadata
 from ..lattice import Lattice
 from .estimates import scalar_names, series
 
-__all__ = ["figures"]
+__all__ = ["figures", "png_of"]
 
 MAX_VARIABLES = 6
 MAX_LAG = 100
@@ -70,7 +70,8 @@ def _arviz(plot, tree, **options) -> bytes:
         return path.read_bytes()
 
 
-def _png(figure: Figure) -> bytes:
+def png_of(figure: Figure) -> bytes:
+    """A matplotlib figure as it stands in a report."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=90)
     return buffer.getvalue()
@@ -91,7 +92,7 @@ def _lattice(tree: xr.DataTree, facts: dict, suffix: str) -> Lattice | None:
 def _graph(lattice: Lattice) -> bytes:
     figure = Figure(figsize=(4.2, 4.2), layout="constrained")
     lattice.draw(ax=figure.subplots())
-    return _png(figure)
+    return png_of(figure)
 
 
 def _fields(fields: np.ndarray, lattice: Lattice | None) -> bytes:
@@ -115,4 +116,4 @@ def _fields(fields: np.ndarray, lattice: Lattice | None) -> bytes:
         axes.set_title(title, fontsize=9)
     if last.ndim > 2:
         figure.colorbar(image, ax=list(all_axes), shrink=0.8, label="φ")
-    return _png(figure)
+    return png_of(figure)

@@ -10,7 +10,7 @@ from ..datatree import metadata
 from ..errors import path_of, writing
 from .figures import figures
 
-__all__ = ["write_html"]
+__all__ = ["checks_table", "estimates_table", "page", "picture", "rows_table", "write_html"]
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 62rem; padding: 1.5rem }
@@ -47,37 +47,50 @@ def write_html(report, path) -> Path:
         f"<p>{html.escape(facts['model'].splitlines()[0])}<br>{html.escape(run)}</p>",
         f"<p class='verdict {'passed' if report.passed else 'failed'}'>{html.escape(report.verdict)}</p>",
         "<h2>Checks</h2>",
-        _checks(report.checks),
+        checks_table(report.checks),
         "<h2>Estimates</h2>",
-        _estimates(report.estimates),
+        estimates_table(report.estimates),
         f"<p>Error: one standard error of the mean {how}, ½ for independent draws. "
         "“not reliable”: chains too short for their τ<sub>int</sub>, or in disagreement.</p>",
         "<h2>Pictures</h2>",
     ]
-    for title, png in figures(tree).values():
-        data = base64.b64encode(png).decode()
-        caption = html.escape(title)
-        parts.append(
-            f"<figure><figcaption>{caption}</figcaption><img alt='{caption}' src='data:image/png;base64,{data}'></figure>"
-        )
+    parts += [picture(title, png) for title, png in figures(tree).values()]
     parts.append("<h2>Model</h2>")
     parts.append(f"<pre>{html.escape(facts['model'])}</pre>")
     for name, text in facts["checks"].items():
         parts.append(f"<pre>{html.escape(f'{name}: ' if len(facts['checks']) > 1 else '')}{html.escape(text)}</pre>")
     parts.append("<h2>Provenance</h2>")
     rows = settings | facts["versions"] | {k: facts[k] for k in ("python", "machine", "created")}
-    cells = "".join(f"<tr><td>{html.escape(k)}</td><td>{html.escape(str(v))}</td></tr>" for k, v in rows.items())
-    parts.append(f"<table>{cells}</table>")
-    page = (
-        "<!doctype html><html lang='en'><head><meta charset='utf-8'><title>phi4ppl run</title>"
-        f"<style>{STYLE}</style></head><body>{''.join(parts)}</body></html>"
-    )
+    parts.append(rows_table(rows))
     with writing("path", path):
-        path.write_text(page, encoding="utf-8")
+        path.write_text(page("phi4ppl run", parts), encoding="utf-8")
     return path
 
 
-def _checks(checks) -> str:
+def page(title: str, parts: list[str]) -> str:
+    """One self-contained page from pieces of HTML."""
+    return (
+        f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{html.escape(title)}</title>"
+        f"<style>{STYLE}</style></head><body>{''.join(parts)}</body></html>"
+    )
+
+
+def picture(title: str, png: bytes) -> str:
+    """A picture inside the page, with its caption."""
+    data, caption = base64.b64encode(png).decode(), html.escape(title)
+    return (
+        f"<figure><figcaption>{caption}</figcaption><img alt='{caption}' src='data:image/png;base64,{data}'></figure>"
+    )
+
+
+def rows_table(rows: dict) -> str:
+    """Names beside values."""
+    cells = "".join(f"<tr><td>{html.escape(k)}</td><td>{html.escape(str(v))}</td></tr>" for k, v in rows.items())
+    return f"<table>{cells}</table>"
+
+
+def checks_table(checks) -> str:
+    """The checks of a verdict, with advice where they failed."""
     rows = ["<tr><th></th><th>check</th><th>value</th><th>threshold</th></tr>"]
     for check in checks:
         advice = "" if check.passed else f"<div class='advice'>{html.escape(check.advice)}</div>"
@@ -89,7 +102,8 @@ def _checks(checks) -> str:
     return f"<table>{''.join(rows)}</table>"
 
 
-def _estimates(table) -> str:
+def estimates_table(table) -> str:
+    """The table of `phi4ppl.estimate`."""
     head = ("", "mean", "error", "τ<sub>int</sub>", "± ", "effective draws", "")
     rows = ["<tr>" + "".join(f"<th>{h}</th>" for h in head) + "</tr>"]
     for name, row in table.iterrows():

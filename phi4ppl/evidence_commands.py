@@ -1,0 +1,144 @@
+"""``phi4ppl infer`` and ``phi4ppl compare``: couplings and models given fields; results in one folder."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from .commands import FAILED, PASSED, REPORT, SAMPLES, result_folder
+from .errors import ModelFileError
+from .field_files import load_fields
+from .fit_command import field_of
+from .model_files import load_model_file
+from .prior_texts import priors_from
+
+__all__ = ["compare", "infer"]
+
+INFERENCE, COMPARISON, TABLE, PREDICTIONS = "infer.json", "compare.json", "comparison.csv", "predictions.nc"
+
+
+def infer(arguments) -> int:
+    """Infer couplings of a model from fields in a file: posterior, predictive checks, report."""
+    file = load_model_file(arguments.model, arguments.set)
+    folder = result_folder(arguments, Path("inferences") / file.name, INFERENCE)
+    model, priors = field_of(file), priors_from(arguments.prior or [])
+    if not priors:
+        known = ", ".join(name for name, value in model.couplings.items() if np.ndim(value) == 0) or "none"
+        raise ModelFileError(
+            f"{file.path}: no prior. Give one for each coupling that is to be inferred, such as --prior w=uniform:0.4,1.2; "
+            f"this model has: {known}. The others stay as they are."
+        )
+    fields = _fields(arguments.data, model)
+    from .datatree import metadata, save_run
+    from .diagnostics import diagnose, estimate
+    from .inference import infer_couplings, predictive_check
+    from .reports import write_inference
+
+    print(f"{file.name}: {file.summary}", flush=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="infer_couplings: ")  # they stand in the settings
+        tree = infer_couplings(
+            model, fields, priors, normalizer=arguments.normalizer, num_warmup=arguments.warmup,
+            num_samples=arguments.samples, num_chains=arguments.chains, seed=arguments.seed,
+            progress=False if arguments.quiet else None,
+        )  # fmt: skip
+    draws = np.stack([tree["posterior"][name].values.ravel() for name in priors], axis=1).astype(float)
+    some = draws[np.linspace(0, len(draws) - 1, 20).round().astype(int)]
+    models = [model.replace(**dict(zip(priors, map(float, theta), strict=True))) for theta in some]
+    check, verdict, settings = (
+        predictive_check(models, fields, seed=arguments.seed),
+        diagnose(tree),
+        metadata(tree)["settings"],
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    save_run(tree, folder / SAMPLES)
+    report = write_inference(tree, model, priors, fields, check, folder / REPORT)
+    good = verdict.passed and not settings["warnings"]
+    print(f"\n{estimate(tree, list(priors))}\n\n{_checks_text(check)}\n\n{verdict}")
+    _warn(settings["warnings"])
+    posterior = {
+        name: [float(column.mean()), float(column.std())] for name, column in zip(priors, draws.T, strict=True)
+    }
+    facts = {"model": str(file.path), "settings": file.parameters, "data": arguments.data, "priors": arguments.prior}
+    _finish(report, folder / INFERENCE, facts | {"passed": good, "posterior": posterior} | settings)
+    return PASSED if good else FAILED
+
+
+def compare(arguments) -> int:
+    """Compare models by evidence and prediction on fields in a file: weights, predictive checks, report."""
+    files = {}
+    for spec in arguments.models:
+        file = load_model_file(spec)
+        if file.name in files:
+            raise ModelFileError(f"{spec}: a second model of the name {file.name!r}. Give the file another name.")
+        files[file.name] = file
+    if len(files) < 2:
+        raise ModelFileError(f"{arguments.models[0]}: one model. Give at least two to compare.")
+    folder = result_folder(arguments, Path("comparisons") / "-".join(files), COMPARISON)
+    models = {name: field_of(file) for name, file in files.items()}
+    fields = _fields(arguments.data, next(iter(models.values())))
+    own = _priors_by_model(models, priors_from(arguments.prior or []))
+    from .averaging import average
+    from .averaging import compare as compare_models
+    from .inference import predictive_check
+    from .reports import write_comparison
+
+    result = compare_models(models, fields, own, seed=arguments.seed, progress=False if arguments.quiet else None)
+    rng, checks, first = np.random.default_rng(arguments.seed), {}, next(iter(models.values()))
+    for name, posterior in result.posteriors.items():
+        chosen = rng.choice(len(posterior.draws), 20 if posterior.names else 1, p=np.exp(posterior.log_weights))
+        data = fields.reshape(-1, *posterior.model.field_shape)
+        checks[name] = predictive_check([posterior.at(k) for k in chosen], data, like=first, seed=arguments.seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    result.table.to_csv(folder / TABLE)
+    average(result, seed=arguments.seed).to_netcdf(folder / PREDICTIONS, engine="h5netcdf")
+    facts = {"models": ", ".join(str(file.path) for file in files.values()), "data": arguments.data, "seed": arguments.seed,
+             "priors": "  ".join(arguments.prior or ["none: all couplings are fixed"])}  # fmt: skip
+    report = write_comparison(result, own, checks, folder / REPORT, facts)
+    print(result)
+    for name, check in checks.items():
+        print(f"\n{name}\n{_checks_text(check)}")
+    weights = {scheme: result.weights(scheme) for scheme in ("evidence", "stacking", "pseudo_bma")}
+    _finish(
+        report, folder / COMPARISON, facts | {"weights": weights, "why": result.why, "warnings": list(result.warnings)}
+    )
+    return FAILED if result.warnings else PASSED
+
+
+def _fields(path, model) -> np.ndarray:
+    fields, note = load_fields(path, model)
+    if note:
+        print(note)
+    return fields
+
+
+def _priors_by_model(models: dict, priors: dict) -> dict[str, dict]:
+    """``COUPLING`` is for all models that have it, ``MODEL.COUPLING`` for one."""
+    own = {name: {c: p for c, p in priors.items() if c in model.couplings} for name, model in models.items()}
+    for text, prior in priors.items():
+        name, dot, coupling = text.rpartition(".")
+        if dot and name in models and coupling in models[name].couplings:
+            own[name][coupling] = prior
+        elif dot or not any(text in model.couplings for model in models.values()):
+            known = "; ".join(f"{name}: {', '.join(model.couplings)}" for name, model in models.items())
+            raise ModelFileError(
+                f"--prior {text}: no such coupling. Couplings are {known}. MODEL.COUPLING is for one model."
+            )
+    return own
+
+
+def _checks_text(check) -> str:
+    return f"posterior predictive checks\n{check.table.to_string(float_format=lambda value: f'{value:.4g}')}"
+
+
+def _warn(texts) -> None:
+    for text in texts:
+        print(f"WARNING: {text}")
+
+
+def _finish(report: Path, record: Path, facts: dict) -> None:
+    record.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    print(f"\nresults: {record.parent}\nreport: {report.resolve().as_uri()}")

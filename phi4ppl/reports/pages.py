@@ -1,0 +1,178 @@
+"""The reports of ``phi4ppl infer`` and ``phi4ppl compare``."""
+
+from __future__ import annotations
+
+import html
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from ..averaging import Comparison
+from ..datatree import metadata
+from ..diagnostics import diagnose, estimate
+from ..diagnostics.figures import figures, png_of
+from ..diagnostics.html import checks_table, estimates_table, page, picture, rows_table
+from ..errors import path_of, writing
+from ..inference import PredictiveCheck
+from ..model import MarkovRandomField
+from .pictures import couplings_figure, predictive_figure
+
+__all__ = ["write_comparison", "write_inference"]
+
+EXTREME = 0.01  # p-values nearer to 0 or 1 are marked
+WITHIN = (0.03, 0.97)  # of a posterior
+CALIBRATION = (
+    "<p>Not run. Simulation-based calibration (couplings from the prior, fields simulated at each, ranks of the true couplings "
+    "among draws of their posterior) takes hundreds of posteriors: the documentation page “Partition functions” shows it for a "
+    "ring, with and without log Z.</p>"
+)
+
+
+def write_inference(
+    tree: xr.DataTree, model: MarkovRandomField, priors: dict, data, check: PredictiveCheck, path
+) -> Path:
+    """Write the report of `phi4ppl.infer_couplings` to ``path``.
+
+    Parameters
+    ----------
+    tree : xarray.DataTree
+    model, priors, data
+        What it was made from.
+    check : PredictiveCheck
+    """
+    facts, verdict = metadata(tree), diagnose(tree)
+    settings = facts["settings"]
+    draws = {name: tree["posterior"][name].values for name in priors}
+    head = (
+        f"<p>{html.escape(model.describe().splitlines()[0])}<br>{len(data)} fields, normalizer {settings['normalizer']}, "
+        f"{settings['num_chains']} chains × {settings['num_samples']} draws, seed {settings['seed']}</p>"
+    )
+    parts = ["<h1>phi4ppl infer: couplings given fields</h1>", head]
+    parts += [_line(verdict.passed and not settings["warnings"], verdict.verdict), *map(_warning, settings["warnings"])]
+    parts += [
+        "<h2>Couplings</h2>", _couplings(priors, draws),
+        picture("Prior and posterior of the couplings", png_of(couplings_figure(priors, draws))),
+        *_predictive({"posterior": check}, len(data)),
+        "<h2>Calibration</h2>", CALIBRATION,
+        "<h2>Convergence</h2>", checks_table(verdict.checks), "<h3>Estimates</h3>",
+        estimates_table(estimate(tree, list(priors))),
+    ]  # fmt: skip
+    parts += [picture(title, png) for title, png in figures(tree).values()]
+    parts += ["<h2>Model</h2>", f"<pre>{html.escape(model.describe())}</pre>", "<h2>Provenance</h2>"]
+    parts.append(rows_table(settings | facts["versions"] | {k: facts[k] for k in ("python", "machine", "created")}))
+    return _write(path, "phi4ppl infer", parts)
+
+
+def write_comparison(result: Comparison, priors: dict, checks: dict[str, PredictiveCheck], path, facts: dict) -> Path:
+    """Write the report of `phi4ppl.compare` to ``path``.
+
+    Parameters
+    ----------
+    result : Comparison
+    priors : dict
+        Of the couplings that vary, by model.
+    checks : dict
+        `PredictiveCheck` by model.
+    facts : dict
+        For the table of provenance.
+    """
+    parts = ["<h1>phi4ppl compare: which model for these fields?</h1>", f"<p>{len(result.data)} fields</p>"]
+    parts += [_line(not result.warnings, result.why), *map(_warning, result.warnings)]
+    parts += [
+        "<h2>Models side by side</h2>", _side_by_side(result),
+        "<p>Log evidence: how probable the data were before they were seen. elpd: the log score of leave-one-out predictions. "
+        "Each ± one standard error; that of log Z counts once for every field.</p>",
+        picture("Predictive scores, and weights of the models", png_of(result.plot())),
+    ]  # fmt: skip
+    for name, own in priors.items():
+        if own:
+            posterior = result.posteriors[name]
+            weights = np.exp(posterior.log_weights)
+            draws = dict(zip(posterior.names, posterior.draws.T, strict=True))
+            ordered = {coupling: own[coupling] for coupling in posterior.names}
+            parts += [f"<h2>Couplings of {html.escape(name)}</h2>", _couplings(ordered, draws, weights)]
+            parts.append(picture("Prior and posterior", png_of(couplings_figure(ordered, draws, weights))))
+    parts += [*_predictive(checks, len(result.data)), "<h2>Calibration</h2>", CALIBRATION, "<h2>Models</h2>"]
+    for name, posterior in result.posteriors.items():
+        parts.append(f"<pre>{html.escape(f'{name}: {posterior.model.describe()}')}</pre>")
+    return _write(path, "phi4ppl compare", [*parts, "<h2>Provenance</h2>", rows_table(facts)])
+
+
+def _write(path, title: str, parts: list[str]) -> Path:
+    path = path_of("path", path)
+    with writing("path", path):
+        path.write_text(page(title, parts), encoding="utf-8")
+    return path
+
+
+def _line(good: bool, text: str) -> str:
+    return f"<p class='verdict {'passed' if good else 'failed'}'>{html.escape(text)}</p>"
+
+
+def _warning(text: str) -> str:
+    return f"<p class='advice'>WARNING: {html.escape(text)}</p>"
+
+
+def _numbers(*values: str) -> str:
+    return "".join(f"<td class='number'>{value}</td>" for value in values)
+
+
+def _side_by_side(result: Comparison) -> str:
+    head = ("", "log evidence", "elpd", "less the best", "largest k̂", "evidence weight", "stacking", "pseudo-BMA+")
+    rows = ["<tr>" + "".join(f"<th>{h}</th>" for h in head) + "</tr>"]
+    for name, row in result.table.iterrows():
+        scores = [f"{row[c]:.1f} ± {row[f'{c}_error']:.1f}" for c in ("log_evidence", "elpd", "elpd_difference")]
+        k = f"{row['max_pareto_k']:.2f}" if np.isfinite(row["max_pareto_k"]) else "–"
+        weights = [
+            f"{row[f'{s}_weight']:.3f} ± {row[f'{s}_error']:.3f}" for s in ("evidence", "stacking", "pseudo_bma")
+        ]
+        rows.append(f"<tr><td>{html.escape(str(name))}</td>{_numbers(*scores, k, *weights)}</tr>")
+    return f"<table>{''.join(rows)}</table>"
+
+
+def _couplings(priors: dict, draws: dict, weights=None) -> str:
+    rows = ["<tr><th></th><th>prior</th><th>posterior mean</th><th>standard deviation</th><th>94 % interval</th></tr>"]
+    for name, prior in priors.items():
+        values = np.asarray(draws[name], float).ravel()
+        share = np.full(len(values), 1 / len(values)) if weights is None else weights / np.sum(weights)
+        mean = share @ values
+        order = np.argsort(values)
+        low, high = np.interp(WITHIN, np.cumsum(share[order]), values[order])
+        numbers = _numbers(f"{mean:.4g}", f"{np.sqrt(share @ (values - mean) ** 2):.2g}", f"{low:.4g} to {high:.4g}")
+        rows.append(f"<tr><td>{html.escape(name)}</td><td>{html.escape(_prior_text(prior))}</td>{numbers}</tr>")
+    return f"<table>{''.join(rows)}</table>"
+
+
+def _prior_text(prior) -> str:
+    values = ((name, getattr(prior, name, None)) for name in prior.arg_constraints)
+    return f"{type(prior).__name__}({', '.join(f'{n}={float(v):.4g}' for n, v in values if np.ndim(v) == 0 and v is not None)})"
+
+
+def _predictive(checks: dict[str, PredictiveCheck], count: int) -> list[str]:
+    """A table for every model, and a picture of all."""
+    first = next(iter(checks.values()))
+    size, replicates = len(next(iter(first.observed.values()))), len(next(iter(first.replicated.values())))
+    which = "of the data" if size == count else f"of {size} evenly spaced fields of the data"
+    head = (
+        "<tr><th></th><th>data</th><th>predicted</th><th>p</th><th>spread: data</th><th>predicted</th><th>p</th></tr>"
+    )
+    parts = ["<h2>Posterior predictive checks</h2>"]
+    for name, check in checks.items():
+        rows = [head]
+        for observable, row in check.table.iterrows():
+            strange = any(min(row[p], 1 - row[p]) < EXTREME for p in ("p", "p_spread"))
+            cells = _numbers(
+                f"{row['data']:.4g}", f"{row['predicted']:.4g} ± {row['predicted_sd']:.2g}", f"{row['p']:.3f}",
+                f"{row['data_spread']:.4g}", f"{row['predicted_spread']:.4g}", f"{row['p_spread']:.3f}",
+            )  # fmt: skip
+            rows.append(
+                f"<tr class='{'fail' if strange else 'pass'}'><td>{html.escape(str(observable))}</td>{cells}</tr>"
+            )
+        parts += [f"<h3>{html.escape(name)}</h3>" if len(checks) > 1 else "", f"<table>{''.join(rows)}</table>"]
+    parts.append(
+        f"<p>Means over fields and spread between fields {which}, and of {replicates} replicated data sets of that size. "
+        f"p: the share of these with a larger value. Coloured: below {EXTREME} or above {1 - EXTREME}, the model does not make "
+        "such fields. Statistics that the couplings multiply agree by construction.</p>"
+    )
+    return [*parts, picture("Observables of single fields: data, and predicted", png_of(predictive_figure(checks)))]
