@@ -19,6 +19,7 @@ from .parameters import CouplingVector
 from .persistent_cd import StochasticOptions, fit_persistent_cd
 from .pseudolikelihood import fit_pseudolikelihood
 from .score_matching import fit_score_matching, hyvarinen_scores
+from .tail_average import checked_share
 
 __all__ = ["LikelihoodFit", "fit_likelihood", "held_out_score"]
 
@@ -28,7 +29,7 @@ METHODS = {  # with the options that each one has
     "score_matching": (),
     "pseudolikelihood": ("initial", "num_steps"),
     "maximum_likelihood": SAMPLING,
-    "persistent_cd": (*SAMPLING, "batch_size", "sweeps", "optimizer"),
+    "persistent_cd": (*SAMPLING, "batch_size", "sweeps", "optimizer", "average_last"),
 }
 
 
@@ -90,7 +91,8 @@ class LikelihoodFit:
 def fit_likelihood(
     model: MarkovRandomField, data, *, method: str = "score_matching", ridge: float | None = None,
     initial: MarkovRandomField | LikelihoodFit | None = None, num_steps: int | None = None, num_chains: int | None = None,
-    kernel=None, batch_size: int | None = None, sweeps: int | None = None, optimizer=None, seed: int = 0,
+    kernel=None, batch_size: int | None = None, sweeps: int | None = None, optimizer=None,
+    average_last: float | None = None, seed: int = 0,
     progress: bool | None = None,
 ) -> LikelihoodFit:  # fmt: skip
     """Fit the couplings of a field to samples of an unknown density.
@@ -127,6 +129,9 @@ def fit_likelihood(
         Iterations of the kernel between two steps of ``"persistent_cd"``, 2.
     optimizer : optax.GradientTransformation, optional
         For ``"persistent_cd"``, of couplings in units of 1/√Var(T); by default ``optax.adam(0.03)``.
+    average_last : float, optional
+        The share of the steps at the end of ``"persistent_cd"`` over which couplings are averaged (stochastic weight
+        averaging), 0.5; 0 gives those of the last step. (Maximum likelihood draws more instead, until noise is small.)
     seed : int
         Of chains and minibatches.
     progress : bool, optional
@@ -162,7 +167,7 @@ def fit_likelihood(
     method = one_of("method", method, METHODS)
     given = {
         "initial": initial, "num_steps": num_steps, "num_chains": num_chains, "kernel": kernel, "batch_size": batch_size,
-        "sweeps": sweeps, "optimizer": optimizer,
+        "sweeps": sweeps, "optimizer": optimizer, "average_last": average_last,
     }  # fmt: skip
     _refuse_options(method, given)
     vector = CouplingVector.of(model)
@@ -212,7 +217,8 @@ def _fitter(method: str, given: dict, seed: int):
     if optimizer is not None and not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
         raise ArgumentError("optimizer", "an optax optimiser, such as optax.adam(0.03)", repr(optimizer))
     sampling = SamplingOptions(number("num_steps", 1000, 16), chains, kernel, seed)
-    options = StochasticOptions(sampling, number("batch_size", 100), number("sweeps", 2), optimizer)
+    share = checked_share(given["average_last"], 0.5)
+    options = StochasticOptions(sampling, number("batch_size", 100), number("sweeps", 2), optimizer, share)
     return partial(fit_persistent_cd, options=options)
 
 

@@ -1,8 +1,8 @@
 """Persistent contrastive divergence: many small, noisy steps of the likelihood gradient, for models of many couplings.
 
 Each step moves persistent chains by a few iterations at the present couplings, and ⟨T⟩_chains − T̄_minibatch is its gradient
-(T. Tieleman, ICML 2008). Couplings are measured in units of 1/√Var(T). Reported is their average over the second half of the
-steps (B. T. Polyak and A. B. Juditsky, SIAM J. Control Optim. 30 (1992) 838), in which the noise cancels.
+(T. Tieleman, ICML 2008). Couplings are measured in units of 1/√Var(T). Reported is their average over the last
+steps (`phi4ppl.learning.tail_average`), in which the noise cancels.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from .maximum_likelihood import WARM_UP, DataStatistics, SamplingOptions
 from .parameters import statistics_matrix
 from .ridge import cross_validated
 from .score_matching import starting_point
+from .tail_average import TailAverage
 
 __all__ = ["StochasticOptions", "fit_persistent_cd"]
 
 LEARNING_RATE = 0.03  # of the default optimiser, in units of 1/√Var(T)
 FIRST_DRAWS = 20  # of a chain, for Var(T)
-BATCHES = 8  # of the averaging window
 MOST_DRIFT = 1.0  # between the halves of the window, in standard errors
 MOST_MISFIT = 0.1  # between statistics of model and data, in units of their spread, root mean square
 MOST_NEIGHBOURS = 200  # couplings whose Fisher matrix is inverted for the error of one
@@ -41,6 +41,7 @@ class StochasticOptions(NamedTuple):
     batch_size: int
     sweeps: int
     optimizer: object
+    average_last: float
 
 
 def fit_persistent_cd(problem: Problem, options: StochasticOptions) -> Estimate:
@@ -69,14 +70,15 @@ def fit_persistent_cd(problem: Problem, options: StochasticOptions) -> Estimate:
         if status is not FitStatus.DIVERGED:
             draws = -(-NUM_FIELDS // chains)
             statistics = _statistics_of(ensemble, vector, theta, draws, 3)
-            errors = np.hypot(fisher_errors(problem, statistics, pull), run.noise())
+            noise = run.tail.noise()
+            errors = np.hypot(fisher_errors(problem, statistics, pull), 0.0 if noise is None else noise)
             errors = np.where(problem.bounded & (theta == 0), np.nan, errors)
             data = DataStatistics(problem)
             slope = np.where(theta > 0, 1, ~problem.bounded) * (
                 data.mean - statistics.mean(axis=0) + pull * (theta - centre)
             )
             misfit = np.sqrt(np.mean(slope**2 / data.spread))
-            if status is FitStatus.CONVERGED and (run.drift(errors) > MOST_DRIFT or misfit > MOST_MISFIT):
+            if status is FitStatus.CONVERGED and (run.tail.drift(errors) > MOST_DRIFT or misfit > MOST_MISFIT):
                 status = FitStatus.MAX_STEPS
     return Estimate(theta, errors, status, float(strength), tuple(notes))
 
@@ -100,8 +102,7 @@ class _Descent:
     def __init__(self, problem: Problem, ensemble: Ensemble, options: StochasticOptions, rng, scale, pull):
         self.problem, self.ensemble, self.options, self.rng = problem, ensemble, options, rng
         self.scale, self.pull = scale, pull
-        self.window = max(BATCHES, options.sampling.num_steps // 2)
-        self.batches: list[tuple[np.ndarray, int]] = []  # sums of couplings over parts of the window
+        self.tail = TailAverage(options.sampling.num_steps, options.average_last)
         self.notes: list[str] = []
 
     def go(self, theta, interrupts) -> tuple[np.ndarray, FitStatus]:
@@ -129,12 +130,11 @@ class _Descent:
             theta = allowed
             problem.history.add(theta, {"gradient": np.sqrt(np.mean((slope * scale) ** 2))})
             problem.tell(step, num_steps, "persistent contrastive divergence")
-            self._average(step, theta)
+            self.tail.add(step, theta)
             if interrupts.asked and step < num_steps:
-                return self._averaged(theta), FitStatus.INTERRUPTED
-        average = self._averaged(theta)
-        self.notes.append(f"Couplings averaged over the last {self.window} of {num_steps} steps.")
-        return average, FitStatus.CONVERGED
+                return self.tail.of(theta), FitStatus.INTERRUPTED
+        self.notes += self.tail.notes
+        return self.tail.of(theta), FitStatus.CONVERGED
 
     def _slope(self, theta) -> np.ndarray:
         """T̄ of a minibatch − ⟨T⟩ of the chains: the gradient of minus the log-likelihood."""
@@ -143,36 +143,6 @@ class _Descent:
         seen = statistics_matrix(model, problem.data[chosen].reshape(-1, *model.field_shape)).mean(axis=0)
         dreamt = _statistics_of(self.ensemble, problem.vector, theta, 1, options.sweeps).mean(axis=0)
         return seen - dreamt + self.pull(theta)
-
-    def _average(self, step: int, theta) -> None:
-        done = step - (self.options.sampling.num_steps - self.window)
-        if done < 1:
-            return
-        if len(self.batches) <= (done - 1) * BATCHES // self.window:
-            self.batches.append((np.zeros_like(theta), 0))
-        total, number = self.batches[-1]
-        self.batches[-1] = total + theta, number + 1
-
-    def _averaged(self, theta) -> np.ndarray:
-        if not self.batches:
-            return theta
-        return sum(total for total, _ in self.batches) / sum(number for _, number in self.batches)
-
-    def _batch_means(self) -> np.ndarray:
-        return np.array([total / number for total, number in self.batches])
-
-    def noise(self) -> np.ndarray:
-        """Monte Carlo error of the average, from the means of parts of the window."""
-        if len(self.batches) < 2:
-            return np.zeros(self.problem.vector.size)
-        return self._batch_means().std(axis=0, ddof=1) / np.sqrt(len(self.batches))
-
-    def drift(self, errors) -> float:
-        """Root mean square change between the halves of the window, in units of the errors."""
-        means = self._batch_means()
-        half = len(means) // 2
-        change = (means[half:].mean(axis=0) - means[:half].mean(axis=0)) / errors
-        return float(np.sqrt(np.nanmean(change**2)))
 
 
 def fisher_errors(problem: Problem, statistics, pull) -> np.ndarray:

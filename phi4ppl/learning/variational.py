@@ -18,6 +18,7 @@ from .ensemble import Ensemble
 from .history import FitStatus, History
 from .natural import regress
 from .parameters import CouplingVector, statistics_matrix
+from .tail_average import TailAverage, checked_share
 from .variational_result import VariationalFit, finished
 
 __all__ = ["fit_variational"]
@@ -36,7 +37,7 @@ RATE = 0.1
 
 def fit_variational(
     model: MarkovRandomField, target, *, method: str = "natural", num_steps: int | None = None, optimizer=None,
-    samples_per_step: int | None = None, num_samples: int | None = None, average_last: float = 0.0, kernel="auto",
+    samples_per_step: int | None = None, num_samples: int | None = None, average_last: float | None = None, kernel="auto",
     log_partition_method: str | None = "auto", initial: VariationalFit | None = None, seed: int = 0,
     progress: bool | None = None,
 ) -> VariationalFit:  # fmt: skip
@@ -64,9 +65,10 @@ def fit_variational(
         memory); 256 for the gradient.
     num_samples : int, optional
         Draws of the final model, from which the bound is computed; by default 8000.
-    average_last : float
-        For the gradient, the share of the steps at the end over which couplings are averaged (stochastic weight averaging). The
-        natural method averages by itself, over the steps that are limited by noise.
+    average_last : float, optional
+        For the gradient, the share of the steps at the end over which couplings are averaged (stochastic weight averaging),
+        with ``standard_errors`` from parts of them; 0 by default, as steps of the default optimizer fall to 0. The natural
+        method averages by itself, over the steps that are limited by noise.
     kernel : str or Kernel
         As in `phi4ppl.sample`; chains persist from step to step.
     log_partition_method : str or None
@@ -111,15 +113,17 @@ def fit_variational(
     if optimizer is not None and (method != "gradient" or not hasattr(optimizer, "update")):
         mend = "Choose method='gradient' to use an optimizer, such as optax.sgd(0.01)."
         raise ArgumentError("optimizer", "an optax optimizer for method 'gradient'", type(optimizer).__name__, mend)
-    if isinstance(average_last, bool) or not 0 <= average_last <= 1 or (average_last and method != "gradient"):
-        raise ArgumentError("average_last", "a share of the steps of method 'gradient', 0 to 1", repr(average_last))
+    if average_last is not None and method != "gradient":
+        mend = "It averages by itself; method='gradient' takes a share of its steps."
+        raise ArgumentError("average_last", f"None with method={method!r}", repr(average_last), mend)
+    share = checked_share(average_last, 0.0)
     if initial is not None and (not isinstance(initial, VariationalFit) or not _same_terms(initial.model, model)):
         raise ArgumentError("initial", "the result of a fit of the same terms on the same lattice", repr(initial)[:80])
     model = model if initial is None else initial.model
     target = as_action("target", target, model.field_shape)
     model.check().raise_if_violated()
     search = _Search(model, target, samples_per_step, method, kernel, initial, seed)
-    moves = _Natural(search) if method == "natural" else _Gradient(search, optimizer, steps, average_last)
+    moves = _Natural(search) if method == "natural" else _Gradient(search, optimizer, steps, share)
     status = _loop(search, moves, steps, progress)
     return finished(search, moves, status, num_samples, log_partition_method, seed)
 
@@ -274,11 +278,10 @@ class _Gradient:
     def __init__(self, search: _Search, optimizer, num_steps: int, average_last: float):
         import optax
 
-        self.search, self.last, self.tail = search, int(np.ceil(average_last * num_steps)), []
+        self.search, self.tail, self.done = search, TailAverage(num_steps, average_last), 0
         schedule = optax.linear_schedule(RATE, 0.0, num_steps - num_steps // 2, num_steps // 2)
         self.scaled, self.optimizer = optimizer is None, optax.adam(schedule) if optimizer is None else optimizer
         self.state = self.optimizer.init(jnp.asarray(search.theta))
-        self.num_steps, self.done = num_steps, 0
 
     def step(self) -> FitStatus | None:
         search = self.search
@@ -301,11 +304,12 @@ class _Gradient:
             {"gradient_norm": float(np.linalg.norm(gradient)), "variance": float(np.mean(excess**2)), "share": share},
         )
         self.done += 1
-        if self.done > self.num_steps - self.last:
-            self.tail.append(search.theta.copy())
+        self.tail.add(self.done, search.theta)
         return None
 
-    def settle(self) -> None:
-        """Take the average that was asked for."""
-        if self.tail:
-            self.search.theta = np.mean(self.tail, axis=0)
+    def settle(self) -> np.ndarray | None:
+        """Take the average that was asked for, and its standard error."""
+        if self.done == self.tail.num_steps:
+            self.search.notes += self.tail.notes
+        self.search.theta = self.tail.of(self.search.theta)
+        return self.tail.noise()
