@@ -180,6 +180,33 @@ def test_centring_has_the_same_fixed_point(x64):
     assert history[0].gradient_norm > 0.1
 
 
+@pytest.fixture(scope="module")
+def mixture():
+    """Two wells of two Gaussian units: the truth, 2,000 draws of it, and where training starts."""
+    truth = RestrictedBoltzmannMachine(GaussianUnits([0.1, 0.0], [0.5, 0.8]), SpinUnits([0.2]), [[1.2], [-1.0]])
+    signs = jnp.array([[-1.0], [1.0]])
+    rng, weight = np.random.default_rng(0), np.exp(-np.asarray(truth.transposed.free_energy(signs)))
+    h = rng.choice([-1.0, 1.0], (2000, 1), p=weight / weight.sum())
+    v = np.asarray(truth.visible_mean(h)) + rng.normal(size=(2000, 2)) / np.sqrt([1.0, 1.6])
+    start = RestrictedBoltzmannMachine(GaussianUnits([0.0, 0.0], [0.4, 0.4]), SpinUnits([0.0]), [[0.3], [0.1]])
+    return truth, jnp.asarray(v), start
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"num_levels": 4}, *({"method": name} for name in ("contrastive_divergence", "score_matching", "exact"))],
+    ids=lambda options: "-".join(map(str, options.values())) or "persistent_cd",
+)
+def test_every_method_finds_the_mixture(options, mixture):
+    """Exact log-likelihoods. The maximum exceeds the truth by about 7/4000 nats. Over three seeds and all methods the
+    largest shortfall was 0.0015, from the noise of the last steps; 0.005 is allowed."""
+    truth, data, start = mixture
+    state, _ = train(start, data, epochs=40, learning_rate=exponential_decay(0.03, 200, 0.5), **options)
+    best, found, first = (-float(exact_objective(machine, data)) for machine in (truth, state.machine, start))
+    assert first < best - 0.15
+    assert found > best - 0.005
+
+
 def test_messages():
     binary = machine_of(("bernoulli", "phi4"))
     with pytest.raises(
