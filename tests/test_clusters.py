@@ -49,9 +49,9 @@ LATTICES = {
 def set_edges(graph, bonds, lattice):
     """The edges whose bond is set, as pairs of site numbers, from either way of keeping bonds."""
     if not isinstance(graph, _Shifts):
-        return graph.edges[np.asarray(bonds)].tolist()
+        return graph.edges[np.asarray(bonds) != 0].tolist()
     at, found = np.indices(lattice.shape), []
-    for offset, bond in zip(graph.coupling, np.asarray(bonds), strict=True):
+    for offset, bond in zip(graph.coupling, np.asarray(bonds) != 0, strict=True):
         there = [(x + d) % n for x, d, n in zip(at, offset, lattice.shape, strict=True)]
         first, second = (np.ravel_multi_index(tuple(x), lattice.shape) for x in (at, there))
         found += np.stack([first[bond], second[bond]], axis=1).tolist()
@@ -83,7 +83,7 @@ def test_labels_are_the_connected_components(name):
 
     def label(key, phi):
         bonds, _ = graph.set(key, phi)
-        return bonds, cluster_labels(graph, bonds, lattice.num_sites)
+        return bonds, cluster_labels(graph, bonds, lattice.field_shape).reshape(-1)
 
     bonds, labels = jax.jit(jax.vmap(jax.vmap(label)))(keys, fields)
     numbers = []
@@ -107,6 +107,7 @@ def test_bonds_are_set_with_their_probability_and_independently(name):
     phi = rng.normal(size=lattice.field_shape)
     keys = jax.random.split(jax.random.key(2), number)
     bonds, bits = jax.jit(jax.vmap(graph.set, in_axes=(0, None)))(keys, jnp.asarray(phi, jnp.float32))
+    bonds, bits = np.asarray(bonds) != 0, np.asarray(bits).reshape(number, -1)
     flat, w = phi.reshape(-1), np.asarray(model.couplings["w"])
     if isinstance(graph, _Shifts):
         first = set_edges(graph, np.ones_like(bonds[0]), lattice)
@@ -115,7 +116,7 @@ def test_bonds_are_set_with_their_probability_and_independently(name):
         inside = np.array([lattice.are_adjacent(*edge) for edge in first])
         plain = {tuple(o) for offsets in lattice.offsets.values() for o in offsets}
         assert set(graph.coupling) == plain
-        bonds = np.asarray(bonds).reshape(number, -1)
+        bonds = bonds.reshape(number, -1)
         if not all(lattice.periodic):  # around an open boundary there is nothing, whatever lies on the other side
             at = np.indices(lattice.shape)
             ok = [
@@ -125,7 +126,7 @@ def test_bonds_are_set_with_their_probability_and_independently(name):
             inside = np.stack(ok).reshape(-1)
         aligned = np.where(inside, aligned, 0)
     else:
-        aligned, bonds = w * flat[graph.edges[:, 0]] * flat[graph.edges[:, 1]], np.asarray(bonds)
+        aligned, bonds = w * flat[graph.edges[:, 0]] * flat[graph.edges[:, 1]], bonds
     expected = np.where(aligned > 0, -np.expm1(-2 * aligned), 0)
     assert not bonds[:, expected == 0].any()
     live = np.flatnonzero(expected)

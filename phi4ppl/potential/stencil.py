@@ -8,6 +8,7 @@ have to ask on which side of the boundary it lies.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import operator
 
@@ -18,7 +19,7 @@ from jax import lax
 from ..lattice import Lattice
 from .hopping import Hopping
 
-__all__ = ["stencil_hopping"]
+__all__ = ["coupling_fields", "offsets_of", "shifts", "stencil_hopping"]
 
 
 def stencil_hopping(lattice: Lattice, edges) -> Hopping | None:
@@ -26,36 +27,32 @@ def stencil_hopping(lattice: Lattice, edges) -> Hopping | None:
 
     Also None on tori so small that two translations lead to the same edge.
     """
-    offsets = _offsets_of(lattice, edges)
+    offsets = offsets_of(lattice, edges)
     if not offsets:
         return None
     boxes = [_box(lattice, offset) for offset in offsets]
-    numbers = [math.prod(size) for _, size in boxes]
-    if sum(numbers) != len(edges):
-        return None
-    starts = [sum(numbers[:k]) for k in range(len(numbers))]
 
     def plain(phi):
-        ahead, behind = _shifts(lattice, phi, offsets)
+        ahead, behind = shifts(lattice, phi, offsets)
         return functools.reduce(operator.add, [shift for pair in zip(ahead, behind, strict=True) for shift in pair])
 
     def weighted(w, phi):
-        ahead, behind = _shifts(lattice, phi, offsets)
+        ahead, behind = shifts(lattice, phi, offsets)
         parts = []
-        for k, offset in enumerate(offsets):
-            weight = _spread(lattice, w[starts[k] : starts[k] + numbers[k]], *boxes[k])
-            _, (weight_behind,) = _shifts(lattice, weight, [offset])
+        for k, (offset, weight) in enumerate(zip(offsets, coupling_fields(lattice, w, offsets), strict=True)):
+            _, (weight_behind,) = shifts(lattice, weight, [offset])
             parts += [weight * ahead[k], weight_behind * behind[k]]
         return functools.reduce(operator.add, parts)
 
     def products(phi):
-        ahead, _ = _shifts(lattice, phi, offsets)
+        ahead, _ = shifts(lattice, phi, offsets)
         return jnp.concatenate([_cut(phi * a, *box).reshape(-1) for a, box in zip(ahead, boxes, strict=True)])
 
     return Hopping("stencil", plain, weighted, products)
 
 
-def _offsets_of(lattice: Lattice, edges) -> list:
+def offsets_of(lattice: Lattice, edges) -> list:
+    """Translations d that make all the edges, in their order, from x to x + d; empty for other edges."""
     if lattice.offsets is None:
         return []
     if edges.shape == lattice.edges.shape and (edges == lattice.edges).all():
@@ -66,7 +63,31 @@ def _offsets_of(lattice: Lattice, edges) -> list:
         )
         kinds = tuple(same)[:1]
     offsets = [offset for kind in kinds for offset in lattice.offsets[kind]]
-    return [offset for offset in offsets if 0 not in _box(lattice, offset)[1]]
+    offsets = [offset for offset in offsets if 0 not in _box(lattice, offset)[1]]
+    # fewer edges: on a tiny torus two translations lead to the same one
+    return offsets if sum(_numbers(lattice, offsets)) == len(edges) else []
+
+
+def coupling_fields(lattice: Lattice, w, offsets) -> list:
+    """For every offset d the coupling of x and x + d, zero where there is no such edge; from one number, or one an edge.
+
+    One number stays a number where every site has that edge.
+    """
+    if not jnp.ndim(w):
+        boxes = [_box(lattice, offset) for offset in offsets]
+        everywhere = [math.prod(size) == lattice.num_sites for _, size in boxes]
+        return [
+            w if whole else _spread(lattice, jnp.broadcast_to(w, math.prod(box[1])), *box)
+            for box, whole in zip(boxes, everywhere, strict=True)
+        ]
+    ends = [0, *itertools.accumulate(_numbers(lattice, offsets))]
+    values = [w[start:end] for start, end in itertools.pairwise(ends)]
+    return [_spread(lattice, v, *_box(lattice, d)) for v, d in zip(values, offsets, strict=True)]
+
+
+def _numbers(lattice: Lattice, offsets) -> list[int]:
+    """How many edges every offset makes."""
+    return [math.prod(_box(lattice, offset)[1]) for offset in offsets]
 
 
 def _box(lattice: Lattice, offset) -> tuple[list[int], list[int]]:
@@ -86,7 +107,7 @@ def _spread(lattice: Lattice, values, start, size):
     return lax.pad(values, jnp.zeros((), values.dtype), margins) if any(map(any, margins)) else values
 
 
-def _shifts(lattice: Lattice, field, offsets) -> tuple[list, list]:
+def shifts(lattice: Lattice, field, offsets) -> tuple[list, list]:
     """φ(x + d) and φ(x − d) for every offset d, zero beyond an open boundary."""
     width = [max(abs(offset[axis]) for offset in offsets) for axis in range(field.ndim)]
     wide = field

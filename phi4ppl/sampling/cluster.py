@@ -11,6 +11,7 @@ Sources: R. H. Swendsen and J.-S. Wang, Phys. Rev. Lett. 58 (1987) 86; R. C. Bro
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import jax
@@ -19,6 +20,7 @@ import numpy as np
 
 from ..lattice import Lattice
 from ..potential import CompiledModel
+from ..potential.stencil import coupling_fields, offsets_of, shifts
 from .kernels import Kernel, fields_only
 from .noise import random_bits, uniform
 from .sites import NUM_STEPS, LocalSteps, SiteAdaptation, finish, site_energy, statistics, sweep
@@ -33,55 +35,51 @@ NUM_SWEEPS = 2
 CLUSTER_COST = 2  # a cluster update, counted in gradients
 
 
-NOWHERE = np.int32(2**31 - 1)
+NOWHERE = np.int32(2**31 - 1)  # a label beyond all others, and all bits that a label may have
 
 
 class _Shifts:
-    """Bonds of a regular lattice: one array of the shape of the field for every offset d, from i to i + d."""
+    """Bonds of a regular lattice: one array of the shape of the field for every offset d, from x to x + d."""
 
-    def __init__(self, target: Target, plans: list):
-        shape = target.lattice.shape
-        self.shape = shape
-        coupling: dict[tuple, jax.Array] = {}
-        for plan, value in plans:
-            for offset, inside, start in plan:
-                if jnp.ndim(value):
-                    number = np.where(inside, start + np.cumsum(inside) - 1, 0)
-                    here = jnp.where(inside, value[number], 0).reshape(shape)
-                else:
-                    here = value if inside.all() else jnp.where(inside.reshape(shape), value, 0)
-                coupling[offset] = coupling.get(offset, 0) + here
-        self.coupling = coupling
-        self.axes = tuple(range(-len(shape), 0))
+    passes = 2  # of `lowest` between two hooks, which cost more
 
-    def _from(self, phi, offset, sign=1):
-        """φ at i + sign·offset, for every i."""
-        moved = [axis for axis, d in zip(self.axes, offset, strict=True) if d]
-        return jnp.roll(phi, [-sign * d for d in offset if d], axis=moved)
+    def __init__(self, lattice: Lattice, translations: list):
+        """``translations``: the offsets of every hopping term, and its coupling."""
+        self.lattice = lattice
+        self.coupling: dict[tuple, jax.Array] = {}
+        for offsets, value in translations:
+            for offset, field in zip(offsets, coupling_fields(lattice, value, offsets), strict=True):
+                self.coupling[offset] = self.coupling.get(offset, 0) + field
 
     def set(self, key, phi):
-        """Bonds that are set, shape ``(num_offsets, *shape)``, and one random bit a site that nothing else uses."""
-        bits = random_bits(key, (len(self.coupling), *self.shape))
+        """Bonds, −1 where set and else 0, shape ``(num_offsets, *shape)``; a random bit a site that nothing else uses."""
+        bits = random_bits(key, (len(self.coupling), *phi.shape))
+        ahead, _ = shifts(self.lattice, phi, list(self.coupling))
         bonds = [
-            uniform(bits[k], phi.dtype) > jnp.exp(-2 * w.astype(phi.dtype) * phi * self._from(phi, offset))
-            for k, (offset, w) in enumerate(self.coupling.items())
+            uniform(bits[k], phi.dtype) > jnp.exp(-2 * w.astype(phi.dtype) * phi * ahead[k])
+            for k, w in enumerate(self.coupling.values())
         ]
-        return jnp.stack(bonds), (bits[0] & 1).astype(bool).reshape(-1)
+        return _finished((-jnp.stack(bonds).astype(jnp.int32), bits[0] & 1))
 
-    def lowest(self, bonds, labels):
-        """Lowest label among the sites bonded to each site, for several fields (leading axis)."""
-        labels = labels.reshape(-1, *self.shape)
-        lowest = jnp.full_like(labels, NOWHERE)
-        for k, offset in enumerate(self.coupling):
-            bond = bonds[:, k]
-            lowest = jnp.minimum(lowest, jnp.where(bond, self._from(labels, offset), NOWHERE))
-            back = jnp.where(self._from(bond, offset, -1), self._from(labels, offset, -1), NOWHERE)
-            lowest = jnp.minimum(lowest, back)
-        return lowest.reshape(len(labels), -1)
+    def walls(self, bonds):
+        """Of several fields (leading axis): all bits of a label where no bond leads to that neighbour, 0 where one does."""
+        ahead, behind = list(jnp.moveaxis(bonds, 1, 0)), []
+        for offset, bond in zip(self.coupling, ahead, strict=True):
+            behind += jax.vmap(lambda field, d=offset: shifts(self.lattice, field, [d])[1])(bond)
+        return [~bond & NOWHERE for bond in ahead + behind]
+
+    def lowest(self, walls, labels):
+        """Lowest label among a site and those bonded to it, for several fields (leading axis)."""
+        ahead, behind = jax.vmap(lambda x: shifts(self.lattice, x, list(self.coupling)))(labels)
+        for neighbour, wall in zip((*ahead, *behind), walls, strict=True):
+            labels = jnp.minimum(labels, neighbour | wall)
+        return labels
 
 
 class _Edges:
     """Bonds of any graph, one an edge; a site of many neighbours costs no more than its edges."""
+
+    passes = 1
 
     def __init__(self, edges: np.ndarray, coupling):
         self.edges, self.coupling = edges, coupling
@@ -92,53 +90,44 @@ class _Edges:
         bits = random_bits(key, (len(self.edges) + flat.size,))
         drawn = uniform(bits[flat.size :], phi.dtype)
         aligned = self.coupling.astype(phi.dtype) * flat[self.edges[:, 0]] * flat[self.edges[:, 1]]
-        return drawn > jnp.exp(-2 * aligned), (bits[: flat.size] & 1).astype(bool)
+        return -(drawn > jnp.exp(-2 * aligned)).astype(jnp.int32), (bits[: flat.size] & 1).reshape(phi.shape)
 
-    def lowest(self, bonds, labels):
+    def walls(self, bonds):
+        """As `_Shifts.walls`, by edge."""
+        return ~bonds & NOWHERE
+
+    def lowest(self, walls, labels):
         """As `_Shifts.lowest`."""
-        num_fields, num_sites = labels.shape
+        num_fields, num_sites = len(labels), labels[0].size
         shift = num_sites * jnp.arange(num_fields, dtype=jnp.int32)[:, None]
         ends = [shift + jnp.asarray(end, jnp.int32)[None] for end in self.edges.T]
-        lowest, flat = jnp.full(labels.size, NOWHERE), labels.reshape(-1)
+        lowest = flat = labels.reshape(-1)
         for here, there in (ends, ends[::-1]):
-            seen = jnp.where(bonds, flat[there], NOWHERE)
-            lowest = lowest.at[here].min(seen, mode="promise_in_bounds")
+            lowest = lowest.at[here].min(flat[there] | walls, mode="promise_in_bounds")
         return lowest.reshape(labels.shape)
 
 
-def _translations(lattice: Lattice, edges: np.ndarray) -> list | None:
-    """Edges of a regular lattice as (offset, sites that have it, number of the first edge); None for other edges."""
-    if lattice.offsets is None:
-        return None
-    if np.array_equal(edges, lattice.edges):
-        kinds = lattice.kinds
-    else:
-        kinds = [k for k in lattice.kinds if np.array_equal(edges, lattice.edges_of(k))]
-    size = np.array(lattice.shape)[:, None]
-    sites = np.indices(lattice.shape).reshape(len(lattice.shape), -1)
-    plan, start = [], 0
-    for kind in kinds:
-        for offset in lattice.offsets[kind]:
-            at = sites + np.array(offset)[:, None]
-            inside = np.all(np.array(lattice.periodic)[:, None] | ((at >= 0) & (at < size)), axis=0)
-            plan.append((offset, inside, start))
-            start += int(inside.sum())
-    return plan if start == len(edges) else None  # fewer edges: some coincide on a tiny torus
+def _finished(tree):
+    """The same numbers, but XLA computes them before they are used: it would compute them anew for every use on the CPU.
+
+    No pass of the compiler looks through two rounds of a loop; they cost less than a tenth of a nanosecond a number.
+    """
+    return jax.lax.fori_loop(0, 2, lambda k, x: jax.tree.map(lambda leaf: leaf ^ (k >> 1).astype(leaf.dtype), x), tree)
 
 
 def _bonds(target: Target) -> _Shifts | _Edges:
     terms = zip(target.forms, target.values, strict=True)
     hopping = [(form, jnp.asarray(value)) for form, value in terms if form.built_in == "hopping"]
-    plans = [(_translations(target.lattice, form.cliques), value) for form, value in hopping]
-    if all(plan for plan, _ in plans):
-        return _Shifts(target, plans)
+    translations = [(offsets_of(target.lattice, form.cliques), value) for form, value in hopping]
+    if all(offsets for offsets, _ in translations):
+        return _Shifts(target.lattice, translations)
     edges = np.concatenate([form.cliques for form, _ in hopping])
     coupling = jnp.concatenate([jnp.broadcast_to(value, (len(form.cliques),)) for form, value in hopping])
     return _Edges(edges, coupling)
 
 
-def cluster_labels(graph: _Shifts | _Edges, bonds, num_sites: int):
-    """The lowest site number of every site's cluster, shape ``(num_sites,)``, from the bonds of one field.
+def cluster_labels(graph: _Shifts | _Edges, bonds, shape: tuple):
+    """The lowest site number of every site's cluster, in the shape of the field, from the bonds of one field.
 
     Fields that are mapped over are labelled together, as one graph of many parts: XLA runs plain gathers and scatters much
     faster than batched ones.
@@ -146,32 +135,34 @@ def cluster_labels(graph: _Shifts | _Edges, bonds, num_sites: int):
 
     @jax.custom_batching.custom_vmap
     def label(bonds):
-        return _label_fields(graph, bonds, num_sites)
+        return _label_fields(graph, bonds, shape)
 
     @label.def_vmap
     def label_batch(axis_size, in_batched, bonds):
         labels = label(bonds.reshape(-1, *bonds.shape[2:]))
-        return labels.reshape(axis_size, -1, num_sites), True
+        return labels.reshape(axis_size, -1, *shape), True
 
     return label(bonds[None])[0]
 
 
-def _label_fields(graph: _Shifts | _Edges, bonds, num_sites: int):
-    """Labels of several fields, shape ``(num_fields, num_sites)``; bonds with a leading axis of fields."""
-    num_fields = len(bonds)
+def _label_fields(graph: _Shifts | _Edges, bonds, shape: tuple):
+    """Labels of several fields, shape ``(num_fields, *shape)``; bonds with a leading axis of fields."""
+    num_fields, num_sites = len(bonds), math.prod(shape)
+    walls = graph.walls(bonds)
 
     def improve(carry):
-        parent, grandparent, _ = carry
-        lowest = graph.lowest(bonds, grandparent.reshape(num_fields, num_sites)).reshape(-1)
-        # hook the root onto the lowest label seen by any of its sites, and every site too; then halve the paths
-        hooked = parent.at[parent].min(lowest, mode="promise_in_bounds")
-        parent = jnp.minimum(jnp.minimum(hooked, lowest), grandparent)
-        shorter = parent.at[parent].get(mode="promise_in_bounds")
-        return parent, shorter, jnp.any(shorter != grandparent)
+        labels, _ = carry
+        nearby = labels.reshape(num_fields, *shape)
+        lowest = jax.lax.fori_loop(0, graph.passes, lambda _, now: graph.lowest(walls, now), nearby).reshape(-1)
+        # hook the old root of every site onto what the site has found, then halve the paths
+        hooked = lowest.at[labels].min(lowest, mode="promise_in_bounds")
+        shorter = hooked.at[hooked].get(mode="promise_in_bounds")
+        return shorter, jnp.any(shorter != labels)
 
     start = jnp.arange(num_fields * num_sites, dtype=jnp.int32)
-    labels = jax.lax.while_loop(lambda carry: carry[2], improve, (start, start, jnp.array(True)))[1]
-    return labels.reshape(num_fields, num_sites) - num_sites * jnp.arange(num_fields, dtype=jnp.int32)[:, None]
+    labels, _ = jax.lax.while_loop(lambda carry: carry[1], improve, (start, jnp.array(True)))
+    first = num_sites * jnp.arange(num_fields, dtype=jnp.int32)
+    return labels.reshape(num_fields, *shape) - first.reshape(-1, *[1] * len(shape))
 
 
 def flip_clusters(target: Target, key, phi):
@@ -179,14 +170,14 @@ def flip_clusters(target: Target, key, phi):
     bonds_key, flip_key = jax.random.split(key)
     graph = _bonds(target)
     bonds, free_bit = graph.set(bonds_key, phi)
-    labels = cluster_labels(graph, bonds, target.lattice.num_sites)
+    labels = cluster_labels(graph, bonds, phi.shape)
     if all(form.built_in in ("hopping", "mass", "quartic") for form in target.forms):
-        flips = free_bit
+        flips = free_bit.reshape(-1) != 0
     else:
         energy = site_energy(target)
-        gain = jax.ops.segment_sum((energy(-phi) - energy(phi)).reshape(-1), labels, target.lattice.num_sites)
+        gain = jax.ops.segment_sum((energy(-phi) - energy(phi)).reshape(-1), labels.reshape(-1), phi.size)
         flips = uniform(random_bits(flip_key, gain.shape), phi.dtype) < jax.nn.sigmoid(-gain)
-    return jnp.where(flips[labels].reshape(phi.shape), -phi, phi)
+    return jnp.where(flips[labels], -phi, phi)
 
 
 def cluster(target: Target, tuning: LocalSteps) -> SamplingAlgorithm:
