@@ -1,6 +1,6 @@
-"""Likelihoods datum by datum, and leave-one-out from them, against closed forms and quadrature.
+"""Fields behind data: posteriors, likelihoods datum by datum and leave-one-out, against closed forms and quadrature.
 
-Statistical tests: false alarms 1e-4 each, five of them; seeds are fixed.
+Statistical tests: false alarms 1e-4 each, seven of them; seeds are fixed.
 """
 
 import jax
@@ -91,6 +91,40 @@ def test_groups_hold_the_data_one_by_one(run):
     assert likelihood["rows"].sizes == {"chain": 4, "draw": 2000, "rows_dim_0": 3}
     np.testing.assert_allclose(likelihood["rows"], -1 - np.log(2 * np.pi), rtol=1e-5)
     assert likelihood["event"].sizes["event_dim_0"] == 4 and likelihood["psi"].dims[-1] == "psi_site"
+
+
+def exact_posterior(seen):
+    """Mean and covariance of φ given what is seen of y."""
+    covariance = np.linalg.inv(np.linalg.inv(COVARIANCE) + np.diag(seen / NOISE**2))
+    return covariance @ (seen * Y) / NOISE**2, covariance
+
+
+def test_posterior_of_a_noisy_field_with_a_hole_is_exact(run):
+    """Mean, covariance, and the share of draws in the exact 90 % interval of the hole. Planted: its datum, seen."""
+    phi = run["posterior"]["phi"].values.astype(float)
+    mean, covariance = exact_posterior(SEEN)
+    series = {("mean", i): (phi[..., i], mean[i]) for i in range(6)}
+    away = phi - mean
+    series |= {(i, j): (away[..., i] * away[..., j], covariance[i, j]) for i in range(6) for j in range(i, 6)}
+    half = stats.norm.isf(0.05) * np.sqrt(covariance[5, 5])
+    series["inside"] = ((np.abs(away[..., 5]) < half).astype(float), 0.9)
+    scores = {}
+    for name, (values, exact) in series.items():
+        found = gamma_method(values)
+        scores[name] = (found.mean - exact) / found.error
+    assert max(map(abs, scores.values())) < bound(len(scores)), scores
+    assert np.abs(exact_posterior(np.ones(6))[0][5] - phi[..., 5].mean()) > 5
+    assert np.sqrt(covariance[5, 5]) > 2 * np.sqrt(covariance[0, 0])
+
+
+def test_known_noise_adds_to_the_couplings_of_a_field():
+    """exp(−S) times the likelihood is a field with a + 1/(2σ²) and r − y/σ²: the same energy up to a constant."""
+    noisy = p4.phi4(SQUARE, w=0.6, a=-0.4, b=0.4, r=0.0).inhomogeneous("a", "r")
+    noisy = noisy.replace(a=np.full(4, -0.4 + 0.5 / WIDTH**2), r=-SEEN_WELL.ravel() / WIDTH**2)
+    position = p4.compile(noisy_well, SEEN_WELL)
+    fields = np.random.default_rng(0).normal(size=(5, 2, 2))
+    both = np.array([position.potential_fn({"phi": jnp.asarray(f)}) for f in fields])
+    np.testing.assert_allclose(np.ptp(both - np.asarray(noisy.energy(fields))), 0.0, atol=1e-5)
 
 
 def test_observed_field_is_taken_site_by_site(run):
