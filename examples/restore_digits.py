@@ -94,7 +94,7 @@ def model(prior):
 
 
 print(f"\nas NumPyro models, {task}:")
-for name in ("φ⁴", "Gaussian"):
+for name in ("Gaussian",) if tiny else ("φ⁴", "Gaussian"):
     tree = p4.sample(model, priors[name], seed=1, progress=False, **longer)
     found = p4.estimate(tree, "phi")
     field = posterior(priors[name], y, seen, sigma)
