@@ -1,6 +1,7 @@
 """Stacks of machines against sums over all states of their hidden layers."""
 
 import itertools
+import signal
 
 import jax.numpy as jnp
 import numpy as np
@@ -209,6 +210,23 @@ def test_a_transpose_that_is_trained_raises_the_bound(trained, data):
         top.partial_fit(stack._data_of(1, data, epoch))
     gain = stack.bounds(data)
     assert gain[0].value == before[0].value and gain[1].value > before[1].value + 5 * gain[1].error
+
+
+def test_ctrl_c_keeps_the_machines_so_far(data, machines, monkeypatch):
+    """Ctrl-C while the first machine learns: its epochs so far, and no second machine."""
+    learn = BernoulliBernoulliRBM.partial_fit
+
+    def interrupted(machine, X, y=None):
+        learn(machine, X)
+        if machine.state_.epoch == 2:
+            signal.raise_signal(signal.SIGINT)
+        return machine
+
+    monkeypatch.setattr(BernoulliBernoulliRBM, "partial_fit", interrupted)
+    with pytest.warns(UserWarning, match=r"interrupted: training has come to epoch 2 of machine 0\."):
+        stack = DeepPhi4Network(machines).fit(data)
+    assert [machine.state_.epoch for machine in stack.machines_] == [2]
+    assert stack.transform(data).shape == (1000, 4)
 
 
 def test_features_of_every_depth(trained, data):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import warnings
 import zlib
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..errors import ArgumentError, positive_int
+from ..sampling.interrupt import Interrupts
 from .estimators import _RBM, seed_of
 from .machine import RestrictedBoltzmannMachine
 
@@ -126,16 +128,22 @@ class DeepPhi4Network(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         return made
 
     def fit(self, X, y=None):
-        """Train every machine for its own ``n_epochs``, from the bottom up; ``y`` is ignored."""
+        """Train every machine for its own ``n_epochs``, from the bottom up; ``y`` is ignored.
+
+        After Ctrl-C the machines that there are so far, with a warning.
+        """
         X = self._checked(X, reset=True)
         self._require_a_stack()
-        self.machines_ = [clone(machine) for machine in self.machines]
-        for number, machine in enumerate(self.machines_):
-            if number == 0:
-                machine.fit(X)
-                continue
-            for epoch in range(machine.n_epochs):
-                machine.partial_fit(self._data_of(number, X, epoch))
+        self.machines_ = []
+        with Interrupts() as interrupts:
+            for number, machine in enumerate(self.machines):
+                self.machines_.append(clone(machine))
+                for epoch in range(positive_int("n_epochs", machine.n_epochs)):
+                    self.machines_[-1].partial_fit(self._data_of(number, X, epoch))
+                    if interrupts.asked:
+                        message = f"interrupted: training has come to epoch {epoch + 1} of machine {number}."
+                        warnings.warn(message, stacklevel=2)
+                        return self
         return self
 
     def partial_fit(self, X, y=None):
