@@ -72,4 +72,4 @@ for part, (name, images) in zip(figure.subfigures(len(pictures)), pictures.items
     for ax, picture in zip(part.subplots(1, 8), images, strict=True):
         ax.imshow(picture.reshape(64, 64), vmin=-signed, vmax=1, cmap="RdBu_r" if signed else "gray")
         ax.set(xticks=[], yticks=[])
-figure.savefig("faces.png", dpi=80)
+figure.savefig("faces.png", dpi=70)
