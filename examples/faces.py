@@ -23,14 +23,16 @@ path = parser.parse_args().data
 if path is not None:
     faces = np.load(path)["faces"]
 elif tiny:  # something to run on without a file and without the network
-    faces = np.random.default_rng(0).random((40, 64, 64))
+    faces = np.random.default_rng(0).random((40, 8, 8))
 else:
     faces = fetch_olivetti_faces().images
+size = faces.shape[1]
 faces = faces.reshape(len(faces), -1) / faces.max()
 
 # ten images a person, in order: the last four persons are not trained on
-test, train = faces[-len(faces) // 10 :], faces[: -len(faces) // 10]
-train = np.concatenate([train, train.reshape(-1, 64, 64)[:, :, ::-1].reshape(train.shape)])
+number = len(faces) // 10
+test, train = faces[-number:], faces[:-number]
+train = np.concatenate([train, train.reshape(-1, size, size)[:, :, ::-1].reshape(train.shape)])
 
 begin = time.perf_counter()
 machine = networks.Phi4RBM(hidden, n_epochs=epochs, batch_size=90, learning_rate=0.002, random_state=0)
@@ -45,7 +47,7 @@ def error(guess, where):
     return f"{root:.4f} ± {square.std() / np.sqrt(len(test)) / (2 * root):.4f}"
 
 
-known = np.arange(64 * 64) % 64 < 32  # the left half
+known = np.arange(size * size) % size < size // 2  # the left half
 draws = machine.complete(test, known, n_draws=4 if tiny else 20, n_sweeps=sweeps)
 reconstructed = machine.reconstruct(test)
 print(f"grey levels from 0 to 1, {len(test)} images of persons not trained on, root-mean-square errors:")
@@ -53,7 +55,7 @@ print(f"mean face {error(np.broadcast_to(train.mean(axis=0), test.shape), ~known
 print(f"completions {error(draws.mean(axis=0), ~known)} on the right half")
 print(f"reconstructions {error(reconstructed, slice(None))} on all pixels")
 
-shown = np.arange(0, len(test), max(1, len(test) // 8))[:8]
+shown = np.arange(8) * len(test) // 8
 strongest = np.argsort(-np.linalg.norm(machine.machine_.weights, axis=0))
 weights = np.asarray(machine.machine_.weights).T[np.resize(strongest, 8)]
 pictures = {
@@ -70,6 +72,6 @@ for part, (name, images) in zip(figure.subfigures(len(pictures)), pictures.items
     part.suptitle(name, x=0.01, ha="left", fontsize=9)
     signed = name.startswith("weights")
     for ax, picture in zip(part.subplots(1, 8), images, strict=True):
-        ax.imshow(picture.reshape(64, 64), vmin=-signed, vmax=1, cmap="RdBu_r" if signed else "gray")
+        ax.imshow(picture.reshape(size, size), vmin=-signed, vmax=1, cmap="RdBu_r" if signed else "gray")
         ax.set(xticks=[], yticks=[])
 figure.savefig("faces.png", dpi=70)

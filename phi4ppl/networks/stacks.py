@@ -211,28 +211,29 @@ class DeepPhi4Network(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
     def bounds(self, X) -> list[StackBound]:
         """The lower bound on the mean log density of these rows, for the lowest machine, the lowest two, and so on."""
-        mean, variance = self._bounds_of_rows(X)
+        mean, error = self._bounds_of_rows(X)
         n, found = len(mean), []
         _, of, copies = np.unique(np.asarray(X), axis=0, return_inverse=True, return_counts=True)
         variance = variance * copies[of.reshape(-1)][:, None]  # equal rows have the same draws, and so the same error
         for number, machine in enumerate(self.machines_):
-            error = np.hypot(np.sqrt(variance[:, number].sum()) / n, machine.log_partition().error)
+            both = np.hypot(error[number], machine.log_partition().error)
             spread = mean[:, number].std(ddof=1) / np.sqrt(n) if n > 1 else np.nan
-            found.append(StackBound(number + 1, *map(float, (mean[:, number].mean(), error, spread))))
+            found.append(StackBound(number + 1, *map(float, (mean[:, number].mean(), both, spread))))
         return found
 
     def _bounds_of_rows(self, X):
-        """The bound of each row at each depth, shape (n, depth), and the variance that its draws leave."""
+        """The bound of each row at each depth, shape (n, depth), and the error that its draws leave in the mean."""
         check_is_fitted(self, "machines_")
-        X = self._checked(X)
+        rows, place, copies = np.unique(self._checked(X), axis=0, return_inverse=True, return_counts=True)
         draws = positive_int("n_draws", self.n_draws, minimum=2)
-        # a row's own draws, so that neither its place nor its company matters
-        names = np.array([zlib.crc32(row.tobytes()) for row in X], np.uint32)
+        # a row's own draws, so that neither its place nor its company matters; equal rows share them
+        names = np.array([zlib.crc32(row.tobytes()) for row in rows], np.uint32)
         key = jax.random.key(seed_of(self.random_state))
-        terms = np.asarray(_unnormalised(self._layers(), key, names, self._inside(X), draws), float)
+        terms = np.asarray(_unnormalised(self._layers(), key, names, self._inside(rows), draws), float)
         constants = [machine.log_partition().value for machine in self.machines_]
         constants = np.array(constants) + np.log(self.machines_[0].scale_).sum()
-        return terms.mean(axis=0) - constants, terms.var(axis=0, ddof=1) / draws
+        error = np.sqrt(copies**2 @ terms.var(axis=0, ddof=1) / draws) / copies.sum()
+        return (terms.mean(axis=0) - constants)[place.reshape(-1)], error
 
     def _require_a_stack(self):
         machines = self.machines
