@@ -213,8 +213,6 @@ class DeepPhi4Network(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         """The lower bound on the mean log density of these rows, for the lowest machine, the lowest two, and so on."""
         mean, error = self._bounds_of_rows(X)
         n, found = len(mean), []
-        _, of, copies = np.unique(np.asarray(X), axis=0, return_inverse=True, return_counts=True)
-        variance = variance * copies[of.reshape(-1)][:, None]  # equal rows have the same draws, and so the same error
         for number, machine in enumerate(self.machines_):
             both = np.hypot(error[number], machine.log_partition().error)
             spread = mean[:, number].std(ddof=1) / np.sqrt(n) if n > 1 else np.nan
