@@ -96,6 +96,8 @@ def _with_evidence(command, with_model) -> None:
     with_model(infer)
     infer.add_argument("--prior", action="append", metavar="COUPLING=PRIOR", help=prior)
     infer.add_argument("--normalizer", default="surface", help="of phi4ppl.infer_couplings (default: %(default)s)")
+    text = "steps of each auxiliary chain of --normalizer exchange (default: %(default)s)"
+    infer.add_argument("--num-auxiliary", type=int, default=50, metavar="STEPS", help=text)
     infer.add_argument("--chains", type=int, default=4, help="number of chains (default: %(default)s)")
     infer.add_argument("--samples", type=int, default=1000, help="draws a chain (default: %(default)s)")
     infer.add_argument("--warmup", type=int, default=500, help="warm-up steps (default: %(default)s)")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .commands import FAILED, PASSED, REPORT, SAMPLES, result_folder
+from .commands import FAILED, INTERRUPTED, PASSED, REPORT, SAMPLES, result_folder
 from .errors import ModelFileError
 from .field_files import load_fields
 from .fit_command import field_of
@@ -41,24 +41,24 @@ def infer(arguments) -> int:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="infer_couplings: ")  # they stand in the settings
         tree = infer_couplings(
-            model, fields, priors, normalizer=arguments.normalizer, num_warmup=arguments.warmup,
-            num_samples=arguments.samples, num_chains=arguments.chains, seed=arguments.seed,
+            model, fields, priors, normalizer=arguments.normalizer, num_auxiliary=arguments.num_auxiliary,
+            num_warmup=arguments.warmup, num_samples=arguments.samples, num_chains=arguments.chains, seed=arguments.seed,
             progress=False if arguments.quiet else None,
         )  # fmt: skip
     draws = np.stack([tree["posterior"][name].values.ravel() for name in priors], axis=1).astype(float)
     some = draws[np.linspace(0, len(draws) - 1, 20).round().astype(int)]
     models = [model.replace(**dict(zip(priors, map(float, theta), strict=True))) for theta in some]
-    check, verdict, settings = (
-        predictive_check(models, fields, seed=arguments.seed),
-        diagnose(tree),
-        metadata(tree)["settings"],
-    )
+    check = predictive_check(models, fields, seed=arguments.seed)
+    verdict, settings = diagnose(tree), metadata(tree)["settings"]
     folder.mkdir(parents=True, exist_ok=True)
     save_run(tree, folder / SAMPLES)
     report = write_inference(tree, model, priors, fields, check, folder / REPORT)
     good = verdict.passed and not settings["warnings"]
     print(f"\n{estimate(tree, list(priors))}\n\n{_checks_text(check)}\n\n{verdict}")
     _warn(settings["warnings"])
+    if settings["interrupted"]:
+        print(f"report: {report.resolve().as_uri()}")
+        return INTERRUPTED  # and no record: these are no finished results
     posterior = {
         name: [float(column.mean()), float(column.std())] for name, column in zip(priors, draws.T, strict=True)
     }

@@ -79,11 +79,12 @@ def test_corrected_posterior_is_that_of_quadrature_and_uncorrected_is_not(data, 
 
 
 def test_posterior_by_name_is_labelled_an_approximation(data, log_z):
-    tree = p4.infer_couplings(RING, data[3], {"w": dist.Normal(0.0, 10.0)}, normalizer="pseudolikelihood")
-    true = exact_moments(data[3], log_z)
+    tree = p4.infer_couplings(RING, data[2], {"w": dist.Normal(0.0, 10.0)}, normalizer="pseudolikelihood")
+    true = exact_moments(data[2], log_z)
     w = tree["posterior"]["w"].values.astype(float)
     shift, ratio = off((w.mean(), w.std()), true)
-    assert abs(shift) < 0.3 and abs(ratio - 1) < 0.1  # as above, and the noise of 4000 draws, several errors of it
+    # as above, and the noise of 4000 draws, several errors of it; without the correction the mean is off by 0.63
+    assert abs(shift) < 0.3 and abs(ratio - 1) < 0.1
     settings = metadata(tree)["settings"]
     assert settings["normalizer"] == "pseudolikelihood" and 0 < settings["normalizer_shift"] < 0.1
     report = p4.diagnose(tree)
