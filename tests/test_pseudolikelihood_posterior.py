@@ -7,10 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+import xarray as xr
 from test_partition_posterior import fields_at
 
 import phi4ppl as p4
 from phi4ppl.datatree import metadata
+from phi4ppl.inference import couplings, pseudolikelihood
 from phi4ppl.inference.polynomial import LocalPolynomial
 from phi4ppl.inference.pseudolikelihood import PseudoLikelihood, Quadratic, affine_map, simulated_likelihood
 
@@ -78,8 +80,12 @@ def test_corrected_posterior_is_that_of_quadrature_and_uncorrected_is_not(data, 
     assert np.abs(plain[:, 0]).max() > 0.5 and np.abs(plain[:, 1] - 1).max() > 0.1
 
 
-def test_posterior_by_name_is_labelled_an_approximation(data, log_z):
-    tree = p4.infer_couplings(RING, data[2], {"w": dist.Normal(0.0, 10.0)}, normalizer="pseudolikelihood")
+def test_posterior_by_name_is_labelled_an_approximation(data, log_z, monkeypatch):
+    monkeypatch.setattr(couplings, "NOTICED", 0.0)
+    with pytest.warns(
+        UserWarning, match="simulation that corrects the pseudo-likelihood may have moved the posterior by 0.0"
+    ):
+        tree = p4.infer_couplings(RING, data[2], {"w": dist.Normal(0.0, 10.0)}, normalizer="pseudolikelihood")
     true = exact_moments(data[2], log_z)
     w = tree["posterior"]["w"].values.astype(float)
     shift, ratio = off((w.mean(), w.std()), true)
@@ -110,6 +116,20 @@ def test_own_terms_have_the_same_pseudo_likelihood(data):
     # a step of Newton's method from elsewhere would do the same for the exact derivatives only
     value, slope, _ = known.derivatives(one.theta + [0.0, 0.01])
     assert (known.derivatives(one.theta + [0.0, 0.011])[0] - value) / 1e-3 == pytest.approx(slope[1], rel=0.1)
+
+
+def test_what_the_approximation_cannot_do_is_told(data, monkeypatch):
+    tree = xr.DataTree.from_dict({"posterior": xr.Dataset({"w": ("draw", [0.5, 0.9, 2.5])})})
+    gaussian = p4.gaussian(RING.lattice, w=0.5, a=1.0)
+    (complaint,) = couplings._improper(gaussian, tree, ["w"])
+    assert "1 of 3 draws make no density (Z is infinite): use narrower priors" in complaint
+    assert couplings._improper(RING, tree, ["w"]) == []
+    monkeypatch.setattr(pseudolikelihood, "TOLERANCE", 0.0)
+    likelihood = PseudoLikelihood(RING, ["w"], data[0])
+    with pytest.raises(
+        p4.ArgumentError, match="data: expected fields that settle the couplings.*far from a Gaussian. Use more"
+    ):
+        likelihood.around(likelihood.mode())
 
 
 def test_map_of_two_curvatures():
