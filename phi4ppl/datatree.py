@@ -79,6 +79,9 @@ def to_datatree(result: RunResult, frame: tuple[dict, dict[str, np.ndarray]]) ->
     facts, arrays = frame
     dims, constant_dims, shape = facts["dims"], facts["constant_dims"], facts["field_shape"]
     data_dims = facts.get("data_dims", {})
+    for name in dims.keys() & result.values.keys():  # copies of a field in a plate
+        copies = np.ndim(result.values[name]) - 2 - len(dims[name])
+        dims = dims | {name: [*(f"{name}_copy_{k}" for k in range(copies)), *dims[name]]}
     coords, constant, data = (
         {name.removeprefix(kind): values for name, values in arrays.items() if name.startswith(kind)}
         for kind in ("coordinate/", "constant/", "observed/")

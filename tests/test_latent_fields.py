@@ -127,6 +127,23 @@ def test_known_noise_adds_to_the_couplings_of_a_field():
     np.testing.assert_allclose(np.ptp(both - np.asarray(noisy.energy(fields))), 0.0, atol=1e-5)
 
 
+def test_copies_of_a_field_in_a_plate_have_a_dimension_of_their_own():
+    def model():
+        with numpyro.plate("copies", 2):
+            phi = numpyro.sample("phi", p4.GibbsField(PRIOR))
+        numpyro.sample("data", dist.Normal(phi, NOISE), obs=jnp.stack([Y, -Y]))
+
+    tree = p4.sample(model, num_warmup=100, num_samples=50, num_chains=2, kernel="hmc", progress=False)
+    phi = tree["posterior"]["phi"]
+    assert phi.dims == ("chain", "draw", "phi_copy_0", "site") and phi.shape[2:] == (2, 6)
+    assert tree["streamed"]["phi"].dims == ("statistic", "phi_copy_0", "site")
+    # the second has the data of the first with the other sign; noise of a mean of 100 draws is below 0.3/√100 · 10
+    assert np.abs(phi.mean(("chain", "draw")).values.sum(axis=0)).max() < 0.3
+    np.testing.assert_allclose(
+        tree["log_likelihood"]["data"], stats.norm.logpdf(np.stack([Y, -Y]), phi.values, NOISE), rtol=1e-3, atol=1e-2
+    )
+
+
 def test_observed_field_is_taken_site_by_site(run):
     w = run["posterior"]["w"].values[..., None]
     mean = w * (np.roll(PSI, 1) + np.roll(PSI, -1)) / 2  # of exp(−φ² + w φ (left + right))
