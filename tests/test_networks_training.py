@@ -85,6 +85,20 @@ def test_gaussian_layers_stay_normalizable():
     assert 0.95 < max(strengths) < 0.9801
 
 
+def test_progress_and_tempering_of_estimators(data, capsys):
+    """Copies at smaller weights are trained with, and progress is told where it is asked for."""
+    model = networks.Phi4BernoulliRBM(2, n_epochs=2, n_levels=3, n_chains=10, progress=True).fit(data[:100])
+    assert np.shape(model.state_.hot)[:2] == (2, 10) and 0 < model.history_[-1].exchange <= 1
+    told = capsys.readouterr().err.splitlines()
+    assert told[-1].startswith(f"epoch 2 of 2 · reconstruction {model.history_[-1].reconstruction:.3g}")
+    stack = networks.DeepPhi4Network([networks.Phi4BernoulliRBM(2, n_epochs=2, n_chains=10)], progress=True).fit(
+        data[:100]
+    )
+    assert capsys.readouterr().err.splitlines()[-1] == "machine 0 · epoch 2 of 2" and len(stack.machines_) == 1
+    networks.Phi4BernoulliRBM(2, n_epochs=2, n_chains=10).fit(data[:100])
+    assert capsys.readouterr().err == ""  # not on a terminal
+
+
 def test_messages(start, data):
     with pytest.raises(
         p4.ArgumentError, match=r"method: expected one of 'persistent_cd', 'contrastive_divergence', .*'exact', got 'x'"

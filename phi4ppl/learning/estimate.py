@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ..sampling.progress import SECONDS_PER_LINE, Progress
+from ..sampling.progress import Progress
 from .history import FitStatus, History
 from .parameters import CouplingVector
 
@@ -83,7 +82,7 @@ class Problem:
 
     def tell(self, step: int, num_steps: int, text: str) -> None:
         """A line of progress."""
-        if self.bar.redraws or step == num_steps or time.monotonic() - self.bar.written >= SECONDS_PER_LINE:
+        if self.bar.is_due or step == num_steps:
             self.bar.message(f"step {step} of at most {num_steps} · {text}")
 
 

@@ -52,15 +52,19 @@ class _RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Data an update, and passes through the data in `fit`.
     n_sweeps : int
         Sweeps of block Gibbs sampling an update.
-    n_chains : int
-        Persistent chains.
+    n_chains, n_levels : int
+        Persistent chains, and copies of them at smaller weights that help them cross between modes.
     method : str
         As of `phi4ppl.networks.train`.
     weight_decay : float
+    centring : bool
+        As of `phi4ppl.networks.train`.
     n_annealing_steps : int
         Of the annealing that finds log Z when `score_samples` first needs it, unless log Z is known exactly.
     random_state : int, numpy RandomState or None
         None stands for 0: results never depend on the time of day.
+    progress : bool, optional
+        Draw a line of progress on standard error; by default only on a terminal.
 
     Attributes
     ----------
@@ -79,7 +83,8 @@ class _RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     def __init__(
         self, n_components=64, *, learning_rate=0.005, batch_size=100, n_epochs=50, n_sweeps=1, n_chains=100,
-        method="persistent_cd", weight_decay=0.0, n_annealing_steps=1000, random_state=None,
+        n_levels=1, method="persistent_cd", weight_decay=0.0, centring=True, n_annealing_steps=1000, random_state=None,
+        progress=None,
     ):  # fmt: skip
         self.n_components = n_components
         self.learning_rate = learning_rate
@@ -87,21 +92,24 @@ class _RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.n_epochs = n_epochs
         self.n_sweeps = n_sweeps
         self.n_chains = n_chains
+        self.n_levels = n_levels
         self.method = method
         self.weight_decay = weight_decay
+        self.centring = centring
         self.n_annealing_steps = n_annealing_steps
         self.random_state = random_state
+        self.progress = progress
 
     def fit(self, X, y=None):
         """Train a new machine; ``y`` is ignored."""
         X = self._checked(X, reset=True)
-        return self._begin(X)._train(X, self.n_epochs)
+        return self._begin(X)._train(X, self.n_epochs, self.progress)
 
     def partial_fit(self, X, y=None):
         """One more pass, through these data; the first call standardises by them and starts the machine."""
         first = not hasattr(self, "state_")
         X = self._checked(X, reset=first)
-        return (self._begin(X) if first else self)._train(X, 1)
+        return (self._begin(X) if first else self)._train(X, 1, progress=False)
 
     def transform(self, X):
         """The hidden means ⟨h_j⟩ given each row, shape ``(n, n_components)``."""
@@ -212,11 +220,12 @@ class _RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.state_, self.history_ = None, []
         return self
 
-    def _train(self, X, epochs):
+    def _train(self, X, epochs, progress):
         self.state_, history = train(
             self.machine_, self._standardised(X), epochs=epochs, method=self.method, sweeps=self.n_sweeps,
-            batch_size=self.batch_size, num_chains=self.n_chains, learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay, seed=self._seed(), state=self.state_,
+            batch_size=self.batch_size, num_chains=self.n_chains, num_levels=self.n_levels, seed=self._seed(),
+            learning_rate=self.learning_rate, weight_decay=self.weight_decay, centring=self.centring, state=self.state_,
+            progress=progress,
         )  # fmt: skip
         self.machine_ = self.state_.machine
         self.history_ += history

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import warnings
@@ -16,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..errors import ArgumentError, positive_int
 from ..sampling.interrupt import Interrupts
+from ..sampling.progress import Progress
 from .estimators import _RBM, seed_of
 from .machine import RestrictedBoltzmannMachine
 
@@ -53,6 +55,8 @@ class DeepPhi4Network(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         Draws of the hidden layers a row in `score_samples` and `bounds`.
     random_state : int, numpy RandomState or None
         Of draws between machines, and of `sample` and `score_samples`; None stands for 0.
+    progress : bool, optional
+        Draw a line of progress on standard error; by default only on a terminal.
 
     Attributes
     ----------
@@ -88,10 +92,11 @@ class DeepPhi4Network(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     ((100, 2), (100, 4), [1, 2])
     """
 
-    def __init__(self, machines, *, n_draws=100, random_state=None):
+    def __init__(self, machines, *, n_draws=100, random_state=None, progress=None):
         self.machines = machines
         self.n_draws = n_draws
         self.random_state = random_state
+        self.progress = progress
 
     def get_params(self, deep=True):
         """The parameters, with those of the machines as ``0__n_components`` and so on."""
@@ -135,11 +140,14 @@ class DeepPhi4Network(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         X = self._checked(X, reset=True)
         self._require_a_stack()
         self.machines_ = []
-        with Interrupts() as interrupts:
+        bar = Progress(1, self.progress)
+        with Interrupts() as interrupts, contextlib.closing(bar):
             for number, machine in enumerate(self.machines):
                 self.machines_.append(clone(machine))
                 for epoch in range(positive_int("n_epochs", machine.n_epochs)):
                     self.machines_[-1].partial_fit(self._data_of(number, X, epoch))
+                    if bar.is_due or epoch + 1 == machine.n_epochs:
+                        bar.message(f"machine {number} · epoch {epoch + 1} of {machine.n_epochs}")
                     if interrupts.asked:
                         message = f"interrupted: training has come to epoch {epoch + 1} of machine {number}."
                         warnings.warn(message, stacklevel=2)

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..errors import ArgumentError, SamplingError, finite_array, positive_int
 from ..sampling.interrupt import Interrupts
+from ..sampling.progress import Progress
 from .chains import advance
 from .gradients import METHODS, centred, from_centred, objective, require_method, to_centred
 from .machine import RestrictedBoltzmannMachine
@@ -59,6 +60,7 @@ def train(
     batch_size: int = 100, num_chains: int = 100, num_levels: int = 1, learning_rate=0.005, weight_decay: float = 0.0,
     centring: bool = True, validation=None, likelihood_every: int | None = None, checkpoint=None, seed: int = 0,
     state: TrainingState | None = None, on_epoch: Callable[[Epoch, TrainingState], None] | None = None,
+    progress: bool | None = None,
 ) -> tuple[TrainingState, list[Epoch]]:  # fmt: skip
     """Train a machine by stochastic gradient ascent of its likelihood, ∂ log p/∂θ = ⟨∂F/∂θ⟩_chains − ⟨∂F/∂θ⟩_data.
 
@@ -98,6 +100,8 @@ def train(
         Go on from there, to the same numbers bit for bit as without the interruption (same data, settings and seed).
     on_epoch : callable, optional
         Called with every `Epoch` and state, for own logs.
+    progress : bool, optional
+        Draw a line of progress on standard error; by default only on a terminal.
 
     Returns
     -------
@@ -146,6 +150,8 @@ def train(
     elif len(state.hot) != num_levels - 1:
         raise ArgumentError("num_levels", f"{len(state.hot) + 1}, as in the state", str(num_levels))
     last, history = state.epoch + epochs, []
+    bar = Progress(epochs, progress)
+    bar.message("compiling the training …")
     with Interrupts() as interrupts, contextlib.ExitStack() as stack:
         file = None
         if checkpoint is not None:
@@ -163,6 +169,8 @@ def train(
                 file.keep(state, history)
             if on_epoch is not None:
                 on_epoch(record, state)
+            _tell(bar, record, last)
+    bar.close()
     if state.epoch < last:
         warnings.warn(f"interrupted: training has come to epoch {state.epoch} of {last}.", stacklevel=2)
     return state, history
@@ -185,6 +193,14 @@ def _require_finite(new: TrainingState, state: TrainingState) -> None:
     )
     error.state = state
     raise error
+
+
+def _tell(bar: Progress, record: Epoch, last: int) -> None:
+    if bar.is_due or record.number == last:
+        text = f"epoch {record.number} of {last} · reconstruction {record.reconstruction:.3g}"
+        if np.isfinite(record.free_energy_gap):
+            text += f" · free-energy gap {record.free_energy_gap:.3g}"
+        bar.message(text)
 
 
 def _matrix(name, value, machine):

@@ -38,6 +38,11 @@ class Progress:
             self.stream.flush()
             self.length, self.written = len(text), time.monotonic()
 
+    @property
+    def is_due(self) -> bool:
+        """Whether the line may be drawn again: always on a terminal, now and then where lines stay."""
+        return self.redraws or time.monotonic() - self.written >= SECONDS_PER_LINE
+
     def resume(self, done: int) -> None:
         """Begin with so many iterations done already."""
         self.done = self.skipped = done
@@ -51,7 +56,7 @@ class Progress:
         self.done += steps
         self.acceptance = self.acceptance if acceptance is None else acceptance
         last = self.done == self.total
-        if not (self.redraws or last or time.monotonic() - self.written >= SECONDS_PER_LINE):
+        if not (last or self.is_due):
             return
         timed = self.done - self.skipped
         rate = timed / max(time.monotonic() - self.started, 1e-9)
