@@ -29,6 +29,8 @@ __all__ = [
     "SingleFactorError",
 ]
 
+MOST_SEED = 2**32 - 1
+
 
 class Phi4pplError(Exception):
     """Base class of every error that this library raises on purpose."""
@@ -127,6 +129,14 @@ def positive_int(name: str, value, *, minimum: int = 1, mend: str = "") -> int:
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < minimum:
         raise ArgumentError(name, f"an integer of at least {minimum}", repr(value), mend)
     return int(value)
+
+
+def seed_within(value) -> int:
+    """Return ``value`` as a seed of JAX, which would drop bits above 32 without a word: a run of another seed."""
+    seed = positive_int("seed", value, minimum=0)
+    if seed > MOST_SEED:
+        raise ArgumentError("seed", f"an integer of at most {MOST_SEED}", repr(value))
+    return seed
 
 
 def path_of(name: str, value) -> Path:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import xarray as xr
 
 from .datatree import field_dims, frame_of, to_datatree
-from .errors import ArgumentError, path_of, positive_int
+from .errors import ArgumentError, path_of, positive_int, seed_within
 from .model import MarkovRandomField
 from .numpyro_plugin import compile as compile_model
 from .observables import with_own
@@ -16,8 +16,6 @@ from .sampling.devices import placement
 from .sampling.symmetry import is_even
 
 __all__ = ["sample"]
-
-MOST_SEED = 2**32 - 1
 
 
 def sample(
@@ -104,10 +102,7 @@ def sample(
     num_samples = positive_int("num_samples", num_samples, minimum=10)
     num_chains = positive_int("num_chains", num_chains, mend="Four or more let R̂ see chains that disagree.")
     thinning = positive_int("thinning", thinning)
-    seed = positive_int("seed", seed, minimum=0)
-    if seed > MOST_SEED:
-        # JAX would drop the higher bits without a word, and the run would be that of another seed
-        raise ArgumentError("seed", f"an integer of at most {MOST_SEED}", repr(seed))
+    seed = seed_within(seed)
     checkpoint = None if checkpoint is None else path_of("checkpoint", checkpoint)
     if progress is not None and not isinstance(progress, bool):
         raise ArgumentError("progress", "True, False or None", repr(progress))

@@ -134,14 +134,14 @@ def is_concrete(value) -> bool:
     return not isinstance(value, jax.core.Tracer)
 
 
-def as_field(phi):
+def as_field(phi, name: str = "phi"):
     """``phi`` as a JAX array of real floating-point numbers: integers are converted, complex numbers refused."""
     try:
         array = jnp.asarray(phi)
     except (TypeError, ValueError) as error:
-        raise ArgumentError("phi", "an array of real numbers", type(phi).__name__) from error
+        raise ArgumentError(name, "an array of real numbers", type(phi).__name__) from error
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
-        raise ArgumentError("phi", "an array of real numbers", f"dtype {array.dtype}")
+        raise ArgumentError(name, "an array of real numbers", f"dtype {array.dtype}")
     return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(float)
 
 

@@ -20,6 +20,7 @@ from .units import BernoulliUnits, GaussianUnits, Phi4Units, Units
 __all__ = ["BernoulliBernoulliRBM", "GaussianBernoulliRBM", "GaussianGaussianRBM", "Phi4BernoulliRBM", "Phi4RBM"]
 
 EXACT_STATES = 2**12  # of a binary layer, up to which log Z is their sum
+CONSTANT = 1e-13  # standard deviation over mean, up to which a feature is one number and its rounding
 FIRST_WEIGHTS = 0.05  # standard deviation, over the root of the number of visible units
 FIRST = {  # couplings at which a unit has variance near one, or is 0 and 1 alike
     Phi4Units: (0.0, 0.4, 0.02),
@@ -109,6 +110,9 @@ class _RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """One more pass, through these data; the first call standardises by them and starts the machine."""
         first = not hasattr(self, "state_")
         X = self._checked(X, reset=first)
+        if not first and self.n_components != self.machine_.hidden.size:
+            got = f"{self.n_components!r}. Call fit to begin anew"
+            raise ArgumentError("n_components", f"{self.machine_.hidden.size}, as in the fitted machine", got)
         return (self._begin(X) if first else self)._train(X, 1, progress=False)
 
     def transform(self, X):
@@ -126,6 +130,7 @@ class _RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def sample(self, n_samples=1, *, n_sweeps=1000):
         """States of ``n_samples`` Gibbs chains that go on from the persistent ones, in the units of the data."""
         check_is_fitted(self, "machine_")
+        positive_int("n_samples", n_samples), positive_int("n_sweeps", n_sweeps, minimum=0)
         above, below = jax.random.split(jax.random.key(self._seed() + 1))
         start = jax.random.choice(above, self.state_.chains, (n_samples,))
         v = jax.jit(RestrictedBoltzmannMachine.gibbs)(self.machine_, below, start, n_sweeps)
@@ -203,10 +208,16 @@ class _RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return jnp.asarray((X - self.mean_) / self.scale_, jnp.result_type(float))
 
     def _begin(self, X):
+        positive_int("n_components", self.n_components), positive_int("n_annealing_steps", self.n_annealing_steps)
         real, n = self._visible.states is None, X.shape[1]
-        self.mean_ = X.mean(axis=0) if real else np.zeros(n)
-        spread = X.std(axis=0) if real else np.ones(n)
-        self.scale_ = np.where(spread > 1e-9 * (1 + np.abs(self.mean_)), spread, 1.0)
+        with np.errstate(over="ignore"):
+            self.mean_ = X.mean(axis=0, dtype=float) if real else np.zeros(n)
+            spread = X.std(axis=0, dtype=float) if real else np.ones(n)
+        if not np.isfinite(spread).all():
+            where = f"infinite in feature {np.argmin(np.isfinite(spread))}"
+            raise ArgumentError("X", "features whose standard deviations are finite", where, "Give other units.")
+        # a constant column has rounding alone, which is relative to its mean; a small unit of measurement is no constant
+        self.scale_ = np.where(spread > CONSTANT * np.abs(self.mean_), spread, 1.0)
         rng = np.random.default_rng(self._seed())
         visible, hidden = (
             kind(*(np.full(number, value) for value in FIRST[kind]))
@@ -249,7 +260,7 @@ class _RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         made, number = cls(machine.hidden.size), machine.visible.size
         made.machine_, made.history_, made.n_features_in_ = machine, [], number
         made.mean_, made.scale_ = np.zeros(number), np.ones(number)
-        made.state_ = first_state(machine, jnp.zeros((1, number)))
+        made.state_ = first_state(machine, jnp.zeros((made.n_chains, number)))
         return made
 
     @property

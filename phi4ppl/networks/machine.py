@@ -136,9 +136,12 @@ class RestrictedBoltzmannMachine:
         then samples the other units given these.
         """
         v = self._layer("v", v, self.visible)
-        if clamped is not None and np.shape(clamped) != (self.visible.size,):
-            raise ArgumentError("clamped", f"bools of shape ({self.visible.size},)", f"shape {np.shape(clamped)}")
-        held = None if clamped is None else jnp.broadcast_to(jnp.asarray(clamped, bool), v.shape)
+        if clamped is not None:
+            clamped = clamped if hasattr(clamped, "dtype") else np.asarray(clamped)
+            if clamped.dtype != bool or clamped.shape != (self.visible.size,):
+                got = f"{clamped.dtype} of shape {clamped.shape}"
+                raise ArgumentError("clamped", f"bools of shape ({self.visible.size},)", got)
+        held = None if clamped is None else jnp.broadcast_to(clamped, v.shape)
 
         def sweep(step, v):
             above, below = jax.random.split(jax.random.fold_in(key, step))
@@ -221,7 +224,7 @@ class RestrictedBoltzmannMachine:
 
     @staticmethod
     def _layer(name, values, units: Units):
-        values = as_field(values)
+        values = as_field(values, name)
         if values.ndim == 0 or values.shape[-1] != units.size:
             raise ArgumentError(name, f"shape (..., {units.size})", f"shape {values.shape}")
         return values

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
+import numbers
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
@@ -13,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import ArgumentError, SamplingError, finite_array, positive_int
+from ..errors import ArgumentError, SamplingError, finite_array, positive_int, seed_within
 from ..sampling.interrupt import Interrupts
 from ..sampling.progress import Progress
 from .chains import advance
@@ -97,7 +98,8 @@ def train(
         the same numbers bit for bit; ``epochs`` may be more.
     seed : int
     state : TrainingState, optional
-        Go on from there, to the same numbers bit for bit as without the interruption (same data, settings and seed).
+        Go on from there, to the same numbers bit for bit as without the interruption (same data, settings and seed). The
+        machine is that of the state; ``machine`` has to be like it.
     on_epoch : callable, optional
         Called with every `Epoch` and state, for own logs.
     progress : bool, optional
@@ -111,7 +113,7 @@ def train(
     Raises
     ------
     SamplingError
-        If a coupling becomes non-finite; its attribute ``state`` is the last good state.
+        If a coupling or the gradient becomes non-finite; its attribute ``state`` is the last good state.
     CheckpointError
         If the directory holds something else than this training, or is damaged.
     ArgumentError
@@ -131,13 +133,16 @@ def train(
     >>> state.epoch, len(history)
     (2, 2)
     """
+    if not isinstance(machine, RestrictedBoltzmannMachine):
+        raise ArgumentError("machine", "a RestrictedBoltzmannMachine", type(machine).__name__)
     require_method(machine, method)
-    numbers = {"epochs": epochs, "sweeps": sweeps, "batch_size": batch_size, "num_chains": num_chains}
+    counts = {"epochs": epochs, "sweeps": sweeps, "batch_size": batch_size, "num_chains": num_chains}
     every = 1 if likelihood_every is None else likelihood_every
-    for name, value in (numbers | {"num_levels": num_levels, "likelihood_every": every}).items():
+    for name, value in (counts | {"num_levels": num_levels, "likelihood_every": every}).items():
         positive_int(name, value)
     if num_levels > 1 and method != "persistent_cd":
         raise ArgumentError("num_levels", f"1 with {method!r}", str(num_levels), "Only persistent chains are tempered.")
+    seed = seed_within(seed)
     data = _matrix("data", data, machine)
     validation = None if validation is None else _matrix("validation", validation, machine)
     settings = Settings(
@@ -147,20 +152,20 @@ def train(
     if state is None:
         start = jax.random.permutation(jax.random.fold_in(key, 0), data)[jnp.arange(num_chains) % len(data)]
         state = first_state(machine, start, learning_rate, weight_decay, num_levels)
-    elif len(state.hot) != num_levels - 1:
-        raise ArgumentError("num_levels", f"{len(state.hot) + 1}, as in the state", str(num_levels))
+    else:
+        _require_same(state, machine, num_levels, num_chains if method == "persistent_cd" else None, settings.optimizer)
     last, history = state.epoch + epochs, []
     bar = Progress(epochs, progress)
     bar.message("compiling the training …")
     with Interrupts() as interrupts, contextlib.ExitStack() as stack:
         file = None
         if checkpoint is not None:
-            numbers = method, sweeps, batch_size, bool(centring), weight_decay, likelihood_every, seed
-            file = stack.enter_context(TrainingFile(checkpoint, state, (data, validation), numbers, learning_rate))
+            values = method, sweeps, batch_size, bool(centring), weight_decay, likelihood_every, seed
+            file = stack.enter_context(TrainingFile(checkpoint, state, (data, validation), values, learning_rate))
             state, history = file.state, file.history
         while state.epoch < last and not interrupts.asked:
             new, norm, exchange = _epoch(state, data, jax.random.fold_in(key, state.epoch + 1), settings)
-            _require_finite(new, state)
+            _require_finite(new, state, norm)
             likelihood_now = likelihood_every is not None and new.epoch % likelihood_every == 0
             record = look(state, new, data, validation, likelihood_now)._replace(gradient_norm=norm, exchange=exchange)
             state = new
@@ -184,11 +189,31 @@ def first_state(
     return TrainingState(machine, _optimizer(learning_rate, weight_decay).init(machine), jnp.asarray(chains), hot, 0)
 
 
-def _require_finite(new: TrainingState, state: TrainingState) -> None:
-    if all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(new.machine)):
+def _require_same(state, machine, num_levels, num_chains, optimizer) -> None:
+    """Refuse a state whose training is another one: its own machine and chains would silently be taken instead."""
+    if not isinstance(state, TrainingState):
+        raise ArgumentError("state", "a TrainingState, as train returns it", type(state).__name__)
+    if repr(state.machine) != repr(machine):
+        mend = "Training goes on from the machine in the state; give one like it, such as state.machine."
+        raise ArgumentError("machine", f"{state.machine!r}, as in the state", repr(machine), mend)
+    if len(state.hot) != num_levels - 1:
+        raise ArgumentError("num_levels", f"{len(state.hot) + 1}, as in the state", str(num_levels))
+    if num_chains not in (None, len(state.chains)):
+        raise ArgumentError("num_chains", f"{len(state.chains)}, as in the state", str(num_chains))
+    if jax.tree.structure(jax.eval_shape(optimizer.init, machine)) != jax.tree.structure(state.optimizer):
+        mend = (
+            "The memory of Adam counts updates for a schedule only; optax.constant_schedule is a number as a schedule."
+        )
+        raise ArgumentError("learning_rate", "a number or a schedule, whichever it was in the state", "the other", mend)
+
+
+def _require_finite(new: TrainingState, state: TrainingState, norm: float) -> None:
+    # where a gradient overflows, Adam divides by infinity: the couplings stay finite, and stay where they are
+    what = "a coupling" if np.isfinite(norm) else "the gradient"
+    if np.isfinite(norm) and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(new.machine)):
         return
     error = SamplingError(
-        f"training diverged in epoch {new.epoch}: a coupling is not finite. Likely causes: a learning rate that is too "
+        f"training diverged in epoch {new.epoch}: {what} is not finite. Likely causes: a learning rate that is too "
         "large, or data that are not standardised. The attribute 'state' of this error is the last good state."
     )
     error.state = state
@@ -211,9 +236,9 @@ def _matrix(name, value, machine):
 
 
 def _optimizer(learning_rate, weight_decay) -> optax.GradientTransformation:
-    if not callable(learning_rate) and not (isinstance(learning_rate, int | float) and learning_rate > 0):
+    if not callable(learning_rate) and not (isinstance(learning_rate, numbers.Real) and 0 < learning_rate < math.inf):
         raise ArgumentError("learning_rate", "a positive number or an optax schedule", repr(learning_rate))
-    if not (isinstance(weight_decay, int | float) and 0 <= weight_decay < math.inf):
+    if not (isinstance(weight_decay, numbers.Real) and 0 <= weight_decay < math.inf):
         raise ArgumentError("weight_decay", "a number of at least 0", repr(weight_decay))
     return _adam(learning_rate, weight_decay)
 
@@ -248,7 +273,7 @@ def _pass(parts, data, key, settings: Settings):
             start = batch if settings.method == "contrastive_divergence" else chains
             levels = jnp.concatenate([hot, start[None]]) if len(hot) else start[None]
             levels, exchange = advance(machine, jax.random.fold_in(key, number), levels, settings.sweeps)
-            hot, moved = levels[:-1], levels[-1]
+            hot, moved = hot if settings.method == "contrastive_divergence" else levels[:-1], levels[-1]
         gradient = jax.grad(lambda machine: objective(settings.method, machine, batch, moved))(machine)
         norm = jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(gradient)))
         offsets = centred(machine, batch) if settings.centring else None

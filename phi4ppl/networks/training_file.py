@@ -45,7 +45,7 @@ class TrainingFile:
     """
 
     def __init__(self, path, state, arrays: tuple, settings: tuple, learning_rate):
-        rates = [float(learning_rate(k)) for k in RATES] if callable(learning_rate) else learning_rate
+        rates = [float(learning_rate(k)) for k in RATES] if callable(learning_rate) else float(learning_rate)
         identity = {
             "kind": "training", "units": repr(state.machine), "start": array_digest(tuple(state)),
             "data": array_digest(arrays), "settings": settings, "learning_rate": rates, "optax": version("optax"),
