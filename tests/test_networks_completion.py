@@ -121,7 +121,7 @@ def test_visible_marginal_is_a_normalised_density():
 
 
 def test_messages():
-    with pytest.raises(p4.ArgumentError, match=r"clamped: expected bools of shape \(4,\), got shape \(3,\)"):
+    with pytest.raises(p4.ArgumentError, match=r"clamped: expected bools of shape \(4,\), got bool of shape \(3,\)"):
         REAL.gibbs(jax.random.key(0), jnp.zeros(4), clamped=[True, False, False])
     with pytest.raises(p4.ArgumentError, match=r"known: expected bools of shape \(4,\), one a feature, got int64 of"):
         Phi4RBM.from_machine(REAL).complete(np.zeros((1, 4)), np.zeros(4, int))
