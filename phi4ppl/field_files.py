@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -31,7 +32,7 @@ def load_fields(path, model: MarkovRandomField) -> tuple[np.ndarray, str]:
         raise ModelFileError(f"{path}: no such file. {WAYS}")
     try:
         fields, is_run = _array(path)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:  # the last two: files cut short
         first = str(error).splitlines()[0].rstrip(".")
         raise ModelFileError(f"{path}: {first}. {WAYS}") from error
     shape = model.field_shape
@@ -55,7 +56,7 @@ def _array(path: Path) -> tuple[np.ndarray, bool]:
     if path.suffix == ".npy":
         return np.load(path), False
     if path.suffix == ".npz":
-        with np.load(path) as arrays:
+        with path.open("rb") as file, np.load(file) as arrays:  # np.load(path) leaves a damaged file open
             if len(arrays.files) != 1:
                 raise ValueError(f"holds {len(arrays.files)} arrays: {', '.join(arrays.files)}")
             return arrays[arrays.files[0]], False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import isfinite
+
 from numpyro import distributions as dist
 from numpyro.distributions import Distribution
 
@@ -61,6 +63,8 @@ def _prior(text: str, rest: str) -> Distribution:
         raise ArgumentError("--prior", f"numbers {','.join(names)} of {family}", repr(text), WAYS + ".") from error
     if len(values) != len(names):
         raise ArgumentError("--prior", f"{len(names)} numbers of {family}: {','.join(names)}", repr(text))
+    if not all(map(isfinite, values)):
+        raise ArgumentError("--prior", f"finite numbers {','.join(names)} of {family}", repr(text))
     positive = [n for n, v in zip(names, values, strict=True) if n in ("sd", "rate", "shape", "sd of log") and v <= 0]
     if positive or ("low" in names and values[names.index("low")] >= values[names.index("high")]):
         raise ArgumentError("--prior", f"{positive[0]} above 0" if positive else "low below high", repr(text))

@@ -14,7 +14,7 @@ from scipy.special import logsumexp
 
 import phi4ppl as p4
 from phi4ppl.averaging.compare import _compared
-from phi4ppl.averaging.posterior import CouplingPosterior
+from phi4ppl.averaging.posterior import CouplingPosterior, coupling_posterior
 from phi4ppl.averaging.weights import bootstrap_errors, pseudo_bma_weights, stacking_weights
 from phi4ppl.inference import mode
 
@@ -242,6 +242,18 @@ def test_average_can_be_drawn_by_arviz(compared):
     assert arviz_plots.plot_ppc_dist(tree, var_names=["phi_squared"], backend="matplotlib") is not None
 
 
+def test_prior_on_negative_quartic_couplings_is_lost_evidence():
+    """Z is infinite there, so Normal(0, σ) has half the evidence of HalfNormal(σ) and no draw below zero."""
+    model = p4.phi4(p4.lattice.chain(3), w=0.3, a=1.2, b=0.1)
+    data = draws_of(p4.gaussian(model.lattice, w=0.3, a=1.2), 1, 20)
+    found = [
+        coupling_posterior(model, data, {"b": prior}, num_draws=1000, seed=0, progress=False)
+        for prior in (dist.Normal(0, 0.3), dist.HalfNormal(0.3))
+    ]
+    assert (found[0].draws < 0).any() and np.all(found[0].log_weights[found[0].draws[:, 0] < 0] == -np.inf)
+    assert found[0].log_evidence == pytest.approx(found[1].log_evidence - np.log(2), abs=0.15)
+
+
 # --- refusals
 
 
@@ -257,6 +269,9 @@ def test_average_can_be_drawn_by_arviz(compared):
         ({"priors": {"q": dist.Normal()}}, "priors: expected couplings among a, w, got 'q'"),
         ({"priors": {"c": {"w": dist.Normal()}}}, "priors: expected names of the models, got 'c'"),
         ({"priors": {"w": 3.0}}, "prior of 'w': expected a NumPyro distribution"),
+        ({"priors": {"w": dist.Normal}}, "prior of 'w': expected a NumPyro distribution of one number"),
+        ({"priors": {"w": dist.Normal(np.zeros(2))}}, "prior of 'w': expected a NumPyro distribution of one number"),
+        ({"priors": {"w": dist.Poisson(1.0)}}, "prior of 'w': expected a distribution with a density, got Poisson"),
         (
             {"models": {"a": TRUE.inhomogeneous("w"), "b": TRUE}, "priors": {"w": dist.Normal()}},
             "a homogeneous coupling",

@@ -4,6 +4,7 @@ Statistical tests: false alarms 1e-4 each, three of them; seeds are fixed.
 """
 
 import json
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -106,6 +107,8 @@ def test_compare_leaves_table_predictions_and_report(folder, capsys):
         (["infer", "ring.py", "--data", "fields.npy", "--prior", "q=normal:0,1"], "couplings of the model: 'w', 'a', got 'q'"),
         (["infer", "ring.py", "--data", "fields.npy", "--prior", "w=normal:0,1"], "a distribution on a finite interval"),
         (["infer", "ring.py", "--data", "wrong.npy", "--prior", "w=normal:0,1"], "expected fields of shape (6,)"),
+        (["infer", "ring.py", "--data", "empty.npy", "--prior", "w=normal:0,1"], "empty.npy: No data left in file. Give"),
+        (["infer", "ring.py", "--data", "cut.npz", "--prior", "w=normal:0,1"], "cut.npz: File is not a zip file. Give"),
         (["infer", "scotland_lip_cancer", "--data", "fields.npy"], "a NumPyro model; couplings of a MarkovRandomField"),
         (["compare", "ring.py", "--data", "fields.npy"], "ring.py: one model. Give at least two"),
         (["compare", "ring.py", "ring.py", "--data", "fields.npy"], "a second model of the name 'ring'"),
@@ -114,6 +117,8 @@ def test_compare_leaves_table_predictions_and_report(folder, capsys):
 )  # fmt: skip
 def test_bad_input_is_one_line(folder, capsys, arguments, words):
     np.save("wrong.npy", np.ones((3, 5)))
+    Path("empty.npy").write_bytes(b"")
+    Path("cut.npz").write_bytes(b"PK\x03\x04")
     assert main([*arguments, "--quiet"]) == 2
     err = capsys.readouterr().err
     assert words in err and err.count("\n") == 1 and "Traceback" not in err
@@ -128,6 +133,8 @@ def test_bad_input_is_one_line(folder, capsys, arguments, words):
         ("w=uniform:0.4", "--prior: expected 2 numbers of uniform: low,high"),
         ("w=uniform:1,0", "--prior: expected low below high"),
         ("w=normal:1,0", "--prior: expected sd above 0"),
+        ("w=normal:nan,1", "--prior: expected finite numbers mean,sd of normal"),
+        ("w=uniform:0,inf", "--prior: expected finite numbers low,high of uniform"),
     ],
 )
 def test_priors_that_cannot_be_read(text, message):

@@ -212,6 +212,16 @@ def test_interpolant_is_exact_for_polynomials_and_knows_its_error():
         ({"num_auxiliary": 0}, "num_auxiliary: expected an integer of at least 1"),
         ({"priors": {"w": 1.0}}, "prior of 'w': expected a NumPyro distribution of one number"),
         ({"priors": {"w": dist.Normal()}}, "prior of 'w': expected a distribution on a finite interval.*use Uniform"),
+        (
+            {"priors": {"w": dist.Delta(0.5)}},
+            "prior of 'w': expected a distribution with a density, got Delta.*stays as it",
+        ),
+        ({"priors": {"w": dist.Poisson(1.0)}}, "prior of 'w': expected a distribution with a density, got Poisson"),
+        ({"priors": {"w": dist.Uniform(1.0, 0.0)}}, r"prior of 'w': expected low < high, got \(1, 0\)"),
+        (
+            {"priors": {"b": dist.Normal()}, "normalizer": "exchange"},
+            "prior of 'b': expected a distribution of positive numbers.*Use HalfNormal",
+        ),
         ({"normalizer": "guess"}, "normalizer: expected one of 'surface', 'exact'"),
     ],
 )

@@ -9,6 +9,7 @@ import pandas as pd
 
 from ..diagnostics.leave_one_out import leave_one_out
 from ..errors import ArgumentError, finite_array, positive_int
+from ..inference.couplings import require_prior
 from ..model import MarkovRandomField
 from .posterior import CouplingPosterior, coupling_posterior
 from .weights import bootstrap_errors, evidence_weights, pseudo_bma_weights, stacking_weights
@@ -256,8 +257,7 @@ def _priors_of(name: str, model: MarkovRandomField, models: dict, priors) -> dic
     if unknown:
         raise ArgumentError("priors", f"couplings among {', '.join(sorted(known))}", repr(unknown[0]))
     for coupling, prior in own.items():
-        if not hasattr(prior, "log_prob") or not hasattr(prior, "support"):
-            raise ArgumentError(f"prior of {coupling!r}", "a NumPyro distribution", type(prior).__name__)
+        require_prior(coupling, prior)
         if np.ndim(model.couplings[coupling]) != 0:
             raise ArgumentError(f"prior of {coupling!r}", "a homogeneous coupling", f"one number a clique in {name!r}")
     return own

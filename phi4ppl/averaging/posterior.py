@@ -22,6 +22,7 @@ AXIS, POOL_DRAWS = 2.5, 250  # posterior standard deviations from the mode to th
 MIN_OVERLAP = 0.1
 FREEDOM = 7  # of the t-distribution that couplings are proposed from
 MAX_PARETO_K = 0.7
+CHECKED = 40  # draws, whether Z is finite
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,7 @@ def _importance_sample(problem, found: Mode, num_draws: int, seed: int, progress
     log_z = anchor.value + pool.log_partition(thetas)
     total = -thetas @ problem.statistics.sum(axis=0) - problem.fixed_energy.sum() - problem.count * log_z
     log_weights = total + problem.log_prior(thetas) - proposal.logpdf(thetas)
+    log_weights[_negative_quartic(problem, thetas)] = -np.inf
     if not np.isfinite(log_weights).any():
         raise ArgumentError("priors", "a posterior inside their support", "no coupling that both prior and data allow")
     log_evidence = float(logsumexp(log_weights) - np.log(num_draws))
@@ -111,9 +113,23 @@ def _importance_sample(problem, found: Mode, num_draws: int, seed: int, progress
     typical = np.mean([pool.error(theta) for theta in thetas[np.argsort(-weights)[:: num_draws // 10 or 1]][:5]])
     error = np.hypot(sampling_error, problem.count * np.hypot(anchor.error, typical))
     warnings = found.warnings + tuple(_warnings(log_weights, weights @ pool.overlap(thetas)))
+    warnings += tuple(_improper(problem, thetas, weights, seed))
     return CouplingPosterior(
         problem.at(mode), problem.names, thetas, log_weights, each, log_evidence, float(error), warnings
     )
+
+
+def _negative_quartic(problem, thetas: np.ndarray) -> np.ndarray:
+    """Draws without a density: Z is infinite there, and reweighting, which sees finite sums only, would not notice."""
+    quartic = {form.name for form in problem.model._forms if form.built_in == "quartic"}
+    return (thetas[:, [name in quartic for name in problem.names]] < 0).any(axis=1)
+
+
+def _improper(problem, thetas, weights, seed: int):
+    some = np.random.default_rng(seed).choice(len(thetas), CHECKED, p=weights)
+    bad = sum(not problem.at(thetas[k]).check().is_normalizable for k in some)
+    if bad:
+        yield f"{bad} of {CHECKED} draws of the couplings make no density (Z is infinite): use narrower priors."
 
 
 def _warnings(log_weights, overlap: float):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import xarray as xr
-from numpyro.distributions import Distribution
+from numpyro.distributions import Delta, Distribution
 
 from ..errors import ArgumentError, OverlapError, finite_array, one_of, positive_int
 from ..model import MarkovRandomField
@@ -204,6 +204,8 @@ def _improper(model, tree: xr.DataTree, names) -> list[str]:
 
 
 def _by_exchange(model, data, priors: dict, num_auxiliary: int, run: dict) -> tuple[xr.DataTree, dict, list[str]]:
+    model.check().raise_if_violated()
+    _require_positive(model, priors)
     names = list(priors)
     total = np.array([t.sum() for t in _statistics(model, data, names)])
     posterior = _posterior(priors, lambda theta: -jnp.asarray(total, theta.dtype) @ theta)
@@ -225,7 +227,8 @@ def _by_exchange(model, data, priors: dict, num_auxiliary: int, run: dict) -> tu
         "num_auxiliary."
     )
     facts = {"num_auxiliary": num_auxiliary, "auxiliary_tau": tau}
-    return tree, facts, [complaint] if num_auxiliary < LONG * tau else []
+    complaints = [complaint] if num_auxiliary < LONG * tau else []
+    return tree, facts, [*complaints, *_improper(model, tree, names)]
 
 
 def _checked(model, data, priors) -> np.ndarray:
@@ -242,9 +245,21 @@ def _checked(model, data, priors) -> np.ndarray:
         if name not in model.couplings or np.ndim(model.couplings[name]) != 0:
             known = ", ".join(repr(n) for n, v in model.couplings.items() if np.ndim(v) == 0)
             raise ArgumentError("priors", f"homogeneous couplings of the model: {known or 'it has none'}", repr(name))
-        if not isinstance(prior, Distribution) or prior.shape() != ():
-            raise ArgumentError(f"prior of {name!r}", "a NumPyro distribution of one number", repr(prior))
+        require_prior(name, prior)
     return data
+
+
+def require_prior(name: str, prior) -> None:
+    """Refuse what is no density of one number: couplings move over an interval, not between points."""
+    what = f"prior of {name!r}"
+    if not isinstance(prior, Distribution) or prior.shape() != ():
+        raise ArgumentError(what, "a NumPyro distribution of one number", repr(prior))
+    if isinstance(prior, Delta) or prior.support.is_discrete:
+        mend = "A coupling without prior stays as it is: model.replace(…) sets it."
+        raise ArgumentError(what, "a distribution with a density", type(prior).__name__, mend)
+    low, high = (getattr(prior.support, end, None) for end in ("lower_bound", "upper_bound"))
+    if low is not None and high is not None and not low < high:
+        raise ArgumentError(what, "low < high", f"({float(low):.6g}, {float(high):.6g})")
 
 
 def _box(priors: dict) -> dict[str, tuple[float, float]]:
