@@ -3,6 +3,8 @@
 Statistical tests: false alarms 1e-4 each, about six of them; seeds are fixed.
 """
 
+import re
+
 import jax
 import jax.numpy as jnp
 import networkx as nx
@@ -14,7 +16,7 @@ from scipy.special import logsumexp
 
 import phi4ppl as p4
 from phi4ppl.averaging.compare import _compared
-from phi4ppl.averaging.posterior import CouplingPosterior, coupling_posterior
+from phi4ppl.averaging.posterior import CouplingPosterior, _improper, coupling_posterior
 from phi4ppl.averaging.weights import bootstrap_errors, pseudo_bma_weights, stacking_weights
 from phi4ppl.inference import mode
 
@@ -252,6 +254,15 @@ def test_prior_on_negative_quartic_couplings_is_lost_evidence():
     ]
     assert (found[0].draws < 0).any() and np.all(found[0].log_weights[found[0].draws[:, 0] < 0] == -np.inf)
     assert found[0].log_evidence == pytest.approx(found[1].log_evidence - np.log(2), abs=0.15)
+
+
+def test_draws_without_a_density_are_told():
+    """The ring has one for |w| < 1: eigenvalues 2 (a − w cos k)."""
+    problem = mode.CouplingProblem(TRUE.replace(a=1.0, w=0.5), draws_of(TRUE, 0, 5), {"w": dist.Normal()})
+    thetas, weights = np.array([[0.5], [1.5]]), np.array([0.5, 0.5])
+    (told,) = _improper(problem, thetas, weights, 0)
+    assert re.match(r"(1\d|2\d) of 40 draws of the couplings make no density", told)
+    assert not list(_improper(problem, thetas, np.array([1.0, 0.0]), 0))
 
 
 # --- refusals

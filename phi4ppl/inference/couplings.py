@@ -85,7 +85,8 @@ def infer_couplings(
     Raises
     ------
     ArgumentError
-        For priors that are not on a finite interval, data of the wrong shape, models for which ``"exact"`` would take
+        For priors that are not on a finite interval where there has to be one, that have no density or reach to negative
+        quartic couplings, data of the wrong shape, models for which ``"exact"`` would take
         too long or an interval too wide to interpolate, and fields whose pseudo-likelihood has no maximum.
     HammersleyCliffordError
         If Z is infinite somewhere in the box of the priors.
