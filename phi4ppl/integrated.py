@@ -77,6 +77,7 @@ def integrated_log_likelihood(
     sites = trace_of(model, args, kwargs)
     data = pointwise(model, args, kwargs, sites)
     site = _one_of("site", site, [name for name in data.data if name in _written(tree)])
+    _require_same_data(tree, site, data.data[site])
     fields = {n: s["fn"] for n, s in sites.items() if s["type"] == "sample" and not s["is_observed"]}
     field = _one_of("field", field, [n for n, fn in fields.items() if field_model(fn) is not None])
     if not isinstance(fields[field], GibbsField):
@@ -168,6 +169,13 @@ class _Calculation:
 
 def _written(tree: xr.DataTree) -> dict:
     return dict(tree["log_likelihood"].data_vars) if "log_likelihood" in tree.children else {}
+
+
+def _require_same_data(tree: xr.DataTree, site: str, given) -> None:
+    """Draws know the data that they were made with, and no others can be taken out of them."""
+    written, given = tree["observed_data"][site].values.ravel(), np.asarray(given).ravel()
+    if written.shape != given.shape or not np.allclose(written, given, rtol=1e-5, atol=1e-6, equal_nan=True):
+        raise ArgumentError("args", f"the data {site!r} that the run was made with", "others", "Pass those of the run.")
 
 
 def _one_of(what: str, name: str | None, known: list[str]) -> str:

@@ -331,6 +331,8 @@ def test_models_without_a_site_of_their_own_are_refused(model, message, well):
 
 
 def test_other_runs_are_refused(well):
+    with pytest.raises(p4.ArgumentError, match="args: expected the data .* that the run was made with, got others"):
+        p4.integrated_log_likelihood(well, noisy_well, SEEN_WELL + 0.1)
     with pytest.raises(p4.ArgumentError, match="site: expected one of 'datum', got 'y'"):
         p4.integrated_log_likelihood(well, noisy_well, SEEN_WELL, site="y")
     with pytest.raises(p4.ArgumentError, match="field: expected one of 'phi', got 'psi'"):
