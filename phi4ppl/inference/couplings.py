@@ -57,7 +57,8 @@ def infer_couplings(
         ``"exact"``: log Z by ``log_partition(method="exact")`` at Chebyshev nodes and their interpolation, where the graph is
         small or narrow enough or the field Gaussian;
         ``"exchange"``: no log Z. For every proposal all fields are followed to auxiliary fields at the proposed couplings
-        (`phi4ppl.inference.exchange`), which takes any number of homogeneous couplings with any priors, and long;
+        (`phi4ppl.inference.exchange`), which takes any number of homogeneous couplings, with priors that keep quartic
+        couplings from 0 on, and long;
         ``"pseudolikelihood"``: an approximation, and says so: densities of single sites given the rest in place of the
         likelihood, moved and stretched to the mode and the curvature that the likelihood has by a short simulation
         (L. Bouranis, N. Friel, F. Maire, J. Comput. Graph. Stat. 27 (2018) 516);
