@@ -188,6 +188,7 @@ def test_lip_cancer_density_is_the_published_model(scotland, x64):
         np.testing.assert_allclose(values["relative_risk"], risk, rtol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.rank_promotion
 def test_lip_cancer_posterior_is_that_of_independent_programs():
     """beta for ten per cent more in agriculture: 0.377 ± 0.134 by plain NumPyro, other parametrisation, 12,000 draws.

@@ -27,6 +27,9 @@ FENCE = re.compile(r"(?P<indent> *)(?P<ticks>`{3,}|~{3,})(?P<info>.*)")
 RST_CODE = re.compile(r"\s*\.\. (code|code-block|sourcecode|testcode)::")
 FILE_COMMENT = re.compile(r"\s*<!-- file: (\S+) -->\s*")
 CI_COMMENT = re.compile(r"<!-- ci: (\w+) -->")
+SLOW_EXAMPLES = {  # even on tiny data, for what they compile; the pages that show them use the same functions
+    "complete_digits.py", "faces.py", "lip_cancer_fields.py", "restore_digits.py", "stacked_digits.py",
+}  # fmt: skip
 RUNNABLE = {"python", "bash"}
 LOOKS_RUNNABLE = re.compile(r"i?py|bash|z?sh\b|shell|console|doctest|\{(code|doctest|testcode)", re.I)
 COMMANDS = {"phi4ppl", ".venv/bin/phi4ppl"}
@@ -124,6 +127,10 @@ def smoke_if(is_smoke: bool) -> list:
     return [pytest.mark.smoke] if is_smoke else []
 
 
+def slow_if(is_slow: bool) -> list:
+    return [pytest.mark.slow] if is_slow else []
+
+
 @pytest.mark.parametrize("name", [pytest.param(name, marks=smoke_if(name in SMOKE_PAGES)) for name in PROGRAMS])
 def test_page_runs(name, run_python, tmp_path):
     script = tmp_path / "page.py"
@@ -133,7 +140,9 @@ def test_page_runs(name, run_python, tmp_path):
     run_python([script], cwd=folder, **QUICKLY)
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "example", [pytest.param(path, marks=slow_if(path.name in SLOW_EXAMPLES), id=path.name) for path in EXAMPLES]
+)
 def test_example_runs(example, run_python, tmp_path):
     run_python([example], cwd=tmp_path, PHI4PPL_TINY="1", **QUICKLY)
 
