@@ -114,8 +114,13 @@ def predictive_check(
 
 def _row(observed: np.ndarray, replicated: np.ndarray) -> dict[str, float]:
     mean, spread = replicated.mean(axis=1), replicated.std(axis=1)
-    share = lambda of, at: (1 + np.sum(of >= at)) / (1 + len(of))  # noqa: E731
     return {
-        "data": observed.mean(), "predicted": mean.mean(), "predicted_sd": mean.std(), "p": share(mean, observed.mean()),
-        "data_spread": observed.std(), "predicted_spread": spread.mean(), "p_spread": share(spread, observed.std()),
+        "data": observed.mean(), "predicted": mean.mean(), "predicted_sd": mean.std(),
+        "p": _share_above(mean, observed.mean()), "data_spread": observed.std(), "predicted_spread": spread.mean(),
+        "p_spread": _share_above(spread, observed.std()),
     }  # fmt: skip
+
+
+def _share_above(replicated: np.ndarray, observed: float) -> float:
+    """With the data counted as one of the replicated sets, so that no finite number of them gives p = 0."""
+    return (1 + np.sum(replicated >= observed)) / (1 + len(replicated))

@@ -33,8 +33,6 @@ __all__ = ["CLUSTER", "cluster", "cluster_labels", "flip_clusters"]
 
 NUM_SWEEPS = 2
 CLUSTER_COST = 2  # a cluster update, counted in gradients
-
-
 NOWHERE = np.int32(2**31 - 1)  # a label beyond all others, and all bits that a label may have
 
 
