@@ -4,19 +4,21 @@ False alarms: every comparison has level 1e-4, shared among its quantities; abou
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 import networkx as nx
 import numpy as np
 import pytest
-from exact_runs import rejected
-from invariance import MODELS, invariance_scores, mapped, model_and_draws, score
+from exact_runs import rejected, z_scores
+from invariance import MODELS, exact_draws, invariance_scores, mapped, model_and_draws, score
 from scipy import stats
 
 import phi4ppl as p4
 from phi4ppl.sampling import target_of
-from phi4ppl.sampling.cluster import _bonds, _Shifts, cluster_labels, flip_clusters
+from phi4ppl.sampling.bonds import ShiftBonds, bonds_of
+from phi4ppl.sampling.cluster import cluster_labels, flip_clusters
 from phi4ppl.terms import hopping
 
 pytestmark = pytest.mark.compile_quickly
@@ -46,12 +48,17 @@ LATTICES = {
 }
 
 
+def bits_of(graph, bonds):
+    """Of every offset whether its bonds are set, from whole numbers of shape ``(..., *shape)``; the offsets first."""
+    return [np.asarray(bonds) >> k & 1 == 1 for k in range(len(graph.coupling))]
+
+
 def set_edges(graph, bonds, lattice):
     """The edges whose bond is set, as pairs of site numbers, from either way of keeping bonds."""
-    if not isinstance(graph, _Shifts):
+    if not isinstance(graph, ShiftBonds):
         return graph.edges[np.asarray(bonds) != 0].tolist()
     at, found = np.indices(lattice.shape), []
-    for offset, bond in zip(graph.coupling, np.asarray(bonds) != 0, strict=True):
+    for offset, bond in zip(graph.coupling, bits_of(graph, bonds), strict=True):
         there = [(x + d) % n for x, d, n in zip(at, offset, lattice.shape, strict=True)]
         first, second = (np.ravel_multi_index(tuple(x), lattice.shape) for x in (at, there))
         found += np.stack([first[bond], second[bond]], axis=1).tolist()
@@ -74,15 +81,15 @@ def test_labels_are_the_connected_components(name):
     rng = np.random.default_rng(3)
     model = p4.phi4(lattice, w=rng.choice([-1.0, 0.0, 1.0], lattice.num_edges, p=[0.3, 0.1, 0.6]), a=1.0, b=0.2)
     target = target_of(p4.compile(model))
-    graph = _bonds(target)
-    assert isinstance(graph, _Shifts) == (lattice.shape is not None and lattice.num_sites > 4)
+    graph = bonds_of(target)
+    assert isinstance(graph, ShiftBonds) == (lattice.shape is not None and lattice.num_sites > 4)
     shape = (3, 2, *lattice.field_shape)
     width = np.array([[0.3, 0.7], [1.0, 1.5], [3.0, 30.0]]).reshape(3, 2, *[1] * len(lattice.field_shape))
     fields = jnp.asarray(np.abs(rng.normal(size=shape)) * width, jnp.float32)
     keys = jax.random.split(jax.random.key(1), (3, 2))
 
     def label(key, phi):
-        bonds, _ = graph.set(key, phi)
+        bonds = graph.set(key, phi)
         return bonds, cluster_labels(graph, bonds, lattice.field_shape).reshape(-1)
 
     bonds, labels = jax.jit(jax.vmap(jax.vmap(label)))(keys, fields)
@@ -103,14 +110,15 @@ def test_bonds_are_set_with_their_probability_and_independently(name):
     lattice, number = LATTICES[name], 20_000
     rng = np.random.default_rng(4)
     model = p4.phi4(lattice, w=rng.normal(size=lattice.num_edges), a=1.0, b=0.2)
-    graph = _bonds(target_of(p4.compile(model)))
+    graph = bonds_of(target_of(p4.compile(model)))
     phi = rng.normal(size=lattice.field_shape)
     keys = jax.random.split(jax.random.key(2), number)
-    bonds, bits = jax.jit(jax.vmap(graph.set, in_axes=(0, None)))(keys, jnp.asarray(phi, jnp.float32))
-    bonds, bits = np.asarray(bonds) != 0, np.asarray(bits).reshape(number, -1)
+    bonds = np.asarray(jax.jit(jax.vmap(graph.set, in_axes=(0, None)))(keys, jnp.asarray(phi, jnp.float32)))
+    if isinstance(graph, ShiftBonds):
+        bonds = np.stack(bits_of(graph, bonds), axis=1)
     flat, w = phi.reshape(-1), np.asarray(model.couplings["w"])
-    if isinstance(graph, _Shifts):
-        first = set_edges(graph, np.ones_like(bonds[0]), lattice)
+    if isinstance(graph, ShiftBonds):
+        first = set_edges(graph, np.full(lattice.shape, -1), lattice)
         weight = {tuple(edge): value for edge, value in zip(lattice.edges.tolist(), w, strict=True)}
         aligned = np.array([weight.get(tuple(sorted(edge)), 0.0) * flat[edge[0]] * flat[edge[1]] for edge in first])
         inside = np.array([lattice.are_adjacent(*edge) for edge in first])
@@ -126,18 +134,16 @@ def test_bonds_are_set_with_their_probability_and_independently(name):
             inside = np.stack(ok).reshape(-1)
         aligned = np.where(inside, aligned, 0)
     else:
-        aligned, bonds = w * flat[graph.edges[:, 0]] * flat[graph.edges[:, 1]], bonds
+        aligned, bonds = w * flat[graph.edges[:, 0]] * flat[graph.edges[:, 1]], bonds != 0
     expected = np.where(aligned > 0, -np.expm1(-2 * aligned), 0)
     assert not bonds[:, expected == 0].any()
     live = np.flatnonzero(expected)
     p, found = expected[live], bonds[:, live]
     z = (found.mean(axis=0) - p) / np.sqrt(p * (1 - p) / number)
     scores = {f"bond {k}": value for k, value in zip(live, z, strict=True)}
-    white = (found - p) / np.sqrt(p * (1 - p))
-    scores |= {f"bonds {k}, {k + 1}": score(white[:, k] * white[:, k + 1]) for k in range(len(live) - 1)}
-    signs = 2.0 * np.asarray(bits) - 1  # the bits that flip even models: fair, and independent of the bonds
-    scores |= {f"bit {k}": score(signs[:, k]) for k in range(signs.shape[1])}
-    scores |= {f"bit and bond {k}": score(signs[:, k % signs.shape[1]] * white[:, k]) for k in range(len(live))}
+    even = (p > 0.1) & (p < 0.9)  # the count of two rare events at once is not normal
+    white = ((found - p) / np.sqrt(p * (1 - p)))[:, even]
+    scores |= {f"bonds {k}, {k + 1}": score(white[:, k] * white[:, k + 1]) for k in range(even.sum() - 1)}
     assert not rejected({name: z for name, z in scores.items() if np.isfinite(z)})
 
 
@@ -156,6 +162,28 @@ def test_flips_are_exact_and_reversible(name):
     np.testing.assert_array_equal(np.abs(after), np.abs(before.astype(np.float32)))
     assert np.mean(np.sign(after) != np.sign(before)) > 0.15
     assert not rejected(invariance_scores(model, before, after, fresh, reversible=True))
+
+
+@functools.cache
+def gaussian_torus():
+    """Couplings of both signs on a torus of two blocks of words, close to critical: a model, draws before and others."""
+    rng, lattice = np.random.default_rng(6), p4.lattice.square(8, 16)
+    model = p4.gaussian(lattice, w=rng.uniform(-0.3, 1.0, lattice.num_edges), a=1.6)
+    drawn = exact_draws(model, 8000)
+    return model, drawn[:4000], drawn[4000:]
+
+
+def test_flips_on_square_lattices_are_exact_and_reversible():
+    model, before, fresh = gaussian_torus()
+    assert bonds_of(target_of(p4.compile(model))).blocks is not None
+    after = np.asarray(mapped(lambda key, phi: flip_clusters(target_of(p4.compile(model)), key, phi), before))
+    np.testing.assert_array_equal(np.abs(after), np.abs(before.astype(np.float32)))
+    share = np.mean(np.sign(after) != np.sign(before), axis=(1, 2))
+    assert share.mean() > 0.15 and share.std() > 0.1
+    assert not rejected(invariance_scores(model, before, after, fresh, reversible=True))
+    wrong = target_of(p4.compile(model), model.replace(w=1.3 * np.asarray(model.couplings["w"]))._values)
+    after = np.asarray(mapped(lambda key, phi: flip_clusters(wrong, key, phi), before))
+    assert rejected(invariance_scores(model, before, after, fresh))  # planted fault: bonds of other couplings
 
 
 FAULTS = {
@@ -191,14 +219,74 @@ def test_clusters_that_all_flip_by_coin_are_rejected_where_there_is_a_source():
     assert rejected(invariance_scores(model, before, after, fresh))
 
 
+def flipped(model, phi, number=20_000):
+    """Which sites flip, of ``number`` tries from the same field."""
+    target, keys = target_of(p4.compile(model)), jax.random.split(jax.random.key(4), number)
+    after = jax.jit(jax.vmap(lambda key: flip_clusters(target, key, jnp.asarray(phi, jnp.float32))))(keys)
+    return np.asarray(after) != np.asarray(phi, np.float32)
+
+
+def rate_score(hits, probability):
+    return (hits.mean() - probability) / np.sqrt(probability * (1 - probability) / len(hits))
+
+
+def test_the_largest_cluster_flips_and_the_others_by_its_share():
+    """Five of ten sites are bonded to each other, two more to each other: by enumeration of what can flip."""
+    w = np.where(np.isin(np.arange(9), [0, 1, 2, 3, 5]), 100.0, 0.0)
+    flips = flipped(p4.phi4(p4.lattice.chain(10, periodic=False), w=w, a=1.0, b=0.2), np.ones(10))
+    assert flips[:, :5].all() and (flips[:, 5] == flips[:, 6]).all()
+    probability = 0.5 * (1 - 0.5) ** 4
+    scores = {str(k): rate_score(flips[:, k], probability) for k in (5, 7, 8, 9)}
+    scores |= {f"5 and {k}": rate_score(flips[:, 5] & flips[:, k], probability**2) for k in (7, 8, 9)}
+    assert not rejected(scores)
+    assert rejected(
+        {str(k): rate_score(flips[:, k], 0.5 * (1 - 0.2) ** 4) for k in (5, 7)}
+    )  # the share of another cluster
+
+
+def test_on_a_square_lattice_one_cluster_flips_and_sometimes_that_of_any_site():
+    """Rows 2 to 9 of 16 are one cluster, every other site its own."""
+    lattice = p4.lattice.square(16)
+    rows = lattice.edges // 16
+    inside = ((rows >= 2) & (rows <= 9)).all(axis=1)
+    flips = flipped(p4.phi4(lattice, w=np.where(inside, 100.0, 0.0), a=1.0, b=0.2), np.ones((16, 16)))
+    block = flips[:, 2:10]
+    assert (block.all(axis=(1, 2)) == block.any(axis=(1, 2))).all()
+    others = np.delete(flips, np.s_[2:10], axis=1).sum(axis=(1, 2))
+    assert ((others == 0) == block.any(axis=(1, 2))).all() and others.max() == 1
+    scores = {"block": rate_score(block.any(axis=(1, 2)), 7 / 8 + 1 / 16)}
+    scores |= {f"site {k}": rate_score(flips[:, 0, k], 1 / 8 / 256) for k in range(4)}
+    assert not rejected(scores)
+    assert rejected({"block": rate_score(block.any(axis=(1, 2)), 7 / 8)})
+
+
 def test_without_coupling_every_site_is_its_own_cluster():
-    model = p4.phi4(p4.lattice.square(8), w=0.0, a=0.5, b=0.2)
-    phi = jnp.ones((500, 8, 8))
-    after = np.asarray(mapped(lambda key, x: flip_clusters(target_of(p4.compile(model)), key, x), phi))
-    ups = (after > 0).reshape(500, -1).sum(axis=1)
-    # 500 binomial numbers of 64 tries: mean and variance of their sum of squares
-    chi = ((ups - 32) ** 2 / 16).sum()
-    assert 1e-4 < stats.chi2.cdf(chi, 500) < 1 - 1e-4
+    flips = flipped(p4.phi4(p4.lattice.square(8), w=0.0, a=0.5, b=0.2), np.ones((8, 8))).sum(axis=(1, 2))
+    one, mean = 1 / 8, 1 + 63 * (half := 0.5 * (1 - 1 / 64) ** 4)
+    alone = stats.binom.pmf(0, 63, half)
+    scores = {"alone": rate_score(flips == 1, one + (1 - one) * alone), "mean": score(flips - one - (1 - one) * mean)}
+    assert not rejected(scores)
+    assert rejected({"mean": score(flips - 1 - 63 / 2)})
+
+
+@pytest.mark.parametrize(
+    "lattice", [p4.lattice.chain(2, periodic=False), p4.lattice.square(8)], ids=["two sites", "torus"]
+)
+def test_signs_of_deep_wells_reach_every_state(lattice):
+    """⟨σσ′⟩ of neighbours whose signs no sweep changes: t of two sites by quadrature, t + 2t³ + O(t⁵) on a torus."""
+    w = 0.02
+    model = p4.phi4(lattice, w=w, a=-16.0, b=2.0)  # wells at ±2, a barrier of 32
+    run = p4.sample(model, kernel="cluster", num_warmup=100, num_samples=4000, num_chains=4, progress=False, seed=2)
+    sign = np.sign(run["posterior"]["phi"].values).reshape(4, 4000, -1)
+    first, second = lattice.edges.T
+    modulus = np.linspace(0, 4, 2001)
+    weight = np.exp(-(-16 * modulus**2 + 2 * modulus**4) - 32)
+    pairs, weights = w * np.outer(modulus, modulus), np.outer(weight, weight)
+    t = (weights * np.sinh(pairs)).sum() / (weights * np.cosh(pairs)).sum()
+    expected = t + 2 * t**3 * (len(lattice.edges) > 1)
+    series = {"⟨σσ′⟩": (sign[..., first] * sign[..., second]).mean(axis=-1)}
+    assert not rejected(z_scores(series, {"⟨σσ′⟩": expected}))
+    assert rejected(z_scores(series, {"⟨σσ′⟩": 1.5 * expected}))
 
 
 def test_a_term_on_a_few_edges_of_a_torus_builds_bonds_there_only():
@@ -206,8 +294,8 @@ def test_a_term_on_a_few_edges_of_a_torus_builds_bonds_there_only():
     some = lattice.edges[[3, 7, 11]]
     sites = p4.phi4(lattice, w=1.0, a=1.0, b=0.2).terms[1:]
     model = p4.MarkovRandomField(lattice, [p4.Term("some", some, hopping, 5.0), *sites])
-    graph = _bonds(target_of(p4.compile(model)))
-    bonds, _ = graph.set(jax.random.key(0), 10 * jnp.ones((4, 4)))
+    graph = bonds_of(target_of(p4.compile(model)))
+    bonds = graph.set(jax.random.key(0), 10 * jnp.ones((4, 4)))
     assert sorted(map(tuple, set_edges(graph, bonds, lattice))) == sorted(map(tuple, some.tolist()))
 
 

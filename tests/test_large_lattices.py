@@ -11,7 +11,7 @@ import phi4ppl as p4
 from phi4ppl.datatree import metadata
 from phi4ppl.sampling import target_of
 from phi4ppl.sampling.gradient import _careful_proposal
-from phi4ppl.sampling.sites import sweep
+from phi4ppl.sampling.sites import sweeps
 
 SIZE = 1024
 STEP_SIZE = 0.012  # acceptance about 0.8: the step shrinks like V^(−1/4)
@@ -99,7 +99,7 @@ def test_hmc_accepts_in_float32_as_in_float64(model, x64):
 def test_sweeps_accept_in_float32_as_in_float64(model, x64):
     target = target_of(p4.compile(model))
     phi, _ = start()
-    run = jax.jit(lambda phi: sweep(target, jax.random.key(1), phi, jnp.asarray(0.5, phi.dtype)))
+    run = jax.jit(lambda phi: sweeps(target, jax.random.key(1), phi, jnp.asarray(0.5, phi.dtype)))
     (single, rate), (double, exact) = (run(jnp.asarray(phi, dtype)) for dtype in (jnp.float32, jnp.float64))
     assert single.dtype == rate.dtype == jnp.float32 and exact.dtype == jnp.float64
     # a site of the second colour sees neighbours that may have been accepted in one precision only

@@ -23,8 +23,8 @@ from scipy import stats
 import phi4ppl as p4
 from phi4ppl.sampling import get_kernel, sites, target_of
 from phi4ppl.sampling.colouring import colours
-from phi4ppl.sampling.noise import normal, random_bits, uniform
-from phi4ppl.sampling.sites import overrelaxable, overrelaxation, sweep
+from phi4ppl.sampling.noise import finished, normal, random_words, uniform
+from phi4ppl.sampling.sites import overrelaxable, overrelaxation, sweeps
 
 pytestmark = pytest.mark.compile_quickly
 
@@ -99,8 +99,8 @@ def test_only_terms_ask_for_colours():
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_uniform_and_normal_numbers_have_their_distributions(dtype, x64):
-    bits = random_bits(jax.random.key(3), (2, 200_000))
-    assert bits.dtype == jnp.uint32
+    bits = random_words(jax.random.key(3), 2, (200_000,))
+    assert bits[0].dtype == jnp.uint32
     u, z = np.asarray(uniform(bits[0], dtype), float), np.asarray(normal(bits[1], dtype), float)
     assert uniform(bits[0], dtype).dtype == normal(bits[1], dtype).dtype == dtype
     assert u.min() >= 0 and u.max() < 1 and np.isfinite(z).all()
@@ -126,21 +126,31 @@ def test_extreme_words_give_finite_numbers():
 
 
 @pytest.mark.parametrize("shape", [(4, 5), (3, 5), (2, 3, 4), (1,), (2,)])
-def test_keys_make_different_words_the_same_each_time(shape):
-    keys = jax.random.split(jax.random.key(0), 3000 // int(np.prod(shape)))
-    words = np.asarray(jax.vmap(lambda key: random_bits(key, shape))(keys))
-    assert words.shape == (len(keys), *shape)
-    flat = words.reshape(len(keys), -1)
-    # of 3000 words of 32 bits, two are equal with probability 1e-3; three such pairs never
-    assert flat.size - len(np.unique(flat)) <= 2
-    np.testing.assert_array_equal(words[1], random_bits(keys[1], shape))
-    share = np.unpackbits(flat.view(np.uint8)).mean()
-    assert abs(share - 0.5) < 4.5 * 0.5 / np.sqrt(32 * flat.size)
+def test_words_are_those_of_threefry(shape):
+    """JAX's own Threefry of the counters 0, 1, …: word k of site i comes from counter i of block k."""
+    key, number = jax.random.key(7), int(np.prod(shape))
+    words = random_words(key, 5, shape)
+    assert len(words) == 5 and all(word.shape == shape for word in words)
+    for pair in range(2):
+        counters = jnp.arange(2 * pair * number, 2 * (pair + 1) * number, dtype=jnp.uint32)
+        expected = jax.extend.random.threefry_2x32(jax.random.key_data(key), counters).reshape(2, *shape)
+        np.testing.assert_array_equal(np.stack(words[2 * pair : 2 * pair + 2]), expected)
+    flat = np.concatenate([np.ravel(word) for word in words])
+    assert len(np.unique(flat)) == flat.size
+    assert not np.array_equal(words[0], random_words(jax.random.key(8), 1, shape)[0])
 
 
 def test_other_generators_of_jax_work_too():
-    words = random_bits(jax.random.key(0, impl="rbg"), (2, 4))
-    assert words.shape == (2, 4) and words.dtype == jnp.uint32 and len(np.unique(words)) == 8
+    words = random_words(jax.random.key(0, impl="rbg"), 2, (4,))
+    assert len(words) == 2 and words[0].dtype == jnp.uint32 and len(np.unique(np.stack(words))) == 8
+
+
+@pytest.mark.parametrize("dtype", [jnp.uint32, jnp.int32, jnp.float32, jnp.float64])
+def test_finished_numbers_are_the_same_numbers(dtype, x64):
+    values = jnp.asarray([0, 1, 3, 255, 7e4], dtype)
+    done = jax.jit(finished)(values)
+    assert done.dtype == dtype
+    np.testing.assert_array_equal(done, values)
 
 
 # --- overrelaxation
@@ -233,11 +243,11 @@ def test_a_sweep_by_loops_is_exact_and_wrong_ones_are_rejected(fault):
     assert bool(rejected(invariance_scores(model, before, after, fresh))) == (fault is not None)
 
 
-def scores_of_sweep(name):
+def scores_of_sweep(name, number=1):
     model, before, fresh = model_and_draws(name)
     target = target_of(p4.compile(model))
     steps = fixed_tuning(get_kernel("metropolis"), model, before.std(axis=0)).step_size
-    after, acceptance = mapped(lambda key, phi: sweep(target, key, phi, steps), before)
+    after, acceptance = mapped(lambda key, phi: sweeps(target, key, phi, steps, number), before)
     assert acceptance.shape == after.shape and np.all((acceptance >= 0) & (acceptance <= 1))
     return invariance_scores(model, before, np.asarray(after), fresh)
 
@@ -248,13 +258,20 @@ def test_neighbours_of_one_colour_are_rejected(monkeypatch):
     assert rejected(scores_of_sweep("open chain"))
 
 
+@pytest.mark.parametrize("name", ["open chain", "own terms"])
+def test_sweeps_that_go_on_with_their_momenta_are_exact(name, monkeypatch):
+    assert not rejected(scores_of_sweep(name, number=3))
+    monkeypatch.setattr(sites, "normal", lambda bits, dtype: 1.2 * normal(bits, dtype))
+    assert rejected(scores_of_sweep(name, number=3))
+
+
 def test_momenta_of_another_width_than_the_kinetic_energy_are_rejected(monkeypatch):
     monkeypatch.setattr(sites, "normal", lambda bits, dtype: 1.1 * normal(bits, dtype))
     assert rejected(scores_of_sweep("open chain"))
 
 
 def test_acceptance_by_numbers_that_the_momenta_depend_on_is_rejected(monkeypatch):
-    monkeypatch.setattr(sites, "random_bits", lambda key, shape: jnp.stack([random_bits(key, shape[1:])] * 2))
+    monkeypatch.setattr(jax.random, "fold_in", lambda key, number: key)
     assert rejected(scores_of_sweep("open chain"))
 
 
