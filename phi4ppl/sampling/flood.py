@@ -21,7 +21,7 @@ __all__ = ["Blocks", "blocks_of", "large_cluster"]
 
 LONGEST, SHORTEST = 32, 8  # bits of a word; in shorter ones it does not pay
 TRIES = 6
-MOST_BLOCKS = 8  # along an axis: a cluster enters the next block once a round only
+MOST_BLOCKS = 4  # along an axis: a cluster enters the next block once a round; beyond, labels cost less
 ACROSS, DOWN = 2, 1  # axes of arrays of words: (num_fields, blocks down, blocks across, words of a block)
 
 
@@ -44,10 +44,10 @@ def blocks_of(lattice: Lattice, offsets) -> Blocks | None:
 def large_cluster(blocks: Blocks, across, down, chosen, anywhere, enough):
     """One cluster of each of several fields: a mask of shape ``(num_fields, R, C)``, and its number of sites.
 
-    The cluster of a site with four bonds, of which large clusters have most. If that has not ``enough`` sites (at least one), the
-    cluster of another one, up to ``TRIES`` times. ``across``, ``down``: the bonds to the next site of the row and of the column,
-    in the shape of the mask, all bits or none; ``chosen``: two random words a field, which choose the site; ``anywhere``: whether
-    among all sites.
+    The cluster of a site with four bonds, of which large clusters have most. If that has not ``enough`` sites (at least one),
+    the cluster of another one, up to ``TRIES`` times. ``across``, ``down``: the bonds to the next site of the row and of the
+    column, in the shape of the mask, all bits or none; ``chosen``: two random words a field, which choose the site;
+    ``anywhere``: whether among all sites.
     """
     across = _transposed(_packed(blocks, across), blocks.rows)
     down = _packed(blocks, down)

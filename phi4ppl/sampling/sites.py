@@ -34,9 +34,7 @@ __all__ = [
 
 NUM_STEPS = 3  # leapfrog steps of a site
 INITIAL_STEP_SIZE = 0.3
-TARGET_ACCEPTANCE = (
-    0.945  # a site then moves by about half a period: overrelaxation, the fastest where fields are critical
-)
+TARGET_ACCEPTANCE = 0.945  # a site then moves by about half a period: overrelaxation, fastest where fields are critical
 JITTER = 0.2  # step sizes vary by as much, against closed orbits
 
 

@@ -101,7 +101,7 @@ def against_nuts() -> str:
         "| L | of | `auto`, a second | NumPyro NUTS as | a second | ratio |",
         "|--|--|--|--|--|--|",
     ]
-    for size, draws, warmup, nuts_draws in ((32, 8000, 300, 2000), (64, 4000, 200, 400)):
+    for size, draws, warmup, nuts_draws in ((32, 20_000, 1000, 8000), (64, 8000, 1000, 3000)):
         model = p4.phi4(p4.lattice.square(size), **CRITICAL)
         runs = [ours(model, "auto", draws, seed) for seed in range(ROUNDS)]
         for form in ("model", "potential_fn"):
@@ -136,7 +136,7 @@ def against_wolff() -> str:
         "| L | of | `auto`, a second | C program, a second | ratio |",
         "|--|--|--|--|--|",
     ]
-    for size, draws, updates in ((32, 8000, 100_000), (64, 4000, 40_000), (128, 3000, 12_000)):
+    for size, draws, updates in ((32, 20_000, 100_000), (64, 8000, 40_000), (128, 4000, 12_000)):
         model = p4.phi4(p4.lattice.square(size), **CRITICAL)
         rounds = [(ours(model, "auto", draws, seed), wolff(size, updates, 1, 1)) for seed in range(ROUNDS)]
         for name, words in (("abs_magnetization", "\\|m\\|"), ("phi_squared", "φ²")):
