@@ -34,8 +34,7 @@ __all__ = [
 
 NUM_STEPS = 3  # leapfrog steps of a site
 INITIAL_STEP_SIZE = 0.3
-TARGET_ACCEPTANCE = 0.945  # a site then moves by about half a period: overrelaxation, fastest where fields are critical
-JITTER = 0.2  # step sizes vary by as much, against closed orbits
+TARGET_ACCEPTANCE = 0.945
 
 
 class SweepInfo(NamedTuple):
@@ -123,7 +122,8 @@ def sweeps(target: Target, key, phi, step_size, number: int = 1):
 
     def one_sweep(k, carry):
         word = finished(random_words(jax.random.fold_in(key, k), 1, phi.shape)[0])
-        drawn, epsilon = uniform(word, phi.dtype), step_size * (1 - JITTER * spare_uniform(word, phi.dtype))
+        drawn = uniform(word, phi.dtype)
+        epsilon = step_size * _part_of_period(spare_uniform(word, phi.dtype), k)
 
         def step(carry, this):
             return turn(carry, this, drawn, epsilon), None
@@ -134,6 +134,17 @@ def sweeps(target: Target, key, phi, step_size, number: int = 1):
     momentum = finished(normal(random_words(jax.random.fold_in(key, number), 1, phi.shape)[0], phi.dtype))
     phi, _, acceptance = jax.lax.fori_loop(0, number, one_sweep, (phi, momentum, jnp.zeros_like(phi)))
     return phi, acceptance
+
+
+def _part_of_period(drawn, number):
+    """Random factors of the step sizes, which keep the sweep exact: they are drawn before the trajectories.
+
+    Tuned steps take a site through about half a period: overrelaxation, fastest where fields are critical, but it hardly
+    changes the energy of a site. In every other sweep a quarter of the sites make steps half as long. The others vary by a
+    fifth, against closed orbits.
+    """
+    slower = jnp.where(drawn < 0.25, 0.5, 1 - 0.2 * (drawn - 0.25) / 0.75)
+    return jnp.where(number % 2 == 0, slower, 1 - 0.2 * drawn)
 
 
 def _by_site(target: Target, cliques, new, old, mine):

@@ -105,16 +105,14 @@ def against_nuts() -> str:
         model = p4.phi4(p4.lattice.square(size), **CRITICAL)
         runs = [ours(model, "auto", draws, seed) for seed in range(ROUNDS)]
         for form in ("model", "potential_fn"):
-            other = numpyro_nuts(size, warmup, nuts_draws, form)
+            others = [numpyro_nuts(size, warmup, nuts_draws, form, seed) for seed in range(ROUNDS)]
             for name, words in (("abs_magnetization", "\\|m\\|"), ("phi_squared", "φ²")):
-                mine = [run[name][0] for run in runs]
-                rate, error = other[name]
+                mine, theirs = ([run[name][0] for run in some] for some in (runs, others))
                 cell = f"{np.median(mine):.0f} ({min(mine):.0f}–{max(mine):.0f})"
-                ratio = np.median(mine) / rate
-                lines.append(
-                    f"| {size} | {words} | {cell} | `{form}` | {rate:.2g} ± {error * rate:.1g} "
-                    f"| {ratio:.0f} ± {ratio * error:.0f} |"
-                )
+                other = f"{np.median(theirs):.2g} ({min(theirs):.2g}–{max(theirs):.2g})"
+                ratios = np.median(mine) / np.array(theirs)
+                ratio = f"{np.median(ratios):.0f} ({min(ratios):.0f}–{max(ratios):.0f})"
+                lines.append(f"| {size} | {words} | {cell} | `{form}` | {other} | {ratio} |")
     return "\n".join(lines)
 
 
