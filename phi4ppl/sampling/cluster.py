@@ -86,9 +86,9 @@ def cluster_labels(graph: ShiftBonds | EdgeBonds, bonds, shape: tuple):
 def _chosen(graph: ShiftBonds | EdgeBonds, key, bonds, shape: tuple):
     """Whether every site flips, by a choice that looks at the bonds alone."""
     num_sites = math.prod(shape)
-    number = jnp.arange(num_sites, dtype=jnp.int32)[None]
 
     def by_labels(keys, bonds):
+        number = jnp.arange(num_sites, dtype=jnp.int32)[None]
         first = num_sites * jnp.arange(len(bonds), dtype=jnp.int32)[:, None]
         labels = (labels_of(graph, bonds, shape).reshape(len(bonds), -1) + first).reshape(-1)
         sizes = jnp.zeros(labels.size, jnp.int32).at[labels].add(1, mode="promise_in_bounds").reshape(len(bonds), -1)
