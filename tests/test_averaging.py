@@ -115,10 +115,11 @@ def test_evidence_and_posterior_agree_with_quadrature(compared):
     row, posterior = result.table.loc["ring"], result.posteriors["ring"]
     assert abs(row["log_evidence"] - log_evidence) < 3.9 * row["log_evidence_error"]
     assert row["log_evidence_error"] < 1.0
-    # 4000 draws of nearly equal weight; log Z moves the posterior by a little
+    # log Z moves the posterior: over five seeds by 0.13 of its standard deviation (rms), of which 0.5 is 3.9 times
     weights = np.exp(posterior.log_weights)
     found = weights @ posterior.draws
-    assert np.abs((found - mean) / spread).max() < 0.2
+    assert np.abs((found - mean) / spread).max() < 0.5
+    assert np.abs((found - mean - spread) / spread).max() > 0.5  # planted: off by its width
     assert np.abs(np.sqrt(weights @ (posterior.draws - found) ** 2) / spread - 1).max() < 0.15
     # planted: the evidence without its prior
     assert abs(row["log_evidence"] - (log_evidence + 2.5)) > 3.9 * row["log_evidence_error"]
