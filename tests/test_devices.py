@@ -6,6 +6,7 @@ Devices are simulated, and have to be before JAX starts: the runs are made in ot
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -137,10 +138,28 @@ def test_spread_chains_do_not_communicate(run_python, tmp_path):
 
 
 PROCESS = """
-import sys, jax
+import os, signal, sys, jax
+from phi4ppl.sampling import chains
 jax.config.update("jax_cpu_collectives_implementation", "gloo")
 number, port = int(sys.argv[1]), sys.argv[2]
 jax.distributed.initialize(coordinator_address=f"localhost:{port}", num_processes=2, process_id=number)
+"""
+KILLED = """
+chains.SECONDS_PER_CHECKPOINT, chains.SECONDS_PER_CHUNK = 0.0, 0.0
+save = chains._Run.save
+def killed(self, settings=None):
+    if number == 0 and self.harvest.kept >= 7:
+        os.kill(os.getpid(), signal.SIGKILL)
+    save(self, settings)
+chains._Run.save = killed
+p4.sample(model, devices={"chain": 4}, checkpoint="kept", **run)
+"""
+RESUMED = """
+opened = chains._Run.open
+def told(self, *arguments):
+    opened(self, *arguments)
+    print("resumed at", self.harvest.kept)
+chains._Run.open = told
 tree = p4.sample(model, devices={"chain": 4}, checkpoint="kept", progress=True, **run)
 again = p4.sample(model, devices={"chain": 4}, checkpoint="kept", **run)
 assert again["posterior"].identical(tree["posterior"])
@@ -156,7 +175,8 @@ def free_port() -> str:
         return str(probe.getsockname()[1])
 
 
-def test_two_processes_have_the_numbers_of_one(tmp_path):
+def two_processes(code: str, folder: Path, dies: bool = False) -> list[tuple]:
+    """Exit status, output and messages of two processes; ``dies``: the first does, and the second, which waits, is killed."""
     if not hasattr(jax._src.lib._jax, "make_gloo_tcp_collectives"):
         pytest.skip("this jaxlib has no gloo, by which processes on CPUs talk")
     path = os.pathsep.join(filter(None, [str(Path(p4.__file__).parents[1]), os.environ.get("PYTHONPATH")]))
@@ -164,8 +184,8 @@ def test_two_processes_have_the_numbers_of_one(tmp_path):
     port = free_port()
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", HEAD + PROCESS, str(number), port],
-            cwd=tmp_path,
+            [sys.executable, "-c", HEAD + PROCESS + code, str(number), port],
+            cwd=folder,
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -174,12 +194,26 @@ def test_two_processes_have_the_numbers_of_one(tmp_path):
         for number in range(2)
     ]
     try:
-        told = [process.communicate(timeout=300)[1] for process in processes]
+        if dies:
+            processes[0].wait(timeout=300)
+            processes[1].kill()
+        told = [process.communicate(timeout=300) for process in processes]
     finally:
         for process in processes:
             process.kill()
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(text[-3000:] for text in told)
-    assert "sampling" in told[0] and "sampling" not in told[1]  # progress
+    return [(process.returncode, *texts) for process, texts in zip(processes, told, strict=True)]
+
+
+def test_two_processes_that_were_killed_have_the_numbers_of_one(tmp_path):
+    """The first dies in the middle of the draws, the other is killed then; both are started again."""
+    (status, _, told), _ = two_processes(KILLED, tmp_path, dies=True)
+    assert status == -signal.SIGKILL, told[-3000:]
+    kept = p4.load_run(tmp_path / "kept")
+    assert metadata(kept)["settings"]["incomplete"] and kept["posterior"].sizes["draw"] == 6
+    ended = two_processes(RESUMED, tmp_path)
+    assert [status for status, _, _ in ended] == [0, 0], "\n".join(told[-3000:] for _, _, told in ended)
+    assert all("resumed at 6\n" in out for _, out, _ in ended)
+    assert "sampling" in ended[0][2] and "sampling" not in ended[1][2]  # progress
     one = p4.sample(MODEL, **RUN)
     for number in range(2):
         tree = p4.load_run(tmp_path / f"{number}.nc")

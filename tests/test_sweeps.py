@@ -3,6 +3,8 @@
 False alarms: every comparison has level 1e-4, shared among its quantities; about 30 are made. Keys are fixed.
 """
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import networkx as nx
@@ -263,6 +265,17 @@ def test_sweeps_that_go_on_with_their_momenta_are_exact(name, monkeypatch):
     assert not rejected(scores_of_sweep(name, number=3))
     monkeypatch.setattr(sites, "normal", lambda bits, dtype: 1.2 * normal(bits, dtype))
     assert rejected(scores_of_sweep(name, number=3))
+
+
+def test_momenta_that_a_rejection_does_not_turn_round_are_rejected(monkeypatch):
+    right, wrong = "jnp.where(mine, -momentum, momentum)", "momentum"
+    source = inspect.getsource(sweeps)
+    assert source.count(right) == 1
+    names = vars(sites).copy()
+    exec(source.replace(right, wrong), names)
+    monkeypatch.setitem(globals(), "sweeps", names["sweeps"])
+    assert not rejected(scores_of_sweep("open chain", number=1))  # one sweep does not use what is left of them
+    assert rejected(scores_of_sweep("open chain", number=3))
 
 
 def test_momenta_of_another_width_than_the_kinetic_energy_are_rejected(monkeypatch):

@@ -106,7 +106,10 @@ def bonds_of(target: Target) -> ShiftBonds | EdgeBonds:
 
 
 def labels_of(graph: ShiftBonds | EdgeBonds, bonds, shape: tuple):
-    """Labels of several fields, shape ``(num_fields, *shape)``; bonds with a leading axis of fields."""
+    """Labels of all sites of several fields, bonds with a leading axis of fields: the number of a site of the same cluster.
+
+    Sites are numbered through all fields, so that labels tell fields apart too.
+    """
     num_fields, num_sites = len(bonds), math.prod(shape)
     walls = graph.walls(bonds)
 
@@ -121,5 +124,4 @@ def labels_of(graph: ShiftBonds | EdgeBonds, bonds, shape: tuple):
 
     start = jnp.arange(num_fields * num_sites, dtype=jnp.int32)
     labels, _ = jax.lax.while_loop(lambda carry: carry[1], improve, (start, jnp.array(True)))
-    first = num_sites * jnp.arange(num_fields, dtype=jnp.int32)
-    return labels.reshape(num_fields, *shape) - first.reshape(-1, *[1] * len(shape))
+    return labels

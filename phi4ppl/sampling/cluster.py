@@ -80,7 +80,8 @@ def _together(function, *arguments):
 
 def cluster_labels(graph: ShiftBonds | EdgeBonds, bonds, shape: tuple):
     """The lowest site number of every site's cluster, in the shape of the field, from the bonds of one field."""
-    return _together(lambda bonds: labels_of(graph, bonds, shape), bonds)
+    num_sites = math.prod(shape)
+    return _together(lambda bonds: (labels_of(graph, bonds, shape) % num_sites).reshape(-1, *shape), bonds)
 
 
 def _chosen(graph: ShiftBonds | EdgeBonds, key, bonds, shape: tuple):
@@ -89,8 +90,7 @@ def _chosen(graph: ShiftBonds | EdgeBonds, key, bonds, shape: tuple):
 
     def by_labels(keys, bonds):
         number = jnp.arange(num_sites, dtype=jnp.int32)[None]
-        first = num_sites * jnp.arange(len(bonds), dtype=jnp.int32)[:, None]
-        labels = (labels_of(graph, bonds, shape).reshape(len(bonds), -1) + first).reshape(-1)
+        labels = labels_of(graph, bonds, shape)
         sizes = jnp.zeros(labels.size, jnp.int32).at[labels].add(1, mode="promise_in_bounds").reshape(len(bonds), -1)
         most = sizes.max(axis=1, keepdims=True)
         largest = number == jnp.where(sizes == most, number, num_sites).min(axis=1, keepdims=True)
