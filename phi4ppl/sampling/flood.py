@@ -122,7 +122,9 @@ def _behind(bonds, length: int, axis: int):
 
 
 def _rolled(words, by: int, axis: int):
-    return jnp.roll(words, by, axis) if words.shape[axis] > 1 else words
+    if words.shape[axis] == 2:
+        return jax.lax.rev(words, (axis,))  # the same, without joining slices
+    return jnp.roll(words, by, axis) if words.shape[axis] > 2 else words
 
 
 def _filled(words, bonds, length: int, axis: int):
@@ -138,7 +140,7 @@ def _filled(words, bonds, length: int, axis: int):
         behind &= behind << step
         ahead &= ahead >> step
         step *= 2
-    return finished(words) if words.shape[axis] > 1 else words
+    return finished(words) if words.shape[axis] > 2 else words
 
 
 def _one_of(words, length: int, chosen):
