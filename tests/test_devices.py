@@ -71,13 +71,13 @@ def test_numpyro_models_have_chains_only():
 
 
 CHAINS = """
-for kernel in ("cluster", "hmc"):  # a cluster step ends in the sweeps of "metropolis"
+for kernel in ("cluster", "chees"):  # a cluster step ends in the sweeps of "metropolis"
     run["kernel"] = kernel
     one = arrays(p4.sample(model, **run))
     two = p4.sample(model, devices={"chain": 2}, **run)
     assert differing(one, arrays(two)) == [], kernel
     assert metadata(two)["settings"]["devices"] == {"chain": 2}
-    if kernel == "metropolis":
+    if kernel == "cluster":
         eight = arrays(p4.sample(model, devices={"chain": 8}, **run))
         assert np.array_equal(one["posterior/phi"], eight["posterior/phi"])
         close(one, eight)  # one chain a device: sums in another order

@@ -32,7 +32,7 @@ from phi4ppl.sampling import Kernel, get_kernel, register, target_of, tempering
 pytestmark = pytest.mark.compile_quickly
 
 NAMES = [name for name in p4.kernels() if name != "auto"]
-REVERSIBLE = ("nuts", "hmc", "mclmc")  # one momentum for the whole field; sweeps go through the colours in one order
+REVERSIBLE = ("nuts", "hmc", "mclmc", "chees")  # one momentum for the whole field; sweeps take the colours in one order
 ONE_DIMENSION = ["mclmc_adjusted", "mclmc_adjusted_fourier"]
 FIELDS = ["nuts_fourier", "hmc_fourier", "mclmc_adjusted_fourier", "metropolis", "cluster"]
 STATISTICS = {"acceptance_rate", "diverging", "n_steps"}
@@ -86,7 +86,7 @@ def test_states_keep_their_shapes_and_the_precision_of_the_field(name, model, x6
             assert statistics["diverging"].dtype == bool and jnp.issubdtype(statistics["n_steps"].dtype, jnp.integer)
             assert statistics["acceptance_rate"].dtype == dtype
             # momenta drawn from a normal distribution have an energy to record, and nothing else has
-            assert ("energy" in statistics) == name.startswith(("nuts", "hmc"))
+            assert ("energy" in statistics) == name.startswith(("nuts", "hmc", "chees"))
 
 
 @pytest.mark.parametrize("model", [*MODELS, "numpyro"])
@@ -133,7 +133,7 @@ CHOICES = {
     "plaquettes": (plaquette_model, "metropolis", "own term 'g'"),
     "no edges": (lambda: MODELS["one site"](), "metropolis", "no hopping"),
     "hopping of nothing": (lambda: p4.phi4(p4.lattice.square(3), w=0.0, a=1.0, b=0.2), "metropolis", "no hopping"),
-    "complete": (lambda: p4.phi4(p4.lattice.complete(30), w=0.1, a=2.0, b=0.2), "hmc", "30 colours"),
+    "complete": (lambda: p4.phi4(p4.lattice.complete(30), w=0.1, a=2.0, b=0.2), "chees", "30 colours"),
     "deep wells": (lambda: p4.phi4(p4.lattice.square(8), a=-8.0, b=0.5), "metropolis", "ordered phase"),
 }
 

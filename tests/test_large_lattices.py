@@ -10,7 +10,7 @@ import pytest
 import phi4ppl as p4
 from phi4ppl.datatree import metadata
 from phi4ppl.sampling import target_of
-from phi4ppl.sampling.gradient import _careful_proposal
+from phi4ppl.sampling.gradient import careful_proposal
 from phi4ppl.sampling.sites import sweeps
 
 SIZE = 1024
@@ -55,7 +55,7 @@ def log_rate(model, dtype, proposal_of):
 
 
 def careful(target):
-    return _with_gain(functools.partial(_careful_proposal, target))
+    return _with_gain(functools.partial(careful_proposal, target))
 
 
 def careless(target):

@@ -22,7 +22,7 @@ from ..sampling.program import like
 from ..sampling.progress import Progress
 from ..sampling.symmetry import is_even, sign_flip
 from ..sampling.target import field_target
-from ..sampling.warmup import schedule
+from ..sampling.warmup import MAPPED_CHAINS, schedule
 
 __all__ = ["Draws", "Family", "family_of"]
 
@@ -67,7 +67,7 @@ class Family:
         self.energies = lambda measured, phi: jnp.stack([e((m,), phi) for e, m in zip(parts, measured, strict=True)])
         self.begin = jax.jit(jax.vmap(jax.vmap(self._begin, (None, 0)), (0, 0)))
         own, shared = (None, None, 0, 0, None, None, None), (0, None, 0, 0, None, None, None)
-        self.advance = jax.jit(jax.vmap(jax.vmap(self._advance, own), shared))
+        self.advance = jax.jit(jax.vmap(jax.vmap(self._advance, own, axis_name=MAPPED_CHAINS), shared))
         self.finish = jax.jit(jax.vmap(jax.vmap(self._finish)))
         self.anneal = jax.jit(jax.vmap(self._anneal, (0, 0, None, None, None)))
 

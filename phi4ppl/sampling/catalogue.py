@@ -1,10 +1,11 @@
 """The kernels of this library, in the order in which they are listed."""
 
+from .chees import CHEES
 from .cluster import CLUSTER
 from .gradient import KERNELS
 from .kernels import register
 from .sites import METROPOLIS
 from .tempering import TEMPERING
 
-for _kernel in (*KERNELS, METROPOLIS, CLUSTER, TEMPERING):
+for _kernel in (*KERNELS, CHEES, METROPOLIS, CLUSTER, TEMPERING):
     register(_kernel)

@@ -23,7 +23,7 @@ def choose(compiled: CompiledModel, symmetry_moves: bool = True) -> tuple[str, s
     terms = list(zip(model._forms, model._values, strict=True))
     num_colours = int(colours(model.lattice, model._forms).max()) + 1
     if num_colours > MAX_COLOURS:
-        return "hmc", f"the sites need {num_colours} colours, too many for sweeps"
+        return "chees", f"the sites need {num_colours} colours, too many for sweeps"
     own = [form.name for form, _ in terms if not form.built_in and form.cliques.shape[1] > 1]
     if own:
         return "metropolis", f"clusters cannot cross the own term {own[0]!r} of several sites, sweeps can"

@@ -1,7 +1,7 @@
 """Chains and lattice axes spread over devices and processes.
 
-Chains never talk to each other: every device runs the one-device program on its own chains (`jax.shard_map`), without a word
-between devices. Lattice axes are spread by the compiler, which moves the borders of the parts between devices.
+Every device runs the one-device program on its own chains (`jax.shard_map`), without a word between devices, but for kernels
+whose chains tune each other in warm-up. Lattice axes are spread by the compiler, which moves borders between devices.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ..errors import ArgumentError, CheckpointError, positive_int
 from .checkpoint import Saved, read_saved
+from .warmup import CHAIN_DEVICES
 
 if TYPE_CHECKING:
     from .program import Program
 
 __all__ = ["OneDevice", "Spread", "placement"]
 
-CHAIN = "chain"
 SIMULATE = "XLA_FLAGS=--xla_force_host_platform_device_count=8 simulates eight on a CPU"
 
 
@@ -39,7 +39,7 @@ def placement(devices: dict | None, num_chains: int, dims: dict[str, int]) -> On
     if not isinstance(devices, dict) or not devices:
         got = repr(devices)
         raise ArgumentError("devices", "a dict from dimensions to numbers of devices", got, 'For example {"chain": 4}.')
-    sizes = {CHAIN: num_chains} | dims
+    sizes = {CHAIN_DEVICES: num_chains} | dims
     for name, number in devices.items():
         if name not in sizes:
             mend = "" if dims else "A NumPyro model can be spread by its chains only."
@@ -47,10 +47,10 @@ def placement(devices: dict | None, num_chains: int, dims: dict[str, int]) -> On
         number = positive_int(f"devices[{name!r}]", number)
         if sizes[name] % number:
             fit = [n for n in range(1, sizes[name] + 1) if sizes[name] % n == 0]
-            what = "num_chains" if name == CHAIN else f"the number of sites along {name}"
+            what = "num_chains" if name == CHAIN_DEVICES else f"the number of sites along {name}"
             mend = f"Take one of {', '.join(map(str, fit[:12]))}, or change {what}."
             raise ArgumentError(f"devices[{name!r}]", f"a divisor of {what} = {sizes[name]}", str(number), mend)
-    shape = {CHAIN: 1} | {name: int(number) for name, number in devices.items()}
+    shape = {CHAIN_DEVICES: 1} | {name: int(number) for name, number in devices.items()}
     spread = Spread({name: shape[name] for name in sizes if name in shape}, tuple(dims), tuple(dims.values()))
     _require_devices(spread.number)
     return spread
@@ -118,7 +118,7 @@ class Spread:
 
     def sharding(self, leaf, lead: int = 1) -> NamedSharding:
         """Of an array whose first axis are the chains, and whose axes from ``lead`` on may be those of the field."""
-        spec = [CHAIN, *[None] * (lead - 1)]
+        spec = [CHAIN_DEVICES, *[None] * (lead - 1)]
         rest = leaf.shape[lead : lead + len(self.lattice)]
         if self.lattice and rest == self.lattice:
             spec += self.axes
@@ -189,9 +189,9 @@ class Spread:
         return program.spread[key]
 
     def _functions(self, program: Program, chains, record):
-        mine, copy = PartitionSpec(CHAIN), PartitionSpec()
+        mine, copy = PartitionSpec(CHAIN_DEVICES), PartitionSpec()
         chains_out = jax.tree.map(self.sharding, chains)
-        number = self.shape[CHAIN]
+        number = self.shape[CHAIN_DEVICES]
         buffer = jax.tree.map(lambda s: jax.ShapeDtypeStruct((number, 1, *s.shape), s.dtype), record)
         buffer_out = jax.tree.map(lambda leaf: self.sharding(leaf, 2), buffer)
 

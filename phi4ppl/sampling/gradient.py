@@ -22,7 +22,16 @@ from .warmup import Tuning, WindowAdaptation
 if TYPE_CHECKING:
     from blackjax.base import SamplingAlgorithm
 
-__all__ = ["KERNELS", "MAX_TREE_DEPTH", "hmc", "mclmc_adjusted", "nuts"]
+__all__ = [
+    "KERNELS",
+    "MAX_STEPS",
+    "MAX_TREE_DEPTH",
+    "careful_proposal",
+    "hmc",
+    "hmc_statistics",
+    "mclmc_adjusted",
+    "nuts",
+]
 
 MAX_TREE_DEPTH = 10
 MAX_STEPS = 255  # of one HMC trajectory
@@ -65,7 +74,7 @@ def hmc(target: Target, tuning: Tuning) -> SamplingAlgorithm:
     from blackjax.base import SamplingAlgorithm
 
     metric = metric_of(tuning.inverse_mass_matrix, target.lattice)
-    kernel = blackjax.hmc.build_kernel(build_proposal=functools.partial(_careful_proposal, target))
+    kernel = blackjax.hmc.build_kernel(build_proposal=functools.partial(careful_proposal, target))
 
     def step(key, state):
         length_key, step_key = jax.random.split(key)
@@ -75,7 +84,7 @@ def hmc(target: Target, tuning: Tuning) -> SamplingAlgorithm:
     return SamplingAlgorithm(lambda position, key=None: blackjax.hmc.init(position, target.logdensity_fn), step)
 
 
-def _careful_proposal(
+def careful_proposal(
     target: Target,
     integrator,
     kinetic_energy,
@@ -117,7 +126,7 @@ def _mclmc_statistics(info) -> dict:
     }
 
 
-def _hmc_statistics(info) -> dict:
+def hmc_statistics(info) -> dict:
     return _mclmc_statistics(info) | {"energy": info.energy}
 
 
@@ -203,7 +212,7 @@ def _kernels(name, summary, build, statistics, acceptance, objection) -> list[Ke
 KERNELS = [
     *_kernels("nuts", "No-U-Turn sampler: path length chosen at every step", nuts, _nuts_statistics, 0.8, any_model),
     *_kernels(
-        "hmc", "Hamiltonian Monte Carlo, paths of adapted and randomised length", hmc, _hmc_statistics, 0.8, any_model
+        "hmc", "Hamiltonian Monte Carlo, paths of adapted and randomised length", hmc, hmc_statistics, 0.8, any_model
     ),
     *_kernels(
         "mclmc_adjusted", "microcanonical dynamics of constant speed, with accept/reject", mclmc_adjusted,

@@ -87,6 +87,7 @@ def kernels() -> dict[str, str]:
     hmc_fourier
     mclmc_adjusted
     mclmc_adjusted_fourier
+    chees
     metropolis
     cluster
     tempering

@@ -14,6 +14,7 @@ from ..potential import CompiledModel
 from .kernels import Kernel
 from .symmetry import sign_flip
 from .target import Target, field_target, target_of
+from .warmup import MAPPED_CHAINS
 
 __all__ = ["Chain", "Program", "Record", "Sums", "cached_program", "like", "program_of"]
 
@@ -171,7 +172,7 @@ class Program:
 
         def body(k, carry):
             chains, buffer = carry
-            iterate = jax.vmap(self._iterate, in_axes=(None, 0, 0, None, None, None))
+            iterate = jax.vmap(self._iterate, in_axes=(None, 0, 0, None, None, None), axis_name=MAPPED_CHAINS)
             number = first + k
             chains, new = iterate(parameters, chains, keys, number, plan, warming)
             slot, part = number // thinning - first // thinning, number % thinning

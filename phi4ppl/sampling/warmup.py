@@ -18,8 +18,19 @@ from jax.flatten_util import ravel_pytree
 from .metrics import FreeField, fit_free_field, metric_of, spectrum
 from .target import Target
 
-__all__ = ["Adaptation", "Tuning", "WindowAdaptation", "schedule"]
+__all__ = [
+    "CHAIN_DEVICES",
+    "MAPPED_CHAINS",
+    "Adaptation",
+    "Diagonal",
+    "Tuning",
+    "WindowAdaptation",
+    "dual_averaging",
+    "over_chains",
+    "schedule",
+]
 
+MAPPED_CHAINS, CHAIN_DEVICES = "chains", "chain"  # axes over chains: of `jax.vmap`, and of the devices around it
 INITIAL_STEP_SIZE = 0.1
 MAX_SPREAD = 1e4  # of the slowest direction: trajectories are at most a hundred times longer than without correlation
 
@@ -85,14 +96,14 @@ class WindowAdaptation:
         """Start with unit mass and a small step, which dual averaging enlarges at once if it can."""
         flat, _ = ravel_pytree(position)
         one = jnp.ones((), flat.dtype)
-        init, _, _ = self._step_size()
-        mass = _Fourier if self.mass == "fourier" else _Diagonal
+        init, _, _ = dual_averaging(self.target_acceptance)
+        mass = _Fourier if self.mass == "fourier" else Diagonal
         return _State(init(INITIAL_STEP_SIZE * one), mass.begin(target, position), _Slowest.begin(flat), one)
 
     def update(self, target: Target, state: _State, stage, is_window_end, chain_state, statistics: dict) -> _State:
         """One step: step size always; statistics in slow windows; mass and length at the end of each."""
-        init, update, final = self._step_size()
-        mass = _Fourier if self.mass == "fourier" else _Diagonal
+        init, update, final = dual_averaging(self.target_acceptance)
+        mass = _Fourier if self.mass == "fourier" else Diagonal
         position = chain_state.position
 
         def observe(state):
@@ -118,29 +129,48 @@ class WindowAdaptation:
         return self._tuning(state, state.step_size.log_step_size_avg)
 
     def _tuning(self, state: _State, log_step_size) -> Tuning:
-        mass = _Fourier if self.mass == "fourier" else _Diagonal
+        mass = _Fourier if self.mass == "fourier" else Diagonal
         return Tuning(jnp.exp(log_step_size).astype(state.spread.dtype), mass.value(state.mass), state.spread)
 
-    def _step_size(self):
-        from blackjax.adaptation.step_size import dual_averaging_adaptation
 
-        return dual_averaging_adaptation(self.target_acceptance)
+def over_chains(value):
+    """Mean over all chains of a run, in the same order on one device and on several; of a chain alone the value itself."""
+    values = jnp.asarray(value)[None]
+    for axis in (MAPPED_CHAINS, CHAIN_DEVICES):
+        if _is_mapped(axis):
+            values = jax.lax.all_gather(values, axis, tiled=True)
+    return values.mean(axis=0)
 
 
-class _Diagonal:
+def _is_mapped(axis: str) -> bool:
+    try:
+        jax.lax.axis_size(axis)
+    except NameError:
+        return False
+    return True
+
+
+def dual_averaging(target_acceptance: float):
+    """BlackJAX's adaptation of a step size: ``init``, ``update`` and ``final``."""
+    from blackjax.adaptation.step_size import dual_averaging_adaptation
+
+    return dual_averaging_adaptation(target_acceptance)
+
+
+class Diagonal:
     """Variance of every coordinate."""
 
     @staticmethod
     def begin(target: Target, position):
-        return _Diagonal._parts()[0](ravel_pytree(position)[0].size)
+        return Diagonal._parts()[0](ravel_pytree(position)[0].size)
 
     @staticmethod
     def update(target: Target, state, position):
-        return _Diagonal._parts()[1](state, position)
+        return Diagonal._parts()[1](state, position)
 
     @staticmethod
     def close(target: Target, state):
-        return _Diagonal._parts()[2](state)
+        return Diagonal._parts()[2](state)
 
     @staticmethod
     def value(state):

@@ -1,11 +1,12 @@
 """Effective samples a second of the kernels, as ratios within one run, on one core.
 
-    python tests/benchmarks/kernels.py nuts wolff dynamics spectrum models [--out FOLDER]
+    python tests/benchmarks/kernels.py nuts wolff dynamics spectrum models dense [--out FOLDER]
 
 Each part prints one table in Markdown: `nuts` against NumPyro's NUTS on an edge list, `wolff` against the C program beside this
 file (needs a C compiler), `dynamics` autocorrelation times against the size of the lattice (with a picture), `spectrum` the
-gradients that a power spectrum costs, `models` the automatic choice against NUTS on every shipped model. Couplings are
-critical, w = 1, a = 1.52425, b = 0.175, unless said otherwise. Compilation and warm-up are not counted.
+gradients that a power spectrum costs, `models` the automatic choice against NUTS on every shipped model, `dense` gradients for
+an effective sample on dense graphs. Couplings are critical, w = 1, a = 1.52425, b = 0.175, unless said otherwise. Compilation
+and warm-up are not counted.
 """
 
 from __future__ import annotations
@@ -285,9 +286,32 @@ def models() -> str:
     return "\n".join(lines)
 
 
+def dense() -> str:
+    """Gradients for an effective sample on graphs that sweeps are too slow for, and on lattices."""
+    lattice = p4.lattice
+    cases = {
+        "complete, 24 sites": p4.phi4(lattice.complete(24), w=0.05, a=1.0, b=0.2),
+        "complete, 64 sites": p4.phi4(lattice.complete(64), w=0.02, a=1.0, b=0.2),
+        "square, L = 32, disordered": p4.phi4(lattice.square(32), w=1.0, a=1.8, b=0.175),
+        "square, L = 16, critical": p4.phi4(lattice.square(16), **CRITICAL),
+    }
+    lines = ["| model | chains | of | `chees` | `hmc` | `nuts` |", "|--|--|--|--|--|--|"]
+    for name, model in cases.items():
+        for num_chains, draws in ((4, 3000), (32, 600)):
+            runs = [ours(model, kernel, draws, 1, 600, num_chains) for kernel in ("chees", "hmc", "nuts")]
+            for observable, words in (("abs_magnetization", "\\|m\\|"), ("phi_squared", "φ²")):
+                cells = []
+                for run in runs:
+                    steps, tau = run["tree"]["sample_stats"]["n_steps"].values.mean(), run["tau", observable]
+                    cells.append(f"{2 * steps * tau.tau_int:.3g} ± {2 * steps * tau.tau_int_error:.1g}")
+                lines.append(f"| {name} | {num_chains} | {words} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 PARTS = {
     "nuts": lambda out: against_nuts(), "wolff": lambda out: against_wolff(), "dynamics": dynamics,
     "spectrum": lambda out: spectrum(), "models": lambda out: models(),
+    "dense": lambda out: dense(),
 }  # fmt: skip
 
 
