@@ -296,12 +296,13 @@ def test_a_wrong_exchange_is_rejected(name):
 LONG_TESTED = ("nuts", "hmc")  # with all the cases there are, in test_sampling_exact.py
 
 
-SLOW = pytest.mark.slow  # compiles long
+SLOW = pytest.mark.slow
+SLOW_TORUS = ("nuts_fourier", "mclmc_adjusted_fourier")  # compile long; their steps from exact draws are tested above
 
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=SLOW if name == "nuts_fourier" else ()) for name in NAMES if name not in LONG_TESTED],
+    [pytest.param(name, marks=SLOW if name in SLOW_TORUS else ()) for name in NAMES if name not in LONG_TESTED],
 )
 def test_a_torus_at_three_couplings_is_exact_and_repeats_bit_for_bit(reference, name):
     """From the symmetric to the broken phase, by one compiled program."""

@@ -54,8 +54,8 @@ class Pool:
     def overlap(self, thetas) -> np.ndarray:
         """Effective samples that the pool has for each θ, as a fraction of the draws of one ensemble: about one at each θ_k."""
         log_weights = -np.atleast_2d(thetas) @ self.flat.T - self.solution.log_mixture
-        log_size = 2 * logsumexp(log_weights, axis=1) - logsumexp(2 * log_weights, axis=1)
-        return np.exp(log_size) / self.draws
+        weights = np.exp(log_weights - log_weights.max(axis=1, keepdims=True))
+        return weights.sum(axis=1) ** 2 / np.einsum("ij,ij->i", weights, weights) / self.draws
 
     def error(self, theta, other=None) -> float:
         """Jackknife error of log Z(θ) − log Z(other), by default to the first ensemble's θ_1.
