@@ -3,6 +3,7 @@
 False alarms: every comparison has level 1e-4, shared among its quantities; about 30 are made. Keys are fixed.
 """
 
+import functools
 import inspect
 
 import jax
@@ -24,6 +25,7 @@ from scipy import stats
 
 import phi4ppl as p4
 from phi4ppl.sampling import get_kernel, sites, target_of
+from phi4ppl.sampling.chessboard import Chessboard, chessboard, join, split
 from phi4ppl.sampling.colouring import colours
 from phi4ppl.sampling.noise import finished, normal, random_words, uniform
 from phi4ppl.sampling.sites import overrelaxable, overrelaxation, sweeps
@@ -101,10 +103,10 @@ def test_only_terms_ask_for_colours():
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_uniform_and_normal_numbers_have_their_distributions(dtype, x64):
-    bits = random_words(jax.random.key(3), 2, (200_000,))
+    bits = random_words(jax.random.key(3), 3, (200_000,))
     assert bits[0].dtype == jnp.uint32
-    u, z = np.asarray(uniform(bits[0], dtype), float), np.asarray(normal(bits[1], dtype), float)
-    assert uniform(bits[0], dtype).dtype == normal(bits[1], dtype).dtype == dtype
+    u, z = np.asarray(uniform(bits[0], dtype), float), np.asarray(normal(*bits[1:], dtype), float)
+    assert uniform(bits[0], dtype).dtype == normal(*bits[1:], dtype).dtype == dtype
     assert u.min() >= 0 and u.max() < 1 and np.isfinite(z).all()
     scores = {"mean": score(u - 0.5), "square": score(u**2 - 1 / 3)}
     scores |= {f"normal^{k}": score(z**k - m) for k, m in ((1, 0), (2, 1), (3, 0), (4, 3))}
@@ -122,8 +124,9 @@ def test_uniform_and_normal_numbers_have_their_distributions(dtype, x64):
 def test_extreme_words_give_finite_numbers():
     bits = jnp.array([0, 2**32 - 1, 2**31, 255, 511], jnp.uint32)
     for dtype in (jnp.float32,):
-        assert np.isfinite(normal(bits, dtype)).all()
-        np.testing.assert_allclose(normal(bits, dtype)[0], -normal(bits, dtype)[1], rtol=1e-3)
+        z = normal(bits[:, None], bits[None], dtype)
+        assert np.isfinite(z).all() and np.abs(z[0]).max() > 5.8
+        np.testing.assert_allclose(z[:, 0], -z[:, 1], rtol=1e-6)
         assert float(uniform(bits, dtype)[0]) == 0 and float(uniform(bits, dtype)[1]) < 1
 
 
@@ -245,8 +248,18 @@ def test_a_sweep_by_loops_is_exact_and_wrong_ones_are_rejected(fault):
     assert bool(rejected(invariance_scores(model, before, after, fresh))) == (fault is not None)
 
 
+@functools.cache
+def even_torus():
+    """A chessboard whose couplings all differ, with draws to start from and to compare with."""
+    rng, lattice = np.random.default_rng(8), p4.lattice.square(4)
+    sites = {"a": rng.uniform(0.2, 0.6, 16), "b": rng.uniform(0.2, 0.4, 16), "r": rng.normal(scale=0.3, size=16)}
+    model = p4.phi4(lattice, w=rng.uniform(0.05, 0.25, 32) * rng.choice([-1, 1], 32), **sites)
+    draws = exact_draws(model, 40_000)
+    return model, draws[:20_000], draws[20_000:]
+
+
 def scores_of_sweep(name, number=1):
-    model, before, fresh = model_and_draws(name)
+    model, before, fresh = even_torus() if name == "even torus" else model_and_draws(name)
     target = target_of(p4.compile(model))
     steps = fixed_tuning(get_kernel("metropolis"), model, before.std(axis=0)).step_size
     after, acceptance = mapped(lambda key, phi: sweeps(target, key, phi, steps, number), before)
@@ -260,26 +273,26 @@ def test_neighbours_of_one_colour_are_rejected(monkeypatch):
     assert rejected(scores_of_sweep("open chain"))
 
 
-@pytest.mark.parametrize("name", ["open chain", "own terms"])
+@pytest.mark.parametrize("name", ["open chain", "own terms", "even torus"])
 def test_sweeps_that_go_on_with_their_momenta_are_exact(name, monkeypatch):
     assert not rejected(scores_of_sweep(name, number=3))
-    monkeypatch.setattr(sites, "normal", lambda bits, dtype: 1.2 * normal(bits, dtype))
+    monkeypatch.setattr(sites, "normal", lambda *words: 1.2 * normal(*words))
     assert rejected(scores_of_sweep(name, number=3))
 
 
 def test_momenta_that_a_rejection_does_not_turn_round_are_rejected(monkeypatch):
-    right, wrong = "jnp.where(mine, -momentum, momentum)", "momentum"
-    source = inspect.getsource(sweeps)
+    right, wrong = "jnp.where(moves, p, -momentum)", "jnp.where(moves, p, momentum)"
+    source = inspect.getsource(sites._trajectory)
     assert source.count(right) == 1
     names = vars(sites).copy()
     exec(source.replace(right, wrong), names)
-    monkeypatch.setitem(globals(), "sweeps", names["sweeps"])
+    monkeypatch.setattr(sites, "_trajectory", names["_trajectory"])
     assert not rejected(scores_of_sweep("open chain", number=1))  # one sweep does not use what is left of them
     assert rejected(scores_of_sweep("open chain", number=3))
 
 
 def test_momenta_of_another_width_than_the_kinetic_energy_are_rejected(monkeypatch):
-    monkeypatch.setattr(sites, "normal", lambda bits, dtype: 1.1 * normal(bits, dtype))
+    monkeypatch.setattr(sites, "normal", lambda *words: 1.1 * normal(*words))
     assert rejected(scores_of_sweep("open chain"))
 
 
@@ -292,6 +305,83 @@ def test_a_term_without_its_force_or_energy_is_rejected(monkeypatch):
     assert not rejected(scores_of_sweep("own terms"))
     monkeypatch.setattr(sites, "_clique_terms", lambda target: [])
     assert rejected(scores_of_sweep("own terms"))
+
+
+# --- chessboards
+
+BOARDS = [
+    p4.lattice.square(4),
+    p4.lattice.square(6, 4),
+    p4.lattice.square(4, 10),
+    p4.lattice.square(6, 5, periodic=False),
+    p4.lattice.hypercubic((4, 6, 4)),
+]
+
+
+@pytest.mark.parametrize("lattice", BOARDS, ids=lambda x: f"{x.name} {x.shape}")
+@pytest.mark.parametrize("uniform", [True, False])
+def test_pulls_on_a_chessboard_are_those_of_the_edges(lattice, uniform):
+    """Against a matrix of the couplings; the pulls of the other colour are wrong."""
+    rng, size = np.random.default_rng(2), lattice.num_sites
+    w = 0.7 if uniform else rng.normal(size=lattice.num_edges)
+    matrix = np.zeros((size, size))
+    matrix[tuple(lattice.edges.T)] = w
+    matrix += matrix.T
+    phi = rng.normal(size=lattice.field_shape).astype(np.float32)
+    expected = split(jnp.asarray((matrix @ phi.reshape(-1)).reshape(phi.shape)))
+    board = chessboard(target_of(p4.compile(p4.phi4(lattice, w=w, a=1.0, b=0.2))), phi.dtype)
+    halves = split(jnp.asarray(phi))
+    np.testing.assert_array_equal(join(*halves), phi)
+    colour = split(jnp.asarray(np.indices(lattice.shape).sum(axis=0) % 2))
+    for k in range(2):
+        assert (np.asarray(colour[k]) == k).all()
+        np.testing.assert_allclose(board.pull(k, halves[1 - k]), expected[k], atol=2e-5)
+        if not uniform or lattice.shape[0] > 4:  # of two pairs of rows, the one before is the one behind
+            assert np.abs(board.pull(1 - k, halves[1 - k]) - expected[k]).max() > 0.1
+
+
+def test_terms_on_a_chessboard_keep_to_their_sites():
+    model = even_torus()[0]
+    target = target_of(p4.compile(model))
+    phi = jnp.asarray(even_torus()[1][0], jnp.float32)
+    board = chessboard(target, phi.dtype)
+    energy = [board.energy(k, half) for k, half in enumerate(split(phi))]
+    np.testing.assert_allclose(join(*energy), sites.site_energy(target)(phi), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "lattice",
+    [
+        p4.lattice.square(5),
+        p4.lattice.square(4, 5),
+        p4.lattice.square(2),
+        p4.lattice.square(5, 4, periodic=False),
+        p4.lattice.square(4, diagonals=True),
+        p4.lattice.triangular(4),
+        p4.lattice.chain(8),
+        p4.lattice.from_networkx(nx.cycle_graph(4)),
+    ],
+    ids=lambda x: f"{x.name} {x.shape}",
+)
+def test_other_lattices_are_no_chessboards(lattice):
+    assert chessboard(target_of(p4.compile(p4.phi4(lattice, w=0.5, a=1.0, b=0.2))), jnp.float32) is None
+
+
+def test_terms_of_several_sites_or_of_some_sites_only_are_swept_by_mask():
+    lattice = p4.lattice.square(4)
+    terms = p4.phi4(lattice, w=0.5, a=1.0, b=0.2).terms
+    several = p4.Term("g", lattice.edges[:5], lambda x, y: jnp.sin(x * y), 0.1)
+    some = p4.Term("c", [[2], [7]], lambda x: jnp.cos(3 * x), 0.7)
+    every = p4.Term("c", np.arange(16)[:, None], lambda x: jnp.cos(3 * x), np.linspace(0, 1, 16))
+    for own, fits in ((several, False), (some, False), (every, True)):
+        target = target_of(p4.compile(p4.MarkovRandomField(lattice, [*terms, own])))
+        assert (chessboard(target, jnp.float32) is not None) == fits
+
+
+def test_sweeps_with_the_neighbours_of_the_other_colour_are_rejected(monkeypatch):
+    right = Chessboard.neighbours
+    monkeypatch.setattr(Chessboard, "neighbours", lambda self, colour, other: right(self, 1 - colour, other))
+    assert rejected(scores_of_sweep("even torus"))
 
 
 # --- warm-up

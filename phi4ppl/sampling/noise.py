@@ -63,11 +63,19 @@ def uniform(bits, dtype=jnp.float32):
 
 
 def spare_uniform(bits, dtype=jnp.float32):
-    """256 evenly spaced numbers in [0, 1] from the lower 8 bits, which `uniform` and `normal` leave unused."""
+    """256 evenly spaced numbers in [0, 1] from the lower 8 bits, which `uniform` leaves unused."""
     return (bits & 255).astype(dtype) / 255
 
 
-def normal(bits, dtype=jnp.float32):
-    """Standard normal numbers from the upper 23 of 32 bits."""
-    centred = ((bits >> 9).astype(dtype) + 0.5) * 2.0**-22 - 1
-    return math.sqrt(2) * jax.lax.erf_inv(centred)
+def normal(first, second, dtype=jnp.float32):
+    """Standard normal numbers √(−2 ln u) sin x from the upper 24 bits of two words: 0 < u ≤ 1, −π/2 < x < π/2.
+
+    Half of the method of G. E. P. Box and M. E. Muller, Ann. Math. Stat. 29 (1958) 610, at a third of the cost of the inverse
+    error function. The series of the sine is exact to 1e-9.
+    """
+    u, v = ((bits >> 8).astype(dtype) * 2.0**-24 + 2.0**-25 for bits in (first, second))
+    x = math.pi * (v - 0.5)
+    series = jnp.zeros_like(x)
+    for k in range(6, -1, -1):
+        series = series * (x * x) + (-1) ** k / math.factorial(2 * k + 1)
+    return jnp.sqrt(-2 * jnp.log(u)) * x * series

@@ -6,6 +6,7 @@ leapfrog steps at frozen neighbours come close to a heat bath: the neighbour sum
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..potential import energy_function
+from .chessboard import chessboard, join, split
 from .colouring import colours
 from .kernels import Kernel, fields_only
 from .noise import finished, normal, random_words, spare_uniform, uniform
@@ -91,49 +93,91 @@ def sweeps(target: Target, key, phi, step_size, number: int = 1):
     Momenta are drawn once. Those after a sweep are independent of the field, so that the next sweep goes on with them, turned
     round where a trajectory was rejected (A. M. Horowitz, Phys. Lett. B 268 (1991) 247).
     """
+    step_size, board = jnp.broadcast_to(step_size, phi.shape), chessboard(target, phi.dtype)
+    if board is None:
+        return _sweeps_by_mask(target, key, phi, step_size, number)
+    fields, steps = split(phi), split(step_size)
+
+    def one_sweep(k, carry):
+        sites = list(carry)
+        words = random_words(jax.random.fold_in(key, k), 2, steps[0].shape)
+        for colour, (word, steps_here) in enumerate(zip(words, steps, strict=True)):
+            phi, momentum, _ = sites[colour]
+            pull = board.pull(colour, sites[1 - colour][0])
+            rest = _while_others_rest(functools.partial(board.energy, colour), pull, phi)
+            sites[colour] = _trajectory(phi, momentum, *_drawn(word, k, steps_here), *rest)
+        return tuple(sites)
+
+    words = random_words(jax.random.fold_in(key, number), 4, steps[0].shape)
+    momenta = [finished(normal(*pair, phi.dtype)) for pair in (words[:2], words[2:])]
+    sites = tuple((x, p, jnp.zeros_like(x)) for x, p in zip(fields, momenta, strict=True))
+    (black, _, black_rate), (white, _, white_rate) = jax.lax.fori_loop(0, number, one_sweep, sites)
+    return join(black, white), join(black_rate, white_rate)
+
+
+def _sweeps_by_mask(target: Target, key, phi, step_size, number: int):
+    """Sweeps of any terms on any lattice, every turn with arrays of all sites, of which it keeps those of its colour."""
     colour = colours(target.lattice, target.forms).reshape(phi.shape)
     on_site, pair_force, cliques = site_energy(target), _pair_force(target), _clique_terms(target)
 
-    def turn(carry, this, drawn, epsilon):
-        phi, momentum, acceptance = carry
+    def turn(carry, this, drawn):
+        phi, momentum, _ = carry
         mine = jnp.asarray(colour) == this
-        pull = 0 if pair_force is None else pair_force(phi)
+        force, change = _while_others_rest(on_site, 0 if pair_force is None else pair_force(phi), phi)
 
         def others(new):  # energy of own terms of several sites, with only this colour moved
             moved = jnp.where(mine, new, phi).reshape(-1)
             return [value * form.values(moved) for form, value in cliques]
 
-        def force(new):
-            local = pull - jax.grad(lambda x: jnp.sum(on_site(x)))(new)
-            return local - jax.grad(lambda x: sum(map(jnp.sum, others(x))))(new) if cliques else local
+        def force_of_all(new):
+            return force(new) - jax.grad(lambda x: sum(map(jnp.sum, others(x))))(new)
 
-        new, p = phi, momentum + epsilon / 2 * force(phi)
-        for k in range(NUM_STEPS):
-            new = new + epsilon * p
-            p = p + (epsilon if k < NUM_STEPS - 1 else epsilon / 2) * force(new)
-        change = on_site(new) - on_site(phi) - pull * (new - phi)
-        if cliques:
-            change = change + _by_site(target, cliques, others(new), others(phi), mine)
-        rate = jnp.exp(jnp.minimum(-(change + (p * p - momentum * momentum) / 2), 0))
-        rate = jnp.where(jnp.isnan(rate), 0, rate)
-        moves = mine & (drawn < rate)
-        momentum = jnp.where(moves, p, jnp.where(mine, -momentum, momentum))
-        return jnp.where(moves, new, phi), momentum, jnp.where(mine, rate, acceptance)
+        def change_of_all(new):
+            return change(new) + _by_site(target, cliques, others(new), others(phi), mine)
+
+        rest = (force_of_all, change_of_all) if cliques else (force, change)
+        after = _trajectory(phi, momentum, *drawn, *rest)
+        return tuple(jnp.where(mine, new, old) for new, old in zip(after, carry, strict=True))
 
     def one_sweep(k, carry):
-        word = finished(random_words(jax.random.fold_in(key, k), 1, phi.shape)[0])
-        drawn = uniform(word, phi.dtype)
-        epsilon = step_size * _part_of_period(spare_uniform(word, phi.dtype), k)
+        drawn = _drawn(random_words(jax.random.fold_in(key, k), 1, phi.shape)[0], k, step_size)
+        numbers = jnp.arange(colour.max() + 1)
+        return jax.lax.scan(lambda carry, this: (turn(carry, this, drawn), None), carry, numbers, unroll=2)[0]
 
-        def step(carry, this):
-            return turn(carry, this, drawn, epsilon), None
-
-        carry, _ = jax.lax.scan(step, carry, jnp.arange(colour.max() + 1), unroll=2)
-        return carry
-
-    momentum = finished(normal(random_words(jax.random.fold_in(key, number), 1, phi.shape)[0], phi.dtype))
+    momentum = finished(normal(*random_words(jax.random.fold_in(key, number), 2, phi.shape), phi.dtype))
     phi, _, acceptance = jax.lax.fori_loop(0, number, one_sweep, (phi, momentum, jnp.zeros_like(phi)))
     return phi, acceptance
+
+
+def _drawn(word, number, step_size):
+    """Step sizes of a sweep and uniform numbers for accept/reject, from one word a site."""
+    word = finished(word)
+    epsilon = step_size * _part_of_period(spare_uniform(word, step_size.dtype), number)
+    return epsilon, uniform(word, step_size.dtype)
+
+
+def _while_others_rest(on_site, pull, phi):
+    """Force on sites that do not interact, and the change of their energies from those of ``phi``."""
+
+    def force(new):
+        return pull - jax.grad(lambda x: jnp.sum(on_site(x)))(new)
+
+    def change(new):
+        return on_site(new) - on_site(phi) - pull * (new - phi)
+
+    return force, change
+
+
+def _trajectory(phi, momentum, epsilon, drawn, force, change) -> tuple:
+    """Fields and momenta after leapfrog steps and accept/reject at every site, and the rates of acceptance."""
+    new, p = phi, momentum + epsilon / 2 * force(phi)
+    for k in range(NUM_STEPS):
+        new = new + epsilon * p
+        p = p + (epsilon if k < NUM_STEPS - 1 else epsilon / 2) * force(new)
+    rate = jnp.exp(jnp.minimum(-(change(new) + (p * p - momentum * momentum) / 2), 0))
+    rate = jnp.where(jnp.isnan(rate), 0, rate)
+    moves = drawn < rate
+    return jnp.where(moves, new, phi), jnp.where(moves, p, -momentum), rate
 
 
 def _part_of_period(drawn, number):
