@@ -86,7 +86,7 @@ def test_surface_posterior_is_that_of_quadrature(data):
 
 def test_exchange_posterior_is_that_of_quadrature(data):
     """Two scores as above."""
-    options = {"normalizer": "exchange", "num_samples": 1500, "num_warmup": 300}
+    options = {"normalizer": "exchange", "num_samples": 3000, "num_warmup": 300}
     tree = p4.infer_couplings(TRIANGLE, data, PRIOR, num_auxiliary=20, **options)
     settings = metadata(tree)["settings"]
     assert settings["kernel"] == "exchange" and settings["num_auxiliary"] == 20 and settings["auxiliary_tau"] < 1.5
