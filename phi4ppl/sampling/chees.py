@@ -28,7 +28,7 @@ from .warmup import INITIAL_STEP_SIZE, Diagonal, dual_averaging, over_chains
 if TYPE_CHECKING:
     from blackjax.base import SamplingAlgorithm
 
-__all__ = ["CHEES"]
+__all__ = ["CHEES", "PooledAdaptation", "chees"]
 
 DELAY = 20  # of the decay of the steps of log T
 MOST = 1.0  # of the derivative of log(C/T) in log T, of which a few chains have a noisy estimate
