@@ -34,6 +34,7 @@ WARM_UP = 200
 FIRST_DRAWS, MOST_UNSETTLED, MOST_DRAWS = 50, 400, 20_000  # of a chain, in one step
 DRAWS_A_COUPLING = 5
 LONGEST_STEP = 4.0  # δᵀGδ of a step without damping, twice its Kullback-Leibler divergence
+SHORT_STEP = 0.1  # δᵀGδ of a step that may reach the bound of a coupling
 BETTER = 0.8  # share of the misfit that a step with enough draws leaves
 WORSE = 1.5  # growth of the misfit after which a damped step is taken back
 WITHIN_NOISE = 4.0  # mean square of a step in units of its Monte Carlo error; the last step adds its own noise
@@ -158,7 +159,7 @@ class _Steps:
                 continue
             best = min(best, (misfit, theta), key=lambda pair: pair[0])
             solved = self._solve(found, theta, damping)
-            move = solved.theta - theta
+            move = self._shortened(found, theta, solved.theta - theta)
             statistical, monte_carlo = self._errors(found, solved)
             free = solved.free & (monte_carlo > 0)
             distance = float(np.mean((move[free] / monte_carlo[free]) ** 2)) if free.any() else 0.0
@@ -201,6 +202,13 @@ class _Steps:
         if damping == 0 and solved.singular and not self.notes:
             self.notes.append("The Fisher matrix was singular in a step: a ridge of 1e-8 was added.")
         return solved
+
+    def _shortened(self, found: Expectation, theta, move) -> np.ndarray:
+        """The move; a long one may halve a quartic coupling but not bring it to 0: fields spread out, steps lead nowhere."""
+        falling = self.problem.bounded & (move < -theta / 2) & (theta > 0)
+        if not falling.any() or move @ (found.fisher @ move) <= SHORT_STEP:
+            return move
+        return move * np.min(-theta[falling] / (2 * move[falling]))
 
     def _errors(self, found: Expectation, solved: Solved) -> tuple[np.ndarray, np.ndarray]:
         """Standard errors √diag(H⁻¹GH⁻¹/N) and Monte Carlo errors of the solution, from the spread of the chains."""
