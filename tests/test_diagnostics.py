@@ -1,6 +1,7 @@
 """The verdict: each check fails on the fault that it is there for, and a good run passes."""
 
 import base64
+import json
 import re
 
 import jax.numpy as jnp
@@ -219,6 +220,26 @@ def test_report_is_one_file_with_every_picture(good, tmp_path):
 def test_report_of_a_failed_run_shows_the_advice(trapped, tmp_path):
     page = p4.diagnose(trapped).to_html(tmp_path / "report.html").read_text(encoding="utf-8")
     assert "FAILED: " in page and "sign changes" in page and "symmetry_moves=True" in page
+
+
+def test_advice_suits_what_was_sampled(trapped):
+    def advice_with(**settings):
+        tree = with_values(trapped, "sample_stats", "diverging", np.ones_like)
+        facts = json.loads(tree.attrs["phi4ppl"])
+        tree.attrs["phi4ppl"] = json.dumps(facts | {"settings": facts["settings"] | settings})
+        return {check.name: check.advice for check in p4.diagnose(tree).checks}
+
+    field = advice_with()  # hmc, asked for
+    assert "competing signs of w" in field["R-hat"] and "kernel='tempering'" in field["R-hat"]
+    assert "kernel='auto' may need fewer" in field["bulk ESS"]
+    assert "kernel='metropolis'" in field["divergences"] and "priors" not in field["divergences"]
+    found = advice_with(kernel="cluster", kernel_reason="clusters move")
+    assert "auto" not in found["bulk ESS"]
+    tempered = advice_with(kernel="tempering")
+    assert "phi4ppl.sampling.tempering(12)" in tempered["R-hat"] and "auto" not in tempered["bulk ESS"]
+    numpyro_model = advice_with(layout="numpyro")
+    assert "different modes" in numpyro_model["R-hat"] and "signs of w" not in numpyro_model["R-hat"]
+    assert "stronger priors" in numpyro_model["divergences"] and "auto" not in numpyro_model["bulk ESS"]
 
 
 def test_report_without_fields_and_for_graphs(tmp_path):

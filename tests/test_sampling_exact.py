@@ -9,6 +9,7 @@ the same.
 Moments of higher than the fourth order are left out: their distributions are so skewed that normal tails do not hold.
 """
 
+import io
 import re
 from typing import NamedTuple
 
@@ -23,7 +24,7 @@ from exact_runs import CASES, model_of, rejected, run_case, scores_of_run, serie
 
 import phi4ppl as p4
 from phi4ppl.autocorrelation import gamma_method
-from phi4ppl.sampling import Kernel, WindowAdaptation, chains, get_kernel, run_chains
+from phi4ppl.sampling import Kernel, WindowAdaptation, chains, get_kernel, progress, run_chains
 from phi4ppl.sampling.symmetry import is_even
 
 pytestmark = pytest.mark.compile_quickly
@@ -364,3 +365,23 @@ def test_progress_is_drawn_on_request_and_never_by_default_into_a_file(capfd):
     assert "compiling" in err and "\r" not in err and err.count("\n") < 5
     short_run(progress=False)
     assert capfd.readouterr() == ("", "")
+
+
+def test_speed_and_time_left_leave_out_what_was_also_compiled(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    now, terminal = [0.0], Terminal()
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    bar = progress.Progress(1_000_000, None, terminal)
+    for second, steps in ((60, 10), (61, 100), (62, 100)):  # a minute of compiling, then 100 steps a second
+        now[0] = second
+        bar.advance(steps, "warm-up", 0.8, None)
+    now[0] = 90_000.0
+    bar.advance(1_000_000 - 210, "sampling", None, 0)
+    first, *later, last = [line.strip() for line in terminal.getvalue().split("\r")[1:]]
+    assert "steps/s" not in first and "left" not in first
+    assert all(line.endswith("100 steps/s a chain · acceptance 0.80 · 2.8 h left") for line in later) and len(later) == 2
+    assert last.endswith("0 divergences · 25.0 h")
+    assert [progress._duration(s) for s in (119, 121, 7300, 200_000)] == ["119 s", "2 min", "2.0 h", "2.3 d"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 import arviz_stats
 import numpy as np
@@ -142,8 +143,9 @@ def diagnose(tree: xr.DataTree) -> ConvergenceReport:
     facts = metadata(tree)
     if tree["posterior"].sizes["draw"] < 10:
         raise ArgumentError("tree", "at least 10 draws a chain", str(tree["posterior"].sizes["draw"]))
-    checks = _mixing(_watched(tree, facts))
-    checks += _dynamics(tree["sample_stats"])
+    mend = _mends(facts["settings"])
+    checks = _mixing(_watched(tree, facts), mend)
+    checks += _dynamics(tree["sample_stats"], mend)
     if facts["settings"]["even"]:
         checks.append(_sign_changes(tree, facts))
     checks += _schwinger_dyson(tree)
@@ -164,7 +166,32 @@ def _watched(tree: xr.DataTree, facts: dict) -> dict[str, np.ndarray]:
     return chosen
 
 
-def _mixing(watched: dict[str, np.ndarray]) -> list[Check]:
+class _Mends(NamedTuple):
+    """Advice that depends on what was sampled, and how."""
+
+    disagree: str
+    slow: str
+    diverge: str
+
+
+def _mends(settings: dict) -> _Mends:
+    kernel, field = settings["kernel"], settings["layout"] != "numpyro"
+    if kernel == "tempering":
+        move = "A hotter copy crosses more: try kernel=phi4ppl.sampling.tempering(12)."
+    else:
+        stuck = "different phases or in competing signs of w" if field else "different modes"
+        move = f"Chains stuck in {stuck} need a kernel that moves between them: try kernel='tempering'."
+    asked = field and settings.get("kernel_reason") == "asked for" and kernel not in ("cluster", "tempering")
+    return _Mends(
+        "Chains disagree or drift: run longer (num_samples, num_warmup), and look at the trace of this variable. " + move,
+        " kernel='auto' may need fewer." if asked else "",
+        "warm up longer, or take kernel='metropolis', which moves one site at a time"
+        if field
+        else "reparametrise (non-centred scales), warm up longer, or use stronger priors",
+    )
+
+
+def _mixing(watched: dict[str, np.ndarray], mend: _Mends) -> list[Check]:
     names = np.array(list(watched))
     data = xr.Dataset({"v": (("chain", "draw", "name"), np.stack(list(watched.values()), axis=-1).astype(float))})
     num_chains, num_draws = data.sizes["chain"], data.sizes["draw"]
@@ -183,17 +210,12 @@ def _mixing(watched: dict[str, np.ndarray]) -> list[Check]:
         return values[at], names[at]
 
     rhat, rhat_name = worst(arviz_stats.rhat(data)["v"].values, True)
-    disagree = (
-        "Chains disagree or drift: run longer (num_samples, num_warmup), and look at the trace of this variable. "
-        "Chains stuck in different phases or in competing signs of w need a kernel that moves between them: try "
-        "kernel='tempering'."
-    )
     alone = "One chain cannot disagree with another: use num_chains=4."
     found = f"{rhat:.4f} ({rhat_name})" if num_chains > 1 else "one chain only"
     need = ESS_PER_CHAIN_MIN * num_chains
     checks = [] if moving.all() else [stuck]
     checks.append(
-        Check("R-hat", bool(rhat <= RHAT_MAX), found, f"at most {RHAT_MAX}", disagree if num_chains > 1 else alone)
+        Check("R-hat", bool(rhat <= RHAT_MAX), found, f"at most {RHAT_MAX}", mend.disagree if num_chains > 1 else alone)
     )
     for kind in ("bulk", "tail"):
         ess, ess_name = worst(arviz_stats.ess(data, method=kind)["v"].values, False)
@@ -201,7 +223,7 @@ def _mixing(watched: dict[str, np.ndarray]) -> list[Check]:
         checks.append(
             Check(f"{kind} ESS", bool(ess >= need), f"{ess:.0f} of {num_chains * num_draws} ({ess_name})",
                   f"at least {need}", f"Draws are too correlated: about {factor} times as many draws are needed "
-                  f"(num_samples={factor * num_draws}, or thinning={factor} for the same memory).")
+                  f"(num_samples={factor * num_draws}, or thinning={factor} for the same memory).{mend.slow}")
         )  # fmt: skip
     ratio = arviz_stats.mcse(data)["v"].values / data["v"].std(dim=("chain", "draw")).values
     mcse, mcse_name = worst(ratio, True)
@@ -212,12 +234,12 @@ def _mixing(watched: dict[str, np.ndarray]) -> list[Check]:
     return checks
 
 
-def _dynamics(statistics) -> list[Check]:
+def _dynamics(statistics, mend: _Mends) -> list[Check]:
     diverging = int(statistics["diverging"].values.sum())
     checks = [
         Check("divergences", diverging == 0, f"{diverging} of {statistics['diverging'].size}", "none",
-              "The step was too long for some region: reparametrise (non-centred scales), warm up longer, or use stronger "
-              "priors. Divergent regions are under-sampled, so the means are biased."),
+              f"The step was too long for some region: {mend.diverge}. Divergent regions are under-sampled, so the means are "
+              "biased."),
     ]  # fmt: skip
     if "energy" in statistics.data_vars:  # of kernels with momenta
         bfmi = np.atleast_1d(arviz_stats.bfmi(statistics["energy"].transpose("chain", "draw").values))

@@ -261,10 +261,8 @@ class _Run:
         # all processes go on in the same way: at the rhythm of the first, until one of them is interrupted
         told = self.engine.spread.agree(now - started, self.interrupts.asked, now - self.saved_at)
         seconds, self.asked_somewhere, self.unsaved = float(told[0, 0]), bool(told[:, 1].any()), float(told[0, 2])
-        if self.is_compiled:
+        if self.is_compiled:  # the time of the first chunk, which was also compiled, says nothing about speed
             chunks.tell(count, seconds)
-        else:  # the first chunk was also compiled: its time says nothing about speed
-            self.bar.start()
         self.is_compiled = True
 
     def settings_so_far(self) -> dict:

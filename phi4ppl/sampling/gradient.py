@@ -13,9 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from ..errors import ArgumentError
+from . import metrics
 from .kernels import Kernel, any_model, fields_only
-from .metrics import metric_of, spectrum
 from .target import Target
 from .warmup import Tuning, WindowAdaptation
 
@@ -42,7 +41,7 @@ def nuts(target: Target, tuning: Tuning) -> SamplingAlgorithm:
     """The No-U-Turn sampler."""
     import blackjax
 
-    metric = metric_of(tuning.inverse_mass_matrix, target.lattice)
+    metric = metrics.metric_of(tuning.inverse_mass_matrix, target.lattice)
     return blackjax.nuts(target.logdensity_fn, tuning.step_size, metric, max_num_doublings=MAX_TREE_DEPTH)
 
 
@@ -73,7 +72,7 @@ def hmc(target: Target, tuning: Tuning) -> SamplingAlgorithm:
     import blackjax
     from blackjax.base import SamplingAlgorithm
 
-    metric = metric_of(tuning.inverse_mass_matrix, target.lattice)
+    metric = metrics.metric_of(tuning.inverse_mass_matrix, target.lattice)
     kernel = blackjax.hmc.build_kernel(build_proposal=functools.partial(careful_proposal, target))
 
     def step(key, state):
@@ -145,7 +144,7 @@ def mclmc_adjusted(target: Target, tuning: Tuning) -> SamplingAlgorithm:
     from blackjax.base import SamplingAlgorithm
     from blackjax.mcmc.adjusted_mclmc_dynamic import build_kernel
 
-    metric = metric_of(tuning.inverse_mass_matrix, target.lattice)
+    metric = metrics.metric_of(tuning.inverse_mass_matrix, target.lattice)
     kernel = build_kernel(
         integration_steps_fn=lambda steps: steps,
         next_random_arg_fn=lambda steps: steps,
@@ -188,10 +187,12 @@ def _needs_two_dimensions(compiled) -> str | None:
 def _needs_spectrum(compiled) -> str | None:
     if (reason := fields_only(compiled)) is not None:
         return reason
-    try:
-        spectrum(compiled.model.lattice)
-    except ArgumentError:
-        return "needs the eigenvectors of the graph's Laplacian, and the graph is too large for that"
+    lattice = compiled.model.lattice
+    if lattice.offsets is None and lattice.num_sites > metrics.MAX_DENSE_SITES:
+        return (
+            f"needs the eigenvectors of the graph's Laplacian: they are computed up to {metrics.MAX_DENSE_SITES} sites, and "
+            f"this graph has {lattice.num_sites} (the kernel without _fourier needs none)"
+        )
     return None
 
 

@@ -27,9 +27,9 @@ class Progress:
         self.redraws = self.stream.isatty()
         self.show = self.redraws if show is None else bool(show)
         self.total, self.done, self.length, self.acceptance = total, 0, 0, None
-        self.began = self.started = time.monotonic()
+        self.began, self.started = time.monotonic(), None
         self.written = -float("inf")
-        self.skipped = 0  # iterations done before the clock of `start`
+        self.skipped = 0  # iterations done before the clock of speed and time left
 
     def message(self, text: str) -> None:
         """Replace the line by ``text``; where lines stay, write it as one."""
@@ -45,21 +45,23 @@ class Progress:
 
     def resume(self, done: int) -> None:
         """Begin with so many iterations done already."""
-        self.done = self.skipped = done
-
-    def start(self) -> None:
-        """Start the clock for speed and time left, when compiling is done; what comes before does not count."""
-        self.started, self.skipped = time.monotonic(), self.done
+        self.done = done
 
     def advance(self, steps: int, phase: str, acceptance: float | None, divergences: int | None) -> None:
-        """Count ``steps`` more iterations and redraw the line; without a new ``acceptance`` it shows the last."""
+        """Count ``steps`` more iterations and redraw the line; without a new ``acceptance`` it shows the last.
+
+        The first ones were also compiled, so speed and time left are of those after them.
+        """
         self.done += steps
+        now = time.monotonic()
+        if self.started is None:
+            self.started, self.skipped = now, self.done
         self.acceptance = self.acceptance if acceptance is None else acceptance
         last = self.done == self.total
         if not (last or self.is_due):
             return
         timed = self.done - self.skipped
-        rate = timed / max(time.monotonic() - self.started, 1e-9)
+        rate = timed / max(now - self.started, 1e-9)
         filled = WIDTH * self.done // self.total
         bar = "█" * filled + "░" * (WIDTH - filled)
         parts = [f"{phase:<8} {bar} {100 * self.done // self.total:3d}%"]
@@ -70,12 +72,20 @@ class Progress:
         if divergences is not None:
             parts.append(f"{divergences} divergences")
         if last:
-            parts.append(f"{time.monotonic() - self.began:.0f} s")
+            parts.append(_duration(now - self.began))
         elif timed:
-            parts.append(f"{(self.total - self.done) / rate:.0f} s left")
+            parts.append(f"{_duration((self.total - self.done) / rate)} left")
         self.message(" · ".join(parts))
 
     def close(self) -> None:
         if self.show and self.redraws and self.length:
             self.stream.write("\n")
             self.stream.flush()
+
+
+def _duration(seconds: float) -> str:
+    """Seconds in the units in which people read them: 90 s, 12 min, 5.2 h, 3.1 d."""
+    for unit, size, most, digits in (("s", 1, 120, 0), ("min", 60, 7200, 0), ("h", 3600, 172800, 1)):
+        if seconds < most:
+            return f"{seconds / size:.{digits}f} {unit}"
+    return f"{seconds / 86400:.1f} d"
