@@ -258,7 +258,8 @@ def load_run(path) -> xr.DataTree:
     if is_checkpoint(path):
         return _load_checkpoint(path)
     if not path.is_file():
-        raise ArgumentError("path", "a netCDF file written by phi4ppl, or a checkpoint directory", f"no file {path}")
+        got = f"the directory {path}, which holds no checkpoint" if path.is_dir() else f"no file {path}"
+        raise ArgumentError("path", "a netCDF file written by phi4ppl, or a checkpoint directory", got)
     try:
         with xr.open_datatree(path, engine="h5netcdf") as tree:
             loaded = tree.load()

@@ -15,7 +15,7 @@ import pytest
 
 from phi4ppl.errors import CheckpointError
 from phi4ppl.sampling import checkpoint
-from phi4ppl.sampling.checkpoint import Store, pack, read_file, read_saved, unpack, write_file
+from phi4ppl.sampling.checkpoint import Store, _differences, pack, read_file, read_saved, unpack, write_file
 
 IDENTITY = {"couplings": "c0ffee", "seed": 3, "num_samples": 100, "versions": {"jax": "1"}, "shape": (4, 4)}
 FRAME = ({"dims": {"phi": ["x", "y"]}}, {"edges": np.arange(6).reshape(3, 2)})
@@ -172,10 +172,22 @@ def test_another_run_is_refused_and_told_what_differs(filled):
     told = "seed is 3 there, 4 here; num_samples is 100 there, 50 here. Ask for the same run"
     with pytest.raises(CheckpointError, match=f"is of another run: {told}"):
         new_store(filled, seed=4, num_samples=50)
-    with pytest.raises(CheckpointError, match="kernel is None there, 'hmc' here"):
+    with pytest.raises(CheckpointError, match="kernel is only here. Ask"):
         new_store(filled, kernel="hmc")
     assert contents(filled) == before
     new_store(filled, shape=[4, 4]).close()  # JSON knows no tuples
+
+
+def test_differences_between_runs_are_told_in_words():
+    one, two = "0" * 32, "1" * 32
+    there = {"seed": 1, "kept": ["a", "b"], "observables": {"m": one, "n": one}, "couplings": one, "start": one, "size": 4}
+    here = {"seed": 1, "kept": ["a", "c"], "observables": {"m": two, "q": one}, "couplings": two, "start": one, "size": 5}
+    assert _differences(there, here) == (
+        "kept b is only there; kept c is only here; observables n is only there; observables q is only here; size is 4 there, "
+        "5 here; not the same: observables m, couplings"
+    )
+    assert _differences({"names": ["a", "b"]}, {"names": ["b", "a"]}) == "names is ['a', 'b'] there, ['b', 'a'] here"
+    assert _differences(there, dict(there)) == ""
 
 
 def rewritten(path, version):

@@ -179,6 +179,8 @@ def test_files_that_are_no_runs_are_refused(tmp_path):
         p4.ArgumentError, match="path: expected a netCDF file .* or a checkpoint directory, got no file"
     ):
         p4.load_run(tmp_path / "none.nc")
+    with pytest.raises(p4.ArgumentError, match="got the directory .*, which holds no checkpoint"):
+        p4.load_run(tmp_path)
     (tmp_path / "text.nc").write_text("hello")
     with pytest.raises(p4.ArgumentError, match="path: expected a netCDF file"):
         p4.load_run(tmp_path / "text.nc")

@@ -91,11 +91,11 @@ def test_divergence_leaves_the_last_good_state_on_disk(tmp_path, start, data):
 def test_foreign_and_damaged_directories_are_refused(tmp_path, start, data):
     options = OPTIONS | {"epochs": 1, "checkpoint": tmp_path / "kept"}
     train(start, data, **options)
-    with pytest.raises(p4.CheckpointError, match=r"is of another run: .*data is .* there, .* here"):
+    with pytest.raises(p4.CheckpointError, match=r"is of another run: not the same: .*data"):
         train(start, data + 1, **options)
     with pytest.raises(p4.CheckpointError, match=r"learning_rate is 0\.005 there, \[0\.01, 0\.01, .* here"):
         train(start, data, **options, learning_rate=optax.constant_schedule(0.01))
-    with pytest.raises(p4.CheckpointError, match=r"settings is .* there"):
+    with pytest.raises(p4.CheckpointError, match=r"settings centring is True there, False here"):
         train(start, data, **options, centring=False)
     head = tmp_path / "kept" / "head.ckpt"
     whole = head.read_bytes()

@@ -160,7 +160,10 @@ def train(
     with Interrupts() as interrupts, contextlib.ExitStack() as stack:
         file = None
         if checkpoint is not None:
-            values = method, sweeps, batch_size, bool(centring), weight_decay, likelihood_every, seed
+            values = {
+                "method": method, "sweeps": sweeps, "batch_size": batch_size, "centring": bool(centring),
+                "weight_decay": weight_decay, "likelihood_every": likelihood_every, "seed": seed,
+            }  # fmt: skip
             file = stack.enter_context(TrainingFile(checkpoint, state, (data, validation), values, learning_rate))
             state, history = file.state, file.history
         while state.epoch < last and not interrupts.asked:

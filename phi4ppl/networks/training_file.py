@@ -27,8 +27,10 @@ class TrainingFile:
         A directory that does not exist yet, or is empty, or holds a state of the very same training.
     state : TrainingState
         Where the training begins.
-    arrays, settings : tuple
-        Data and numbers that the training depends on, apart from how many epochs it takes.
+    arrays : tuple
+        Data that the training depends on.
+    settings : dict
+        Numbers that it depends on, by name, apart from how many epochs it takes.
     learning_rate : float or optax schedule
 
     Attributes
@@ -44,7 +46,7 @@ class TrainingFile:
         If the directory is another training's or no checkpoint at all, or damaged, or in use. Nothing in it is changed.
     """
 
-    def __init__(self, path, state, arrays: tuple, settings: tuple, learning_rate):
+    def __init__(self, path, state, arrays: tuple, settings: dict, learning_rate):
         rates = [float(learning_rate(k)) for k in RATES] if callable(learning_rate) else float(learning_rate)
         identity = {
             "kind": "training", "units": repr(state.machine), "start": array_digest(tuple(state)),

@@ -17,6 +17,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,7 @@ HEAD, FRAME, LOCK = "head.ckpt", "frame.ckpt", "lock"
 UNFINISHED = ".tmp"
 PIECE = 1 << 20
 MAX_SHOWN = 40  # characters of a setting in a message
+DIGEST = re.compile("[0-9a-f]{32}")
 FRESH = "Give another directory, or remove this one to start anew."
 
 
@@ -319,9 +321,7 @@ class Store:
         return file
 
     def _require_same(self, saved: dict) -> None:
-        names = [n for n in {**saved, **self.identity} if saved.get(n) != self.identity.get(n)]
-        if names:
-            told = "; ".join(f"{n} is {_short(saved.get(n))} there, {_short(self.identity.get(n))} here" for n in names)
+        if told := _differences(saved, self.identity):
             mend = "Ask for the same run to go on with it, or give another directory; this one has not been touched."
             raise CheckpointError(self.path, f"is of another run: {told}", mend)
 
@@ -345,6 +345,34 @@ class Store:
     def close(self) -> None:
         """Let another run have the directory."""
         self._lock.close()
+
+
+def _differences(there: dict, here: dict) -> str:
+    """What differs between two identities, in words; of digests, which say nothing to people, only the names."""
+    told, digests = [], []
+
+    def compare(there, here, within=""):
+        for name in {**there, **here}:
+            label, old, new = f"{within}{name}", there.get(name), here.get(name)
+            if name not in there or name not in here:
+                told.append(f"{label} is only {'here' if name in here else 'there'}")
+            elif old == new:
+                pass
+            elif isinstance(old, dict) and isinstance(new, dict):
+                compare(old, new, f"{label} ")
+            elif _are_names(old) and _are_names(new) and set(old) != set(new):
+                compare(dict.fromkeys(old), dict.fromkeys(new), f"{label} ")
+            elif all(isinstance(value, str) and DIGEST.fullmatch(value) for value in (old, new)):
+                digests.append(label)
+            else:
+                told.append(f"{label} is {_short(old)} there, {_short(new)} here")
+
+    compare(there, here)
+    return "; ".join(told + ([f"not the same: {', '.join(digests)}"] if digests else []))
+
+
+def _are_names(value) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 
 def _short(value) -> str:
