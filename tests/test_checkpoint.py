@@ -180,8 +180,22 @@ def test_another_run_is_refused_and_told_what_differs(filled):
 
 def test_differences_between_runs_are_told_in_words():
     one, two = "0" * 32, "1" * 32
-    there = {"seed": 1, "kept": ["a", "b"], "observables": {"m": one, "n": one}, "couplings": one, "start": one, "size": 4}
-    here = {"seed": 1, "kept": ["a", "c"], "observables": {"m": two, "q": one}, "couplings": two, "start": one, "size": 5}
+    there = {
+        "seed": 1,
+        "kept": ["a", "b"],
+        "observables": {"m": one, "n": one},
+        "couplings": one,
+        "start": one,
+        "size": 4,
+    }
+    here = {
+        "seed": 1,
+        "kept": ["a", "c"],
+        "observables": {"m": two, "q": one},
+        "couplings": two,
+        "start": one,
+        "size": 5,
+    }
     assert _differences(there, here) == (
         "kept b is only there; kept c is only here; observables n is only there; observables q is only here; size is 4 there, "
         "5 here; not the same: observables m, couplings"

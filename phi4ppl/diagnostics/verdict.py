@@ -183,7 +183,8 @@ def _mends(settings: dict) -> _Mends:
         move = f"Chains stuck in {stuck} need a kernel that moves between them: try kernel='tempering'."
     asked = field and settings.get("kernel_reason") == "asked for" and kernel not in ("cluster", "tempering")
     return _Mends(
-        "Chains disagree or drift: run longer (num_samples, num_warmup), and look at the trace of this variable. " + move,
+        "Chains disagree or drift: run longer (num_samples, num_warmup), and look at the trace of this variable. "
+        + move,
         " kernel='auto' may need fewer." if asked else "",
         "warm up longer, or take kernel='metropolis', which moves one site at a time"
         if field
