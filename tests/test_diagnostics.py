@@ -4,6 +4,7 @@ import base64
 import json
 import re
 
+import arviz_plots
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -13,6 +14,7 @@ import xarray as xr
 
 import phi4ppl as p4
 from phi4ppl.autocorrelation import gamma_method
+from phi4ppl.diagnostics.figures import figures
 from phi4ppl.sampling import chains
 
 
@@ -215,6 +217,15 @@ def test_report_is_one_file_with_every_picture(good, tmp_path):
     assert "PASSED: no sign of trouble" in page
     assert "Hammersley–Clifford check: satisfied" in page
     assert not re.search(r"(src|href)\s*=\s*['\"]?https?:", page)
+
+
+def test_ranks_of_long_chains_are_those_of_evenly_spaced_draws(good, monkeypatch):
+    """The band around them takes a minute to simulate for ten thousand draws."""
+    ranked, plot_rank = [], arviz_plots.plot_rank
+    monkeypatch.setattr(arviz_plots, "plot_rank", lambda tree, **kw: ranked.append(tree) or plot_rank(tree, **kw))
+    figures(good)
+    draws = good["posterior"]["phi_squared"]
+    xr.testing.assert_identical(ranked[0]["posterior"]["phi_squared"], draws.isel(draw=slice(None, None, 2)))
 
 
 def test_report_of_a_failed_run_shows_the_advice(trapped, tmp_path):
