@@ -12,6 +12,7 @@ from ..reweighting import MbarSolution, log_mixture, solve_mbar
 
 __all__ = ["Pool"]
 
+IN_CACHE = 2**16  # numbers
 SEGMENTS = 5  # of every chain: with the chains, the blocks of the jackknife
 
 
@@ -49,13 +50,22 @@ class Pool:
 
     def log_partition(self, thetas) -> np.ndarray:
         """log Z(θ) − log Z(θ_1) for every row of ``thetas``."""
-        return logsumexp(-np.atleast_2d(thetas) @ self.flat.T - self.solution.log_mixture, axis=1)
+        return np.concatenate([top + np.log(weights.sum(axis=1)) for top, weights in self._weights(thetas)])
 
     def overlap(self, thetas) -> np.ndarray:
         """Effective samples that the pool has for each θ, as a fraction of the draws of one ensemble: about one at each θ_k."""
-        log_weights = -np.atleast_2d(thetas) @ self.flat.T - self.solution.log_mixture
-        weights = np.exp(log_weights - log_weights.max(axis=1, keepdims=True))
-        return weights.sum(axis=1) ** 2 / np.einsum("ij,ij->i", weights, weights) / self.draws
+        effective = [w.sum(axis=1) ** 2 / np.einsum("ij,ij->i", w, w) for _, w in self._weights(thetas)]
+        return np.concatenate(effective) / self.draws
+
+    def _weights(self, thetas):
+        """Largest log weight of all samples at each θ, and their weights relative to it; a few θ at a time, as fit a cache."""
+        thetas = np.atleast_2d(thetas)
+        rows = max(1, IN_CACHE // len(self.flat))
+        for start in range(0, len(thetas), rows):
+            log_weights = -thetas[start : start + rows] @ self.flat.T - self.solution.log_mixture
+            top = log_weights.max(axis=1)
+            log_weights -= top[:, None]
+            yield top, np.exp(log_weights, out=log_weights)
 
     def error(self, theta, other=None) -> float:
         """Jackknife error of log Z(θ) − log Z(other), by default to the first ensemble's θ_1.

@@ -101,8 +101,10 @@ def solve_mbar(energies, counts, start=None, *, weights=None) -> MbarSolution:
 def _newton(energies, counts, zeta, each):
     def parts(zeta):
         terms = np.log(counts)[:, None] + zeta[:, None] - energies
-        total = logsumexp(terms, axis=0)
-        return each @ total - counts @ zeta, np.exp(terms - total)
+        top = terms.max(axis=0)
+        shares = np.exp(terms - top)
+        total = shares.sum(axis=0)
+        return each @ (top + np.log(total)) - counts @ zeta, shares / total
 
     value, shares = parts(zeta)
     damping = 0.0
