@@ -222,6 +222,7 @@ def _node(grid: _Grid, index, r, b):
 
 
 @jax.custom_jvp
+@jax.jit  # one program, where a caller has none around it
 def _log_normalizer(r, a, b):
     grid = _grid(r, a, b)
     y = grid.sign * grid.top
@@ -241,6 +242,7 @@ def _slope_of_log_normalizer(primals, tangents):
 
 
 @jax.custom_jvp
+@jax.jit
 def _moments(r, a, b) -> Moments:
     grid = _grid(r, a, b)
 
