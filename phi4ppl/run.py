@@ -12,7 +12,7 @@ from .model import MarkovRandomField
 from .numpyro_plugin import compile as compile_model
 from .observables import with_own
 from .sampling import resolve, run_chains
-from .sampling.devices import placement
+from .sampling.devices import placement, require_spreadable
 from .sampling.symmetry import is_even
 
 __all__ = ["sample"]
@@ -118,6 +118,7 @@ def sample(
         left_out = dict.fromkeys(compiled.data, "with keep_field=False it is not kept")
         compiled = replace(compiled, log_likelihood=None, data={}, single_factors=compiled.single_factors | left_out)
     kernel, reason = resolve(kernel, compiled, symmetry_moves)
+    require_spreadable(kernel, spread)
     if not is_field and observables is not None:
         mend = "Record functions of the parameters with numpyro.deterministic inside the model."
         raise ArgumentError("observables", "None for a NumPyro model", "a dict", mend)

@@ -70,6 +70,14 @@ def test_numpyro_models_have_chains_only():
         p4.sample(lambda: numpyro.sample("x", dist.Normal()), devices={"x": 2})
 
 
+@pytest.mark.parametrize("kernel", [name for name in p4.kernels() if name.endswith("_fourier")])
+def test_fourier_kernels_have_chains_only(kernel):
+    with pytest.raises(
+        p4.ArgumentError, match=f"devices: expected 'chain' only, for kernel '{kernel}', got 'x'. Spread"
+    ):
+        p4.sample(MODEL, devices={"x": 1}, **RUN | {"kernel": kernel})
+
+
 CHAINS = """
 for kernel in ("cluster", "chees"):  # a cluster step ends in the sweeps of "metropolis"
     run["kernel"] = kernel
@@ -101,6 +109,10 @@ LATTICE = """
 one = arrays(p4.sample(model, **run))
 for spread in ({"chain": 2, "x": 4}, {"x": 2, "y": 2}):
     close(one, arrays(p4.sample(model, devices=spread, **run)))
+# a field of blocks of bits, which are joined over the devices
+square = p4.phi4(p4.lattice.square(8), w=1.0, a=1.5, b=0.175)
+two = [arrays(p4.sample(square, **run | dict(kernel="cluster"), devices=d)) for d in (None, {"chain": 2, "x": 4})]
+close(*two)
 # trajectories amplify rounding: another sample of the same distribution
 run |= dict(kernel="hmc", num_warmup=300, num_samples=1000, thinning=1)
 one, two = (p4.estimate(p4.sample(model, **run, devices=spread)) for spread in (None, {"x": 2}))

@@ -19,9 +19,10 @@ from .checkpoint import Saved, read_saved
 from .warmup import CHAIN_DEVICES
 
 if TYPE_CHECKING:
+    from .kernels import Kernel
     from .program import Program
 
-__all__ = ["OneDevice", "Spread", "placement"]
+__all__ = ["OneDevice", "Spread", "placement", "require_spreadable"]
 
 SIMULATE = "XLA_FLAGS=--xla_force_host_platform_device_count=8 simulates eight on a CPU"
 
@@ -54,6 +55,15 @@ def placement(devices: dict | None, num_chains: int, dims: dict[str, int]) -> On
     spread = Spread({name: shape[name] for name in sizes if name in shape}, tuple(dims), tuple(dims.values()))
     _require_devices(spread.number)
     return spread
+
+
+def require_spreadable(kernel: Kernel, spread: OneDevice | Spread) -> None:
+    """Refuse the kernels that XLA cannot spread over the lattice: its partitioner fails on some Fourier transforms."""
+    if spread.shape is None or not any(spread.axes) or getattr(kernel.adaptation, "mass", None) != "fourier":
+        return
+    got = ", ".join(repr(name) for name in spread.axes if name)
+    mend = "Spread its chains, or take another kernel: its Fourier transforms need whole fields."
+    raise ArgumentError("devices", f"'chain' only, for kernel {kernel.name!r}", got, mend)
 
 
 def _require_devices(number: int) -> None:
