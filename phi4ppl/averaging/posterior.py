@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import logsumexp
-from scipy.stats import multivariate_t
 
 from ..diagnostics.tails import pareto_k
 from ..errors import ArgumentError
@@ -94,6 +93,8 @@ def _pool(problem: CouplingProblem, mode, covariance, seed: int) -> Pool:
 
 
 def _importance_sample(problem, found: Mode, num_draws: int, seed: int, progress) -> CouplingPosterior:
+    from scipy.stats import multivariate_t  # slow to import
+
     mode, covariance, _ = found
     proposal = multivariate_t(mode, 1.2 * covariance, df=FREEDOM, seed=np.random.default_rng(seed))
     thetas = np.asarray(proposal.rvs(num_draws)).reshape(num_draws, -1)
