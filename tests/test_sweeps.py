@@ -145,9 +145,13 @@ def test_words_are_those_of_threefry(shape):
     assert not np.array_equal(words[0], random_words(jax.random.key(8), 1, shape)[0])
 
 
-def test_other_generators_of_jax_work_too():
-    words = random_words(jax.random.key(0, impl="rbg"), 2, (4,))
-    assert len(words) == 2 and words[0].dtype == jnp.uint32 and len(np.unique(np.stack(words))) == 8
+@pytest.mark.parametrize("double", [False, True])
+def test_other_generators_of_jax_work_too(double):
+    """In double precision they make 64 bits unless asked for 32: uniform numbers beyond 1, and all steps rejected."""
+    with jax.enable_x64(double):
+        words = random_words(jax.random.key(0, impl="rbg"), 2, (4,))
+        assert len(words) == 2 and words[0].dtype == jnp.uint32 and len(np.unique(np.stack(words))) == 8
+        assert float(uniform(words[0]).max()) < 1
 
 
 @pytest.mark.parametrize("dtype", [jnp.uint32, jnp.int32, jnp.float32, jnp.float64])

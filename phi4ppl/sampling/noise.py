@@ -22,7 +22,7 @@ def random_words(key, count: int, shape) -> list:
     """``count`` arrays of independent 32-bit words, of Threefry-2x32 if the key is one of its."""
     data = jax.random.key_data(key)
     if data.shape != (2,):
-        return list(jax.random.bits(key, (count, *shape)))
+        return list(jax.random.bits(key, (count, *shape), jnp.uint32))  # by default 64 bits in double precision
     number, words = math.prod(shape), []
     site = jnp.zeros(shape, jnp.uint32)
     for axis in range(len(shape)):
