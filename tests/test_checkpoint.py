@@ -272,6 +272,17 @@ def test_directories_and_files_of_others_are_refused(tmp_path):
         read_saved(tmp_path / "empty")
 
 
+def test_a_head_elsewhere_that_cannot_be_reached_is_no_fresh_start(filled):
+    """A link into a disk that is not there: draws were removed as nobody's."""
+    head = filled / "head.ckpt"
+    head.unlink()
+    head.symlink_to(filled / "gone" / "head.ckpt")
+    before = contents(filled)
+    with pytest.raises(CheckpointError, match="head.ckpt is not there"):
+        new_store(filled)
+    assert contents(filled) == before
+
+
 def test_a_state_of_other_arrays_is_refused(filled):
     saved = read_saved(filled)
     other = state()._replace(empty=(jnp.zeros(3),))

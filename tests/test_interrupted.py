@@ -1,5 +1,6 @@
 """Runs that are thinned, stopped, killed and resumed: the numbers must be those of an undisturbed run, bit for bit."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -21,7 +22,7 @@ import phi4ppl as p4
 from phi4ppl.cli import main
 from phi4ppl.datatree import metadata
 from phi4ppl.diagnostics import html
-from phi4ppl.sampling import Kernel, chains, checkpoint, harvest
+from phi4ppl.sampling import Kernel, WindowAdaptation, chains, checkpoint, get_kernel, harvest
 from phi4ppl.sampling.identity import function_digest
 
 MODEL = p4.phi4(p4.lattice.chain(4), w=0.8, a=1.4, b=0.2)
@@ -263,6 +264,27 @@ def test_a_statistic_of_the_users_own_is_known_by_what_it_computes():
     assert digest(2.0) == digest(2.0) != digest(2.000001)
     one, two = (function_digest(lambda x, c=c: x * c, np.zeros(3)) for c in (np.ones(3), np.array([1, 1, 1.1])))
     assert one != two
+
+
+@pytest.mark.parametrize("inside", [jax.jit, jax.checkpoint, lambda f: lambda x: jax.lax.map(f, x[None])[0]])
+def test_arrays_that_inner_functions_hold_are_known_too(inside):
+    """A jitted function keeps them to itself, and the text of the outer one shows their shapes only."""
+
+    def digest(second):
+        weights = jnp.array([1.0, second])
+        inner = inside(lambda x: jnp.sum(x * weights))
+        return function_digest(lambda x: inner(x), np.zeros(2))
+
+    assert digest(2.0) == digest(2.0) != digest(2.5)
+
+
+def test_a_kernel_with_another_adaptation_is_known_by_what_it_computes(tmp_path):
+    run = RUN | {"checkpoint": tmp_path, "num_samples": 10}
+    hmc = get_kernel("hmc")
+    p4.sample(MODEL, **run | {"kernel": hmc})
+    other = dataclasses.replace(hmc, adaptation=WindowAdaptation(0.9))
+    with pytest.raises(p4.CheckpointError, match="of another run: not the same: steps"):
+        p4.sample(MODEL, **run | {"kernel": other})
 
 
 def test_a_run_on_a_full_disk_ends_and_goes_on_when_there_is_room(whole, monkeypatch, tmp_path):

@@ -53,7 +53,7 @@ def run_chains(
         start_key, *keys = jax.random.split(jax.random.key(seed), 3)
         position = _starts(compiled, jax.random.split(start_key, num_chains), even)
         program = program_of(compiled, kernel, tuple(observables.items()), keep, flip_signs, even)
-        engine = _Engine(program, compiled, position, spread)
+        engine = _Engine(program, compiled, position, spread, checkpoint is not None)
         chains = engine.begin(spread.place(position))
         _require_finite(
             spread.fetch(chains.state), "at its start", "The action is not finite there: check data and couplings."
@@ -71,6 +71,7 @@ def run_chains(
             if checkpoint is not None:
                 one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), position)
                 identity |= model_identity(compiled, tuple(observables.items()), one) | version_identity()
+                identity["steps"] = engine.digest
                 # what the chains begin with is a second witness of the model
                 identity |= {"kept": sorted(run.harvest.storage), "start": array_digest(spread.fetch(chains))}
                 run.open(checkpoint, identity, frame)
@@ -82,12 +83,13 @@ def run_chains(
 class _Engine:
     """The compiled functions of a run, on its devices, at its couplings."""
 
-    def __init__(self, program: Program, compiled: CompiledModel, position, spread: OneDevice | Spread):
+    def __init__(self, program: Program, compiled: CompiledModel, position, spread, wants_digest: bool):
         self.program, self.adaptation, self.spread = program, program.kernel.adaptation, spread
         parameters = jax.tree.map(jnp.asarray, compiled.parameters)
         chains = jax.eval_shape(program.begin, parameters, position)
         one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), chains)
         self.record = program.record_of(parameters, one)
+        self.digest = program.digest_of(parameters, one) if wants_digest else None
         self.parameters = spread.copied(parameters)
         begin, self.flushed, self._advance = spread.functions(program, chains, self.record)
         self.begin = functools.partial(begin, self.parameters)

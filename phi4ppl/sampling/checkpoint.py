@@ -278,7 +278,8 @@ class Store:
         self._require_ours()
         self._lock = self._locked()
         try:
-            self.saved = read_saved(self.path) if (self.path / HEAD).exists() else None
+            # a link that leads nowhere now is not the start of a run
+            self.saved = read_saved(self.path) if os.path.lexists(self.path / HEAD) else None
             if self.saved is None:
                 self._files, self._frame = [], write_file(self.path / FRAME, *frame)
             else:

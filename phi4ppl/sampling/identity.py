@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterator
 from importlib.metadata import version
 
 import jax
 import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from .._version import __version__
 from ..potential import CompiledModel
@@ -53,9 +55,22 @@ def function_digest(function, *arguments) -> str:
     digest = hashlib.blake2b(digest_size=16)
     closed = jax.make_jaxpr(function)(*arguments)
     digest.update(ADDRESS.sub("", str(closed.jaxpr)).encode())
-    for constant in closed.consts:
+    for constant in _constants(closed):
         _add(digest, constant, "constant")
     return digest.hexdigest()
+
+
+def _constants(closed: ClosedJaxpr) -> Iterator:
+    """What a function has been given, and in turn the functions that it calls: text shows only the shapes of these arrays."""
+    yield from closed.consts
+    for equation in closed.jaxpr.eqns:
+        for part in jax.tree.leaves(
+            list(equation.params.values()), is_leaf=lambda x: isinstance(x, Jaxpr | ClosedJaxpr)
+        ):
+            if isinstance(part, ClosedJaxpr):
+                yield from _constants(part)
+            elif isinstance(part, Jaxpr):
+                yield from _constants(ClosedJaxpr(part, []))
 
 
 def _add(digest, leaf, name: str) -> None:

@@ -11,6 +11,7 @@ from jax.flatten_util import ravel_pytree
 
 from ..observables import is_standard
 from ..potential import CompiledModel
+from .identity import function_digest
 from .kernels import Kernel
 from .symmetry import sign_flip
 from .target import Target, field_target, target_of
@@ -117,6 +118,18 @@ class Program:
         """Shapes and dtypes of what one iteration of one chain leaves."""
         plan = jnp.zeros((1, 2), int)
         return jax.eval_shape(lambda c: self._iterate(parameters, c, jax.random.key(0), 0, plan, False)[1], chain)
+
+    def digest_of(self, parameters, chain: Chain) -> str:
+        """Digest of what kernel and adaptation compute: one of the user's own may be another under the same name."""
+
+        def steps(parameters, chain, key, stage, is_window_end):
+            target = self.make_target(parameters)
+            state, info = self.kernel.build(target, chain.tuning).step(key, chain.state)
+            statistics = self.kernel.statistics(info)
+            chain = self._adapt(target, chain._replace(state=state), stage, is_window_end, statistics)
+            return chain, self.kernel.adaptation.final(chain.adaptation), statistics
+
+        return function_digest(steps, parameters, chain, jax.random.key(0), 0, 0)
 
     def _iterate(self, parameters, chain: Chain, key, number, plan, warming) -> tuple[Chain, Record]:
         """One iteration of the kernel, and what there is to know of it."""
