@@ -43,6 +43,11 @@ def frame_of(compiled: CompiledModel, checks: dict[str, str], settings: dict) ->
     """What the results of a run are of, before it starts: plain values, and arrays. `to_datatree` needs no model then.
 
     ``settings`` are those that the sampler does not know of.
+
+    Raises
+    ------
+    ArgumentError
+        If a site of a NumPyro model has a name that results cannot have.
     """
     dims, coords = dict(STATISTIC_DIMS), {}
     single = len(compiled.fields) == 1
@@ -50,6 +55,7 @@ def frame_of(compiled: CompiledModel, checks: dict[str, str], settings: dict) ->
         names, values = field_dims(model.lattice, "" if single else f"{name}_")
         dims[name] = names
         coords |= values
+    _require_names(compiled, {"chain", "draw", "statistic", *coords})
     data_dims, data_coords = _data_dims(compiled, dims)
     coords |= data_coords
     constant, constant_dims = _constants(compiled)
@@ -68,6 +74,16 @@ def frame_of(compiled: CompiledModel, checks: dict[str, str], settings: dict) ->
     data = compiled.data if compiled.log_likelihood else {}
     arrays |= {f"observed/{name}": np.asarray(values) for name, values in data.items()}
     return frame, arrays | {f"constant/{name}": values for name, values in constant.items()}
+
+
+def _require_names(compiled: CompiledModel, dimensions: set[str]) -> None:
+    """Refuse names that would be lost, or fail, when the run is over: a `DataTree` has paths, and dimensions have names too."""
+    for name in (*compiled.names, *compiled.data):
+        taken = dimensions if name in compiled.names else {"chain", "draw"}
+        if not name or "/" in name or name in taken:
+            what = "of a dimension of the result" if name in taken else "with '/'" if name else "that is empty"
+            mend = "Rename the site" + (", or give numpyro.handlers.scope another divider." if "/" in name else ".")
+            raise ArgumentError(f"site {name!r}", "another name", f"one {what}", mend)
 
 
 def to_datatree(result: RunResult, frame: tuple[dict, dict[str, np.ndarray]]) -> xr.DataTree:

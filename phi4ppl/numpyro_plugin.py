@@ -240,6 +240,7 @@ def compile(model, *args, **kwargs) -> CompiledModel:  # noqa: A001  the field's
         potential_fn=potential_fn, logdensity_fn=lambda z: -potential_fn(z),
         initial_position=lambda key: initialise(key).param_info.z, constrain=postprocess,
         num_dimensions=ravel_pytree(info.param_info.z)[0].size, layout="numpyro", fields=fields,
+        names=(*latent, *(n for n, s in sites.items() if s["type"] == "deterministic")),
         logdensity_at=lambda _, z: -potential_fn(z),
         log_likelihood=(lambda z: data.log_likelihood(postprocess(z))) if data.data else None,
         data=data.data, kept_data=data.kept, single_factors=data.single,

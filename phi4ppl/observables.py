@@ -16,6 +16,8 @@ from .terms import TermForm, hopping
 
 __all__ = ["NAMES", "is_standard", "standard_observables", "with_own"]
 
+REAL = (jnp.float16, jnp.float32, jnp.float64)  # what files can hold
+
 NAMES = {
     "magnetization": "m = (1/V) Σ φ_i",
     "abs_magnetization": "|m|",
@@ -94,6 +96,7 @@ def with_own(model: MarkovRandomField, own: dict[str, Callable] | None, taken=()
             reason = str(error).strip().split("\n")[0]
             mend = "Write it with jax.numpy."
             raise ArgumentError(what, expected, f"{type(error).__name__}: {reason}", mend) from error
-        if not hasattr(result, "shape") or not jnp.issubdtype(result.dtype, jnp.floating):
-            raise ArgumentError(what, "one array of real numbers returned", f"{result}")
+        if not hasattr(result, "shape") or result.dtype not in REAL or 0 in result.shape:
+            mend = "End it with .astype(float) for counts and truth values."
+            raise ArgumentError(what, "one array of real numbers returned", f"{result}", mend)
     return observables | own

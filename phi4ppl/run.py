@@ -17,6 +17,8 @@ from .sampling.symmetry import is_even
 
 __all__ = ["sample"]
 
+MOST_WARMUP = 10**7  # each has a place in a plan
+
 
 def sample(
     model, *args, num_warmup: int = 1000, num_samples: int = 1000, num_chains: int = 4, kernel="auto", seed: int = 0,
@@ -35,7 +37,7 @@ def sample(
     model : MarkovRandomField or callable
         A field, or a NumPyro model function, called with ``*args`` and ``**model_kwargs``.
     num_warmup, num_samples, num_chains : int
-        At least 20, 10 and 1. ``num_samples`` counts kept draws.
+        At least 20 (and at most 10⁷), 10 and 1. ``num_samples`` counts kept draws.
     kernel : str or Kernel
         A name from `phi4ppl.kernels`; ``"auto"`` looks at the model, and the run says what it took and why (``kernel`` and
         ``kernel_reason`` of its settings).
@@ -99,6 +101,8 @@ def sample(
     """
     mend = "Warm-up adapts step size and mass matrix; 500 to 1000 is usual."
     num_warmup = positive_int("num_warmup", num_warmup, minimum=20, mend=mend)
+    if num_warmup > MOST_WARMUP:
+        raise ArgumentError("num_warmup", f"at most {MOST_WARMUP}", str(num_warmup), mend)
     num_samples = positive_int("num_samples", num_samples, minimum=10)
     num_chains = positive_int("num_chains", num_chains, mend="Four or more let R̂ see chains that disagree.")
     thinning = positive_int("thinning", thinning)
@@ -109,6 +113,10 @@ def sample(
     for name, flag in (("keep_field", keep_field), ("symmetry_moves", symmetry_moves)):
         if not isinstance(flag, bool):
             raise ArgumentError(name, "True or False", repr(flag))
+    if model_kwargs is not None and not (
+        isinstance(model_kwargs, dict) and all(isinstance(k, str) for k in model_kwargs)
+    ):
+        raise ArgumentError("model_kwargs", "a dict of arguments of the NumPyro model by name", repr(model_kwargs))
     is_field = isinstance(model, MarkovRandomField)
     dims = dict(zip(field_dims(model.lattice)[0], model.lattice.field_shape, strict=True)) if is_field else {}
     spread = placement(devices, num_chains, dims)

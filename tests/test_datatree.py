@@ -1,6 +1,7 @@
 """The results of a run as an ArviZ DataTree, on disk and back."""
 
 import json
+import re
 
 import jax.numpy as jnp
 import networkx as nx
@@ -166,7 +167,9 @@ def test_observables_only(model):
         ([jnp.mean], "observables: expected a dict of functions"),
         ({"m": 3}, "observable 'm': expected a JAX function"),
         ({"m": lambda phi: float(phi[0, 0])}, "observable 'm': expected a JAX function .* ConcretizationTypeError"),
-        ({"m": lambda phi: phi > 0}, "observable 'm': expected one array of real numbers"),
+        ({"m": lambda phi: phi > 0}, "observable 'm': expected one array of real numbers .* End it with .astype"),
+        ({"m": lambda phi: phi[:0]}, r"observable 'm': expected one array of real numbers .*\(0, 3\)"),
+        ({"m": lambda phi: phi.astype(jnp.bfloat16)}, "observable 'm': expected one array of real numbers .*bfloat16"),
     ],
 )
 def test_bad_observables_are_refused(model, own, message):
@@ -188,3 +191,35 @@ def test_files_that_are_no_runs_are_refused(tmp_path):
     other.to_netcdf(tmp_path / "other.nc", engine="h5netcdf")
     with pytest.raises(p4.ArgumentError, match="tree: expected a DataTree made by phi4ppl.sample"):
         p4.load_run(tmp_path / "other.nc")
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("x", "site 'x': expected another name, got one of a dimension of the result. Rename the site"),
+        ("chain", "got one of a dimension"),
+        ("statistic", "got one of a dimension"),
+        ("prior/scale", "got one with '/'. Rename the site, or give numpyro.handlers.scope another divider"),
+        ("", "got one that is empty"),
+    ],
+)
+def test_sites_whose_draws_would_be_lost_are_refused_before_the_run(name, told):
+    """A latent site x beside a field with the dimensions x and y was not in the posterior, without a word."""
+
+    def model():
+        scale = numpyro.sample(name, dist.Normal())
+        numpyro.sample("phi", p4.GibbsField(p4.phi4(p4.lattice.square(2), a=1.0, b=0.2)))
+        numpyro.sample("data", dist.Normal(scale, 1.0), obs=jnp.ones(2))
+
+    with pytest.raises(p4.ArgumentError, match=re.escape(told)):
+        p4.sample(model)
+
+
+def test_observed_sites_have_names_of_their_own_too():
+    def model(name):
+        center = numpyro.sample("center", dist.Normal())
+        numpyro.sample(name, dist.Normal(center, 1.0), obs=jnp.ones(2))
+
+    for name in ("draw", "a/b"):
+        with pytest.raises(p4.ArgumentError, match="expected another name"):
+            p4.sample(model, name)

@@ -195,6 +195,22 @@ def test_estimates_agree_with_the_exact_values(good, reference):
         assert abs(row["mean"] + 0.1 * value - value) > 5 * row["error"], "the test could not see an error of 10 %"
 
 
+def test_variables_that_are_no_finite_numbers_spoil_no_table_and_no_report(good, tmp_path):
+    phi = good["posterior"]["phi_squared"]
+    poor = good.copy()
+    holes = xr.where(phi.draw == 3, np.nan, phi)
+    odd = {"pair": xr.concat([holes, phi], "k"), "turn": phi + 1j, "nothing": phi.expand_dims(none=0)}
+    poor["posterior"] = xr.DataTree(good["posterior"].to_dataset().assign(odd))
+    table = p4.estimate(poor)
+    assert table.loc["pair[0]"].drop("reliable").isna().all() and not table.loc["pair[0]", "reliable"]
+    assert (table.loc["pair[1]"] == table.loc["phi_squared"]).all()
+    assert set(table.index) == {*p4.estimate(good).index, "pair[0]", "pair[1]"}
+    report = p4.diagnose(poor)
+    assert not report.passed and report.to_html(tmp_path / "report.html").exists()
+    with pytest.raises(p4.ArgumentError, match="series: expected a real number"):
+        p4.estimate(poor, "turn")
+
+
 def test_unknown_names_and_foreign_trees_are_refused(good):
     with pytest.raises(p4.ArgumentError, match="names: expected variables of the posterior: .* got 'nothing'"):
         p4.estimate(good, "nothing")

@@ -306,6 +306,8 @@ def test_a_run_that_does_not_fit_in_memory_is_refused_before_it_starts():
         # dimensions of the result, whose coordinates such an observable would replace
         ({"observables": {"chain": jnp.sum}}, "observables: expected new names .*, got 'chain'. .*dimensions keep"),
         ({"observables": {"site": jnp.sum}}, "observables: expected new names .*, got 'site'"),
+        ({"num_warmup": 10**10}, "num_warmup: expected at most 10000000, got 10000000000"),  # a plan of many gigabytes
+        ({"model_kwargs": 3}, "model_kwargs: expected a dict of arguments of the NumPyro model by name, got 3"),
     ],
 )
 def test_arguments_that_would_be_misread_are_refused(options, message):

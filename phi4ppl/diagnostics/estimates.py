@@ -26,9 +26,10 @@ def series(tree: xr.DataTree, name: str) -> np.ndarray:
 
 
 def scalar_names(tree: xr.DataTree) -> list[str]:
-    """Variables that a table shows by default: everything but fields (unless there is nothing else) and large arrays."""
+    """Variables that a table shows by default: all real ones but fields (unless there is nothing else) and large arrays."""
     fields = metadata(tree)["fields"]
     posterior = tree["posterior"]
+    posterior = posterior.dataset[[n for n, v in posterior.data_vars.items() if v.size and v.dtype.kind != "c"]]
     sizes = {str(n): v.size // (v.sizes["chain"] * v.sizes["draw"]) for n, v in posterior.data_vars.items()}
     small = [n for n, size in sizes.items() if size <= MAX_ELEMENTS]
     return [n for n in small if n not in fields] or small
@@ -59,12 +60,13 @@ def estimate(tree: xr.DataTree, names=None) -> pd.DataFrame:
     pandas.DataFrame
         Columns ``mean``, ``error`` (one standard error of the mean), ``tau_int`` and ``tau_int_error`` (½ for independent
         draws; in draws, and in iterations where a run was thinned), ``effective_sample_size`` and ``reliable`` (False where
-        chains are too short for their τ_int, or disagree: then the error is not to be trusted).
+        chains are too short for their τ_int, or disagree: then the error is not to be trusted). A variable with a draw that is
+        infinite or NaN has a row of NaN.
 
     Raises
     ------
     ArgumentError
-        For names that are not in the posterior, and non-finite or too short series.
+        For names that are not in the posterior, and series that are too short or not of real numbers.
 
     Notes
     -----
@@ -86,11 +88,19 @@ def estimate(tree: xr.DataTree, names=None) -> pd.DataFrame:
     for name in names:
         values = series(tree, name)
         streamed = _streamed(tree, name) if thinned else None
-        columns = gamma_method(values)._asdict() if streamed is None else streamed
+        columns = _by_gamma_method(values) if streamed is None else streamed
         for element in np.ndindex(values.shape[2:]):
             index.append(name + (f"[{','.join(map(str, element))}]" if element else ""))
             rows.append([np.asarray(columns[column])[element] for column in COLUMNS])
     return EstimateTable(rows, index=index, columns=list(COLUMNS))
+
+
+def _by_gamma_method(values: np.ndarray) -> dict[str, np.ndarray]:
+    if values.dtype.kind != "f":
+        return gamma_method(values)._asdict()
+    finite = np.isfinite(values).all(axis=(0, 1))
+    found = gamma_method(np.where(finite, values, 0))._asdict()
+    return {name: np.where(finite, found[name], False if name == "reliable" else np.nan) for name in COLUMNS}
 
 
 def _streamed(tree: xr.DataTree, name: str) -> dict[str, np.ndarray] | None:

@@ -47,6 +47,8 @@ class CompiledModel:
         ``phi4ppl.potential.energy_change``. None for a NumPyro model.
     fields : dict
         The `MarkovRandomField` behind every field among the results of ``constrain``, by name.
+    names : tuple of str
+        Of the results of ``constrain``.
     log_likelihood : callable or None
         Position → log p(datum | all latent sites) by observed site, one number a datum; for an observed field log p(φ_i |
         rest). None where no observed site has such a form.
@@ -71,6 +73,7 @@ class CompiledModel:
     layout: str
     model: MarkovRandomField | None = None
     fields: dict[str, MarkovRandomField] = field(default_factory=dict)
+    names: tuple[str, ...] = ("phi",)
     parameters: Any = ()
     logdensity_at: Callable[[Any, Any], jax.Array] | None = None
     signature: Any = None
