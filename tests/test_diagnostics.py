@@ -250,8 +250,10 @@ def test_report_of_a_failed_run_shows_the_advice(trapped, tmp_path):
 
 
 def test_advice_suits_what_was_sampled(trapped):
-    def advice_with(**settings):
+    def advice_with(statistics=None, **settings):
         tree = with_values(trapped, "sample_stats", "diverging", np.ones_like)
+        if statistics is not None:
+            tree["sample_stats"] = xr.DataTree(tree["sample_stats"].to_dataset().assign(statistics))
         facts = json.loads(tree.attrs["phi4ppl"])
         tree.attrs["phi4ppl"] = json.dumps(facts | {"settings": facts["settings"] | settings})
         return {check.name: check.advice for check in p4.diagnose(tree).checks}
@@ -262,8 +264,12 @@ def test_advice_suits_what_was_sampled(trapped):
     assert "kernel='metropolis'" in field["divergences"] and "priors" not in field["divergences"]
     found = advice_with(kernel="cluster", kernel_reason="clusters move")
     assert "auto" not in found["bulk ESS"]
-    tempered = advice_with(kernel="tempering")
-    assert "phi4ppl.sampling.tempering(12)" in tempered["R-hat"] and "auto" not in tempered["bulk ESS"]
+    size = trapped["posterior"].sizes
+    copies = {"inverse_temperature": (("chain", "draw", "copy"), np.ones((size["chain"], size["draw"], 12)))}
+    tempered = advice_with(copies, kernel="tempering")
+    assert "phi4ppl.sampling.tempering(18)" in tempered["R-hat"] and "auto" not in tempered["bulk ESS"]
+    factor = int(re.search(r"thinning=(\d+)", field["bulk ESS"])[1])
+    assert f"num_samples={1000 * factor}, or thinning={5 * factor} for" in advice_with(thinning=5)["bulk ESS"]
     numpyro_model = advice_with(layout="numpyro")
     assert "different modes" in numpyro_model["R-hat"] and "signs of w" not in numpyro_model["R-hat"]
     assert "stronger priors" in numpyro_model["divergences"] and "auto" not in numpyro_model["bulk ESS"]

@@ -141,7 +141,7 @@ def diagnose(tree: xr.DataTree) -> ConvergenceReport:
     facts = metadata(tree)
     if tree["posterior"].sizes["draw"] < 10:
         raise ArgumentError("tree", "at least 10 draws a chain", str(tree["posterior"].sizes["draw"]))
-    mend = _mends(facts["settings"])
+    mend = _mends(facts["settings"], tree["sample_stats"])
     checks = _mixing(_watched(tree, facts), mend)
     checks += _dynamics(tree["sample_stats"], mend)
     if facts["settings"]["even"]:
@@ -170,12 +170,14 @@ class _Mends(NamedTuple):
     disagree: str
     slow: str
     diverge: str
+    thinning: int
 
 
-def _mends(settings: dict) -> _Mends:
+def _mends(settings: dict, statistics) -> _Mends:
     kernel, field = settings["kernel"], settings["layout"] != "numpyro"
-    if kernel == "tempering":
-        move = "A hotter copy crosses more: try kernel=phi4ppl.sampling.tempering(12)."
+    if "inverse_temperature" in statistics.data_vars:
+        more = 3 * statistics["inverse_temperature"].shape[-1] // 2
+        move = f"Hotter copies cross more barriers: try more of them, kernel=phi4ppl.sampling.tempering({more})."
     else:
         stuck = "different phases or in competing signs of w" if field else "different modes"
         move = f"Chains stuck in {stuck} need a kernel that moves between them: try kernel='tempering'."
@@ -187,6 +189,7 @@ def _mends(settings: dict) -> _Mends:
         "warm up longer, or take kernel='metropolis', which moves one site at a time"
         if field
         else "reparametrise (non-centred scales), warm up longer, or use stronger priors",
+        settings["thinning"],
     )
 
 
@@ -224,7 +227,7 @@ def _mixing(watched: dict[str, np.ndarray], mend: _Mends) -> list[Check]:
         checks.append(
             Check(f"{kind} ESS", bool(ess >= need), f"{ess:.0f} of {num_chains * num_draws} ({ess_name})",
                   f"at least {need}", f"Draws are too correlated: about {factor} times as many draws are needed "
-                  f"(num_samples={factor * num_draws}, or thinning={factor} for the same memory).{mend.slow}")
+                  f"(num_samples={factor * num_draws}, or thinning={factor * mend.thinning} for the same memory).{mend.slow}")
         )  # fmt: skip
     ratio = arviz_stats.mcse(data)["v"].values / data["v"].std(dim=("chain", "draw")).values
     mcse, mcse_name = worst(ratio, True)
