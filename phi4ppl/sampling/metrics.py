@@ -76,7 +76,7 @@ def spectrum(lattice: Lattice) -> Spectrum:
     Raises
     ------
     ArgumentError
-        If the graph is not regular and has more than 2048 sites.
+        If the graph is none of the regular lattices and has more than 2048 sites.
     """
     if lattice.offsets is None:
         return _dense_spectrum(lattice)
