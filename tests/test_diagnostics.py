@@ -275,6 +275,20 @@ def test_advice_suits_what_was_sampled(trapped):
     assert "stronger priors" in numpyro_model["divergences"] and "auto" not in numpyro_model["bulk ESS"]
 
 
+def test_a_short_run_that_changes_signs_freely_is_not_told_that_it_is_stuck(good):
+    def sign_check(tree):
+        return next(check for check in p4.diagnose(tree).checks if check.name == "sign changes")
+
+    short = good.isel(draw=slice(20))
+    every_third = with_values(
+        short, "posterior", "magnetization", lambda v: np.where(np.arange(v.shape[1]) // 3 % 2, 1, -1) + 0 * v
+    )
+    check = sign_check(every_third)
+    assert not check.passed and check.value.startswith("6 ") and "more draws" in check.advice
+    stuck = sign_check(with_values(short, "posterior", "magnetization", np.abs))
+    assert not stuck.passed and "more draws" not in stuck.advice
+
+
 def test_report_without_fields_and_for_graphs(tmp_path):
     import networkx as nx
 

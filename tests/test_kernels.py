@@ -135,6 +135,11 @@ CHOICES = {
     "hopping of nothing": (lambda: p4.phi4(p4.lattice.square(3), w=0.0, a=1.0, b=0.2), "metropolis", "no hopping"),
     "complete": (lambda: p4.phi4(p4.lattice.complete(30), w=0.1, a=2.0, b=0.2), "chees", "30 colours"),
     "deep wells": (lambda: p4.phi4(p4.lattice.square(8), a=-8.0, b=0.5), "metropolis", "ordered phase"),
+    "deep antiferromagnet": (
+        lambda: p4.phi4(p4.lattice.square(8), w=-1.0, a=0.0, b=0.175),
+        "metropolis",
+        "ordered phase",
+    ),
 }
 
 

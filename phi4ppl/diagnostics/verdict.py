@@ -226,7 +226,7 @@ def _mixing(watched: dict[str, np.ndarray], mend: _Mends) -> list[Check]:
         factor = max(2, int(np.ceil(1.5 * need / max(ess, 1))))
         checks.append(
             Check(f"{kind} ESS", bool(ess >= need), f"{ess:.0f} of {num_chains * num_draws} ({ess_name})",
-                  f"at least {need}", f"Draws are too correlated: about {factor} times as many draws are needed "
+                  f"at least {need}", f"Too few independent draws: about {factor} times as many draws are needed "
                   f"(num_samples={factor * num_draws}, or thinning={factor * mend.thinning} for the same memory).{mend.slow}")
         )  # fmt: skip
     ratio = arviz_stats.mcse(data)["v"].values / data["v"].std(dim=("chain", "draw")).values
@@ -277,7 +277,9 @@ def _sign_changes(tree: xr.DataTree, facts: dict) -> Check:
     sign = np.sign(mean.transpose("chain", "draw").values)
     changes = (sign[:, 1:] * sign[:, :-1] < 0).sum(axis=1)
     fewest = int(changes.min())
-    if facts["settings"]["sign_moves"]:
+    if fewest >= (sign.shape[1] - 1) / 5:  # a kernel that changes signs freely does so in half of the draws
+        advice = "Signs change freely, but the chains are too short to count on it: more draws."
+    elif facts["settings"]["sign_moves"]:
         advice = "The model is even but its sign moves are hardly accepted: check that every own term is even."
     else:
         advice = (

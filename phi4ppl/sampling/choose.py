@@ -37,12 +37,15 @@ def choose(compiled: CompiledModel, symmetry_moves: bool = True) -> tuple[str, s
 
 
 def _mean_field_order(model) -> float:
-    """Σ_j w_ij φ² at the minimum of S over constant fields, with couplings averaged over sites; 0 if that is at φ = 0."""
+    """Σ_j w_ij φ² at the minimum of S over constant fields, with couplings averaged over sites; 0 if that is at φ = 0.
+
+    Negative w count as positive ones: where fields of alternating signs can follow them, that is the same model.
+    """
     mean = dict.fromkeys(("hopping", "mass", "quartic"), 0.0)
     for form, value in zip(model._forms, model._values, strict=True):
         if form.built_in in mean:
             total = np.sum(np.broadcast_to(np.asarray(value, float), len(form.cliques)))
-            mean[form.built_in] += total / model.lattice.num_sites
+            mean[form.built_in] += (abs(total) if form.built_in == "hopping" else total) / model.lattice.num_sites
     if mean["quartic"] <= 0 or mean["hopping"] <= mean["mass"]:
         return 0.0
     return mean["hopping"] * (mean["hopping"] - mean["mass"]) / mean["quartic"]
