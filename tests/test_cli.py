@@ -10,6 +10,8 @@ import phi4ppl as p4
 from phi4ppl.cli import main
 from phi4ppl.model_files import load_model_file, shipped_models
 
+pytestmark = pytest.mark.compile_quickly
+
 FAST = ["--samples", "40", "--warmup", "40", "--chains", "2", "--kernel", "hmc", "--quiet"]
 
 

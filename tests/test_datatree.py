@@ -15,6 +15,8 @@ import phi4ppl as p4
 from phi4ppl.datatree import metadata
 from phi4ppl.diagnostics import html
 
+pytestmark = pytest.mark.compile_quickly
+
 
 @pytest.fixture(scope="module")
 def model():

@@ -17,6 +17,8 @@ from phi4ppl.autocorrelation import gamma_method
 from phi4ppl.diagnostics.figures import figures
 from phi4ppl.sampling import chains
 
+pytestmark = pytest.mark.compile_quickly
+
 
 @pytest.fixture(scope="module")
 def good():

@@ -12,6 +12,8 @@ from scipy import stats
 import phi4ppl as p4
 from phi4ppl.model_files import load_model_file, shipped_models
 
+pytestmark = pytest.mark.compile_quickly
+
 NAMES = sorted(shipped_models())
 REQUIRED = {
     "gaussian_free_field", "phi4_inhomogeneous", "phi4_lagrangian", "phi4_longer_range", "phi4_plaquette",

@@ -28,7 +28,7 @@ from phi4ppl.errors import (
 )
 
 # NumPyro broadcasts freely
-pytestmark = pytest.mark.rank_promotion
+pytestmark = [pytest.mark.rank_promotion, pytest.mark.compile_quickly]
 
 ALARM = 1e-5
 SQUARE = p4.lattice.square(3, 4)

@@ -2,11 +2,14 @@
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import phi4ppl as p4
 from phi4ppl.observables import standard_observables
 from phi4ppl.sampling import get_kernel
 from phi4ppl.sampling.program import cached_program
+
+pytestmark = pytest.mark.compile_quickly
 
 
 def test_other_couplings_lengths_and_seeds_do_not_compile_again():
