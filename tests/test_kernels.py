@@ -126,10 +126,22 @@ def plaquette_model():
     return p4.MarkovRandomField(lattice, [*p4.phi4(lattice, w={"nn": 1.0}, a=2.0, b=0.2).terms, term])
 
 
+def square_of_signs(turned):
+    """Signs of w that those of the field can follow, but for the edges ``turned`` round once more."""
+    lattice = p4.lattice.square(4)
+    w = np.where(np.isin(np.arange(16), [3, 4, 9]), -1.0, 1.0)[lattice.edges].prod(axis=1)
+    w[turned] *= -1
+    return p4.phi4(lattice, w=w, a=2.5, b=0.2)
+
+
 CHOICES = {
     "critical square": (lambda: p4.phi4(p4.lattice.square(8), a=1.52425, b=0.175), "cluster", "long waves"),
+    "a graph of both signs": (lambda: MODELS["graph"](), "cluster", "long waves"),
     "with a source": (lambda: p4.phi4(p4.lattice.square(8), a=1.9, b=0.175, r=0.3), "cluster", "long waves"),
-    "spin glass": (lambda: MODELS["graph"](), "cluster", "long waves"),
+    "competing signs": (lambda: square_of_signs([0]), "cluster", "compete"),
+    "signs that fields can follow": (lambda: square_of_signs([]), "cluster", "long waves"),
+    "antiferromagnet": (lambda: p4.phi4(p4.lattice.square(4), w=-1.0, a=2.5, b=0.2), "cluster", "long waves"),
+    "antiferromagnet of odd side": (lambda: p4.phi4(p4.lattice.square(5), w=-1.0, a=2.5, b=0.2), "cluster", "compete"),
     "plaquettes": (plaquette_model, "metropolis", "own term 'g'"),
     "no edges": (lambda: MODELS["one site"](), "metropolis", "no hopping"),
     "hopping of nothing": (lambda: p4.phi4(p4.lattice.square(3), w=0.0, a=1.0, b=0.2), "metropolis", "no hopping"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from ..errors import ArgumentError
 from ..potential import CompiledModel
@@ -33,7 +35,35 @@ def choose(compiled: CompiledModel, symmetry_moves: bool = True) -> tuple[str, s
         return "metropolis", "clusters would change signs, and symmetry_moves=False"
     if (strength := _mean_field_order(model)) > DEEP:
         return "metropolis", f"deep in its ordered phase (Σ w φ² = {strength:.0f}), where one cluster spans the lattice"
+    if _signs_compete(model):
+        return "cluster", (
+            "sweeps move the sites; the signs of w compete, no field satisfies them all, so that clusters help little: "
+            "take kernel='tempering' if the chains disagree"
+        )
     return "cluster", "clusters over the hopping terms move long waves, sweeps the short ones"
+
+
+def _signs_compete(model) -> bool:
+    """Whether no signs of φ make w_ij φ_i φ_j > 0 on every edge (frustration).
+
+    In two copies of the graph where negative w cross over, such signs cut every component in two (F. Harary, Michigan Math.
+    J. 2 (1953) 143).
+    """
+    hopping = [(form.cliques, value) for form, value in zip(model._forms, model._values, strict=True)
+               if form.built_in == "hopping"]  # fmt: skip
+    edges = np.concatenate([cliques for cliques, _ in hopping])
+    w = np.concatenate([np.broadcast_to(np.asarray(value, float), len(cliques)) for cliques, value in hopping])
+    edges, w, number = edges[w != 0], w[w != 0], model.lattice.num_sites
+    if (w > 0).all():
+        return False
+
+    def components(edges, size):
+        ones = np.ones(len(edges))
+        return connected_components(coo_array((ones, edges.T), shape=(size, size)), directed=False)[0]
+
+    crossed = np.stack([edges[:, 0], edges[:, 1] + number * (w < 0)], axis=1)
+    back = np.stack([edges[:, 0] + number, edges[:, 1] + number * (w > 0)], axis=1)
+    return components(np.concatenate([crossed, back]), 2 * number) < 2 * components(edges, number)
 
 
 def _mean_field_order(model) -> float:
