@@ -12,6 +12,7 @@ import sys
 from . import commands, evidence_commands, fit_command
 from ._version import __version__
 from .errors import Phi4pplError
+from .model_files import failure_in_model
 
 __all__ = ["main"]
 
@@ -108,6 +109,10 @@ def _with_evidence(command, with_model) -> None:
     with_data(compare, "comparisons/MODELS")
 
 
+def _of_the_system(error: OSError) -> str:
+    return f"{error.filename or ''}: {error.strerror or error}"
+
+
 def main(argv: list[str] | None = None) -> int:
     """Entry point of the console script ``phi4ppl``; returns the exit status."""
     arguments = _parser().parse_args(argv)
@@ -116,8 +121,10 @@ def main(argv: list[str] | None = None) -> int:
     except Phi4pplError as error:
         print(f"phi4ppl: {error}", file=sys.stderr)
         return UNUSABLE
-    except OSError as error:
-        print(f"phi4ppl: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
+    except Exception as error:
+        if (failure := failure_in_model(error)) is None and not isinstance(error, OSError):
+            raise
+        print(f"phi4ppl: {failure or _of_the_system(error)}", file=sys.stderr)
         return UNUSABLE
     except KeyboardInterrupt:
         print("\nphi4ppl: interrupted", file=sys.stderr)

@@ -13,8 +13,9 @@ from typing import NamedTuple
 from .errors import ModelFileError, Phi4pplError
 from .model import MarkovRandomField
 
-__all__ = ["ModelFile", "load_model_file", "shipped_models"]
+__all__ = ["ModelFile", "failure_in_model", "load_model_file", "shipped_models"]
 
+MODULE = "phi4ppl_model_"  # and the name of the file: what a model file is imported as
 CONVENTION = (
     "A model file defines `model` (a MarkovRandomField or a NumPyro model function), or a function `build(...)` whose "
     "arguments all have defaults and which returns one."
@@ -85,7 +86,7 @@ def _find(spec: str) -> Path:
 
 
 def _execute(path: Path):
-    spec = importlib.util.spec_from_file_location(f"phi4ppl_model_{path.stem}", path)
+    spec = importlib.util.spec_from_file_location(MODULE + path.stem, path)
     if spec is None:
         raise ModelFileError(f"{path}: not a Python file. {CONVENTION}")
     module = importlib.util.module_from_spec(spec)
@@ -96,6 +97,14 @@ def _execute(path: Path):
         sys.modules.pop(spec.name, None)
         raise _failure(path, error) from error
     return module
+
+
+def failure_in_model(error: Exception) -> ModelFileError | None:
+    """The message for an error of a NumPyro model, whose body runs after its file was loaded; None for any other."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_globals.get("__name__", "").startswith(MODULE):
+            return _failure(Path(frame.f_code.co_filename), error)
+    return None
 
 
 def _failure(path: Path, error: BaseException) -> BaseException:

@@ -111,6 +111,30 @@ def test_a_bad_model_file_gets_one_clear_message(folder, text, settings, message
         load_model_file(name, settings)
 
 
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("    raise KeyError('data')\n", "mine.py, line 3: KeyError: 'data'"),
+        (
+            "    with numpyro.plate('p', 9, subsample_size=2):\n        numpyro.sample('x', dist.Normal())\n",
+            "mine.py, line 3: ValueError: ",
+        ),
+    ],
+)
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_a_model_that_fails_when_it_runs_gets_one_message_too(folder, capsys, command, body, words):
+    (folder / "mine.py").write_text(f"import numpyro, numpyro.distributions as dist\ndef model():\n{body}")
+    assert main([command, "mine.py", *(FAST if command == "run" else [])]) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith("phi4ppl: ") and words in printed.err
+
+
+def test_an_error_of_our_own_stays_one(folder, monkeypatch):
+    monkeypatch.setattr("phi4ppl.commands.summary_of", lambda path: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["models"])
+
+
 def test_bad_input_is_one_line_and_no_traceback(folder, capsys):
     bad, good = model_file(folder, "raise ValueError('of my own')\n", "bad.py"), model_file(folder, PLAIN, "good.py")
     for arguments, words in (
