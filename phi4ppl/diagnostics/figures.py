@@ -59,7 +59,10 @@ def figures(tree: xr.DataTree) -> dict[str, tuple[str, bytes]]:
                 pictures["graph" + suffix] = _graph(lattice)
             if name in tree["posterior"].data_vars:
                 pictures["fields" + suffix] = _fields(series(tree, name), lattice)
-    return {key: (TITLES[key.split("_")[0]], png) for key, png in pictures.items()}
+    titles = dict(TITLES)
+    if (thinning := metadata(tree)["settings"]["thinning"]) > 1:
+        titles["autocorrelation"] += f"; a lag of one is {thinning} iterations"
+    return {key: (titles[key.split("_")[0]], png) for key, png in pictures.items()}
 
 
 def _arviz(plot, tree, **options) -> bytes:

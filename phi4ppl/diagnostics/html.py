@@ -33,11 +33,7 @@ def write_html(report, path) -> Path:
     tree = report.tree
     facts = metadata(tree)
     settings = facts["settings"]
-    run = (
-        f"{settings['num_chains']} chains × {settings['num_samples']} draws after {settings['num_warmup']} of warm-up, "
-        f"kernel {settings['kernel']} ({settings['kernel_reason']}), seed {settings['seed']}, {settings['dtype']}, "
-        f"{settings['seconds']:.1f} s"
-    )
+    run = f"{report.run}, seed {settings['seed']}, {settings['dtype']}, {settings['seconds']:.1f} s"
     how = (
         "by blocking over all iterations, τ<sub>int</sub> in iterations"
         if settings["thinning"] > 1 else "by the Γ-method, τ<sub>int</sub> in draws"

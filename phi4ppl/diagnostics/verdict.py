@@ -87,8 +87,18 @@ class ConvergenceReport:
         asked = settings["num_samples_asked"]
         return f"{outcome}; {whole} after {settings['num_samples']} of {asked} draws a chain"
 
+    @property
+    def run(self) -> str:
+        """What was run, in words."""
+        settings = metadata(self.tree)["settings"]
+        thinning = f" of {settings['thinning']} iterations" if settings["thinning"] > 1 else ""
+        return (
+            f"{settings['num_chains']} chains × {settings['num_samples']} draws{thinning} after {settings['num_warmup']} of "
+            f"warm-up, kernel {settings['kernel']} ({settings['kernel_reason']})"
+        )
+
     def __str__(self) -> str:
-        return "\n".join([f"Convergence {self.verdict}", *map(str, self.checks)])
+        return "\n".join([f"Convergence {self.verdict}", self.run, *map(str, self.checks)])
 
     def to_html(self, path):
         """Write one self-contained HTML file (tables, plots, pictures of graph and fields); returns the path."""
