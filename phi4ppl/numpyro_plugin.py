@@ -190,7 +190,7 @@ def compile(model, *args, **kwargs) -> CompiledModel:  # noqa: A001  the field's
     DiscreteLatentError, DoublyIntractableError
         If the NumPyro model has discrete latent sites, or a `GibbsField` with random couplings and unknown log Z.
     ArgumentError
-        If ``model`` is neither, or a field is given model arguments.
+        If ``model`` is neither, a field is given model arguments, or a plate takes subsamples.
     SamplingError
         If no starting point with finite density can be found.
 
@@ -232,6 +232,7 @@ def compile(model, *args, **kwargs) -> CompiledModel:  # noqa: A001  the field's
 
     info = initialise(jax.random.key(0))
     potential_fn, postprocess = info.potential_fn, info.postprocess_fn
+    _require_fixed_density(potential_fn, info.param_info.z)
     fields = {n: field_model(s["fn"]) for n, s in latent.items()}
     fields = {n: field for n, field in fields.items() if field is not None}
     data = pointwise(model, args, kwargs, sites)
@@ -261,6 +262,16 @@ def trace_of(model, args, kwargs) -> dict:
     with numpyro.validation_enabled(False):
         filled = handlers.substitute(seeded, substitute_fn=init_to_uniform())
         return handlers.trace(filled).get_trace(*args, **kwargs)
+
+
+def _require_fixed_density(potential_fn, position) -> None:
+    try:
+        jax.eval_shape(potential_fn, position)
+    except ValueError as error:
+        if "random key" not in str(error):
+            raise
+        expected, mend = "a NumPyro model without random numbers of its own", "Leave out subsample_size of its plates."
+        raise ArgumentError("model", expected, f"one that needs a key: {error}", mend) from error
 
 
 def field_model(distribution) -> MarkovRandomField | None:
