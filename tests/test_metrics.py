@@ -255,7 +255,7 @@ def test_momenta_that_do_not_match_the_kinetic_energy_are_rejected(name, monkeyp
         metric = metric_of(inverse_mass_matrix, lattice)
         return metric._replace(sample_momentum=lambda key, x: jax.random.normal(key, x.shape, x.dtype))
 
-    monkeypatch.setattr(gradient, "metric_of", mismatched)
+    monkeypatch.setattr(metrics, "metric_of", mismatched)
     assert rejected(scores_of(name))
 
 
