@@ -231,7 +231,7 @@ def test_a_numpyro_model_and_a_kernel_of_ones_own_resume(monkeypatch, tmp_path):
     with monkeypatch.context() as patch, pytest.raises(Stop):
         crash_after(patch, 12)  # in the middle of warm-up
         p4.sample(model, y, **options)
-    with pytest.raises(p4.CheckpointError, match="of another run: not the same: density, start. Ask"):
+    with pytest.raises(p4.CheckpointError, match="of another run: not the same: density, steps, start. Ask"):
         p4.sample(model, y + 1e-6, **options)  # other data
     assert_same(whole, p4.sample(model, y, **options), (*GROUPS, "log_likelihood", "observed_data"))
 
