@@ -39,11 +39,17 @@ def with_values(tree, group, name, change):
     return copy
 
 
+def set_settings(tree, **settings):
+    facts = json.loads(tree.attrs["phi4ppl"])
+    tree.attrs["phi4ppl"] = json.dumps(facts | {"settings": facts["settings"] | settings})
+
+
 def test_a_good_run_passes_and_says_so(good):
     report = p4.diagnose(good)
     assert report.passed, str(report)
     text = str(report)
     assert text.startswith("Convergence PASSED")
+    assert text.split("\n")[1] == "4 chains × 1000 draws after 300 of warm-up, kernel nuts (asked for)"
     for name in ("R-hat", "bulk ESS", "tail ESS", "MCSE / sd", "E-BFMI", "divergences", "tree depth", "sign changes",
                  "Schwinger-Dyson, mean", "Schwinger-Dyson, sites"):  # fmt: skip
         assert name in text
@@ -241,9 +247,16 @@ def test_ranks_of_long_chains_are_those_of_evenly_spaced_draws(good, monkeypatch
     """The band around them takes a minute to simulate for ten thousand draws."""
     ranked, plot_rank = [], arviz_plots.plot_rank
     monkeypatch.setattr(arviz_plots, "plot_rank", lambda tree, **kw: ranked.append(tree) or plot_rank(tree, **kw))
-    figures(good)
+    assert "iterations" not in figures(good)["autocorrelation"][0]
     draws = good["posterior"]["phi_squared"]
     xr.testing.assert_identical(ranked[0]["posterior"]["phi_squared"], draws.isel(draw=slice(None, None, 2)))
+
+
+def test_a_thinned_run_says_what_a_draw_is(good):
+    thinned = good.isel(draw=slice(20))
+    set_settings(thinned, thinning=5)
+    assert p4.diagnose(thinned).run.startswith("4 chains × 1000 draws of 5 iterations after 300 of warm-up")
+    assert figures(thinned)["autocorrelation"][0].endswith("; a lag of one is 5 iterations")
 
 
 def test_report_of_a_failed_run_shows_the_advice(trapped, tmp_path):
@@ -256,8 +269,7 @@ def test_advice_suits_what_was_sampled(trapped):
         tree = with_values(trapped, "sample_stats", "diverging", np.ones_like)
         if statistics is not None:
             tree["sample_stats"] = xr.DataTree(tree["sample_stats"].to_dataset().assign(statistics))
-        facts = json.loads(tree.attrs["phi4ppl"])
-        tree.attrs["phi4ppl"] = json.dumps(facts | {"settings": facts["settings"] | settings})
+        set_settings(tree, **settings)
         return {check.name: check.advice for check in p4.diagnose(tree).checks}
 
     field = advice_with()  # hmc, asked for

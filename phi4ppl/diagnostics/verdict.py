@@ -204,7 +204,7 @@ def _mends(settings: dict, statistics) -> _Mends:
 
 
 def _mixing(watched: dict[str, np.ndarray], mend: _Mends) -> list[Check]:
-    import arviz_stats  # a third of what phi4ppl takes to import, where it is at the top
+    import arviz_stats  # slow to import
 
     names = np.array(list(watched))
     data = xr.Dataset({"v": (("chain", "draw", "name"), np.stack(list(watched.values()), axis=-1).astype(float))})
