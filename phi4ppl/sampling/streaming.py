@@ -14,8 +14,11 @@ from scipy.special import fdtrc
 __all__ = ["BlockedSeries", "SeriesEstimate", "SiteMoments"]
 
 MIN_BLOCKS = 4  # a chain, at the level that is chosen
-MIN_TAUS = 50  # reliable: so many τ_int in a chain
+MIN_TAUS = 100  # reliable: so many τ_int per chain
 MIN_TAUS_IN_BLOCK = 10  # the same for blocks of a given length
+MAX_TAU_ERROR = (
+    0.25  # reliable: of τ_int, which takes 32 blocks; with fewer, the series that pass are those of small errors
+)
 MIN_REPLICA_Q = 1e-3  # below it the chains disagree
 
 
@@ -25,8 +28,8 @@ class SeriesEstimate(NamedTuple):
     ``error`` is the standard error of ``mean``; ``variance`` that of one draw; ``tau_int`` is in draws of the stream, ½ for
     independent ones; ``count`` is the number of draws of all chains; ``block`` is the length of the blocks that gave the error.
 
-    ``reliable`` is False, and the error not to be trusted, if a chain is shorter than 50 (tau_int + its error), if the
-    chains disagree, if they are too short for the rule, or if nothing moves.
+    ``reliable`` is False, and the error not to be trusted, if a chain is shorter than 100 (tau_int + its error), if fewer than
+    some 32 blocks make the error, if the chains disagree, if they are too short for the rule, or if nothing moves.
     """
 
     mean: np.ndarray
@@ -147,7 +150,7 @@ class BlockedSeries:
             variance = (squares.sum(axis=0) + self.count * spread) / total + error2
             tau = error2 * total / (2 * variance)
             tau_error = tau * np.sqrt(2 / np.where(agree, freedom, max(num_chains - 1, 1)))
-            reliable = found & agree & (self.count >= MIN_TAUS * (tau + tau_error))
+            reliable = found & agree & (self.count >= MIN_TAUS * (tau + tau_error)) & (tau_error <= MAX_TAU_ERROR * tau)
         rest = np.full(shape, total), 2**level, reliable
         return SeriesEstimate(*map(_scalar, (mean, np.sqrt(error2), variance, tau, tau_error, *rest)))
 
@@ -223,7 +226,8 @@ class SiteMoments:
     def estimate(self) -> SeriesEstimate:
         """Over all chains; without an error before two blocks are closed.
 
-        Reliable only where blocks are ten τ_int long and more, since their length does not adapt.
+        Reliable only where blocks are at least ten τ_int long, since their length does not adapt, and where all chains
+        together have some 32 of them (two chains of 20).
         """
         num_chains, blocks, mean = len(self._mean), int(self._counts[2]), self._mean.mean(axis=0)
         count = np.full(mean.shape, num_chains * self.count)
@@ -241,7 +245,7 @@ class SiteMoments:
             variance = variance + error2
             tau = error2 * num_chains * block * blocks / (2 * variance)
         tau_error = tau * np.sqrt(2 / np.where(agree, freedom, max(num_chains - 1, 1)))
-        reliable = agree & (block >= MIN_TAUS_IN_BLOCK * tau)
+        reliable = agree & (block >= MIN_TAUS_IN_BLOCK * tau) & (tau_error <= MAX_TAU_ERROR * tau)
         return SeriesEstimate(
             mean, np.sqrt(error2), variance, tau, tau_error, count, np.full(mean.shape, block), reliable
         )
