@@ -18,7 +18,8 @@ def as_cliques(name: str, cliques) -> np.ndarray:
     Raises
     ------
     ArgumentError
-        If it is not a non-empty two-dimensional integer array, or a clique names a site twice.
+        If it is not a non-empty two-dimensional integer array, a clique names a site twice, or the same sites are in two
+        rows, in whatever order.
     """
     mend = "Give one row a clique, for example [[0, 1], [1, 2]] for edges or numpy.arange(n)[:, None] for sites."
     try:
@@ -33,12 +34,24 @@ def as_cliques(name: str, cliques) -> np.ndarray:
     if len(twice):
         got = f"{tuple(array[twice[0]].tolist())} in row {twice[0]}"
         raise ArgumentError(f"cliques of term {name!r}", "distinct sites in every clique", got)
+    _require_no_duplicates(name, array, ordered)
     largest = np.iinfo(np.int32).max
     if array.max() > largest or array.min() < -largest:
         raise ArgumentError(f"cliques of term {name!r}", f"site numbers up to {largest}", f"up to {array.max()}")
     array = array.astype(np.int32)
     array.setflags(write=False)
     return array
+
+
+def _require_no_duplicates(name: str, array: np.ndarray, ordered: np.ndarray) -> None:
+    """Refuse a clique that is listed twice: its energy would count twice."""
+    rows = np.lexsort(ordered.T[::-1])
+    same = np.flatnonzero((ordered[rows[1:]] == ordered[rows[:-1]]).all(axis=1))
+    if len(same):
+        first, second = np.sort(rows[same[0] : same[0] + 2])
+        got = f"{tuple(array[first].tolist())} in row {first} and {tuple(array[second].tolist())} in row {second}"
+        fix = "Its energy would count twice: drop one row. If the order of sites matters, add both orders in the statistic."
+        raise ArgumentError(f"cliques of term {name!r}", "every clique once", got, fix)
 
 
 def require_cliques_of(lattice: Lattice, name: str, cliques: np.ndarray) -> None:

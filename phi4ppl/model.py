@@ -192,7 +192,20 @@ class MarkovRandomField:
             where = f"{number} {'site' if size == 1 else 'clique'}{'s' if number > 1 else ''}"
             where += f" of {size}" if size > 1 else ""
             lines.append(f"  {form.name}: {kind} on {where}, coupling {_summary(value)}")
-        return "\n".join(lines)
+        return "\n".join(lines + self._unused_attributes())
+
+    def _unused_attributes(self) -> list[str]:
+        """What the graph says of its edges and the model leaves out: users expect ``weight`` to count."""
+        used = [np.asarray(v) for f, v in zip(self._forms, self._values, strict=True) if np.ndim(v) and is_concrete(v)]
+        lines = []
+        for name in self.lattice.edge_attributes:
+            given = self.lattice._edge_attributes[name]
+            kinds = [given[self.lattice._edge_kinds == k] for k in range(len(self.lattice.kinds))]
+            if not any(np.array_equal(value, part) for value in used for part in (given, *kinds)):
+                lines.append(
+                    f"  The edge attribute {name!r} of the graph is not used. To take it as couplings: w={name!r}."
+                )
+        return lines
 
     def __repr__(self) -> str:
         parts = ", ".join(f"{name}={_summary(value)}" for name, value in self.couplings.items())
@@ -235,9 +248,11 @@ def phi4(lattice: Lattice, *, w=1.0, a, b, r=None) -> MarkovRandomField:
     Parameters
     ----------
     lattice : Lattice
-    w : float, array of shape (num_edges,), or dict
-        Hopping, in the order of ``lattice.edges``. A dict from kinds of edges to couplings makes one term a kind, named
-        ``w_<kind>`` and ordered like ``lattice.edges_of(kind)``.
+    w : float, array of shape (num_edges,), str, or dict
+        Hopping, in the order of ``lattice.edges``; a str is the name of an edge attribute of the networkx graph, such as
+        ``"weight"``. A dict from kinds of edges to couplings makes one term a kind, named
+        ``w_<kind>`` and ordered like ``lattice.edges_of(kind)``. On a lattice with antiperiodic axes one number (or one per
+        kind): edges across these boundaries get −w, as a term of their own, ``w_<kind>_antiperiodic``.
     a, b : float, or array of shape (num_sites,) or ``lattice.shape``
         Mass and quartic couplings.
     r : the same, optional
@@ -303,7 +318,9 @@ def _nearest_neighbour_family(lattice: Lattice, w, site_terms: dict) -> MarkovRa
         mend = "Build one with phi4ppl.lattice, for example lattice.from_networkx(graph)."
         raise ArgumentError("lattice", "a phi4ppl Lattice", type(lattice).__name__, mend)
     terms = []
-    if isinstance(w, dict):
+    if lattice.sign_kinds:
+        terms += _antiperiodic_hopping(lattice, w)
+    elif isinstance(w, dict):
         unknown = [k for k in w if k not in lattice.kinds]
         if unknown or not w:
             kinds = ", ".join(repr(k) for k in lattice.kinds)
@@ -311,9 +328,10 @@ def _nearest_neighbour_family(lattice: Lattice, w, site_terms: dict) -> MarkovRa
         bare = [k for k in w if not len(lattice.edges_of(k))]
         if bare:
             raise ArgumentError("w", "kinds that have edges", f"{bare[0]!r}, which has none on {lattice!r}")
-        terms += [Term(f"w_{kind}", lattice.edges_of(kind), hopping, value) for kind, value in w.items()]
+        given = {k: lattice.edge_attribute(v, k) if isinstance(v, str) else v for k, v in w.items()}
+        terms += [Term(f"w_{kind}", lattice.edges_of(kind), hopping, value) for kind, value in given.items()]
     elif lattice.num_edges:
-        terms.append(Term("w", lattice.edges, hopping, w))
+        terms.append(Term("w", lattice.edges, hopping, lattice.edge_attribute(w) if isinstance(w, str) else w))
     sites = np.arange(lattice.num_sites, dtype=np.int32)[:, None]
     for name, (statistic, value) in site_terms.items():
         if isinstance(value, (list, tuple)) and all(map(is_concrete, value)):
@@ -322,3 +340,23 @@ def _nearest_neighbour_family(lattice: Lattice, w, site_terms: dict) -> MarkovRa
             value = value.reshape(-1)
         terms.append(Term(name, sites, statistic, value))
     return MarkovRandomField(lattice, terms)
+
+
+def _antiperiodic_hopping(lattice: Lattice, w) -> list[Term]:
+    """Two terms per kind of edges: w inside, and −w across the antiperiodic boundaries, where φ(x + L) = −φ(x)."""
+    inside = [kind for kind in lattice.kinds if kind not in lattice.sign_kinds]
+    if not isinstance(w, dict):
+        w = dict.fromkeys(inside, w)
+    unknown = [kind for kind in w if kind not in inside]
+    if unknown or not w:
+        got = repr(unknown[0]) if unknown else "an empty dict"
+        raise ArgumentError("w", f"kinds of edges among {', '.join(map(repr, inside))}", got)
+    terms = []
+    for kind, value in w.items():
+        if isinstance(value, (list, tuple)) or np.ndim(value) != 0:
+            fix = f"For one per edge use model.replace(w_{kind}=…, w_{kind}_antiperiodic=…), the latter with −w."
+            raise ArgumentError("w", "one number per kind of edges on an antiperiodic lattice", "an array", fix)
+        for name, sign in ((kind, 1), *((k, -1) for k, other in lattice.sign_kinds.items() if other == kind)):
+            if len(lattice.edges_of(name)):
+                terms.append(Term(f"w_{name}", lattice.edges_of(name), hopping, sign * value))
+    return terms

@@ -256,9 +256,15 @@ def test_unsuitable_graphs_are_refused(graph, error, message):
         (lambda: lt.square(4.0), "nx: expected an integer of at least 1, got 4.0"),
         (lambda: lt.square(True), "nx: expected an integer of at least 1, got True"),
         (lambda: lt.square("4"), "nx: expected an integer of at least 1, got '4'"),
-        (lambda: lt.square(4, periodic=1), "periodic: expected True or False, got 1"),
+        (
+            lambda: lt.square(4, periodic=1),
+            "periodic: expected True, False or .antiperiodic., or 2 of them, one per axis, got 1",
+        ),
         (lambda: lt.triangular(None), "nx: expected an integer"),
-        (lambda: lt.triangular(3, periodic="no"), "periodic: expected True or False, got 'no'"),
+        (
+            lambda: lt.triangular(3, periodic="no"),
+            "periodic: expected True, False or .antiperiodic., or 2 of them, one per axis, got .no.",
+        ),
         (lambda: lt.hypercubic(4), r"shape: expected a tuple of sizes, got 4\. One size: use chain"),
         (lambda: lt.hypercubic(()), "shape: expected at least one axis"),
         (lambda: lt.hypercubic((4, 0)), r"shape\[1\]: expected an integer of at least 1, got 0"),

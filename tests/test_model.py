@@ -385,3 +385,40 @@ def test_wrong_declarations_are_refused(make, message):
 def test_wrong_use_is_refused(even, use, message):
     with pytest.raises(ArgumentError, match=message):
         use(even)
+
+
+@pytest.mark.parametrize(
+    "cliques", [[[0, 1], [1, 0]], [[0, 1], [1, 2], [0, 1]], [[0], [1], [0]], [[0, 1, 2], [2, 0, 1]]]
+)
+def test_cliques_listed_twice_are_refused(cliques):
+    """In whatever order of sites: the energy of such a clique would count twice."""
+    with pytest.raises(p4.ArgumentError, match="every clique once.*drop one row"):
+        p4.Term("g", cliques, lambda *fields: sum(fields))
+
+
+def test_an_edge_attribute_of_the_graph_is_mentioned_until_it_is_used():
+    graph = nx.Graph()
+    graph.add_weighted_edges_from([("C", "A", 0.5), ("A", "B", 0.7), ("B", "D", 0.9)])
+    lattice = p4.lattice.from_networkx(graph)
+    unused = "The edge attribute 'weight' of the graph is not used. To take it as couplings: w='weight'."
+    assert unused in p4.phi4(lattice, w=1.0, a=1.0, b=0.2).describe()
+    model = p4.phi4(lattice, w="weight", a=1.0, b=0.2)
+    assert "not used" not in model.describe()
+    for (i, j), w in zip(lattice.edges, model.couplings["w"], strict=True):
+        assert w == graph.edges[lattice.nodes[i], lattice.nodes[j]]["weight"]
+    graph.add_edge("C", "D")
+    with pytest.raises(
+        p4.ArgumentError, match="a finite number on every edge, got none on 1 of 4 edges, the first is 'C' – 'D'"
+    ):
+        p4.phi4(p4.lattice.from_networkx(graph), w="weight", a=1.0, b=0.2)
+    with pytest.raises(p4.ArgumentError, match="a numeric edge attribute of the graph: 'weight', got 'length'"):
+        p4.phi4(lattice, w="length", a=1.0, b=0.2)
+
+
+def test_edge_attributes_by_kind_of_edge():
+    graph = nx.Graph()
+    graph.add_edge(0, 1, kind="road", cost=2.0)
+    graph.add_edge(1, 2, kind="rail", cost=3.0)
+    graph.add_edge(0, 2, kind="road", cost=4.0)
+    model = p4.phi4(p4.lattice.from_networkx(graph), w={"road": "cost", "rail": 1.0}, a=9.0, b=0.2)
+    assert model.couplings["w_road"].tolist() == [2.0, 4.0] and model.couplings["w_rail"] == 1.0

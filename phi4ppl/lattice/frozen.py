@@ -11,6 +11,8 @@ import numpy as np
 
 from ..errors import ArgumentError, one_of
 
+TURNED = "_antiperiodic"  # ends the kinds of edges across which a field changes sign
+
 
 class Lattice:
     """A frozen simple undirected graph with numbered sites.
@@ -40,7 +42,7 @@ class Lattice:
     """
 
     def __init__(self, *, name, num_sites, edges, edge_kinds=None, kinds=("nn",), shape=None, nodes=None,
-                 periodic=None, offsets=None, layout_hint=None, positions=None):  # fmt: skip
+                 periodic=None, offsets=None, layout_hint=None, positions=None, edge_attributes=None):  # fmt: skip
         self.name = name
         self.num_sites = num_sites
         self.shape = shape
@@ -52,6 +54,7 @@ class Lattice:
         self._offsets = offsets
         self.layout_hint = layout_hint
         self._positions = positions
+        self._edge_attributes = {name: readonly(v, float) for name, v in (edge_attributes or {}).items()}
         self._frozen = True
 
     def __setattr__(self, name, value):
@@ -86,6 +89,35 @@ class Lattice:
         """
         one_of("kind", kind, self.kinds)
         return self.edges[self._edge_kinds == self.kinds.index(kind)]
+
+    @property
+    def edge_attributes(self) -> tuple[str, ...]:
+        """Names of the numeric edge attributes of a networkx graph, such as ``weight``."""
+        return tuple(self._edge_attributes)
+
+    def edge_attribute(self, name: str, kind: str | None = None) -> np.ndarray:
+        """A numeric edge attribute, in the order of ``edges`` or of ``edges_of(kind)``.
+
+        Raises
+        ------
+        ArgumentError
+            If there is no such attribute, or an edge is without it.
+        """
+        if name not in self._edge_attributes:
+            known = ", ".join(map(repr, self.edge_attributes)) or "the graph has none"
+            raise ArgumentError("edge attribute", f"a numeric edge attribute of the graph: {known}", repr(name))
+        chosen = slice(None) if kind is None else self._edge_kinds == self.kinds.index(kind)
+        values, edges = self._edge_attributes[name][chosen], self.edges[chosen]
+        if missing := np.flatnonzero(~np.isfinite(values)).tolist():
+            pair = " – ".join(repr(self.nodes[i]) for i in edges[missing[0]])
+            got = f"none on {len(missing)} of {len(values)} edges, the first is {pair}"
+            raise ArgumentError(f"edge attribute {name!r}", "a finite number on every edge", got)
+        return values
+
+    @property
+    def sign_kinds(self) -> dict[str, str]:
+        """Kinds of edges that continue another kind across an antiperiodic boundary: ``{"nn_antiperiodic": "nn"}``."""
+        return {k: k.removesuffix(TURNED) for k in self.kinds if k.endswith(TURNED)} if self.shape is not None else {}
 
     @cached_property
     def degree(self) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numbers
+
 import networkx as nx
 import numpy as np
 
@@ -15,7 +17,9 @@ def from_networkx(graph: nx.Graph) -> Lattice:
     Sites are numbered by sorted label where the labels are numbers, strings, bytes, None, or tuples and frozensets of
     these (numbers before strings before the rest); otherwise in the order in which the graph lists its nodes. Either
     way the numbering does not depend on hash seeds; ``lattice.nodes`` tells it. Edges are listed by site number; the
-    edge attribute ``kind`` (default ``"nn"``) becomes the kind. Node attributes ``pos`` place sites in pictures.
+    edge attribute ``kind`` (default ``"nn"``) becomes the kind. Numeric edge attributes are kept: ``w="weight"`` in
+    `phi4ppl.phi4` takes the attribute ``weight`` as couplings, nothing else uses it. Node attributes ``pos`` place sites in
+    pictures.
 
     Raises
     ------
@@ -34,17 +38,28 @@ def from_networkx(graph: nx.Graph) -> Lattice:
     nodes = list(graph.nodes) if any(k is None for k in keys.values()) else sorted(graph.nodes, key=keys.get)
     number = {node: i for i, node in enumerate(nodes)}
     rows = []
-    for u, v, kind in graph.edges(data="kind", default="nn"):
+    for u, v, data in graph.edges(data=True):
         i, j = sorted((number[u], number[v]))
-        rows.append((i, j, str(kind)))
-    names = tuple(sorted({k for _, _, k in rows}, key=lambda k: (k != "nn", k))) or ("nn",)
+        rows.append((i, j, str(data.get("kind", "nn")), data))
+    names = tuple(sorted({row[2] for row in rows}, key=lambda k: (k != "nn", k))) or ("nn",)
     rows.sort(key=lambda r: (names.index(r[2]), r[0], r[1]))
     edges = np.array([r[:2] for r in rows], dtype=np.int32).reshape(-1, 2)
     pos = _positions([graph.nodes[n].get("pos") for n in nodes])
     name = graph.name or f"graph of {len(nodes)} nodes"
     return Lattice(name=name, num_sites=len(nodes), edges=edges,
                    edge_kinds=np.array([names.index(r[2]) for r in rows]), kinds=names, nodes=tuple(nodes),
-                   positions=pos)  # fmt: skip
+                   positions=pos, edge_attributes=_numeric([row[3] for row in rows]))  # fmt: skip
+
+
+def _numeric(attributes: list[dict]) -> dict[str, np.ndarray]:
+    """One array per attribute that is a number on some edge, NaN on the edges without one."""
+
+    def value(found) -> float:
+        return float(found) if isinstance(found, numbers.Real) and not isinstance(found, bool) else np.nan
+
+    names = {name: None for data in attributes for name in data if name != "kind"}
+    arrays = {str(name): np.array([value(data.get(name)) for data in attributes]) for name in names}
+    return {name: array for name, array in arrays.items() if not np.isnan(array).all()}
 
 
 def _positions(given) -> np.ndarray | None:

@@ -7,7 +7,9 @@ import math
 import numpy as np
 
 from ..errors import ArgumentError, positive_int
-from .frozen import Lattice, translates
+from .frozen import TURNED, Lattice, translates
+
+ANTI = TURNED.removeprefix("_")
 
 
 def _require_size(what: str, number: int) -> None:
@@ -15,69 +17,107 @@ def _require_size(what: str, number: int) -> None:
         raise ArgumentError(what, "fewer than 2**31 sites and edges", f"{number:.3g}")
 
 
-def _regular(name, shape, periodic, offsets_of_kind, layout_hint) -> Lattice:
+def _regular(name, shape, periodic, offsets_of_kind, layout_hint, extra="") -> Lattice:
     """Lattice of all translates of the given offsets; edges that coincide on tiny tori are kept once."""
     _require_size("shape", math.prod(shape) * sum(map(len, offsets_of_kind.values())))
+    boundaries = _boundaries(periodic, shape)
+    wraps, turns = (tuple(b in names for b in boundaries) for names in (("periodic", ANTI), (ANTI,)))
     edges, kinds = [], []
     zero = (0,) * len(shape)
     for number, offsets in enumerate(offsets_of_kind.values()):
         for offset in offsets:
-            pairs = np.sort(translates(shape, periodic, (zero, offset)), axis=1)
-            edges.append(pairs[pairs[:, 0] != pairs[:, 1]])
-            kinds.append(np.full(len(edges[-1]), number))
+            pairs, turned = translates(shape, wraps, (zero, offset)), _turned(shape, wraps, turns, offset)
+            distinct = pairs[:, 0] != pairs[:, 1]
+            edges.append(np.sort(pairs, axis=1)[distinct])
+            kinds.append((number + len(offsets_of_kind) * turned)[distinct])
     edges, kinds = np.concatenate(edges), np.concatenate(kinds)
     num_sites = math.prod(shape)
-    if any(p and n < 5 for p, n in zip(periodic, shape, strict=True)):
+    if any(p and n < 5 for p, n in zip(wraps, shape, strict=True)):
         # on a short periodic side an edge can be reached by two offsets: the first kind that names it keeps it
         _, first = np.unique(edges.astype(np.int64) @ np.array([num_sites, 1]), return_index=True)
         keep = np.sort(first)
         edges, kinds = edges[keep], kinds[keep]
-    return Lattice(name=name, num_sites=num_sites, edges=edges.reshape(-1, 2), edge_kinds=kinds,
-                   kinds=tuple(offsets_of_kind), shape=tuple(shape), periodic=tuple(periodic),
-                   offsets=offsets_of_kind, layout_hint=layout_hint)  # fmt: skip
+    names = tuple(offsets_of_kind)
+    if any(turns):  # edges of one kind stand together, as everywhere; the fast layouts are for edges without signs
+        order = np.argsort(kinds, kind="stable")
+        edges, kinds, names = edges[order], kinds[order], (*names, *(kind + TURNED for kind in names))
+    return Lattice(name=f"{name}, {_in_words(boundaries)}{extra}", num_sites=num_sites, edges=edges.reshape(-1, 2),
+                   edge_kinds=kinds, kinds=names, shape=tuple(shape), periodic=wraps,
+                   offsets=None if any(turns) else offsets_of_kind, layout_hint=layout_hint)  # fmt: skip
 
 
-def _boundary(periodic: bool) -> str:
-    if not isinstance(periodic, (bool, np.bool_)):
-        raise ArgumentError("periodic", "True or False", repr(periodic))
-    return "periodic" if periodic else "open"
+def _turned(shape, periodic, antiperiodic, offset) -> np.ndarray:
+    """Whether the edge from each site to the site at ``offset`` crosses antiperiodic boundaries an odd number of times."""
+    base = np.indices(shape).reshape(len(shape), -1)
+    at, size = base + np.array(offset)[:, None], np.array(shape)[:, None]
+    crosses = (at < 0) | (at >= size)
+    inside = np.all(np.array(periodic)[:, None] | ~crosses, axis=0)
+    return (np.sum(crosses & np.array(antiperiodic)[:, None], axis=0) % 2)[inside]
 
 
-def square(nx: int, ny: int | None = None, *, periodic: bool = True, diagonals: bool = False) -> Lattice:
+def _boundaries(periodic, shape) -> tuple[str, ...]:
+    """``"periodic"``, ``"open"`` or ``"antiperiodic"`` of every axis, from one value for all of them or one per axis."""
+    values = tuple(periodic) if isinstance(periodic, (tuple, list)) else (periodic,) * len(shape)
+    expected = f"True, False or 'antiperiodic', or {len(shape)} of them, one per axis"
+    known = {True: "periodic", False: "open", ANTI: ANTI}
+    fine = [isinstance(v, (bool, np.bool_)) or (isinstance(v, str) and v == ANTI) for v in values]
+    if len(values) != len(shape) or not all(fine):
+        raise ArgumentError("periodic", expected, repr(periodic))
+    boundaries = tuple(known[v if isinstance(v, str) else bool(v)] for v in values)
+    for axis, (boundary, number) in enumerate(zip(boundaries, shape, strict=True)):
+        if boundary == ANTI and number < 3:
+            fix = "On two sites the edges through the bulk and across the boundary would cancel."
+            raise ArgumentError(f"shape[{axis}]", "at least 3 sites along an antiperiodic axis", str(number), fix)
+    return boundaries
+
+
+def _in_words(boundaries) -> str:
+    if len(set(boundaries)) == 1:
+        return boundaries[0]
+    return ", ".join(f"{boundary} along axis {axis}" for axis, boundary in enumerate(boundaries))
+
+
+def square(nx: int, ny: int | None = None, *, periodic=True, diagonals: bool = False) -> Lattice:
     """Square lattice of ``nx`` × ``ny`` sites, site (x, y) ↔ number ``x*ny + y``.
 
     Parameters
     ----------
     nx, ny : int
         Sites along each axis; ``ny=None`` means ``nx``. A field has shape ``(nx, ny)``.
-    periodic : bool
-        Whether the lattice closes on itself (a torus).
+    periodic : bool, "antiperiodic", or a pair of them
+        Whether the lattice closes on itself (a torus), for both axes or one value per axis. Along an antiperiodic axis it
+        closes with a change of sign, φ(x + L) = −φ(x): edges that cross that boundary are of the kind
+        ``"nn_antiperiodic"``, and `phi4ppl.phi4` and `phi4ppl.gaussian` give them the coupling −w, as a term
+        ``w_nn_antiperiodic`` beside ``w_nn``.
     diagonals : bool
         Add both diagonals of every plaquette as edges of kind ``"diagonal"``.
 
     Raises
     ------
     ArgumentError
-        If a size is not a positive integer or there is one site only on a periodic lattice without edges.
+        If a size is not a positive integer, or below 3 along an antiperiodic axis.
 
     Examples
     --------
     >>> from phi4ppl.lattice import square
     >>> square(4).num_edges, square(2).num_edges, square(4, 3, periodic=False).num_edges
     (32, 4, 17)
+    >>> square(4, 3, periodic=(False, True))
+    Lattice(square 4×3, open along axis 0, periodic along axis 1: 12 sites, 21 edges)
     """
     nx = positive_int("nx", nx)
     ny = nx if ny is None else positive_int("ny", ny)
-    boundary = _boundary(periodic)
     offsets = {"nn": ((1, 0), (0, 1))}
     if diagonals:
         offsets["diagonal"] = ((1, 1), (1, -1))
-    name = f"square {nx}×{ny}, {boundary}" + (", with diagonals" if diagonals else "")
-    return _regular(name, (nx, ny), (periodic, periodic), offsets, "diagonals" if diagonals else "square")
+    hint, extra = ("diagonals", ", with diagonals") if diagonals else ("square", "")
+    return _regular(f"square {nx}×{ny}", (nx, ny), periodic, offsets, hint, extra)
 
 
-def triangular(nx: int, ny: int | None = None, *, periodic: bool = True) -> Lattice:
-    """Triangular lattice: the square lattice of ``nx`` × ``ny`` sites with one diagonal (1, 1) a plaquette.
+def triangular(nx: int, ny: int | None = None, *, periodic=True) -> Lattice:
+    """Triangular lattice: the square lattice of ``nx`` × ``ny`` sites with one diagonal (1, 1) per plaquette.
+
+    ``periodic`` as in `square`.
 
     Examples
     --------
@@ -88,12 +128,11 @@ def triangular(nx: int, ny: int | None = None, *, periodic: bool = True) -> Latt
     """
     nx = positive_int("nx", nx)
     ny = nx if ny is None else positive_int("ny", ny)
-    name = f"triangular {nx}×{ny}, {_boundary(periodic)}"
-    return _regular(name, (nx, ny), (periodic, periodic), {"nn": ((1, 0), (0, 1), (1, 1))}, "triangular")
+    return _regular(f"triangular {nx}×{ny}", (nx, ny), periodic, {"nn": ((1, 0), (0, 1), (1, 1))}, "triangular")
 
 
-def hypercubic(shape: tuple[int, ...], *, periodic: bool = True) -> Lattice:
-    """Hypercubic lattice of any dimension; ``shape`` gives the sites along each axis.
+def hypercubic(shape: tuple[int, ...], *, periodic=True) -> Lattice:
+    """Hypercubic lattice of any dimension; ``shape`` gives the sites along each axis, ``periodic`` is as in `square`.
 
     Examples
     --------
@@ -108,14 +147,12 @@ def hypercubic(shape: tuple[int, ...], *, periodic: bool = True) -> Lattice:
     if not shape:
         raise ArgumentError("shape", "at least one axis", "()")
     shape = tuple(positive_int(f"shape[{k}]", n) for k, n in enumerate(shape))
-    boundary = _boundary(periodic)
     offsets = tuple(tuple(int(i == k) for i in range(len(shape))) for k in range(len(shape)))
-    name = f"hypercubic {'×'.join(map(str, shape))}, {boundary}"
-    return _regular(name, shape, (periodic,) * len(shape), {"nn": offsets}, "hypercubic")
+    return _regular(f"hypercubic {'×'.join(map(str, shape))}", shape, periodic, {"nn": offsets}, "hypercubic")
 
 
-def chain(n: int, *, periodic: bool = True) -> Lattice:
-    """Chain of ``n`` sites (a ring when periodic).
+def chain(n: int, *, periodic=True) -> Lattice:
+    """Chain of ``n`` sites, a ring where it is periodic or ``"antiperiodic"`` (see `square`).
 
     Examples
     --------
@@ -124,7 +161,7 @@ def chain(n: int, *, periodic: bool = True) -> Lattice:
     [[0, 1], [1, 2], [2, 3]]
     """
     n = positive_int("n", n)
-    return _regular(f"chain of {n}, {_boundary(periodic)}", (n,), (periodic,), {"nn": ((1,),)}, "chain")
+    return _regular(f"chain of {n}", (n,), periodic, {"nn": ((1,),)}, "chain")
 
 
 def complete(n: int) -> Lattice:
