@@ -18,12 +18,16 @@ from .errors import ArgumentError, CheckpointError, path_of, writing
 from .lattice import Lattice
 from .potential import CompiledModel
 from .sampling import RunResult, is_checkpoint, read_saved, result_so_far
+from .sampling.identity import array_digest
 
-__all__ = ["field_dims", "frame_of", "load_run", "predictive_tree", "provenance", "save_run", "to_datatree"]
+__all__ = [
+    "draws_digest", "field_dims", "frame_of", "load_run", "metadata", "predictive_tree", "provenance", "save_run",
+    "to_datatree",
+]  # fmt: skip
 
 PACKAGES = ("jax", "jaxlib", "numpyro", "blackjax", "arviz-base", "arviz-stats", "numpy")
 AXES = ("x", "y", "z", "t")
-STREAMED = ("mean", "error", "variance", "tau_int", "tau_int_error", "count", "reliable")
+STREAMED = ("mean", "error", "variance", "tau_int", "tau_int_error", "count", "reliable", "replica_q", "long_enough")
 STATISTIC_DIMS = {"exchange_rate": ["pair"], "inverse_temperature": ["copy"]}  # of parallel tempering
 DRAWN_SITES = 2000  # larger graphs are not drawn, so their positions are not stored
 
@@ -132,14 +136,24 @@ def to_datatree(result: RunResult, frame: tuple[dict, dict[str, np.ndarray]]) ->
             )
             tree[group] = xr.DataTree(arranged)
     tree["streamed"] = xr.DataTree(_streamed(streamed, dims, coordinates(*dims.values())))
+    whole = draws_digest(tree["sample_stats"]["lp"])
+    for name, values in tree["streamed"].data_vars.items():
+        kept = name in tree["posterior"].data_vars
+        values.attrs["draws"] = draws_digest(tree["posterior"][name]) if kept else whole
     data = arviz_base.dict_to_dataset(
         constant, sample_dims=[], dims=constant_dims, coords=coordinates(*constant_dims.values())
     )
     tree["constant_data"] = xr.DataTree(data)
     for group in tree.children.values():
         group.attrs.clear()
-    tree.attrs = {"phi4ppl": json.dumps(facts["provenance"] | {"settings": result.settings | facts["settings"]})}
+    told = facts["provenance"] | {"draws": whole, "settings": result.settings | facts["settings"]}
+    tree.attrs = {"phi4ppl": json.dumps(told)}
     return tree
+
+
+def draws_digest(variable: xr.DataArray) -> str:
+    """Digest of all draws of a variable: what was streamed of them holds while they are all there, unchanged."""
+    return array_digest(variable.transpose("chain", "draw", ...).values)
 
 
 def predictive_tree(predicted: dict, observed: dict, dims: list[str], coords: dict, weights: dict) -> xr.DataTree:
