@@ -47,7 +47,10 @@ def figures(tree: xr.DataTree) -> dict[str, tuple[str, bytes]]:
             ranked = xr.DataTree(children={"posterior": xr.DataTree(shown.isel(draw=spread_out))})
             pictures["rank"] = _arviz(arviz_plots.plot_rank, ranked, var_names=names, stats=BAND, **grid)
             lags = min(MAX_LAG, shown.sizes["draw"] // 2)
-            pictures["autocorrelation"] = _arviz(arviz_plots.plot_autocorr, drawn, var_names=names[:2], max_lag=lags)
+            lagged = xr.DataTree(
+                children={"posterior": xr.DataTree(shown.drop_vars("draw", errors="ignore"))}
+            )  # lags from 0
+            pictures["autocorrelation"] = _arviz(arviz_plots.plot_autocorr, lagged, var_names=names[:2], max_lag=lags)
         if "energy" in statistics:  # of kernels with momenta
             pictures["energy"] = _arviz(arviz_plots.plot_energy, tree)
         for name, field in facts["fields"].items():
