@@ -317,7 +317,7 @@ def test_a_run_of_numpyros_own_sampler_is_judged(tmp_path):
     def model():
         numpyro.deterministic("v", numpyro.sample("phi", p4.GibbsField(field))[0] ** 2)
 
-    sampler = MCMC(HMC(model, trajectory_length=2.0), num_warmup=300, num_samples=1500, num_chains=4,
+    sampler = MCMC(HMC(model, trajectory_length=2.0, target_accept_prob=0.95), num_warmup=300, num_samples=1500, num_chains=4,
                    chain_method="vectorized", progress_bar=False)  # fmt: skip
     sampler.run(jax.random.key(0))
     tree = arviz_base.from_numpyro(sampler)
