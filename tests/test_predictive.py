@@ -104,7 +104,7 @@ def test_groups_have_the_dimensions_of_their_originals(run, tmp_path):
 def test_arviz_finds_a_conflict_between_prior_and_data_and_none_where_there_is_none(run):
     """A prior N(10, ½) against eight data around 1: the mean of the posterior moves with the power of both.
 
-    Reweighted by its log prior to the power 0.05, the posterior moves as that of the conjugate model with 1.05 of its precision.
+    Reweighted by its log prior to the power 0.05, the posterior moves to that of a prior with 1.05 of the precision.
     """
     calm = arviz_stats.psense_summary(run)
     assert calm.loc["mu", "prior"] < 0.05 and "conflict" not in calm.loc["mu", "diagnosis"]
