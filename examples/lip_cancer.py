@@ -16,20 +16,15 @@ tree = p4.sample(shipped.model, num_warmup=max(100, draws // 2), num_samples=dra
 print(p4.diagnose(tree))
 
 posterior = tree["posterior"]
-for name in ("beta", "scale", "share"):
-    error = p4.estimate(tree, name).loc[name, "error"]
-    low, middle, high = np.quantile(posterior[name], [0.025, 0.5, 0.975])
-    print(
-        f"{name:<6} mean {posterior[name].values.mean():.3f} ± {error:.3f} (Monte Carlo), 95 % [{low:.2f}, {high:.2f}]"
-    )
+print(p4.estimate(tree, ["beta", "scale", "share"]))
 
 risk = posterior["relative_risk"].values.reshape(-1, 56)
 mean, spread = risk.mean(axis=0), risk.std(axis=0)
 monte_carlo = p4.estimate(tree, "relative_risk")["error"].values
 order = np.argsort(-mean)
-print("\ncounty  relative risk  ± posterior  ± Monte Carlo  P(risk > 1)")
+print("\ncounty  relative risk  posterior sd     MC error  P(risk > 1)")
 for i in [*order[:6], *order[-6:]]:
-    print(f"{i + 1:>6}  {mean[i]:13.2f}  {spread[i]:11.2f}  {monte_carlo[i]:13.3f}  {(risk[:, i] > 1).mean():11.2f}")
+    print(f"{i + 1:>6}  {mean[i]:13.2f}  {spread[i]:12.2f}  {monte_carlo[i]:11.3f}  {(risk[:, i] > 1).mean():11.2f}")
 
 edges, at = tree["constant_data"]["edges"].values, tree["constant_data"]["positions"].values
 figure, ax = plt.subplots(figsize=(6.5, 5.2), layout="constrained")

@@ -11,7 +11,7 @@ print(model.describe())
 print(model.check())
 
 tree = p4.sample(model, num_warmup=draws // 2, num_samples=draws, seed=1)
-print(p4.estimate(tree).round(4).to_string())
+print(p4.estimate(tree))
 
 report = p4.diagnose(tree)
 print(report)

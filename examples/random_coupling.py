@@ -48,7 +48,8 @@ def normalised(log_density):
 
 right, wrong = normalised(grid * pairs + 10 * log_det / 2), normalised(grid * pairs)
 mean_right, mean_wrong = ((grid * p).sum() * (grid[1] - grid[0]) for p in (right, wrong))
-print(f"⟨w | data⟩: {w['mean']:.4f} ± {w['error']:.4f} sampled, {mean_right:.4f} exact, {mean_wrong:.4f} without 1/Z")
+print(f"⟨w | data⟩: {w['mean']:.4f} ± {w['error']:.4f} (Monte Carlo) sampled, posterior sd {w['sd']:.4f}")
+print(f"            {mean_right:.4f} exact, {mean_wrong:.4f} without 1/Z")
 
 figure, ax = plt.subplots(figsize=(6, 3.6), layout="constrained")
 ax.hist(tree["posterior"]["w"].values.ravel(), bins=40, density=True, color="0.8", label="sampled")

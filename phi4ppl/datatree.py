@@ -14,50 +14,41 @@ import numpy as np
 import xarray as xr
 
 from ._version import __version__
+from .dimensions import arranged, field_dims
 from .errors import ArgumentError, CheckpointError, path_of, writing
-from .lattice import Lattice
 from .potential import CompiledModel
 from .sampling import RunResult, is_checkpoint, read_saved, result_so_far
+from .sampling.identity import array_digest
 
-__all__ = ["field_dims", "frame_of", "load_run", "predictive_tree", "provenance", "save_run", "to_datatree"]
+__all__ = [
+    "add_group", "draws_digest", "field_dims", "frame_of", "load_run", "metadata", "predictive_tree", "provenance", "save_run",
+    "to_datatree",
+]  # fmt: skip
 
 PACKAGES = ("jax", "jaxlib", "numpyro", "blackjax", "arviz-base", "arviz-stats", "numpy")
-AXES = ("x", "y", "z", "t")
-STREAMED = ("mean", "error", "variance", "tau_int", "tau_int_error", "count", "reliable")
+STREAMED = ("mean", "error", "variance", "tau_int", "tau_int_error", "count", "reliable", "replica_q", "long_enough")
 STATISTIC_DIMS = {"exchange_rate": ["pair"], "inverse_temperature": ["copy"]}  # of parallel tempering
 DRAWN_SITES = 2000  # larger graphs are not drawn, so their positions are not stored
 
 
-def field_dims(lattice: Lattice, prefix: str = "") -> tuple[list[str], dict]:
-    """Names of the dimensions of a field and their coordinates: ``x, y, …`` or ``site`` with labels."""
-    shape = lattice.shape
-    if shape is None or len(shape) == 1:
-        labels = lattice.nodes
-        numeric = all(isinstance(n, (int, np.integer)) and not isinstance(n, bool) for n in labels)
-        return [prefix + "site"], {prefix + "site": list(labels) if numeric else [str(n) for n in labels]}
-    names = [prefix + (AXES[k] if len(shape) <= len(AXES) else f"axis_{k}") for k in range(len(shape))]
-    return names, {name: np.arange(n) for name, n in zip(names, shape, strict=True)}
-
-
-def frame_of(compiled: CompiledModel, checks: dict[str, str], settings: dict) -> tuple[dict, dict[str, np.ndarray]]:
+def frame_of(
+    compiled: CompiledModel,
+    checks: dict[str, str],
+    settings: dict,
+    dims: dict | None = None,
+    coords: dict | None = None,
+) -> tuple[dict, dict[str, np.ndarray]]:
     """What the results of a run are of, before it starts: plain values, and arrays. `to_datatree` needs no model then.
 
-    ``settings`` are those that the sampler does not know of.
+    ``settings`` are those that the sampler does not know of; ``dims`` and ``coords`` are as users give them.
 
     Raises
     ------
     ArgumentError
-        If a site of a NumPyro model has a name that results cannot have.
+        If a site of a NumPyro model has a name that results cannot have, or ``dims`` or ``coords`` do not fit the model.
     """
-    dims, coords = dict(STATISTIC_DIMS), {}
-    single = len(compiled.fields) == 1
-    for name, model in compiled.fields.items():
-        names, values = field_dims(model.lattice, "" if single else f"{name}_")
-        dims[name] = names
-        coords |= values
-    _require_names(compiled, {"chain", "draw", "statistic", *coords})
-    data_dims, data_coords = _data_dims(compiled, dims)
-    coords |= data_coords
+    drawn, data_dims, coords = arranged(compiled, dims, coords)
+    dims = STATISTIC_DIMS | drawn
     constant, constant_dims = _constants(compiled)
     model = compiled.model
     constant_dims["schwinger_dyson_site"] = [
@@ -76,16 +67,6 @@ def frame_of(compiled: CompiledModel, checks: dict[str, str], settings: dict) ->
     return frame, arrays | {f"constant/{name}": values for name, values in constant.items()}
 
 
-def _require_names(compiled: CompiledModel, dimensions: set[str]) -> None:
-    """Refuse names that would be lost, or fail, when the run is over: a `DataTree` has paths, and dimensions have names too."""
-    for name in (*compiled.names, *compiled.data):
-        taken = dimensions if name in compiled.names else {"chain", "draw"}
-        if not name or "/" in name or name in taken:
-            what = "of a dimension of the result" if name in taken else "with '/'" if name else "that is empty"
-            mend = "Rename the site" + (", or give numpyro.handlers.scope another divider." if "/" in name else ".")
-            raise ArgumentError(f"site {name!r}", "another name", f"one {what}", mend)
-
-
 def to_datatree(result: RunResult, frame: tuple[dict, dict[str, np.ndarray]]) -> xr.DataTree:
     """Arrange what the chains left.
 
@@ -94,14 +75,10 @@ def to_datatree(result: RunResult, frame: tuple[dict, dict[str, np.ndarray]]) ->
     """
     facts, arrays = frame
     dims, constant_dims, shape = facts["dims"], facts["constant_dims"], facts["field_shape"]
-    data_dims = facts.get("data_dims", {})
     for name in dims.keys() & result.values.keys():  # copies of a field in a plate
         copies = np.ndim(result.values[name]) - 2 - len(dims[name])
         dims = dims | {name: [*(f"{name}_copy_{k}" for k in range(copies)), *dims[name]]}
-    coords, constant, data = (
-        {name.removeprefix(kind): values for name, values in arrays.items() if name.startswith(kind)}
-        for kind in ("coordinate/", "constant/", "observed/")
-    )
+    coords, constant, data = (_of_kind(arrays, kind) for kind in ("coordinate/", "constant/", "observed/"))
 
     def coordinates(*used):
         return {k: v for k, v in coords.items() if any(k in d for d in used)}
@@ -122,24 +99,50 @@ def to_datatree(result: RunResult, frame: tuple[dict, dict[str, np.ndarray]]) ->
         dims=dims, coords=coordinates(*(dims[n] for n in result.values if n in dims)),
         check_conventions=False,  # it would warn of fewer draws than chains, which a run that was cut short may have
     )  # fmt: skip
-    for group, values, sample_dims in (
-        ("log_likelihood", result.log_likelihood, ["chain", "draw"]), ("observed_data", data, []),
-    ):  # fmt: skip
-        if values:  # data have the axes of an event behind those of their log likelihoods
-            used = {name: data_dims[name][: np.ndim(value) - len(sample_dims)] for name, value in values.items()}
-            arranged = arviz_base.dict_to_dataset(
-                values, sample_dims=sample_dims, dims=used, coords=coordinates(*used.values()), check_conventions=False
-            )
-            tree[group] = xr.DataTree(arranged)
+    add_group(tree, frame, "log_likelihood", result.log_likelihood)
+    add_group(tree, frame, "observed_data", data, [])
     tree["streamed"] = xr.DataTree(_streamed(streamed, dims, coordinates(*dims.values())))
+    whole = draws_digest(tree["sample_stats"]["lp"])
+    for name, values in tree["streamed"].data_vars.items():
+        kept = name in tree["posterior"].data_vars
+        values.attrs["draws"] = draws_digest(tree["posterior"][name]) if kept else whole
     data = arviz_base.dict_to_dataset(
         constant, sample_dims=[], dims=constant_dims, coords=coordinates(*constant_dims.values())
     )
     tree["constant_data"] = xr.DataTree(data)
     for group in tree.children.values():
         group.attrs.clear()
-    tree.attrs = {"phi4ppl": json.dumps(facts["provenance"] | {"settings": result.settings | facts["settings"]})}
+    told = facts["provenance"] | {"draws": whole, "settings": result.settings | facts["settings"]}
+    tree.attrs = {"phi4ppl": json.dumps(told)}
     return tree
+
+
+def _of_kind(arrays: dict, kind: str) -> dict:
+    return {name.removeprefix(kind): values for name, values in arrays.items() if name.startswith(kind)}
+
+
+def add_group(
+    tree: xr.DataTree, frame: tuple[dict, dict], group: str, values: dict, sample_dims=("chain", "draw")
+) -> None:
+    """Add arrays of data, or of what is drawn, by site as a group of the tree; nothing if there are none."""
+    if not values:
+        return
+    facts, arrays = frame
+    dims, coords = facts["dims"] | facts.get("data_dims", {}), _of_kind(arrays, "coordinate/")
+    # data have the axes of an event behind those of their log likelihoods
+    used = {n: dims[n][: np.ndim(v) - len(sample_dims)] for n, v in values.items() if n in dims}
+    coords = {name: labels for name, labels in coords.items() if any(name in names for names in used.values())}
+    arranged = arviz_base.dict_to_dataset(
+        values, sample_dims=list(sample_dims), dims=used, coords=coords, check_conventions=False
+    )
+    arranged.attrs.clear()
+    old = tree[group].to_dataset() if group in tree.children else xr.Dataset()
+    tree[group] = xr.DataTree(old.assign(arranged.data_vars))
+
+
+def draws_digest(variable: xr.DataArray) -> str:
+    """Digest of all draws of a variable: what was streamed of them holds while they are all there, unchanged."""
+    return array_digest(variable.transpose("chain", "draw", ...).values)
 
 
 def predictive_tree(predicted: dict, observed: dict, dims: list[str], coords: dict, weights: dict) -> xr.DataTree:
@@ -162,24 +165,6 @@ def _streamed(estimates: dict, dims: dict, coords: dict) -> xr.Dataset:
     return arviz_base.dict_to_dataset(
         data, sample_dims=["statistic"], dims=dims, coords=coords | {"statistic": list(STREAMED)}
     )
-
-
-def _data_dims(compiled: CompiledModel, dims: dict) -> tuple[dict, dict]:
-    """Dimensions and coordinates of the data: those of the latent field where there is one of their shape."""
-    names, coords = {}, {}
-    like = {field.field_shape: dims[at] for at, field in compiled.fields.items() if len(compiled.fields) == 1}
-    for name, values in compiled.data.items():
-        if name in compiled.observed_fields and compiled.observed_fields[name].field_shape == values.shape:
-            names[name], found = field_dims(compiled.observed_fields[name].lattice, f"{name}_")
-            coords |= found
-        elif name in compiled.kept_data:
-            names[name] = [f"{name}_datum", *(f"{name}_axis_{k}" for k in range(1, values.ndim))]
-            coords[f"{name}_datum"] = compiled.kept_data[name]
-        elif values.shape in like and not set(compiled.data) & set(like[values.shape]):  # a site may be named y
-            names[name] = like[values.shape]
-        else:
-            names[name] = [f"{name}_dim_{k}" for k in range(values.ndim)]
-    return names, coords
 
 
 def _constants(compiled: CompiledModel) -> tuple[dict, dict]:

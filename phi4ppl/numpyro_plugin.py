@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpyro
 from jax.flatten_util import ravel_pytree
 from numpyro import handlers
-from numpyro.distributions import Distribution, ExpandedDistribution, Independent, MaskedDistribution, constraints
+from numpyro.distributions import Distribution, ExpandedDistribution, Independent, MaskedDistribution, Unit, constraints
 from numpyro.distributions.util import validate_sample
 from numpyro.infer.initialization import init_to_uniform
 from numpyro.infer.util import initialize_model
@@ -24,7 +24,7 @@ from .pointwise import pointwise
 from .potential import CompiledModel, compile_field, energy_function
 from .terms import as_field, is_concrete
 
-__all__ = ["GibbsField", "compile", "field_model", "trace_of"]
+__all__ = ["GibbsField", "compile", "field_model", "field_of", "trace_of"]
 
 
 class GibbsField(Distribution):
@@ -245,8 +245,26 @@ def compile(model, *args, **kwargs) -> CompiledModel:  # noqa: A001  the field's
         logdensity_at=lambda _, z: -potential_fn(z),
         log_likelihood=(lambda z: data.log_likelihood(postprocess(z))) if data.data else None,
         data=data.data, kept_data=data.kept, single_factors=data.single,
-        observed_fields={n: field for n, field in observed.items() if field is not None},
+        observed_fields={n: field for n, field in observed.items() if field is not None}, axes=_axes(sites),
     )  # fmt: skip
+
+
+def _axes(sites: dict) -> dict[str, tuple[tuple[str | None, int], ...]]:
+    """The plate, if any, and the length of every axis of the values of all sites of a trace."""
+    found = {}
+    for name, site in sites.items():
+        if site["type"] not in ("sample", "deterministic") or isinstance(site.get("fn"), Unit):
+            continue
+        shape, frames = jnp.shape(site["value"]), site.get("cond_indep_stack", ())
+        # a deterministic value does not say which of its axes belong to an event
+        inner = site["fn"].event_dim if site["type"] == "sample" else 0
+        plates = {len(shape) - inner + frame.dim: frame for frame in frames}
+        if site["type"] == "deterministic" and len(shape) > len(frames):
+            plates = {}
+        found[name] = tuple(
+            (plates[k].name if k in plates and plates[k].size == size else None, size) for k, size in enumerate(shape)
+        )
+    return found
 
 
 def trace_of(model, args, kwargs) -> dict:
@@ -274,8 +292,14 @@ def _require_fixed_density(potential_fn, position) -> None:
         raise ArgumentError("model", expected, f"one that needs a key: {error}", mend) from error
 
 
-def field_model(distribution) -> MarkovRandomField | None:
-    """The model of a GibbsField site, also of one inside ``expand`` or ``mask``."""
+def field_of(distribution) -> GibbsField | None:
+    """The GibbsField of a site, also of one inside ``expand`` or ``mask``."""
     while isinstance(distribution, (ExpandedDistribution, Independent, MaskedDistribution)):
         distribution = distribution.base_dist
-    return distribution.model if isinstance(distribution, GibbsField) else None
+    return distribution if isinstance(distribution, GibbsField) else None
+
+
+def field_model(distribution) -> MarkovRandomField | None:
+    """The model of a GibbsField site."""
+    field = field_of(distribution)
+    return None if field is None else field.model

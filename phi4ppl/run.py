@@ -11,6 +11,7 @@ from .errors import ArgumentError, path_of, positive_int, seed_within
 from .model import MarkovRandomField
 from .numpyro_plugin import compile as compile_model
 from .observables import with_own
+from .predictive import predictions_of
 from .sampling import resolve, run_chains
 from .sampling.devices import placement, require_spreadable
 from .sampling.symmetry import is_even
@@ -24,7 +25,8 @@ def sample(
     model, *args, num_warmup: int = 1000, num_samples: int = 1000, num_chains: int = 4, kernel="auto", seed: int = 0,
     observables: dict | None = None, keep_field: bool = True, thinning: int = 1, symmetry_moves: bool = True,
     progress: bool | None = None, checkpoint=None, model_kwargs: dict | None = None,
-    devices: dict | None = None,
+    devices: dict | None = None, coords: dict | None = None, dims: dict | None = None,
+    predictive: bool = False,
 ) -> xr.DataTree:  # fmt: skip
     """Sample a field, or any NumPyro model.
 
@@ -73,7 +75,7 @@ def sample(
     xarray.DataTree
         ArviZ groups: ``posterior`` (field with lattice dimensions, observables), ``sample_stats``, ``streamed`` (statistics
         over all iterations), ``constant_data`` (edges, couplings, block means for the Schwinger–Dyson test), for NumPyro models
-        ``log_likelihood`` (one number a datum, see `phi4ppl.loo`) with ``observed_data``, and the
+        ``log_likelihood`` (one number a datum, see `phi4ppl.loo`) with ``observed_data``, what ``predictive`` adds, and the
         provenance in the attribute ``phi4ppl``. After Ctrl-C it has the draws so far, with a warning, and its settings say
         ``interrupted``.
 
@@ -110,7 +112,7 @@ def sample(
     checkpoint = None if checkpoint is None else path_of("checkpoint", checkpoint)
     if progress is not None and not isinstance(progress, bool):
         raise ArgumentError("progress", "True, False or None", repr(progress))
-    for name, flag in (("keep_field", keep_field), ("symmetry_moves", symmetry_moves)):
+    for name, flag in (("keep_field", keep_field), ("symmetry_moves", symmetry_moves), ("predictive", predictive)):
         if not isinstance(flag, bool):
             raise ArgumentError(name, "True or False", repr(flag))
     if model_kwargs is not None and not (
@@ -118,8 +120,19 @@ def sample(
     ):
         raise ArgumentError("model_kwargs", "a dict of arguments of the NumPyro model by name", repr(model_kwargs))
     is_field = isinstance(model, MarkovRandomField)
-    dims = dict(zip(field_dims(model.lattice)[0], model.lattice.field_shape, strict=True)) if is_field else {}
-    spread = placement(devices, num_chains, dims)
+    for name, value in (("coords", coords), ("dims", dims)):
+        if is_field and value is not None:
+            mend = "A field has the axes and labels of its lattice; phi4ppl.lattice.from_networkx takes the labels of a graph."
+            raise ArgumentError(name, "None for a field by itself", repr(value), mend)
+    if predictive and (is_field or not keep_field):
+        expected = (
+            "False for a field by itself"
+            if is_field
+            else "False with keep_field=False, which keeps no draws to predict from"
+        )
+        raise ArgumentError("predictive", expected, "True")
+    axes = dict(zip(field_dims(model.lattice)[0], model.lattice.field_shape, strict=True)) if is_field else {}
+    spread = placement(devices, num_chains, axes)
     report = model.check().raise_if_violated() if is_field else None
     compiled = compile_model(model, *args, **(model_kwargs or {}))
     if not keep_field and compiled.log_likelihood:
@@ -130,11 +143,14 @@ def sample(
     if not is_field and observables is not None:
         mend = "Record functions of the parameters with numpyro.deterministic inside the model."
         raise ArgumentError("observables", "None for a NumPyro model", "a dict", mend)
-    measured = with_own(model, observables, ("chain", "draw", "statistic", *dims)) if is_field else {}
+    measured = with_own(model, observables, ("chain", "draw", "statistic", *axes)) if is_field else {}
     measured.pop("energy_density", None)  # the kernels know S already: it comes from the log density
     even = is_even(compiled)
     checks = {"phi": str(report)} if is_field else {n: str(field.check()) for n, field in compiled.fields.items()}
-    frame = frame_of(compiled, checks, {"kernel_reason": reason})
+    frame = frame_of(compiled, checks, {"kernel_reason": reason}, dims, coords)
+    predictions = None
+    if predictive:
+        predictions = predictions_of(compiled, model, args, model_kwargs or {}, num_chains, num_samples)
     result = run_chains(
         compiled, kernel, num_warmup=num_warmup, num_samples=num_samples, num_chains=num_chains, seed=seed,
         observables=measured,
@@ -142,4 +158,5 @@ def sample(
         even=even, flip_signs=symmetry_moves and even, progress=progress, checkpoint=checkpoint, frame=frame,
         spread=spread,
     )  # fmt: skip
-    return to_datatree(result, frame)
+    tree = to_datatree(result, frame)
+    return tree if predictions is None else predictions.add_to(tree, frame, seed)

@@ -135,8 +135,8 @@ def test_copies_of_a_field_in_a_plate_have_a_dimension_of_their_own():
 
     tree = p4.sample(model, num_warmup=100, num_samples=50, num_chains=2, kernel="hmc", progress=False)
     phi = tree["posterior"]["phi"]
-    assert phi.dims == ("chain", "draw", "phi_copy_0", "site") and phi.shape[2:] == (2, 6)
-    assert tree["streamed"]["phi"].dims == ("statistic", "phi_copy_0", "site")
+    assert phi.dims == ("chain", "draw", "copies", "site") and phi.shape[2:] == (2, 6)
+    assert tree["streamed"]["phi"].dims == ("statistic", "copies", "site")
     # the second has the data of the first with the other sign; noise of a mean of 100 draws is below 0.3/√100 · 10
     assert np.abs(phi.mean(("chain", "draw")).values.sum(axis=0)).max() < 0.3
     np.testing.assert_allclose(

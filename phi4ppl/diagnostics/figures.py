@@ -13,9 +13,8 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from ..datatree import metadata
 from ..lattice import Lattice
-from .estimates import scalar_names, series
+from .contents import element_names, facts_of, scalar_names, series, spacing, statistics_of
 
 __all__ = ["figures", "png_of"]
 
@@ -35,34 +34,52 @@ TITLES = {
 
 def figures(tree: xr.DataTree) -> dict[str, tuple[str, bytes]]:
     """Title and PNG of every picture that can be made of the run, by name."""
-    names = [n for n in scalar_names(tree) if series(tree, n).ndim == 2 and series(tree, n).std() > 0]
-    names = [n for n in names if n != "magnetization"][: MAX_VARIABLES - 1]
-    if "magnetization" in tree["posterior"].data_vars:
-        names = ["magnetization", *names]
+    facts, statistics = facts_of(tree), statistics_of(tree)
+    shown = _shown(tree, facts)
+    names, drawn = list(shown.data_vars), xr.DataTree(children={"posterior": xr.DataTree(shown)})
     pictures = {}
     with matplotlib.rc_context({"figure.max_open_warning": 0}), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # layout advice of plotting libraries is not for readers of a report
         if names:
             grid = {"col_wrap": 3, "figure_kwargs": {"figsize": (10.5, 3.0 * ((len(names) + 2) // 3))}}
-            pictures["trace"] = _arviz(arviz_plots.plot_trace, tree, var_names=names, **grid)
-            spread_out = slice(None, None, -(-tree["posterior"].sizes["draw"] // MAX_RANKED))
-            ranked = xr.DataTree(children={"posterior": xr.DataTree(tree["posterior"].dataset.isel(draw=spread_out))})
+            pictures["trace"] = _arviz(arviz_plots.plot_trace, drawn, var_names=names, **grid)
+            spread_out = slice(None, None, -(-shown.sizes["draw"] // MAX_RANKED))
+            ranked = xr.DataTree(children={"posterior": xr.DataTree(shown.isel(draw=spread_out))})
             pictures["rank"] = _arviz(arviz_plots.plot_rank, ranked, var_names=names, stats=BAND, **grid)
-            lags = min(MAX_LAG, tree["posterior"].sizes["draw"] // 2)
-            pictures["autocorrelation"] = _arviz(arviz_plots.plot_autocorr, tree, var_names=names[:2], max_lag=lags)
-        if "energy" in tree["sample_stats"].data_vars:  # of kernels with momenta
+            lags = min(MAX_LAG, shown.sizes["draw"] // 2)
+            lagged = xr.DataTree(
+                children={"posterior": xr.DataTree(shown.drop_vars("draw", errors="ignore"))}
+            )  # lags from 0
+            pictures["autocorrelation"] = _arviz(arviz_plots.plot_autocorr, lagged, var_names=names[:2], max_lag=lags)
+        if "energy" in statistics:  # of kernels with momenta
             pictures["energy"] = _arviz(arviz_plots.plot_energy, tree)
-        for name, facts in metadata(tree)["fields"].items():
-            suffix = "" if len(metadata(tree)["fields"]) == 1 else f"_{name}"
-            lattice = _lattice(tree, facts, suffix)
+        for name, field in facts["fields"].items():
+            suffix = "" if len(facts["fields"]) == 1 else f"_{name}"
+            lattice = _lattice(tree, field, suffix)
             if lattice is not None:
                 pictures["graph" + suffix] = _graph(lattice)
             if name in tree["posterior"].data_vars:
                 pictures["fields" + suffix] = _fields(series(tree, name), lattice)
     titles = dict(TITLES)
-    if (thinning := metadata(tree)["settings"]["thinning"]) > 1:
-        titles["autocorrelation"] += f"; a lag of one is {thinning} iterations"
+    if (iterations := spacing(tree, facts)) is None:
+        titles["autocorrelation"] += "; draws are not all the same number of iterations apart"
+    elif iterations > 1:
+        titles["autocorrelation"] += f"; a lag of one is {iterations} iterations"
     return {key: (titles[key.split("_")[0]], png) for key, png in pictures.items()}
+
+
+def _shown(tree: xr.DataTree, facts: dict) -> xr.Dataset:
+    """The series that are drawn, by name: scalars that move first, then elements of arrays by their labels."""
+    posterior, chosen = tree["posterior"].to_dataset(), {}
+    names = scalar_names(tree, facts)
+    for name in sorted(names, key=lambda n: (n != "magnetization", posterior[n].ndim > 2)):
+        variable, values = posterior[name].transpose("chain", "draw", ...), series(tree, name)
+        for element, label in zip(np.ndindex(values.shape[2:]), element_names(variable), strict=True):
+            if len(chosen) < MAX_VARIABLES and values[(..., *element)].std() > 0:
+                place = dict(zip(variable.dims[2:], element, strict=True))
+                # a name with / would be a path
+                chosen[label.replace("/", "∕")] = variable.isel(place, drop=True) if element else variable
+    return xr.Dataset(chosen)
 
 
 def _arviz(plot, tree, **options) -> bytes:
@@ -86,6 +103,8 @@ def png_of(figure: Figure) -> bytes:
 
 def _lattice(tree: xr.DataTree, facts: dict, suffix: str) -> Lattice | None:
     """The graph of a field, rebuilt from the stored edges and positions; None if it was too large to be drawn."""
+    if "constant_data" not in tree.children:
+        return None
     constant = tree["constant_data"]
     if "positions" + suffix not in constant.data_vars:
         return None

@@ -6,8 +6,8 @@ import base64
 import html
 from pathlib import Path
 
-from ..datatree import metadata
 from ..errors import path_of, writing
+from .contents import facts_of
 from .figures import figures
 
 __all__ = ["checks_table", "estimates_table", "page", "picture", "rows_table", "write_html"]
@@ -31,33 +31,34 @@ def write_html(report, path) -> Path:
     """Write the report of `phi4ppl.diagnose` to ``path``."""
     path = path_of("path", path)
     tree = report.tree
-    facts = metadata(tree)
-    settings = facts["settings"]
-    run = f"{report.run}, seed {settings['seed']}, {settings['dtype']}, {settings['seconds']:.1f} s"
-    how = (
-        "by blocking over all iterations, τ<sub>int</sub> in iterations"
-        if settings["thinning"] > 1 else "by the Γ-method, τ<sub>int</sub> in draws"
-    )  # fmt: skip
+    facts = facts_of(tree)
+    settings, known = facts["settings"], "model" in facts
+    run = report.run
+    if known:
+        run += f", seed {settings['seed']}, {settings['dtype']}, {settings['seconds']:.1f} s"
+    model = facts["model"] if known else "Draws that were not made by phi4ppl"
     parts = [
         "<h1>phi4ppl run</h1>",
-        f"<p>{html.escape(facts['model'].splitlines()[0])}<br>{html.escape(run)}</p>",
+        f"<p>{html.escape(model.splitlines()[0])}<br>{html.escape(run)}</p>",
         f"<p class='verdict {'passed' if report.passed else 'failed'}'>{html.escape(report.verdict)}</p>",
         "<h2>Checks</h2>",
         checks_table(report.checks),
+        *(f"<p>Note: {html.escape(note)}.</p>" for note in report.notes),
         "<h2>Estimates</h2>",
         estimates_table(report.estimates),
-        f"<p>Error: one standard error of the mean {how}, ½ for independent draws. "
-        "“not reliable”: chains too short for their τ<sub>int</sub>, or in disagreement.</p>",
+        "<p>Standard deviation and interval: how far the quantity itself spreads. Monte Carlo error: one standard error of the "
+        "mean, how well this run knows it. τ<sub>int</sub>: ½ for independent draws. “not reliable”: chains too short for "
+        "their τ<sub>int</sub>, or in disagreement.</p>",
         "<h2>Pictures</h2>",
     ]
     parts += [picture(title, png) for title, png in figures(tree).values()]
-    parts.append("<h2>Model</h2>")
-    parts.append(f"<pre>{html.escape(facts['model'])}</pre>")
+    if known:
+        parts += ["<h2>Model</h2>", f"<pre>{html.escape(model)}</pre>"]
     for name, text in facts["checks"].items():
         parts.append(f"<pre>{html.escape(f'{name}: ' if len(facts['checks']) > 1 else '')}{html.escape(text)}</pre>")
-    parts.append("<h2>Provenance</h2>")
-    rows = settings | facts["versions"] | {k: facts[k] for k in ("python", "machine", "created")}
-    parts.append(rows_table(rows))
+    if known:
+        rows = settings | facts["versions"] | {k: facts[k] for k in ("python", "machine", "created")}
+        parts += ["<h2>Provenance of the run</h2>", rows_table(rows)]
     with writing("path", path):
         path.write_text(page("phi4ppl run", parts), encoding="utf-8")
     return path
@@ -100,13 +101,16 @@ def checks_table(checks) -> str:
 
 def estimates_table(table) -> str:
     """The table of `phi4ppl.estimate`."""
-    head = ("", "mean", "error", "τ<sub>int</sub>", "± ", "effective draws", "")
+    head = ("", "mean", "standard deviation", "94 % interval", "Monte Carlo error", "τ<sub>int</sub>", "± ",
+            "effective draws", "")  # fmt: skip
     rows = ["<tr>" + "".join(f"<th>{h}</th>" for h in head) + "</tr>"]
     for name, row in table.iterrows():
-        digits = (row["mean"], row["error"], row["tau_int"], row["tau_int_error"])
-        numbers = "".join(f"<td class='number'>{value:.4g}</td>" for value in digits)
-        numbers += f"<td class='number'>{row['effective_sample_size']:.0f}</td>"
+        shown = [f"{row[name]:.4g}" for name in ("mean", "sd", "error", "tau_int", "tau_int_error")]
+        shown.insert(2, f"{row['3%']:.4g} to {row['97%']:.4g}")
+        shown.append(f"{row['effective_sample_size']:.0f}")
+        numbers = "".join(f"<td class='number'>{value}</td>" for value in shown)
         rows.append(
             f"<tr><td>{html.escape(str(name))}</td>{numbers}<td>{'' if row['reliable'] else 'not reliable'}</td></tr>"
         )
-    return f"<table>{''.join(rows)}</table>"
+    notes = "".join(f"<p>{html.escape(note)}</p>" for note in table.attrs.get("notes", ()))
+    return f"<table>{''.join(rows)}</table>{notes}"

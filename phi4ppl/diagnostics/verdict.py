@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -12,9 +11,9 @@ import xarray as xr
 from scipy.special import ndtri, stdtrit
 
 from ..autocorrelation import gamma_method
-from ..datatree import metadata
 from ..errors import ArgumentError
-from .estimates import estimate, scalar_names, series
+from .contents import element_names, facts_of, holds_run, scalar_names, series, statistics_of
+from .estimates import estimate
 
 __all__ = ["Check", "ConvergenceReport", "diagnose"]
 
@@ -57,23 +56,23 @@ class ConvergenceReport:
     verdict : str
         The outcome in one line, which also says if the run is not all that was asked for.
     estimates : pandas.DataFrame
-        The table of `phi4ppl.estimate`.
+        The table of `phi4ppl.estimate`. All its rows are reliable if every check passed.
+    notes : tuple of str
+        What could not be checked, and why.
     """
 
     checks: tuple[Check, ...]
-    tree: xr.DataTree = field(repr=False)
+    tree: xr.DataTree = field(repr=False, compare=False)
+    estimates: pd.DataFrame = field(repr=False, compare=False)
+    notes: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
         return all(check.passed for check in self.checks)
 
-    @cached_property
-    def estimates(self) -> pd.DataFrame:
-        return estimate(self.tree)
-
     @property
     def verdict(self) -> str:
-        settings = metadata(self.tree)["settings"]
+        settings = facts_of(self.tree)["settings"]
         failed = [c.name for c in self.checks if not c.passed]
         outcome = "PASSED: no sign of trouble" if self.passed else f"FAILED: {', '.join(failed)}"
         if "approximation" in settings:
@@ -89,16 +88,21 @@ class ConvergenceReport:
 
     @property
     def run(self) -> str:
-        """What was run, in words."""
-        settings = metadata(self.tree)["settings"]
+        """What was run, and what the tree holds of it, in words."""
+        facts, sizes = facts_of(self.tree), self.tree["posterior"].sizes
+        held, settings = f"{sizes['chain']} chains × {sizes['draw']} draws", facts["settings"]
+        if "kernel" not in settings:
+            return f"{held}; not made by phi4ppl, so kernel, warm-up and thinning are not known"
         thinning = f" of {settings['thinning']} iterations" if settings["thinning"] > 1 else ""
-        return (
-            f"{settings['num_chains']} chains × {settings['num_samples']} draws{thinning} after {settings['num_warmup']} of "
-            f"warm-up, kernel {settings['kernel']} ({settings['kernel_reason']})"
-        )
+        whole = f"{settings['num_chains']} chains × {settings['num_samples']} draws"
+        how = f"after {settings['num_warmup']} of warm-up, kernel {settings['kernel']} ({settings['kernel_reason']})"
+        if holds_run(self.tree, facts):
+            return f"{whole}{thinning} {how}"
+        return f"{held}, not the whole run as it was made: {whole}{thinning} {how}"
 
     def __str__(self) -> str:
-        return "\n".join([f"Convergence {self.verdict}", self.run, *map(str, self.checks)])
+        notes = (f"  note  {note}" for note in self.notes)
+        return "\n".join([f"Convergence {self.verdict}", self.run, *map(str, self.checks), *notes])
 
     def to_html(self, path):
         """Write one self-contained HTML file (tables, plots, pictures of graph and fields); returns the path."""
@@ -110,10 +114,12 @@ class ConvergenceReport:
 def diagnose(tree: xr.DataTree) -> ConvergenceReport:
     """Judge a run: R̂, effective sample sizes, energies, divergences, sign changes, and the Schwinger–Dyson identity.
 
-    Watched are all scalar variables and, of each field that was kept, up to 64 evenly spaced sites.
+    Watched are all scalar variables and, of each field that was kept, up to 64 evenly spaced sites. Judged are the draws in the
+    tree: of a part of a run that part. Of a tree that something else made, such as ArviZ from a run of NumPyro's own MCMC, the
+    checks are those for which it has the groups, and the report notes what is missing.
 
     * R̂ (rank-normalised, split) at most 1.01; bulk and tail effective sample size at least 100 a chain; Monte Carlo
-      standard error at most 10 % of the standard deviation.
+      standard error at most 10 % of the standard deviation; every row of the table of estimates ``reliable``.
     * No divergences; E-BFMI at least 0.3 for kernels with momenta; at most 1 % of NUTS trees cut at their maximal depth; at
       least 10 % of exchanges accepted between neighbouring copies in parallel tempering.
     * Models even under φ → −φ: at least 10 changes of sign of the magnetization in every chain. Chains that all sit in one
@@ -124,7 +130,7 @@ def diagnose(tree: xr.DataTree) -> ConvergenceReport:
     Parameters
     ----------
     tree : xarray.DataTree
-        From `phi4ppl.sample`.
+        From `phi4ppl.sample`, or any with a group ``posterior`` of dimensions chain and draw.
 
     Returns
     -------
@@ -133,7 +139,7 @@ def diagnose(tree: xr.DataTree) -> ConvergenceReport:
     Raises
     ------
     ArgumentError
-        If the tree was not made by `phi4ppl.sample`, or has fewer than 10 draws a chain.
+        If the tree has no such group, nothing in it to judge, or fewer than 10 draws per chain.
 
     Notes
     -----
@@ -148,29 +154,39 @@ def diagnose(tree: xr.DataTree) -> ConvergenceReport:
     >>> report.passed
     True
     """
-    facts = metadata(tree)
+    facts = facts_of(tree)
     if tree["posterior"].sizes["draw"] < 10:
         raise ArgumentError("tree", "at least 10 draws a chain", str(tree["posterior"].sizes["draw"]))
-    mend = _mends(facts["settings"], tree["sample_stats"])
-    checks = _mixing(_watched(tree, facts), mend)
-    checks += _dynamics(tree["sample_stats"], mend)
+    watched, statistics, table = _watched(tree, facts), statistics_of(tree), estimate(tree)
+    if not watched:
+        raise ArgumentError("tree", "a real variable of the posterior with draws", "none")
+    mend, notes = _mends(facts["settings"], statistics), []
+    checks = [*_mixing(watched, mend), _reliability(table)]
+    checks += _dynamics(statistics, mend)
     if facts["settings"]["even"]:
-        checks.append(_sign_changes(tree, facts))
-    checks += _schwinger_dyson(tree)
-    return ConvergenceReport(tuple(checks), tree)
+        checks += _sign_changes(tree, facts)
+    checks += _schwinger_dyson(tree, statistics, facts, notes)
+    if "diverging" not in statistics:
+        notes.append("divergences are not checked: the tree has no sample_stats that tell of them")
+    draws, taken = (tuple(map(group.sizes.get, ("chain", "draw"))) for group in (tree["posterior"], statistics))
+    if None not in taken and taken != draws:
+        notes.append(
+            f"sample_stats holds {taken[0]} chains × {taken[1]} draws, others than the posterior: the checks of the sampler "
+            "are of those"
+        )
+    return ConvergenceReport(tuple(checks), tree, table, tuple(notes))
 
 
 def _watched(tree: xr.DataTree, facts: dict) -> dict[str, np.ndarray]:
     """Series of shape (chain, draw) by name: scalars, and some sites of every kept field."""
     chosen = {}
-    for name in [*scalar_names(tree), *(f for f in facts["fields"] if f in tree["posterior"].data_vars)]:
-        values = series(tree, name)
+    for name in dict.fromkeys([*scalar_names(tree, facts), *(f for f in facts["fields"] if f in tree["posterior"])]):
+        values, names = series(tree, name), element_names(tree["posterior"][name])
         elements = list(np.ndindex(values.shape[2:]))
         if name in facts["fields"]:
             keep = np.unique(np.linspace(0, len(elements) - 1, min(len(elements), WATCHED_SITES)).astype(int))
-            elements = [elements[k] for k in keep]
-        for element in elements:
-            chosen[name + (f"[{','.join(map(str, element))}]" if element else "")] = values[(..., *element)]
+            elements, names = [elements[k] for k in keep], [names[k] for k in keep]
+        chosen |= {label: values[(..., *element)] for label, element in zip(names, elements, strict=True)}
     return chosen
 
 
@@ -184,8 +200,8 @@ class _Mends(NamedTuple):
 
 
 def _mends(settings: dict, statistics) -> _Mends:
-    kernel, field = settings["kernel"], settings["layout"] != "numpyro"
-    if "inverse_temperature" in statistics.data_vars:
+    kernel, field = settings.get("kernel"), settings["layout"] != "numpyro"
+    if "inverse_temperature" in statistics:
         more = 3 * statistics["inverse_temperature"].shape[-1] // 2
         move = f"Hotter copies cross more barriers: try more of them, kernel=phi4ppl.sampling.tempering({more})."
     else:
@@ -248,13 +264,26 @@ def _mixing(watched: dict[str, np.ndarray], mend: _Mends) -> list[Check]:
     return checks
 
 
-def _dynamics(statistics, mend: _Mends) -> list[Check]:
-    diverging = int(statistics["diverging"].values.sum())
-    checks = [
-        Check("divergences", diverging == 0, f"{diverging} of {statistics['diverging'].size}", "none",
-              f"The step was too long for some region: {mend.diverge}. Divergent regions are under-sampled, so the means are "
-              "biased."),
-    ]  # fmt: skip
+def _reliability(table: pd.DataFrame) -> Check:
+    """Whether the errors of the table that the verdict shows can be trusted."""
+    bad = [str(name) for name in table.index[~table["reliable"].to_numpy(bool)]]
+    few = f"{', '.join(bad[:3])}{', …' if len(bad) > 3 else ''}"
+    return Check(
+        "reliable estimates", not bad, f"{len(table) - len(bad)} of {len(table)}" + (f" (not {few})" if bad else ""),
+        "all", "The Monte Carlo errors of these means are not to be trusted: their chains are too short for their tau_int, or "
+        "disagree. Run longer, and look at their traces.",
+    )  # fmt: skip
+
+
+def _dynamics(statistics: xr.Dataset, mend: _Mends) -> list[Check]:
+    checks = []
+    if "diverging" in statistics:
+        diverging = int(statistics["diverging"].values.sum())
+        checks.append(
+            Check("divergences", diverging == 0, f"{diverging} of {statistics['diverging'].size}", "none",
+                  f"The step was too long for some region: {mend.diverge}. Divergent regions are under-sampled, so the means "
+                  "are biased.")
+        )  # fmt: skip
     if "energy" in statistics.data_vars:  # of kernels with momenta
         import arviz_stats
 
@@ -272,8 +301,9 @@ def _dynamics(statistics, mend: _Mends) -> list[Check]:
             Check("exchange rates", bool(rates.min() >= EXCHANGE_MIN), found, f"at least {EXCHANGE_MIN}", "Neighbouring "
                   "temperatures hardly exchange: more rungs (phi4ppl.sampling.tempering(12)) or a longer warm-up.")
         )  # fmt: skip
-    if "reached_max_treedepth" in statistics.data_vars:
-        share = float(statistics["reached_max_treedepth"].values.mean())
+    cut = next((name for name in ("reached_max_treedepth", "reached_max_tree_depth") if name in statistics), None)
+    if cut is not None:
+        share = float(statistics[cut].values.mean())
         checks.append(
             Check("tree depth", share <= SATURATION_MAX, f"{share:.1%} of trees cut", f"at most {SATURATION_MAX:.0%}",
                   "Paths end before they turn: costly and slow. Warm up longer so that scales are learnt.")
@@ -281,9 +311,11 @@ def _dynamics(statistics, mend: _Mends) -> list[Check]:
     return checks
 
 
-def _sign_changes(tree: xr.DataTree, facts: dict) -> Check:
-    own = "magnetization" in tree["posterior"].data_vars
-    mean = tree["posterior"]["magnetization"] if own else tree["sample_stats"]["field_mean"]
+def _sign_changes(tree: xr.DataTree, facts: dict) -> list[Check]:
+    own, statistics = "magnetization" in tree["posterior"].data_vars, statistics_of(tree)
+    if not own and "field_mean" not in statistics:
+        return []
+    mean = tree["posterior"]["magnetization"] if own else statistics["field_mean"]
     sign = np.sign(mean.transpose("chain", "draw").values)
     changes = (sign[:, 1:] * sign[:, :-1] < 0).sum(axis=1)
     fewest = int(changes.min())
@@ -297,24 +329,32 @@ def _sign_changes(tree: xr.DataTree, facts: dict) -> Check:
             "see it when all chains sit on the same side. Sample with symmetry_moves=True (the default)."
         )
     value = f"{fewest} (chain {int(changes.argmin())})"
-    return Check(
-        "sign changes", fewest >= SIGN_CHANGES_MIN, value, f"at least {SIGN_CHANGES_MIN} in every chain", advice
-    )
+    need = f"at least {SIGN_CHANGES_MIN} in every chain"
+    return [Check("sign changes", fewest >= SIGN_CHANGES_MIN, value, need, advice)]
 
 
-def _schwinger_dyson(tree: xr.DataTree) -> list[Check]:
-    if "schwinger_dyson" not in tree["sample_stats"]:  # of a kernel that never knows the gradient of its density
+def _schwinger_dyson(tree: xr.DataTree, statistics: xr.Dataset, facts: dict, notes: list[str]) -> list[Check]:
+    if "schwinger_dyson" not in statistics:  # of a kernel that never knows the gradient of its density
         return []
     advice = (
         "⟨φ ∂S/∂φ⟩ = 1 holds for every correct sampler of a proper density. The chains have not converged, the kernel is "
         "wrong, or S is not the action that was sampled."
     )
-    whole = gamma_method(tree["sample_stats"]["schwinger_dyson"].transpose("chain", "draw").values)
+    whole = gamma_method(statistics["schwinger_dyson"].transpose("chain", "draw").values)
     z = float((whole.mean - 1) / whole.error) if whole.error > 0 else np.inf
     bound = -ndtri(FALSE_ALARM / 2)
     value = f"{whole.mean:.4f} ± {whole.error:.4f}, z = {z:+.2f}"
     checks = [Check("Schwinger-Dyson, mean", abs(z) <= bound, value, f"1 within {bound:.1f} errors", advice)]
-    blocks = tree["constant_data"]["schwinger_dyson_site"].values
+    if "constant_data" not in tree.children or "schwinger_dyson_site" not in tree["constant_data"]:
+        return checks
+    if facts.get("draws") is None or "lp" not in statistics or not holds_run(tree, facts):
+        notes.append(
+            "Schwinger-Dyson at single sites is not checked: its block means are of the whole run, and the tree "
+            + ("does not say which draws those were" if facts.get("draws") is None else "does not hold all its draws")
+        )
+        return checks
+    variable = tree["constant_data"]["schwinger_dyson_site"]
+    blocks, names = variable.values, element_names(variable.rename({"sd_chain": "chain", "sd_block": "draw"}))
     if blocks.shape[1] >= 8:
         sites = gamma_method(blocks)
         # blocks are few: their autocorrelation may only make the error larger than that of independent blocks
@@ -323,8 +363,8 @@ def _schwinger_dyson(tree: xr.DataTree) -> list[Check]:
         z = np.divide(sites.mean - 1, error, out=np.full(error.shape, np.inf), where=error > 0)
         at = np.unravel_index(np.argmax(np.abs(z)), z.shape)
         bound = -float(stdtrit(blocks.shape[0] * (blocks.shape[1] - 1), FALSE_ALARM / z.size / 2))
-        where = ",".join(str(int(k)) for k in at)
-        value = f"{sites.mean[at]:.3f} ± {error[at]:.3f} at [{where}], z = {z[at]:+.2f}"
+        where = names[int(np.argmax(np.abs(z)))].removeprefix(str(variable.name))
+        value = f"{sites.mean[at]:.3f} ± {error[at]:.3f} at {where}, z = {z[at]:+.2f}"
         checks.append(
             Check("Schwinger-Dyson, sites", abs(z[at]) <= bound, value, f"1 within {bound:.1f} errors", advice)
         )

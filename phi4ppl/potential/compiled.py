@@ -58,6 +58,8 @@ class CompiledModel:
         The `MarkovRandomField` behind those of them that are fields.
     single_factors : dict
         Observed site → why its log density is one number for all its data.
+    axes : dict
+        Site of a NumPyro model → for every axis of its value the plate that makes it (or None) and its length.
 
     Notes
     -----
@@ -83,6 +85,7 @@ class CompiledModel:
     kept_data: dict[str, Any] = field(default_factory=dict)
     observed_fields: dict[str, MarkovRandomField] = field(default_factory=dict)
     single_factors: dict[str, str] = field(default_factory=dict)
+    axes: dict[str, tuple[tuple[str | None, int], ...]] = field(default_factory=dict)
 
 
 def compile_field(model: MarkovRandomField) -> CompiledModel:

@@ -30,6 +30,9 @@ class SeriesEstimate(NamedTuple):
 
     ``reliable`` is False, and the error not to be trusted, if a chain is shorter than 100 (tau_int + its error), if fewer than
     some 32 blocks make the error, if the chains disagree, if they are too short for the rule, or if nothing moves.
+    ``replica_q`` is the probability of a larger spread of the chain means (NaN for one chain), and ``long_enough`` is what
+    ``reliable`` would be without it: a table of many elements asks for a smaller probability before it says that chains
+    disagree.
     """
 
     mean: np.ndarray
@@ -40,6 +43,8 @@ class SeriesEstimate(NamedTuple):
     count: np.ndarray
     block: np.ndarray
     reliable: np.ndarray
+    replica_q: np.ndarray
+    long_enough: np.ndarray
 
     def scaled(self, factor: float) -> SeriesEstimate:
         """The same of ``factor`` times the observable."""
@@ -131,7 +136,8 @@ class BlockedSeries:
         if self.count < 2 * MIN_BLOCKS:
             mean = self._level(0)[0].mean(axis=0) if self.count else np.full(shape, np.nan)
             unknown = np.full(shape, np.nan)
-            rest = np.full(shape, total), np.ones(shape, int), np.zeros(shape, bool)
+            never = np.zeros(shape, bool)
+            rest = np.full(shape, total), np.ones(shape, int), never, unknown, never
             return SeriesEstimate(*map(_scalar, (mean, *[unknown] * 4, *rest)))
         with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
             chain_means, squares = self._level(0)
@@ -145,13 +151,14 @@ class BlockedSeries:
                 found |= 8.0**k > 2 * total * np.maximum(np.nan_to_num(error2 / independent), 1) ** 2
             spread = ((chain_means - mean) ** 2).sum(axis=0)
             freedom = num_chains * ((self.count >> level) - 1)
-            error2, agree = _unless_chains_disagree(error2, spread, num_chains, freedom)
+            inner, doubt = error2 * total / (2 * (squares.sum(axis=0) / total + error2)), np.sqrt(2 / freedom)
+            long_enough = found & (self.count >= MIN_TAUS * inner * (1 + doubt)) & (doubt <= MAX_TAU_ERROR)
+            error2, agree, replica_q = _unless_chains_disagree(error2, spread, num_chains, freedom)
             # draws around their own mean vary by the variance less that of the mean
             variance = (squares.sum(axis=0) + self.count * spread) / total + error2
             tau = error2 * total / (2 * variance)
             tau_error = tau * np.sqrt(2 / np.where(agree, freedom, max(num_chains - 1, 1)))
-            reliable = found & agree & (self.count >= MIN_TAUS * (tau + tau_error)) & (tau_error <= MAX_TAU_ERROR * tau)
-        rest = np.full(shape, total), 2**level, reliable
+        rest = np.full(shape, total), 2**level, long_enough & agree, replica_q, long_enough
         return SeriesEstimate(*map(_scalar, (mean, np.sqrt(error2), variance, tau, tau_error, *rest)))
 
     def state(self) -> dict[str, np.ndarray]:
@@ -236,19 +243,20 @@ class SiteMoments:
             variance = (self._squares.sum(axis=0) / np.float64(self.count) + spread) / num_chains
             if blocks < 2:
                 mean, unknown = np.where(count, mean, np.nan), np.full_like(mean, np.nan)
-                return SeriesEstimate(
-                    mean, unknown, variance, unknown, unknown, count, count, np.zeros(mean.shape, bool)
-                )
+                never = np.zeros(mean.shape, bool)
+                return SeriesEstimate(mean, unknown, variance, unknown, unknown, count, count, never, unknown, never)
             block, freedom = (self.count - int(self._counts[1])) // blocks, num_chains * (blocks - 1)
             error2 = self._block_squares.sum(axis=0) / (num_chains**2 * blocks * (blocks - 1))
-            error2, agree = _unless_chains_disagree(error2, spread, num_chains, freedom)
+            inner = (
+                error2 * num_chains * block * blocks / (2 * (variance + error2))
+            )  # τ_int, whether or not chains agree
+            error2, agree, replica_q = _unless_chains_disagree(error2, spread, num_chains, freedom)
             variance = variance + error2
             tau = error2 * num_chains * block * blocks / (2 * variance)
         tau_error = tau * np.sqrt(2 / np.where(agree, freedom, max(num_chains - 1, 1)))
-        reliable = agree & (block >= MIN_TAUS_IN_BLOCK * tau) & (tau_error <= MAX_TAU_ERROR * tau)
-        return SeriesEstimate(
-            mean, np.sqrt(error2), variance, tau, tau_error, count, np.full(mean.shape, block), reliable
-        )
+        long_enough = (block >= MIN_TAUS_IN_BLOCK * inner) & (np.sqrt(2 / freedom) <= MAX_TAU_ERROR)
+        rest = np.full(mean.shape, block), agree & long_enough, replica_q, long_enough
+        return SeriesEstimate(mean, np.sqrt(error2), variance, tau, tau_error, count, *rest)
 
     _NAMES = ("counts", "mean", "squares", "open", "block_mean", "block_squares")
 
@@ -265,16 +273,17 @@ class SiteMoments:
 
 
 def _unless_chains_disagree(error2, spread, num_chains: int, freedom):
-    """The squared error, or that of the chain means where they differ by more than it allows; and where they agree.
+    """The squared error, or that of the chain means where they differ by more than it allows; where they agree; how probable.
 
     ``spread`` is the sum of the squared deviations of the chain means, ``freedom`` that of ``error2``.
     """
     if num_chains == 1:
-        return error2, np.ones(np.shape(error2), bool)
+        return error2, np.ones(np.shape(error2), bool), np.full(np.shape(error2), np.nan)
     with np.errstate(invalid="ignore", divide="ignore"):
         between = spread / (num_chains * (num_chains - 1))
-        agree = ~(fdtrc(num_chains - 1, freedom, between / error2) < MIN_REPLICA_Q)  # F-test of the two
-    return np.where(agree, error2, between), agree
+        replica_q = fdtrc(num_chains - 1, freedom, between / error2)  # F-test of the two
+    agree = ~(replica_q < MIN_REPLICA_Q)
+    return np.where(agree, error2, between), agree, replica_q
 
 
 def _scalar(value):
