@@ -6,6 +6,8 @@ import numpy as np
 
 __all__ = ["pareto_k"]
 
+VANISHING = 1e-200
+
 
 def pareto_k(log_weights, effective_fraction: float = 1.0) -> float:
     """Shape k̂ of the generalised Pareto distribution fitted to the largest importance weights.
@@ -22,7 +24,7 @@ def pareto_k(log_weights, effective_fraction: float = 1.0) -> float:
 
     Returns
     -------
-    float; −inf for weights that are all equal
+    float; −inf for weights that are all equal, inf where most of the tail is nothing next to the largest weight
 
     Examples
     --------
@@ -36,6 +38,9 @@ def pareto_k(log_weights, effective_fraction: float = 1.0) -> float:
     log_weights = np.asarray(log_weights, float)
     if np.ptp(log_weights) < 1e-9:
         return -np.inf
+    tail = np.sort(log_weights)[-int(np.ceil(min(0.2 * len(log_weights), 3 * np.sqrt(len(log_weights))))) :]
+    if tail[len(tail) // 2] - tail[-1] < np.log(VANISHING):
+        return np.inf
     # ArviZ takes log likelihoods, whose negatives are the log weights of leave-one-out
     _, k = array_stats.psislw(-log_weights, r_eff=float(np.clip(effective_fraction, 1e-6, 1.0)))
     return float(k)

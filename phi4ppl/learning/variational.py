@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..autocorrelation import gamma_method
 from ..errors import ArgumentError, one_of, positive_int
 from ..model import MarkovRandomField
 from ..reweighting.energies import as_action, difference
@@ -16,10 +15,10 @@ from ..sampling.interrupt import Interrupts
 from ..sampling.progress import Progress
 from .ensemble import Ensemble
 from .history import FitStatus, History
-from .natural import regress
+from .natural import Trial, regress
 from .parameters import CouplingVector, statistics_matrix
 from .tail_average import TailAverage, checked_share
-from .variational_result import VariationalFit, finished
+from .variational_result import VariationalFit, correlation_of, finished
 
 __all__ = ["fit_variational"]
 
@@ -29,6 +28,8 @@ MOST_NUMBERS = 50_000_000  # of one step's statistics
 WARMUP_FIRST, WARMUP_LATER = 300, 100
 FAR = 0.1  # nats of a predicted improvement, beyond which the chains have to find their equilibrium anew
 AVERAGED_STEPS = 8
+MOST_NOISE = 10  # times the noise: an improvement that ends the average
+RECORDED = "improvement", "noise", "residual", "damping", "rank"
 TOLERANCE = 1e-8  # nats a coupling, of the improvement that is still to be had
 MOST_HALVINGS = 20
 KEPT_QUARTIC = 0.2
@@ -229,47 +230,77 @@ def _is_normalizable(model: MarkovRandomField) -> bool:
 
 
 class _Natural:
-    """Full regression steps until only noise moves the couplings, then the average of some more."""
+    """Regression steps, shortened where they overshoot, until only noise moves the couplings; then the average of some more."""
 
     def __init__(self, search: _Search):
-        self.search, self.moved, self.tail = search, np.inf, []
+        self.search, self.moved, self.tail, self.trial, self.is_exact = search, np.inf, [], None, False
 
     def step(self) -> FitStatus | None:
         search = self.search
         fields, excess = search.draw(search.draws, self.moved)
-        found = regress(search.statistics(fields), excess.reshape(-1))
-        tau = float(gamma_method(excess).tau_int) if excess.shape[1] >= 8 and np.ptp(excess) else 0.5
-        number = excess.size
-        noise = found.rank * found.residual * max(1.0, 2 * tau) / 2 / max(number - found.rank, 1)
-        if found.damping and found.improvement > TOLERANCE * search.vector.size:
+        statistics, values = search.statistics(fields), excess.reshape(-1)
+        correlation = correlation_of(excess)
+        if self._overshot(statistics, values, correlation):
+            self.moved = self.trial.predicted
+            search.history.add(search.theta, self.record | {"share": self.trial.share})
+            return None
+        found = regress(statistics.copy(), values, correlation)
+        small = TOLERANCE * search.vector.size
+        if found.damping and found.improvement > small:
             search.note(
-                f"Directions of the couplings that {number} samples a step do not settle were damped "
+                f"Directions of the couplings that {values.size} samples a step do not settle were damped "
                 f"(λ up to {found.damping:.1g} of the variance of a statistic)."
             )
-        share = search.move(found.step)
+        start = search.theta.copy()
+        share = search.move(found.curved)
         if share is None:
-            return FitStatus.NOT_NORMALIZABLE if np.all(np.isfinite(found.step)) else FitStatus.DIVERGED
+            return FitStatus.NOT_NORMALIZABLE if np.all(np.isfinite(found.curved)) else FitStatus.DIVERGED
         # far from the answer the samples of the old couplings say little about the new ones
         self.moved = found.improvement
-        search.history.add(
-            search.theta,
-            {
-                "improvement": found.improvement, "noise": noise, "residual": found.residual, "damping": found.damping,
-                "rank": found.rank, "share": share,
-            },
-        )  # fmt: skip
-        if share == 1 and found.improvement <= TOLERANCE * search.vector.size:
+        self.record = {name: getattr(found, name) for name in RECORDED}
+        search.history.add(search.theta, self.record | {"share": share})
+        self.trial = None
+        if share == 1 and found.improvement <= small:
+            self.is_exact = True
             return FitStatus.CONVERGED
-        if self.tail or (share == 1 and found.improvement <= 2 * noise):
+        noisy = found.improvement <= 2 * found.noise
+        if not noisy:
+            change = search.theta - start
+            self.trial = Trial(start, change, statistics @ change, values, share * found.improvement, correlation)
+        if found.improvement > MOST_NOISE * found.noise:
+            self.tail.clear()
+        elif self.tail or (share == 1 and noisy):
             self.tail.append(search.theta.copy())
         return FitStatus.CONVERGED if len(self.tail) == AVERAGED_STEPS else None
 
+    def _overshot(self, statistics, values, correlation: float) -> bool:
+        """Go back along the last step if the samples at its end speak against it."""
+        if self.trial is None or not self.trial.shorten(statistics, values, correlation):
+            return False
+        self.search.theta = self.trial.end
+        self.tail.clear()
+        self.search.note("Natural steps that overshot the minimum along them were shortened.")
+        return True
+
+    @property
+    def why_no_errors(self) -> str:
+        if self.is_exact:
+            return "standard_errors is None: no step was limited by noise, as the target is inside the family."
+        return (
+            "standard_errors is None: they come from at least two steps that are limited by noise, and there were fewer. "
+            "Continue the fit with initial=, or use more num_steps."
+        )
+
     def settle(self) -> np.ndarray | None:
         """Take the average of the steps that are limited by noise; their standard error, if there are enough of them."""
-        if len(self.tail) < 2:
-            return None
-        self.search.theta = np.mean(self.tail, axis=0)
-        return np.std(self.tail, axis=0, ddof=1) / np.sqrt(len(self.tail))
+        search = self.search
+        if len(self.tail) >= 2:
+            search.theta = np.mean(self.tail, axis=0)
+            return np.std(self.tail, axis=0, ddof=1) / np.sqrt(len(self.tail))
+        if self.trial is not None:  # nobody has looked yet at the end of the last step
+            fields, excess = search.draw(search.draws, np.inf)
+            self._overshot(search.statistics(fields), excess.reshape(-1), correlation_of(excess))
+        return None
 
 
 class _Gradient:
@@ -313,3 +344,10 @@ class _Gradient:
             self.search.notes += self.tail.notes
         self.search.theta = self.tail.of(self.search.theta)
         return self.tail.noise()
+
+    @property
+    def why_no_errors(self) -> str:
+        return (
+            "standard_errors is None: they come from parts of the steps that are averaged. average_last=0.5 averages half of "
+            "them, and needs an optimizer whose steps do not fall to 0."
+        )

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
+from scipy.stats import chi2
 
 from ..autocorrelation import gamma_method
-from ..errors import OverlapError, positive_int
+from ..errors import ArgumentError, OverlapError, positive_int
 from ..model import MarkovRandomField
 from ..partition import log_partition
-from ..reweighting import reweight
+from ..reweighting import Divergence, combine_ensembles
 from ..reweighting.energies import difference, evaluate
 from .history import FitStatus, plot_history
 from .natural import regress
@@ -20,9 +21,22 @@ from .natural import regress
 if TYPE_CHECKING:
     from .variational import _Search
 
-__all__ = ["VariationalFit", "finished"]
+__all__ = ["VariationalFit", "correlation_of", "finished"]
 
 FINAL_SAMPLES = 8000
+WARMUP_FLATTER, FLATTER_DRAWS = 100, 2000
+MOST_FLATTENED, SHIFT = 0.6, 1.2  # 1 − β at most, and the shift of ⟨S⟩ in its standard deviations
+FEWEST_CARRIERS = 20
+ROUNDING = 1e-5
+FEW = (
+    "The error of the {} is not available: {:.0f} draws carry its variance, and 20 are needed. Use more num_samples, or a "
+    "family whose tails are nearer to the target's."
+)
+SADDLE = (
+    "The bound has a saddle at these couplings, not a minimum: it falls to more than one side, as where the target breaks a "
+    "symmetry that the model still has. Start on either side of it, for example with a source."
+)
+FALSE_ALARM = 1e-4  # probability of an improvement by noise that is taken for one that is left
 NEAR = 1e-3  # nats that may be left to gain in a converged fit, beyond what is noise
 
 
@@ -99,22 +113,17 @@ def finished(search: _Search, moves, status: FitStatus, num_samples, method: str
     model = search.model
     excess = evaluate(difference(search.target, model), fields.reshape(-1, *model.field_shape))
     excess = excess.reshape(fields.shape[:2])
-    average = gamma_method(excess)
-    remaining = _remaining(search, fields, excess, float(np.max(average.tau_int)))
+    remaining = _remaining(search, fields, excess)
     if status in (FitStatus.CONVERGED, FitStatus.MAX_STEPS):
         status = FitStatus.CONVERGED if remaining <= NEAR else FitStatus.MAX_STEPS
-    ratio = _ratio(search, fields, model)
-    kl = kl_error = log_ratio = ratio_error = np.nan
-    if ratio is not None:
-        log_ratio, ratio_error = ratio.log_partition_ratio, ratio.log_partition_ratio_error
-        kl = float(average.mean) + log_ratio
-        # both terms fluctuate together: near the target their sum is far better known than either
-        kl_error = float(gamma_method(excess + np.exp(-excess - log_ratio)).error)
+    mean, mean_error, kl, kl_error, log_ratio, ratio_error = _compared(search, fields, excess)
     bound = bound_error = free = free_error = np.nan
     if method is not None:
         normaliser = log_partition(model, method=method, seed=seed)
-        bound, bound_error = float(average.mean) - normaliser.value, float(np.hypot(average.error, normaliser.error))
+        bound, bound_error = mean - normaliser.value, float(np.hypot(mean_error, normaliser.error))
         free, free_error = -normaliser.value - log_ratio, float(np.hypot(normaliser.error, ratio_error))
+    if errors is None:
+        search.note(moves.why_no_errors)
     return VariationalFit(
         model=model, standard_errors=None if errors is None else search.vector.unflatten(errors),
         bound=bound, bound_error=bound_error, free_energy=free, free_energy_error=free_error,
@@ -123,20 +132,54 @@ def finished(search: _Search, moves, status: FitStatus, num_samples, method: str
     )  # fmt: skip
 
 
-def _ratio(search: _Search, fields, model):
-    """The target reweighted from the fitted model; None where they hardly overlap."""
+def _compared(search: _Search, fields, excess) -> tuple[float, ...]:
+    """⟨A − S⟩, the divergence and log Z_A/Z, each with its error; nan where model and target hardly overlap."""
     try:
-        return reweight(fields, model, search.target)
+        found = _divergence(search, fields)
     except OverlapError as error:
         search.note(f"The divergence from the target is not available: {error}")
-        return None
+        average = gamma_method(excess)
+        return float(average.mean), float(average.error), np.nan, np.nan, np.nan, np.nan
+    kl_error, excess_error = found.error, found.excess_error
+    if found.carriers < FEWEST_CARRIERS and np.abs(found.value) > ROUNDING:
+        kl_error = np.nan
+        search.note(FEW.format("divergence", found.carriers))
+    if found.excess_carriers < FEWEST_CARRIERS and np.ptp(excess) > ROUNDING:
+        excess_error = np.nan
+        search.note(FEW.format("bound", found.excess_carriers))
+    return (
+        found.excess, excess_error, found.value, kl_error, found.log_partition_ratio, found.log_partition_ratio_error,
+    )  # fmt: skip
 
 
-def _remaining(search: _Search, fields, excess, tau: float) -> float:
+def _divergence(search: _Search, fields) -> Divergence:
+    """From draws of the model, and half as many of p^β: rare fields at which A − S is large may have most of the variance."""
+    model = search.model
+    action = search.statistics(fields[:, : min(100, search.draws)]) @ search.theta
+    flatter = 1 - min(MOST_FLATTENED, SHIFT / max(float(np.std(action)), 1e-9))
+    wide = search.vector.model(flatter * search.theta)
+    search.ensemble.warm_up(wide, WARMUP_FLATTER)
+    draws = search.ensemble.draw(wide, max(FLATTER_DRAWS // len(fields), fields.shape[1] // 2))
+    try:
+        return combine_ensembles([fields, draws], [model, wide]).divergence(search.target)
+    except (OverlapError, ArgumentError):  # the target may be finite on draws of the model only
+        return combine_ensembles([fields], [model]).divergence(search.target)
+
+
+def correlation_of(series) -> float:
+    """2 τ_int of a series of shape (chains, draws): draws for one that is independent."""
+    if series.shape[1] < 8 or not np.ptp(series):
+        return 1.0
+    return max(1.0, 2 * float(gamma_method(series).tau_int))
+
+
+def _remaining(search: _Search, fields, excess) -> float:
     """Improvement that is left, less what noise alone would show."""
     most = max(1, search.draws) if excess.size * search.vector.size > 5e7 else excess.shape[1]
-    some, values = fields[:, :most], excess[:, :most].reshape(-1)
-    found = regress(search.statistics(some), values)
-    noise = found.rank * found.residual * max(1.0, 2 * tau) / 2 / max(len(values) - found.rank, 1)
-    spread = noise * np.sqrt(2 / max(found.rank, 1))
-    return max(0.0, found.improvement - noise - 3 * spread)
+    some, values = fields[:, :most], excess[:, :most]
+    found = regress(search.statistics(some), values.reshape(-1), correlation_of(values))
+    # the improvement by noise alone is distributed as χ² of so many directions
+    most_by_noise = found.noise * chi2.isf(FALSE_ALARM, max(found.rank, 1)) / max(found.rank, 1)
+    if found.lowest < 0:
+        search.note(SADDLE)
+    return max(0.0, found.improvement - float(most_by_noise))

@@ -2,10 +2,11 @@
 
 from .ensembles import Ensembles, combine_ensembles, reweight
 from .mbar import MbarSolution, log_mixture, overlap_matrix, solve_mbar
-from .result import Reweighted
+from .result import Divergence, Reweighted
 from .scan import ReweightingScan, plot_scans, scan_reweighting
 
 __all__ = [
+    "Divergence",
     "Ensembles",
     "MbarSolution",
     "Reweighted",

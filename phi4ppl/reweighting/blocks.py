@@ -69,9 +69,14 @@ def blocks_for(series, *, most: int | None = None) -> Blocks:
 
 
 def jackknife_error(blocks: Blocks, estimates: np.ndarray) -> np.ndarray:
-    """Standard error from estimates without one block each, shape ``(num_blocks, …)``; complex ones part by part."""
+    """Standard error from estimates without one block each, shape ``(num_blocks, …)``; complex ones part by part.
+
+    It is infinite where one of them is not finite: that block has all the weight.
+    """
     if np.iscomplexobj(estimates):
         return jackknife_error(blocks, estimates.real) + 1j * jackknife_error(blocks, estimates.imag)
     number = len(estimates)
-    spread = np.sum((estimates - estimates.mean(axis=0)) ** 2, axis=0)
+    finite = np.all(np.isfinite(estimates), axis=0)
+    estimates = np.where(finite, estimates, 0.0)
+    spread = np.where(finite, np.sum((estimates - estimates.mean(axis=0)) ** 2, axis=0), np.inf)
     return np.sqrt((number - 1) / number * spread * blocks.inflation)

@@ -5,15 +5,42 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from ..errors import OverlapError
 
-__all__ = ["Reweighted", "problems_of"]
+__all__ = ["Divergence", "Reweighted", "problems_of"]
 
 MIN_EFFECTIVE_SAMPLES = 100
 MAX_PARETO_K = 0.7
+
+
+class Divergence(NamedTuple):
+    """How far a sampled density p = exp(−S)/Z is from exp(−A)/Z_A; see `Ensembles.divergence`.
+
+    Attributes
+    ----------
+    value, error : float
+        KL(p ‖ exp(−A)/Z_A).
+    excess, excess_error : float
+        ⟨A − S⟩ in p.
+    log_partition_ratio, log_partition_ratio_error : float
+        log Z_A/Z.
+    carriers, excess_carriers : float
+        (Σu²)²/Σu⁴ of what single draws u add to the divergence and to ⟨A − S⟩: how many of them carry the variance. The
+        error itself is known to a relative 1/(2 √carriers) at best; with a few it is too small more often than too large.
+    """
+
+    value: float
+    error: float
+    excess: float
+    excess_error: float
+    log_partition_ratio: float
+    log_partition_ratio_error: float
+    carriers: float
+    excess_carriers: float
 
 
 @dataclass(frozen=True)
