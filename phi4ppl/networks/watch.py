@@ -1,7 +1,11 @@
 """Watching a training: whether the likelihood of the data falls, gradients explode, or chains stop sampling the data's modes.
 
-The likelihood needs log Z, so it is measured now and then: after 100 updates, after twice as many, and so on, and at the end.
+The likelihood needs log Z, so it is measured now and then: after 50 updates, after twice as many, and so on, and at the end.
 The best state so far is kept, and is what a training that got worse returns.
+
+Annealing brackets log Z. Its lower end is a bound that holds for machines with modes that no chain finds, too: by Markov's
+inequality it is too high by t nats with a probability below exp(−t). So the upper end of the likelihood of the state in
+question is compared with the lower end of the best one.
 """
 
 from __future__ import annotations
@@ -18,18 +22,21 @@ from .normalizer import annealed
 
 __all__ = ["Kept", "Watch", "first_watch", "objection", "watched"]
 
-FIRST_CHECK = 100  # updates before the first measurement; the others after twice as many each
+FIRST_CHECK = 50  # updates before the first measurement; the others after twice as many each
 FEWEST_UPDATES = 20  # below, there is no training to judge
 ROWS = 2000  # of the data, evenly spread, on which two states are compared
 CHAINS, STEPS, FINE_STEPS = 64, 100, 1000  # of annealing, and its steps where the first answer is not clear
-SLACK, SIGMAS = 0.3, 4.0  # a fall of the likelihood, in nats, and in standard errors, that is a warning
+NOTHING = 0.01  # nats, within which two states are as good as each other
+SLACK = 0.3  # nats by which the likelihood may fall, beyond what is uncertain
+CLEAR = 10.0  # uncertainties, beyond which a fall is not measured again with more steps
 EXPLOSION = 100.0  # gradient norm in units of that of the first epoch, or of one
 OFF, OFF_SIGMAS = 0.5, 5.0  # difference of means of chains and data, in deviations of the data, and in standard errors
 COLLAPSED = 0.02  # variance of the chains in units of that of the data
+FEWEST_CHAINS = 10  # whose variance says something
 
 
 class Kept(NamedTuple):
-    """A state that may have to be returned, and log Z of its machine; nan where that is not measured yet."""
+    """A state that may have to be returned, and log Z of its machine, nan until it is measured; ``error`` covers the bracket."""
 
     machine: RestrictedBoltzmannMachine
     optimizer: tuple
@@ -74,7 +81,7 @@ def watched(watch: Watch, parts: tuple, epoch: int, data, updates: int, norm: fl
     if updates < watch.due:
         return watch, False
     now, best, rows = _measured(_kept(parts, epoch)), _measured(watch.best), _rows(data)
-    # the one whose likelihood is the higher of the two with some certainty: an error stands for modes that were not found
+    # by the lower end of the likelihood: a large error stands for modes that chains do not find
     gain, error = -_fall(now, best, rows), float(best.error) - float(now.error)
     return watch._replace(due=jnp.asarray(2 * updates, jnp.int32), best=now if gain + error > 0 else best), True
 
@@ -91,12 +98,12 @@ def objection(watch: Watch, parts: tuple, epoch: int, data, method: str, norm: f
         return None, None
     now, best = _measured(_kept(parts, epoch)), _measured(watch.best)
     rows = _rows(data)
-    fall, error = _fall(now, best, rows), float(np.hypot(now.error, best.error))
-    if SLACK < fall < SLACK + SIGMAS * error:
+    fall, error = _fall(now, best, rows), float(now.error + best.error)
+    if SLACK < fall < SLACK + CLEAR * error:
         now, best = (_measured(state, FINE_STEPS, again=True) for state in (now, best))
-        fall, error = _fall(now, best, rows), float(np.hypot(now.error, best.error))
+        fall, error = _fall(now, best, rows), float(now.error + best.error)
     problems = []
-    if not fall <= SLACK + SIGMAS * error:
+    if not fall <= SLACK + error:
         size = f"by {fall:.3g} ± {error:.1g} nats" if np.isfinite(fall) else "beyond what can be measured"
         problems.append(
             f"the likelihood of the data has fallen {size} since epoch {int(best.epoch)}. Use a smaller learning_rate, a "
@@ -110,7 +117,7 @@ def objection(watch: Watch, parts: tuple, epoch: int, data, method: str, norm: f
         problems += _of_chains(np.asarray(now.chains, float), np.asarray(data, float))
     if not problems:
         return None, None
-    better = best if not fall <= 0 and int(best.epoch) != epoch else None
+    better = best if int(best.epoch) != epoch and not fall <= max(error, NOTHING) else None
     which = f"the state of epoch {int(best.epoch)} is returned" if better else "the last state is returned"
     return f"training has not converged: {'; '.join(problems)}. Of those that were compared, {which}, the best.", better
 
@@ -128,14 +135,14 @@ def _of_chains(chains, data) -> list[str]:
     off = (chains.mean(axis=0) - data.mean(axis=0))[wide] / spread
     share = chains.var(axis=0)[wide] / spread**2
     error = np.sqrt(np.maximum(share, 1) / min(len(chains), len(data)) + 1 / len(data))
-    if share.mean() < COLLAPSED:
-        return [f"chains have collapsed: their variance is {share.mean():.2g} of that of the data. {_TEMPER}"]
     if np.any((np.abs(off) > OFF) & (np.abs(off) > OFF_SIGMAS * error)):
         worst = np.argmax(np.abs(off) / error)
         return [
             f"chains are stuck in a part of the data: their mean of unit {np.flatnonzero(wide)[worst]} is off by "
             f"{abs(off[worst]):.2g} standard deviations, {abs(off[worst]) / error[worst]:.1f} standard errors. {_TEMPER}"
         ]
+    if share.mean() < COLLAPSED and min(len(chains), len(data)) >= FEWEST_CHAINS:
+        return [f"chains have collapsed: their variance is {share.mean():.2g} of that of the data. {_TEMPER}"]
     return []
 
 
@@ -161,7 +168,8 @@ def _measured(state: Kept, steps: int = STEPS, again: bool = False) -> Kept:
         log_z, error = _exact(machine), 0.0
     else:
         found = annealed(machine, start=state.chains, num_chains=CHAINS, num_steps=steps, seed=int(state.epoch))
-        log_z, error = found.value, found.error
+        log_z = found.value
+        error = max(log_z - found.bracket[0], found.bracket[1] - log_z) if np.isfinite(log_z) else np.inf
     dtype = state.log_z.dtype
     return state._replace(log_z=jnp.asarray(log_z, dtype), error=jnp.asarray(error, dtype))
 
