@@ -28,6 +28,7 @@ __all__ = [
     "RestrictedBoltzmannMachine",
     "SpinUnits",
     "TrainingState",
+    "TrainingWarning",
     "VisibleMarginal",
     "annealed",
     "plot_training",
@@ -37,6 +38,8 @@ __all__ = [
 
 
 def __getattr__(name):
+    if name == "TrainingWarning":  # where scikit-learn is installed, a subclass of its warning
+        return importlib.import_module(".training_warning", __name__).TrainingWarning
     if name not in ESTIMATORS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:

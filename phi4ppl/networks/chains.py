@@ -8,7 +8,7 @@ import numpy as np
 
 from .machine import RestrictedBoltzmannMachine
 
-__all__ = ["advance"]
+__all__ = ["advance", "gaussian_draws"]
 
 
 def advance(machine: RestrictedBoltzmannMachine, key, states, sweeps: int):
@@ -66,3 +66,22 @@ def _exchange(machine, key, v, scale, parity):
     partner = jnp.arange(levels)[:, None] + jnp.concatenate([accepted, none]) - jnp.concatenate([none, accepted])
     rate = jnp.sum(accepted) / jnp.sum(jnp.broadcast_to(turn, accepted.shape))
     return jnp.take_along_axis(v, partner[..., None], axis=0), rate.astype(v.dtype)
+
+
+def gaussian_draws(machine: RestrictedBoltzmannMachine, key, states):
+    """Independent draws of v at the weights βw, in place of the chains ``states``, for two Gaussian layers.
+
+    The precision of p(v) is 2A − w(2M)⁻¹wᵀ, A and M the diagonals of the quadratic couplings.
+    """
+    levels = states.shape[0]
+    scale = jnp.asarray(np.linspace(0, 1, levels) if levels > 1 else np.ones(1), states.dtype)
+    visible, hidden = machine.visible, machine.hidden
+
+    def at(scale, noise):
+        weights = scale * machine.weights
+        share = weights / (2 * hidden.quadratic)[None]
+        root = jnp.linalg.cholesky(jnp.diag(2 * visible.quadratic) - share @ weights.T)
+        mean = -jax.scipy.linalg.cho_solve((root, True), visible.linear + share @ hidden.linear)
+        return mean[None] + jax.scipy.linalg.solve_triangular(root, noise.T, lower=True, trans=1).T
+
+    return jax.vmap(at)(scale, jax.random.normal(key, states.shape, states.dtype))

@@ -14,7 +14,7 @@ from ..model import MarkovRandomField
 from ..partition import PartitionEstimate
 from .machine import RestrictedBoltzmannMachine
 from .normalizer import annealed
-from .training import first_state, train
+from .training import first_state, judged, normalizable, train
 from .units import BernoulliUnits, GaussianUnits, Phi4Units, Units
 
 __all__ = ["BernoulliBernoulliRBM", "GaussianBernoulliRBM", "GaussianGaussianRBM", "Phi4BernoulliRBM", "Phi4RBM"]
@@ -22,6 +22,7 @@ __all__ = ["BernoulliBernoulliRBM", "GaussianBernoulliRBM", "GaussianGaussianRBM
 EXACT_STATES = 2**12  # of a binary layer, up to which log Z is their sum
 CONSTANT = 1e-13  # standard deviation over mean, up to which a feature is one number and its rounding
 FIRST_WEIGHTS = 0.05  # standard deviation, over the root of the number of visible units
+SHRUNK = 0.2  # of a first covariance that is replaced by the unit matrix
 FIRST = {  # couplings at which a unit has variance near one, or is 0 and 1 alike
     Phi4Units: (0.0, 0.4, 0.02),
     GaussianUnits: (0.0, 0.5),
@@ -243,6 +244,12 @@ class _RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         vars(self).pop("_log_partition", None)
         return self
 
+    def _judge(self, X):
+        """Warn of a training by `partial_fit` that has not converged, and go back to its best state, as `fit` does."""
+        self.state_ = judged(self.state_, self._standardised(X), self.method, self.history_[-1].gradient_norm)
+        self.machine_ = self.state_.machine
+        vars(self).pop("_log_partition", None)
+
     @classmethod
     def from_machine(cls, machine: RestrictedBoltzmannMachine):
         """The fitted estimator that a machine with these kinds of units is; its data are not scaled.
@@ -287,8 +294,16 @@ class Phi4BernoulliRBM(_RBM):
 
 
 class GaussianGaussianRBM(_RBM):
-    __doc__ = _described("All units are Gaussian, and so is p(v): a factor analysis with one variance a feature.")
+    __doc__ = _described(
+        "All units are Gaussian, and so is p(v): a factor analysis with one variance a feature. Training starts at the "
+        "principal components of the data."
+    )
     _visible, _hidden = GaussianUnits, GaussianUnits
+
+    def _begin(self, X):
+        super()._begin(X)
+        self.machine_ = _principal(self.machine_, np.asarray(self._standardised(X), float))
+        return self
 
 
 class GaussianBernoulliRBM(_RBM):
@@ -299,3 +314,23 @@ class GaussianBernoulliRBM(_RBM):
 class BernoulliBernoulliRBM(_RBM):
     __doc__ = _described("All units are 0 or 1; data between 0 and 1 stand for probabilities.")
     _visible, _hidden = BernoulliUnits, BernoulliUnits
+
+
+def _principal(machine: RestrictedBoltzmannMachine, v) -> RestrictedBoltzmannMachine:
+    """The machine whose p(v) is the probabilistic principal component analysis of the data, plus its weights so far.
+
+    C = UΛUᵀ, a covariance shrunk towards one, is approximated by ψ + U(Λ − ψ)Uᵀ over the leading components, ψ the mean of the
+    other eigenvalues. Weights are u_k (1 − ψ/λ_k)^½ ψ^−½ and a = 1/2ψ, with hidden units of unit variance. From small
+    random weights it would take hundreds of steps of Adam for a alone to come from 0.5 to where it belongs. M. E. Tipping
+    and C. M. Bishop, J. R. Stat. Soc. B 61, 611 (1999).
+    """
+    size = v.shape[1]
+    values, vectors = np.linalg.eigh((1 - SHRUNK) * np.cov(v.T, bias=True).reshape(size, size) + SHRUNK * np.eye(size))
+    number = min(machine.hidden.size, size - 1)
+    noise = values[: size - number].mean()
+    strength = np.sqrt(np.maximum(1 - noise / values[size - number :], 0))
+    weights = np.array(machine.weights, float)
+    weights[:, :number] += vectors[:, size - number :] * strength / np.sqrt(noise)
+    visible = GaussianUnits(machine.visible.linear, np.full(size, 0.5 / noise))
+    parts = visible, machine.hidden, jnp.asarray(weights, machine.weights.dtype)
+    return normalizable(RestrictedBoltzmannMachine.tree_unflatten(None, parts))

@@ -2,6 +2,9 @@
 
 The likelihood has ∂ log p/∂θ = ⟨∂F/∂θ⟩ over the machine less ⟨∂F/∂θ⟩ over data. Chains stand for the first mean, or log Z is
 summed. Score matching needs neither: its objective is that of A. Hyvärinen, J. Mach. Learn. Res. 6, 695 (2005), for p(v).
+
+With two Gaussian layers log Z is a determinant, so persistent chains are not needed for the first mean: close to the bound on
+the coupling strength they would lag behind the couplings by many updates, and the loop of the two is unstable.
 """
 
 from __future__ import annotations
@@ -16,7 +19,8 @@ from .machine import RestrictedBoltzmannMachine
 from .units import GaussianUnits
 
 __all__ = [
-    "METHODS", "centred", "exact_objective", "from_centred", "objective", "require_method", "score_objective", "to_centred",
+    "METHODS", "both_gaussian", "centred", "exact_log_partition", "exact_objective", "free_couplings", "from_centred",
+    "needs_chains", "objective", "require_method", "score_objective", "summed_side", "to_centred",
 ]  # fmt: skip
 
 METHODS = ("persistent_cd", "contrastive_divergence", "score_matching", "exact")
@@ -35,7 +39,7 @@ def require_method(machine: RestrictedBoltzmannMachine, method: str) -> None:
     if method == "score_matching" and machine.visible.states is not None:
         got = f"{type(machine.visible).__name__}, whose density has no derivatives"
         raise ArgumentError("method", "real visible units for 'score_matching'", got, "Take 'persistent_cd'.")
-    if method == "exact" and _summed_side(machine) is None and not _both_gaussian(machine):
+    if method == "exact" and summed_side(machine) is None and not both_gaussian(machine):
         need = f"a binary layer of at most {MAX_BINARY} units, a real one of at most {MAX_REAL}, or two Gaussian layers"
         raise ArgumentError("method", f"for 'exact' {need}", repr(machine), "Take 'persistent_cd'.")
 
@@ -44,9 +48,26 @@ def objective(method: str, machine: RestrictedBoltzmannMachine, v, chains):
     """The number whose gradient an update follows downhill; of chains only the gradient means anything."""
     if method == "score_matching":
         return score_objective(machine, v)
-    if method == "exact":
-        return exact_objective(machine, v)
-    return jnp.mean(machine.free_energy(v)) - jnp.mean(machine.free_energy(chains))
+    if needs_chains(machine, method):
+        return jnp.mean(machine.free_energy(v)) - jnp.mean(machine.free_energy(chains))
+    return exact_objective(machine, v)
+
+
+def needs_chains(machine: RestrictedBoltzmannMachine, method: str) -> bool:
+    """Whether an update takes its mean over the machine from chains."""
+    return method == "contrastive_divergence" or (method == "persistent_cd" and not both_gaussian(machine))
+
+
+def free_couplings(gradient: RestrictedBoltzmannMachine) -> RestrictedBoltzmannMachine:
+    """The gradient without the couplings of Gaussian hidden units below Gaussian visible ones, which p(v) does not need.
+
+    Units of another scale, h → ch, change weights and couplings and leave p(v) as it is, and so do units around another
+    mean. Left free, both drift along with the noise: weights and a shrink until a step of fixed size is a large one.
+    """
+    if not both_gaussian(gradient):
+        return gradient
+    none = jax.tree.map(jnp.zeros_like, gradient.hidden)
+    return RestrictedBoltzmannMachine.tree_unflatten(None, (gradient.visible, none, gradient.weights))
 
 
 def score_objective(machine: RestrictedBoltzmannMachine, v):
@@ -66,23 +87,27 @@ def score_objective(machine: RestrictedBoltzmannMachine, v):
 
 def exact_objective(machine: RestrictedBoltzmannMachine, v):
     """−⟨log p(v)⟩ over data with all of log Z; of the machines that `require_method` lets through."""
-    side = _summed_side(machine)
+    return jnp.mean(machine.free_energy(v)) + exact_log_partition(machine)
+
+
+def exact_log_partition(machine: RestrictedBoltzmannMachine):
+    """log Z of the same machines, in a form that can be compiled and differentiated."""
+    side = summed_side(machine)
     if side is None:
-        log_z = _gaussian_log_partition(machine)
-    elif side.hidden.states is not None:
-        low, high = side.hidden.states
-        states = np.arange(2**side.hidden.size)[:, None] >> np.arange(side.hidden.size) & 1
-        log_z = logsumexp(_log_weight(side, np.where(states, high, low)))
-    else:
-        log_z = _integrated_log_partition(side)
-    return jnp.mean(machine.free_energy(v)) + log_z
+        return _gaussian_log_partition(machine)
+    if side.hidden.states is None:
+        return _integrated_log_partition(side)
+    low, high = side.hidden.states
+    states = np.arange(2**side.hidden.size)[:, None] >> np.arange(side.hidden.size) & 1
+    return logsumexp(_log_weight(side, np.where(states, high, low)))
 
 
-def _both_gaussian(machine) -> bool:
+def both_gaussian(machine: RestrictedBoltzmannMachine) -> bool:
+    """Whether p(v) is a Gaussian."""
     return all(isinstance(layer, GaussianUnits) for layer in (machine.visible, machine.hidden))
 
 
-def _summed_side(machine):
+def summed_side(machine: RestrictedBoltzmannMachine) -> RestrictedBoltzmannMachine | None:
     """The machine with its layer of few states as the hidden one, binary before real; None if there is no such layer."""
     for binary, largest in ((True, MAX_BINARY), (False, MAX_REAL)):
         sides = [
@@ -90,7 +115,7 @@ def _summed_side(machine):
             for side in (machine, machine.transposed)
             if (side.hidden.states is not None) == binary and side.hidden.size <= largest
         ]
-        if sides and not _both_gaussian(machine):
+        if sides and not both_gaussian(machine):
             return min(sides, key=lambda side: side.hidden.size)
     return None
 

@@ -150,14 +150,15 @@ def annealed(
     R. M. Neal, Stat. Comput. 11, 125 (2001); C. H. Bennett, J. Comput. Phys. 22, 245 (1976). The error joins Bennett's and half
     the distance between the two one-sided estimates, which sees what a variance cannot.
     """
-    up, ends = _anneal(machine, jax.random.key(seed), None, num_chains, num_steps, True)
+    field = jnp.zeros((num_chains, machine.visible.size), machine.weights.dtype)
+    _, free = _walk(_scaled(machine, 0), jax.random.fold_in(jax.random.key(seed), num_steps), field, 1, 0)
+    up, ends = _walk(machine, jax.random.key(seed), free, num_steps, 1)
     if start is None:
         start = ends
     start = jnp.asarray(start, machine.weights.dtype)[jnp.arange(num_chains) % len(start)]
-    start = _settle(machine, jax.random.key(seed + 1), start, num_steps)
-    down, _ = _anneal(machine, jax.random.key(seed + 2), start, num_chains, num_steps, False)
-    base = float(jnp.sum(machine.visible.log_normalizer(jnp.zeros(machine.visible.size, machine.weights.dtype))))
-    base += float(jnp.sum(machine.hidden.log_normalizer(jnp.zeros(machine.hidden.size, machine.weights.dtype))))
+    _, start = _walk(machine, jax.random.key(seed + 1), start, num_steps, 0)
+    down, _ = _walk(machine, jax.random.key(seed + 2), start, num_steps, -1)
+    base = float(_uncoupled(machine))
     up, down = np.asarray(up, float), np.asarray(down, float)
     lower = logsumexp(up) - np.log(len(up))
     upper = np.log(len(down)) - logsumexp(-down)
@@ -178,6 +179,8 @@ def _bennett(up, down) -> tuple[float, float]:
         return fermi(c - up).sum() - fermi(down - c).sum()
 
     low, high = min(up.min(), down.min()) - 1, max(up.max(), down.max()) + 1
+    if not np.isfinite(low + high):  # works of a machine that has diverged
+        return np.nan, np.inf
     c = brentq(balance, low, high)
     # delta method; the slope is that of the two sums at c
     parts = [fermi(c - up), fermi(down - c)]
@@ -190,31 +193,34 @@ def _scaled(machine, beta):
 
 
 @jax.jit
-def _settle(machine, key, v, steps):
-    return machine.gibbs(key, v, steps)
-
-
-def _anneal(machine, key, v, num_chains, num_steps, upwards):
-    if v is None:
-        field = jnp.zeros((num_chains, machine.visible.size), machine.weights.dtype)
-        v = machine.visible.draw(jax.random.fold_in(key, num_steps), field)
-    return _walk(machine, key, v, num_steps, upwards)
+def _uncoupled(machine):
+    """log Z at weights of zero."""
+    layers = machine.visible, machine.hidden
+    return sum(jnp.sum(layer.log_normalizer(jnp.zeros(layer.size, machine.weights.dtype))) for layer in layers)
 
 
 @jax.jit
-def _walk(machine, key, v, num_steps, upwards):
-    """log weights of every chain in the direction of growing β, and where the chains end."""
+def _walk(machine, key, v, num_steps, direction):
+    """log weights of every chain in the direction of growing β, and where the chains end.
+
+    Directions are 1 for up, −1 for down, and 0 for sweeps at β = 1, one program for all three.
+    """
 
     def step(k, state):
         v, log_weight = state
-        low, high = k / num_steps, (k + 1) / num_steps
-        at = _scaled(machine, low).hidden.log_normalizer
-        work = jnp.sum(at(high * (v @ machine.weights)) - at(low * (v @ machine.weights)), axis=-1)
-        beta = jnp.where(upwards, high, low).astype(v.dtype)
+        low, high = jnp.where(direction == 0, 1, k / num_steps), jnp.where(direction == 0, 1, (k + 1) / num_steps)
+        scale = jnp.stack([low, high]).astype(v.dtype)[:, None, None]
+
+        def work(v):
+            below, above = jnp.sum(machine.hidden.log_normalizer(scale * (v @ machine.weights)[None]), axis=-1)
+            return above - below
+
+        work = jax.lax.cond(direction == 0, lambda v: jnp.zeros(v.shape[:-1], v.dtype), work, v)
+        beta = jnp.where(direction == 1, high, low).astype(v.dtype)
         return _scaled(machine, beta).gibbs(jax.random.fold_in(key, k), v, 1), log_weight + work
 
     def turn(k, state):
-        return step(jnp.where(upwards, k, num_steps - 1 - k).astype(v.dtype), state)
+        return step(jnp.where(direction == 1, k, num_steps - 1 - k).astype(v.dtype), state)
 
     v, log_weight = jax.lax.fori_loop(0, num_steps, turn, (v, jnp.zeros(v.shape[:-1], v.dtype)))
     return log_weight, v

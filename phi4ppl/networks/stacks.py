@@ -145,13 +145,15 @@ class DeepPhi4Network(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             for number, machine in enumerate(self.machines):
                 self.machines_.append(clone(machine))
                 for epoch in range(positive_int("n_epochs", machine.n_epochs)):
-                    self.machines_[-1].partial_fit(self._data_of(number, X, epoch))
+                    data = self._data_of(number, X, epoch)
+                    self.machines_[-1].partial_fit(data)
                     if bar.is_due or epoch + 1 == machine.n_epochs:
                         bar.message(f"machine {number} · epoch {epoch + 1} of {machine.n_epochs}")
                     if interrupts.asked:
                         message = f"interrupted: training has come to epoch {epoch + 1} of machine {number}."
                         warnings.warn(message, stacklevel=2)
                         return self
+                self.machines_[-1]._judge(data)
         return self
 
     def partial_fit(self, X, y=None):

@@ -17,32 +17,45 @@ import numpy as np
 from ..errors import ArgumentError, SamplingError, finite_array, positive_int, seed_within
 from ..sampling.interrupt import Interrupts
 from ..sampling.progress import Progress
-from .chains import advance
-from .gradients import METHODS, centred, from_centred, objective, require_method, to_centred
+from .chains import advance, gaussian_draws
+from .gradients import (
+    METHODS,
+    both_gaussian,
+    centred,
+    free_couplings,
+    from_centred,
+    needs_chains,
+    objective,
+    require_method,
+    to_centred,
+)  # fmt: skip
 from .machine import RestrictedBoltzmannMachine
 from .training_file import TrainingFile
 from .training_log import Epoch, look
 from .units import GaussianUnits, Phi4Units
+from .watch import Watch, first_watch, objection, watched
 
 if TYPE_CHECKING:
     import optax
 
-__all__ = ["METHODS", "TrainingState", "first_state", "train"]
+__all__ = ["METHODS", "TrainingState", "first_state", "judged", "normalizable", "train"]
 
 SMALLEST = {"quartic": 1e-5, "quadratic": 1e-2}  # of φ⁴ and of Gaussian units: below, Z would be close to infinite
-STRONGEST = 0.98  # coupling strength of two Gaussian layers, infinite Z at 1
+STRONGEST = 0.999  # coupling strength of two Gaussian layers, infinite Z at 1
 
 
 class TrainingState(NamedTuple):
     """All that the numbers of the following epochs depend on; a JAX pytree.
 
-    ``chains`` are visible states of the machine, ``hot`` those of their copies at smaller weights, level by level.
+    ``chains`` are visible states of the machine, ``hot`` those of their copies at smaller weights, level by level; ``watch``
+    holds the best state so far.
     """
 
     machine: RestrictedBoltzmannMachine
     optimizer: tuple
     chains: jax.Array
     hot: jax.Array
+    watch: Watch
     epoch: int
 
 
@@ -166,9 +179,12 @@ def train(
             }  # fmt: skip
             file = stack.enter_context(TrainingFile(checkpoint, state, (data, validation), values, learning_rate))
             state, history = file.state, file.history
+        measured = False
         while state.epoch < last and not interrupts.asked:
             new, norm, exchange = _epoch(state, data, jax.random.fold_in(key, state.epoch + 1), settings)
             _require_finite(new, state, norm)
+            watch, measured = watched(new.watch, new[:4], new.epoch, data, len(data) // settings.batch_size, norm)
+            new = new._replace(watch=watch)
             likelihood_now = likelihood_every is not None and new.epoch % likelihood_every == 0
             record = look(state, new, data, validation, likelihood_now)._replace(gradient_norm=norm, exchange=exchange)
             state = new
@@ -181,7 +197,28 @@ def train(
     bar.close()
     if state.epoch < last:
         warnings.warn(f"interrupted: training has come to epoch {state.epoch} of {last}.", stacklevel=2)
+    elif epochs > 1 or measured:
+        state = judged(state, data, method, history[-1].gradient_norm if history else np.nan)
     return state, history
+
+
+def judged(state: TrainingState, data, method: str, norm: float = np.nan) -> TrainingState:
+    """The state that a training ends in, or after a warning the best one, if the training has not converged.
+
+    Parameters
+    ----------
+    data : array, shape (n, visible.size)
+    method : str
+        As of `train`.
+    norm : float
+        Of the gradient in the last epoch.
+    """
+    problem, best = objection(state.watch, state[:4], state.epoch, data, method, norm)
+    if problem is not None:
+        from .training_warning import TrainingWarning  # imports scikit-learn where that is installed
+
+        warnings.warn(problem, TrainingWarning, stacklevel=3)
+    return state if best is None else TrainingState(*best[:4], state.watch, int(best.epoch))
 
 
 def first_state(
@@ -189,7 +226,8 @@ def first_state(
 ) -> TrainingState:
     """The state in which the training of a machine begins, with chains at these visible states on all levels."""
     hot = jnp.broadcast_to(chains, (num_levels - 1, *jnp.shape(chains)))
-    return TrainingState(machine, _optimizer(learning_rate, weight_decay).init(machine), jnp.asarray(chains), hot, 0)
+    parts = machine, _optimizer(learning_rate, weight_decay).init(machine), jnp.asarray(chains), hot
+    return TrainingState(*parts, first_watch(parts), 0)
 
 
 def _require_same(state, machine, num_levels, num_chains, optimizer) -> None:
@@ -258,8 +296,8 @@ def _adam(learning_rate, weight_decay):
 
 
 def _epoch(state: TrainingState, data, key, settings: Settings):
-    parts, norm, exchange = _pass(tuple(state[:-1]), data, key, settings)
-    return TrainingState(*parts, state.epoch + 1), float(norm), float(exchange)
+    parts, norm, exchange = _pass(state[:4], data, key, settings)
+    return TrainingState(*parts, state.watch, state.epoch + 1), float(norm), float(exchange)
 
 
 @functools.partial(jax.jit, static_argnames="settings")
@@ -272,7 +310,7 @@ def _pass(parts, data, key, settings: Settings):
         machine, memory, chains, hot, number = carry
         batch, exchange = data[batch], jnp.nan
         moved = batch
-        if settings.method in ("persistent_cd", "contrastive_divergence"):
+        if needs_chains(machine, settings.method):
             start = batch if settings.method == "contrastive_divergence" else chains
             levels = jnp.concatenate([hot, start[None]]) if len(hot) else start[None]
             levels, exchange = advance(machine, jax.random.fold_in(key, number), levels, settings.sweeps)
@@ -280,7 +318,7 @@ def _pass(parts, data, key, settings: Settings):
         gradient = jax.grad(lambda machine: objective(settings.method, machine, batch, moved))(machine)
         norm = jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(gradient)))
         offsets = centred(machine, batch) if settings.centring else None
-        gradient = to_centred(gradient, offsets) if settings.centring else gradient
+        gradient = free_couplings(to_centred(gradient, offsets) if settings.centring else gradient)
         step, memory = settings.optimizer.update(gradient, memory, machine)
         step = from_centred(step, offsets) if settings.centring else step
         machine = normalizable(jax.tree.map(jnp.add, machine, step))
@@ -288,7 +326,13 @@ def _pass(parts, data, key, settings: Settings):
         return (machine, memory, chains, hot, number + 1), (norm, exchange)
 
     carry, (norms, exchanges) = jax.lax.scan(update, (*parts, 1), batches)
-    return carry[:-1], jnp.mean(norms), jnp.mean(exchanges)
+    machine, memory, chains, hot, _ = carry
+    if settings.method == "persistent_cd" and both_gaussian(machine):
+        levels = gaussian_draws(
+            machine, jax.random.fold_in(key, len(batches) + 1), jnp.concatenate([hot, chains[None]])
+        )
+        hot, chains = levels[:-1], levels[-1]
+    return (machine, memory, chains, hot), jnp.mean(norms), jnp.mean(exchanges)
 
 
 def normalizable(machine: RestrictedBoltzmannMachine) -> RestrictedBoltzmannMachine:
@@ -303,7 +347,17 @@ def normalizable(machine: RestrictedBoltzmannMachine) -> RestrictedBoltzmannMach
 
     visible, hidden = bounded(machine.visible), bounded(machine.hidden)
     machine = RestrictedBoltzmannMachine.tree_unflatten(None, (visible, hidden, machine.weights))
-    if isinstance(visible, GaussianUnits) and isinstance(hidden, GaussianUnits):
-        shrink = jnp.minimum(1, STRONGEST / machine.coupling_strength())
-        machine = RestrictedBoltzmannMachine.tree_unflatten(None, (visible, hidden, shrink * machine.weights))
+    if both_gaussian(machine):
+        machine = RestrictedBoltzmannMachine.tree_unflatten(None, (visible, hidden, _weakened(machine)))
     return machine
+
+
+def _weakened(machine):
+    """Weights between Gaussian layers with the singular values of w_ij / (4 a_i m_j)^½ cut off at `STRONGEST`, one by one.
+
+    A common factor would push all directions back for the sake of one, against the gradient, again and again.
+    """
+    scale = jnp.sqrt(2 * machine.visible.quadratic)[:, None] * jnp.sqrt(2 * machine.hidden.quadratic)[None]
+    left, strengths, right = jnp.linalg.svd(machine.weights / scale, full_matrices=False)
+    cut = (left * jnp.minimum(strengths, STRONGEST)[None]) @ right * scale
+    return jnp.where(strengths[0] > STRONGEST, cut, machine.weights)
