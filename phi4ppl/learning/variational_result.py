@@ -49,9 +49,10 @@ class VariationalFit:
     model : MarkovRandomField
         At the fitted couplings.
     standard_errors : dict or None
-        Monte Carlo errors of the couplings, from the steps that were averaged; None if none were.
+        Monte Carlo errors of the couplings, from the steps that were averaged; None if none were, and ``notes`` say why.
     bound, bound_error : float
-        𝓕 = ⟨A − S⟩ − log Z ≥ −log Z_A, with the error of the average and of log Z.
+        𝓕 = ⟨A − S⟩ − log Z ≥ −log Z_A, with the error of the average and of log Z. Averages are over draws of the model
+        pooled with draws of a flatter one, which visit the tails; an error that few draws carry is nan, with a note.
     free_energy, free_energy_error : float
         −log Z_A of the target, by reweighting: 𝓕 less the Kullback–Leibler divergence. nan where the overlap is too small.
     kl_divergence, kl_error : float
