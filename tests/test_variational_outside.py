@@ -4,6 +4,8 @@ The bound of a Gaussian family and a φ⁴ target is known in closed form, since
 without samples. Divergences are compared with quadrature on three sites.
 """
 
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import pytest
@@ -12,9 +14,10 @@ from scipy.special import logsumexp
 from scipy.stats import chi2, norm
 
 import phi4ppl as p4
-from phi4ppl.learning import natural, variational
+from phi4ppl.learning import natural, variational, variational_result
 from phi4ppl.learning.natural import Trial, regress
 from phi4ppl.learning.parameters import CouplingVector, statistics_matrix
+from phi4ppl.reweighting import Divergence
 
 pytestmark = pytest.mark.compile_quickly
 
@@ -54,7 +57,7 @@ def lowest_bound(target, start) -> float:
     return found.fun
 
 
-def excess_bound(start, target, **settings) -> tuple[float, p4.learning.variational.VariationalFit]:
+def excess_bound(start, target, **settings) -> tuple[float, variational_result.VariationalFit]:
     """Nats by which the fitted couplings are above the exact minimum, and the fit."""
     fit = p4.fit_variational(
         start, target, kernel="metropolis", log_partition_method=None, num_samples=2000, progress=False, **settings
@@ -95,28 +98,26 @@ def test_curved_step_is_the_regression_where_nothing_is_left_over():
 
 
 def test_noise_is_that_of_a_residual_that_grows_with_the_statistics():
-    """2,000 regressions of noise on two statistics: the mean improvement within 10 % (some five standard errors)."""
+    """500 regressions of noise on two statistics: the mean improvement within 20 % (some four standard errors)."""
     rng = np.random.default_rng(1)
     found = []
-    for _ in range(2000):
+    for _ in range(500):
         t = rng.normal(size=(400, 2))
         found.append(regress(t.copy(), rng.normal(size=400) * t[:, 0] ** 2))
     improvement, noise = (np.mean([getattr(f, name) for f in found]) for name in ("improvement", "noise"))
-    assert noise == pytest.approx(improvement, rel=0.1)
+    assert noise == pytest.approx(improvement, rel=0.2)
     # planted: a residual that does not know of the statistics
     assert np.mean([f.rank * f.residual / 2 / 398 for f in found]) < 0.6 * improvement
 
 
-@pytest.mark.parametrize("start", [0.9, 3.0])
-def test_step_that_overshoots_is_shortened(start):
-    """A step of three times the way to the minimum, and one of a good length; exact averages."""
+@pytest.mark.parametrize(("start", "far"), [(2.0, 0.2), (3.0, 0.05)])
+def test_step_that_overshoots_is_shortened(start, far):
+    """Exact averages: a step to where the bound is higher than at its start, and one to the minimum."""
     statistics, excess = one_site(start)
-    for times, expected in ((3.0, True), (1.0, False)):
-        change = np.array([times * (BEST - start)])
-        if start + change[0] <= 0:
-            change[0] = 0.05 - start
+    for end, expected in ((far, True), (BEST, False)):
+        change = np.array([end - start])
         trial = Trial(np.array([start]), change, statistics @ change, excess, 0.0, 1.0)
-        assert trial.shorten(*one_site(float(trial.end[0])), 1.0) is expected
+        assert trial.shorten(*one_site(end), 1.0) is expected
         assert (trial.share < 1) is expected
 
 
@@ -168,7 +169,9 @@ def test_other_mismatches_reach_their_minimum(name):
     target, start = MISMATCHES[name]
     for seed in range(3):
         above, fit = excess_bound(start, target, seed=seed)
-        assert 0 <= above < CLOSE * max(1, CouplingVector.of(start).size / 2) and fit.converged
+        # a sampled minimum is above the exact one by some noise a coupling; the double wells have the heaviest tails
+        assert 0 <= above < (0.02 if "well" in name else CLOSE * max(1, CouplingVector.of(start).size / 2))
+        assert fit.converged
 
 
 # --- errors of the divergence
@@ -217,10 +220,9 @@ def spread_is_rejected(z: np.ndarray, alarm: float = 1e-4) -> bool:
 
 
 def exact_error(size: int, flatter: float | None) -> float:
-    """Standard error of the divergence from ``size`` independent draws, with half as many of the flatter model, by quadrature."""
-    s, a = on_grid(FITTED), on_grid(SIXTH)
+    """Error of the divergence from ``size`` independent draws, and half as many of the flatter model, by quadrature."""
+    s, d = on_grid(FITTED), on_grid(SIXTH) - on_grid(FITTED)
     p = np.exp(-s - logsumexp(-s))
-    d = a - s
     added = d + np.exp(-d) / (p @ np.exp(-d))
     pool, total = size * p, size
     if flatter:
@@ -231,22 +233,20 @@ def exact_error(size: int, flatter: float | None) -> float:
 def test_error_of_the_divergence_is_the_exact_one():
     """4,000 draws; the error from 80 blocks is known to 10 %, and 40 % are allowed; false alarm 1e-4.
 
-    Planted: draws of the fitted model alone, which rarely visit the fields that have half of the variance.
+    Planted: chains of 500 draws of the fitted model alone, which rarely visit the fields that have half of the variance.
     """
     rng = np.random.default_rng(3)
     wide = FITTED.replace(**{name: 0.4 * value for name, value in FITTED.couplings.items()})
-    sources, errors = [FITTED, wide], {}
     draws = [
         PHI[rng.choice(len(PHI), n, p=np.exp(-s - logsumexp(-s)))].reshape(8, -1, 3)
         for n, s in ((4000, on_grid(FITTED)), (2000, on_grid(wide)))
     ]
-    for flatter, kept in ((0.4, 2), (None, 1)):
-        found = p4.combine_ensembles(draws[:kept], sources[:kept]).divergence(SIXTH)
-        errors[flatter] = found.error / exact_error(4000, flatter)
-        if flatter:
-            assert abs(found.value - exact_values(FITTED, SIXTH)[0]) < norm.isf(5e-5) * found.error
-    assert abs(np.log(errors[0.4])) < np.log(1.4)
-    assert errors[None] < 1 / 1.4
+    found = p4.combine_ensembles(draws, [FITTED, wide]).divergence(SIXTH)
+    assert abs(found.value - exact_values(FITTED, SIXTH)[0]) < norm.isf(5e-5) * found.error
+    assert abs(np.log(found.error / exact_error(4000, 0.4))) < np.log(1.4)
+    pools = [p4.combine_ensembles([chain[None]], [FITTED]) for chain in draws[0]]
+    alone = [pool.divergence(SIXTH).error for pool in pools]
+    assert np.median(alone) < exact_error(500, None) / 1.4
     assert exact_error(4000, 0.4) < exact_error(4000, None) / 3
 
 
@@ -282,13 +282,19 @@ def test_errors_of_a_fit_cover(number):
     assert not any(spread_is_rejected(column[np.isfinite(column)]) for column in z.T), np.sqrt(np.nanmean(z**2, axis=0))
 
 
-def test_error_that_few_draws_carry_is_not_given():
-    """Eighty draws of a narrow Gaussian say little about a divergence from a steep target."""
-    fit = p4.fit_variational(
-        p4.gaussian(CHAIN, w=0.1, a=1.0), SIXTH.replace(c=3.0), kernel="metropolis", num_samples=80, num_steps=1,
-        samples_per_step=16, log_partition_method=None, progress=False,
-    )  # fmt: skip
-    assert np.isnan(fit.kl_error) and any("not available" in note for note in fit.notes)
+@pytest.mark.parametrize(("carriers", "given"), [(5.0, False), (50.0, True)])
+def test_error_that_few_draws_carry_is_not_given(carriers, given, monkeypatch):
+    found = Divergence(0.5, 0.1, 1.5, 0.2, -1.0, 0.3, carriers, carriers)
+    monkeypatch.setattr(variational_result, "_divergence", lambda *_: found)
+    notes = []
+    excess = np.random.default_rng(0).normal(size=(2, 100))
+    values = variational_result._compared(SimpleNamespace(note=notes.append), None, excess)
+    assert values[::2] == (1.5, 0.5, -1.0) and values[5] == 0.3
+    if given:
+        assert values[1::2] == (0.2, 0.1, 0.3) and not notes
+    else:
+        assert np.isnan(values[1]) and np.isnan(values[3]) and len(notes) == 2
+        assert "5 draws carry its variance, and 20 are needed" in notes[0]
 
 
 def test_divergence_refuses_a_complex_target():

@@ -29,7 +29,7 @@ MOST_FLATTENED, SHIFT = 0.6, 1.2  # 1 − β at most, and the shift of ⟨S⟩ i
 FEWEST_CARRIERS = 20
 ROUNDING = 1e-5
 FEW = (
-    "The error of the {} is not available: {:.0f} draws carry its variance, and 20 are needed. Use more num_samples, or a "
+    "The error of the {} is not available: {:.0f} draws carry its variance, and {} are needed. Use more num_samples, or a "
     "family whose tails are nearer to the target's."
 )
 SADDLE = (
@@ -144,10 +144,10 @@ def _compared(search: _Search, fields, excess) -> tuple[float, ...]:
     kl_error, excess_error = found.error, found.excess_error
     if found.carriers < FEWEST_CARRIERS and np.abs(found.value) > ROUNDING:
         kl_error = np.nan
-        search.note(FEW.format("divergence", found.carriers))
+        search.note(FEW.format("divergence", found.carriers, FEWEST_CARRIERS))
     if found.excess_carriers < FEWEST_CARRIERS and np.ptp(excess) > ROUNDING:
         excess_error = np.nan
-        search.note(FEW.format("bound", found.excess_carriers))
+        search.note(FEW.format("bound", found.excess_carriers, FEWEST_CARRIERS))
     return (
         found.excess, excess_error, found.value, kl_error, found.log_partition_ratio, found.log_partition_ratio_error,
     )  # fmt: skip
