@@ -97,6 +97,13 @@ def test_curved_step_is_the_regression_where_nothing_is_left_over():
     np.testing.assert_allclose(found.curved, [1.0, -2.0, 0.5, 3.0], rtol=1e-9)
 
 
+def test_saddle_of_the_bound_has_a_negative_curvature():
+    """A source for φ of variance ¼, and the target −2 φ² + 0.4 φ⁴: by Wick's theorem Hessian over Fisher matrix is −0.7."""
+    phi = normal_draws(2.0)
+    excess = (-2 * phi**2 + 0.4 * phi**4 - 2 * phi**2)[:, 0]
+    assert regress(phi.copy(), excess).lowest == pytest.approx(-0.7, abs=0.01)
+
+
 def test_noise_is_that_of_a_residual_that_grows_with_the_statistics():
     """500 regressions of noise on two statistics: the mean improvement within 20 % (some four standard errors)."""
     rng = np.random.default_rng(1)
