@@ -22,7 +22,7 @@ from .variational_result import VariationalFit, correlation_of, finished
 
 __all__ = ["fit_variational"]
 
-METHODS = {"natural": 20, "gradient": 2000}  # with the usual number of steps
+METHODS = {"natural": 40, "gradient": 2000}  # with the usual number of steps
 NUM_CHAINS = 8
 MOST_NUMBERS = 50_000_000  # of one step's statistics
 WARMUP_FIRST, WARMUP_LATER = 300, 100
@@ -55,9 +55,10 @@ def fit_variational(
         A: a model, or a JAX function of one field that returns a real number.
     method : str
         ``"natural"``: natural gradient, as the regression of A − S on T over samples of the model. A target inside the
-        family is reached in a step or two. ``"gradient"``: the covariance gradient with any optimiser, as published.
+        family is reached in a step or two. Outside it the step has the Hessian of the bound as far as the samples show it,
+        and is shortened where it overshoots. ``"gradient"``: the covariance gradient with any optimiser, as published.
     num_steps : int, optional
-        At most; 20 natural steps or 2000 of the gradient by default.
+        At most; 40 natural steps or 2000 of the gradient by default.
     optimizer : optax.GradientTransformation, optional
         For the gradient. By default Adam, whose step in each coupling is 0.1 over the standard deviation of its statistic and
         falls to 0 in the second half of the steps.
@@ -95,7 +96,8 @@ def fit_variational(
     Gradient and demonstrations: D. Bachtis, G. Aarts, B. Lucini, Phys. Rev. D 103 (2021) 074510. S is linear in θ, so p is an
     exponential family, its Fisher matrix is Cov(T, T), and the natural step is a linear regression. Directions that the
     samples do not settle are damped, and steps that would make the action unbounded are shortened; ``notes`` of the result
-    say so.
+    say so. The bound may have several minima, as for a family with a source and a target that breaks φ → −φ: the fit finds
+    one of them, which one depends on the start.
 
     Examples
     --------

@@ -29,7 +29,7 @@ MOST_FLATTENED, SHIFT = 0.6, 1.2  # 1 − β at most, and the shift of ⟨S⟩ i
 FEWEST_CARRIERS = 20
 ROUNDING = 1e-5
 FEW = (
-    "The error of the {} is not available: {:.0f} draws carry its variance, and 20 are needed. Use more num_samples, or a "
+    "The error of the {} is not available: {:.0f} draws carry its variance, and {} are needed. Use more num_samples, or a "
     "family whose tails are nearer to the target's."
 )
 SADDLE = (
@@ -49,9 +49,10 @@ class VariationalFit:
     model : MarkovRandomField
         At the fitted couplings.
     standard_errors : dict or None
-        Monte Carlo errors of the couplings, from the steps that were averaged; None if none were.
+        Monte Carlo errors of the couplings, from the steps that were averaged; None if none were, and ``notes`` say why.
     bound, bound_error : float
-        𝓕 = ⟨A − S⟩ − log Z ≥ −log Z_A, with the error of the average and of log Z.
+        𝓕 = ⟨A − S⟩ − log Z ≥ −log Z_A, with the error of the average and of log Z. Averages are over draws of the model
+        pooled with draws of a flatter one, which visit the tails; an error that few draws carry is nan, with a note.
     free_energy, free_energy_error : float
         −log Z_A of the target, by reweighting: 𝓕 less the Kullback–Leibler divergence. nan where the overlap is too small.
     kl_divergence, kl_error : float
@@ -143,10 +144,10 @@ def _compared(search: _Search, fields, excess) -> tuple[float, ...]:
     kl_error, excess_error = found.error, found.excess_error
     if found.carriers < FEWEST_CARRIERS and np.abs(found.value) > ROUNDING:
         kl_error = np.nan
-        search.note(FEW.format("divergence", found.carriers))
+        search.note(FEW.format("divergence", found.carriers, FEWEST_CARRIERS))
     if found.excess_carriers < FEWEST_CARRIERS and np.ptp(excess) > ROUNDING:
         excess_error = np.nan
-        search.note(FEW.format("bound", found.excess_carriers))
+        search.note(FEW.format("bound", found.excess_carriers, FEWEST_CARRIERS))
     return (
         found.excess, excess_error, found.value, kl_error, found.log_partition_ratio, found.log_partition_ratio_error,
     )  # fmt: skip
