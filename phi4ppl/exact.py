@@ -11,7 +11,7 @@ import numpy as np
 from .errors import ArgumentError, positive_int
 from .model import MarkovRandomField
 
-__all__ = ["gaussian_log_partition", "gaussian_precision", "quadrature"]
+__all__ = ["gaussian_log_partition", "gaussian_mean", "gaussian_precision", "quadrature"]
 
 DENSE_LIMIT = 4096
 MAX_GRID = 2**25
@@ -34,6 +34,30 @@ def gaussian_precision(model: MarkovRandomField):
     [[2.0, -0.5], [-0.5, 2.0]]
     """
     return _quadratic_and_linear(model)[0]
+
+
+def gaussian_mean(model: MarkovRandomField):
+    """Mean −Q⁻¹r of a Gaussian field, S = ½ φᵀQφ + rᵀφ, as an array of shape ``(num_sites,)``.
+
+    It is differentiable with respect to the couplings, and 0 without a source.
+
+    Returns
+    -------
+    array; nan if Q is not positive definite.
+
+    Raises
+    ------
+    ArgumentError
+        If the model has quartic or user-defined terms, or more than 4096 sites.
+
+    Examples
+    --------
+    >>> import phi4ppl as p4
+    >>> p4.exact.gaussian_mean(p4.gaussian(p4.lattice.chain(1), w=0.0, a=0.5, r=2.0)).tolist()
+    [-2.0]
+    """
+    precision, linear = _quadratic_and_linear(model)
+    return -jax.scipy.linalg.cho_solve((jnp.linalg.cholesky(precision), True), linear)
 
 
 def _require_field(model) -> None:

@@ -255,8 +255,10 @@ def phi4(lattice: Lattice, *, w=1.0, a, b, r=None) -> MarkovRandomField:
     return _nearest_neighbour_family(lattice, w, sites)
 
 
-def gaussian(lattice: Lattice, *, w, a) -> MarkovRandomField:
-    """The Gaussian field S = −Σ_⟨ij⟩ w_ij φ_i φ_j + Σ a_i φ_i², precision matrix Q = 2·diag(a) − W.
+def gaussian(lattice: Lattice, *, w, a, r=None) -> MarkovRandomField:
+    """The Gaussian field S = −Σ_⟨ij⟩ w_ij φ_i φ_j + Σ a_i φ_i² (+ Σ r_i φ_i), precision matrix Q = 2·diag(a) − W.
+
+    Its covariance is Q⁻¹; a source r moves its mean from 0 to −Q⁻¹r (`phi4ppl.exact.gaussian_mean`).
 
     With ``a = w·degree/2`` it is the intrinsic (improper) field S = ½ Σ_⟨ij⟩ w (φ_i − φ_j)²; ``model.check()`` says so.
     Arguments as in `phi4`.
@@ -267,7 +269,7 @@ def gaussian(lattice: Lattice, *, w, a) -> MarkovRandomField:
     >>> p4.gaussian(p4.lattice.square(8), w=1.0, a=2.5)
     MarkovRandomField(square 8×8, periodic; w=1, a=2.5)
     """
-    return _nearest_neighbour_family(lattice, w, {"a": (mass, a)})
+    return _nearest_neighbour_family(lattice, w, {"a": (mass, a)} | ({} if r is None else {"r": (source, r)}))
 
 
 def phi4_from_lagrangian(lattice: Lattice, *, kappa=1.0, mu_squared, lam) -> MarkovRandomField:

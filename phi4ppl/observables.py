@@ -98,5 +98,7 @@ def with_own(model: MarkovRandomField, own: dict[str, Callable] | None, taken=()
             raise ArgumentError(what, expected, f"{type(error).__name__}: {reason}", mend) from error
         if not hasattr(result, "shape") or result.dtype not in REAL or 0 in result.shape:
             mend = "End it with .astype(float) for counts and truth values."
+            if hasattr(result, "dtype") and jnp.issubdtype(result.dtype, jnp.complexfloating):
+                mend = "Record its real and imaginary parts as two observables: f(phi).real and f(phi).imag."
             raise ArgumentError(what, "one array of real numbers returned", f"{result}", mend)
     return observables | own
