@@ -25,6 +25,7 @@ __all__ = [
     "ModelFileError",
     "OverlapError",
     "Phi4pplError",
+    "ResultFileError",
     "SamplingError",
     "SingleFactorError",
 ]
@@ -124,6 +125,10 @@ class ModelFileError(Phi4pplError):
     """A model file cannot be used; the message names the file and the reason."""
 
 
+class ResultFileError(Phi4pplError):
+    """Results of a command would replace a file that is not its own; nothing has been computed or written."""
+
+
 def positive_int(name: str, value, *, minimum: int = 1, mend: str = "") -> int:
     """Return ``value`` as an int, or raise `ArgumentError` if it is not an integer of at least ``minimum``."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < minimum:
@@ -174,6 +179,8 @@ def finite_array(name: str, value, mend: str = "") -> np.ndarray:
                 raise TypeError
         array = array.astype(np.result_type(array.dtype, np.float32) if array.dtype.kind == "f" else float)
     except (TypeError, ValueError) as error:
+        if np.iscomplexobj(value):
+            mend = "Give its real and its imaginary part one at a time."
         shown = repr(value)
         shown = shown if len(shown) <= 120 else f"{shown[:120]}…"
         raise ArgumentError(name, "a real number or an array of them", shown, mend) from error
