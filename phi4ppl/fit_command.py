@@ -33,7 +33,9 @@ def fit(arguments) -> int:
     print(f"{file.name}: {file.summary}", flush=True)
     result, what = _fitted(model, arguments)
     table = _table(result)
-    print(f"{result}\n\n{table.to_string(max_rows=MOST_ROWS, float_format='{:.6g}'.format, na_rep='')}")
+    print(result)
+    if arguments.target:  # whose text has no errors of couplings
+        print(f"\n{table.to_string(index=False, max_rows=MOST_ROWS, float_format='{:.6g}'.format, na_rep='')}")
     print(ERROR_IS["target" if arguments.target else "data"])
     from .reports import write_fit
 

@@ -16,7 +16,7 @@ from .pages import advice, numbers, verdict_line, write_page
 __all__ = ["ERROR_IS", "write_fit"]
 
 ERROR_IS = {  # what the error of a coupling is the error of
-    "data": "Standard error: the standard deviation of the fitted coupling over repeated data sets of this size.",
+    "data": "Standard error (±): the standard deviation of the fitted coupling over repeated data sets of this size.",
     "target": "MC error: the Monte Carlo error of the fit alone. There are no data, so no uncertainty from data.",
 }
 
@@ -46,7 +46,7 @@ def write_fit(result: LikelihoodFit | VariationalFit, table: pd.DataFrame, path,
     if result.history.sizes.get("step"):
         parts += ["<h2>History</h2>", picture("Numbers of every step of the fit", png_of(result.plot()))]
     else:
-        parts += ["<h2>History</h2>", "<p>None: this method solves one system of linear equations.</p>"]
+        parts += ["<h2>History</h2>", "<p>No steps.</p>"]
     parts += ["<h2>Model</h2>", f"<pre>{html.escape(result.model.describe())}</pre>"]
     return write_page(path, "phi4ppl fit", [*parts, "<h2>Provenance</h2>", rows_table(facts)])
 
