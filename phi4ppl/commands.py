@@ -9,9 +9,11 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from .errors import ResultFileError
+from .errors import ArgumentError, ResultFileError
 from .model_files import load_model_file, shipped_models, summary_of
+from .option_names import for_command_line, verdict_for
 from .result_files import FINISHED, ResultFolder, read_record
+from .sampling import tempering
 
 __all__ = ["check", "doctor", "models", "report", "result_folder", "run"]
 
@@ -78,14 +80,15 @@ def run(arguments) -> int:
     print(f"{file.name}: {file.summary}", flush=True)
     tree = sample(
         file.model, num_warmup=arguments.warmup, num_samples=arguments.samples, num_chains=arguments.chains,
-        kernel=arguments.kernel, seed=arguments.seed, thinning=arguments.thinning, keep_field=not arguments.no_field,
+        kernel=_kernel(arguments.kernel), seed=arguments.seed, thinning=arguments.thinning, keep_field=not arguments.no_field,
         symmetry_moves=not arguments.no_symmetry_moves, progress=False if arguments.quiet else None,
         checkpoint=arguments.checkpoint,
     )  # fmt: skip
     facts = metadata(tree)
     for name, text in facts["checks"].items():
         print(f"{name}: {text}" if len(facts["checks"]) > 1 else text)
-    print(f"kernel: {facts['settings']['kernel']} ({facts['settings']['kernel_reason']})")
+    reason = for_command_line(facts["settings"]["kernel_reason"], "run")
+    print(f"kernel: {facts['settings']['kernel']} ({reason})")
     verdict = diagnose(tree)
     draws = results.add(SAMPLES, lambda path: save_run(tree, path))
     status = _show(verdict, results)
@@ -130,9 +133,20 @@ def report(arguments) -> int:
     return status
 
 
+def _kernel(text: str):
+    """The kernel of a name, or parallel tempering with so many copies."""
+    name, colon, number = text.partition(":")
+    if not colon:
+        return text
+    if name != "tempering" or not number.isdecimal():
+        raise ArgumentError("--kernel", "a name, or tempering:N with the number of copies", repr(text))
+    return tempering(int(number))
+
+
 def _show(verdict, results: ResultFolder) -> int:
+    verdict = verdict_for(verdict, results.command)
     print(f"\n{verdict.estimates}")
-    print(f"\n{verdict}\n")
+    print(f"\n{for_command_line(str(verdict), results.command)}\n")
     print(f"report: {results.add(REPORT, verdict.to_html).resolve().as_uri()}")
     return PASSED if verdict.passed else FAILED
 

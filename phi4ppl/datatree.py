@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 
 from ._version import __version__
-from .errors import ArgumentError, CheckpointError, path_of, writing
+from .errors import ArgumentError, CheckpointError, call_checked, path_of, writing
 from .lattice import Lattice
 from .potential import CompiledModel
 from .sampling import RunResult, is_checkpoint, read_saved, result_so_far
@@ -242,6 +242,7 @@ def metadata(tree: xr.DataTree) -> dict:
     return json.loads(text)
 
 
+@call_checked
 def save_run(tree: xr.DataTree, path) -> Path:
     """Write a run to one netCDF file, whose folder has to exist.
 
@@ -257,6 +258,7 @@ def save_run(tree: xr.DataTree, path) -> Path:
     return path
 
 
+@call_checked
 def load_run(path) -> xr.DataTree:
     """Read a run into memory: from a netCDF file, or from the directory of a checkpoint.
 

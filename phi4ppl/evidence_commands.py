@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from .errors import ModelFileError
 from .field_files import load_fields
 from .fit_command import field_of
 from .model_files import load_model_file
+from .option_names import for_command_line, verdict_for
 from .prior_texts import priors_from
 from .reports.pages import summary
 from .result_files import ResultFolder
@@ -51,15 +54,14 @@ def infer(arguments) -> int:
     some = draws[np.linspace(0, len(draws) - 1, 20).round().astype(int)]
     models = [model.replace(**dict(zip(priors, map(float, theta), strict=True))) for theta in some]
     check = predictive_check(models, fields, seed=arguments.seed)
-    verdict, settings = diagnose(tree), metadata(tree)["settings"]
+    verdict, settings = verdict_for(diagnose(tree), "infer"), metadata(tree)["settings"]
+    words = partial(for_command_line, command="infer")
     results.add(SAMPLES, lambda path: save_run(tree, path))
-    report = results.add(
-        REPORT, lambda path: write_inference(tree, model, priors, fields, check, path, verdict=verdict)
-    )
+    report = results.add(REPORT, lambda path: write_inference(tree, model, priors, fields, check, path, verdict, words))
     good = verdict.passed and not settings["warnings"]
     estimates = estimate(tree, list(priors))
     print(f"\n{estimates}\n\n{_checks_text(check)}\n\n{verdict}")
-    _warn(settings["warnings"])
+    _warn(map(words, settings["warnings"]))
     posterior = {
         name: summary(draws[:, k]) | {"mc_error": float(estimates.loc[name, "error"])} for k, name in enumerate(priors)
     }
@@ -90,6 +92,7 @@ def compare(arguments) -> int:
     from .reports import write_comparison
 
     result = compare_models(models, fields, own, seed=arguments.seed, progress=False if arguments.quiet else None)
+    result = replace(result, warnings=tuple(for_command_line(text, "compare") for text in result.warnings))
     rng, checks, first = np.random.default_rng(arguments.seed), {}, next(iter(models.values()))
     for name, posterior in result.posteriors.items():
         chosen = rng.choice(len(posterior.draws), 20 if posterior.names else 1, p=np.exp(posterior.log_weights))

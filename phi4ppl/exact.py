@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .errors import ArgumentError, positive_int
+from .errors import ArgumentError, call_checked, positive_int
 from .model import MarkovRandomField
 
 __all__ = ["gaussian_log_partition", "gaussian_mean", "gaussian_precision", "quadrature"]
@@ -17,6 +17,7 @@ DENSE_LIMIT = 4096
 MAX_GRID = 2**25
 
 
+@call_checked
 def gaussian_precision(model: MarkovRandomField):
     """Precision matrix Q of a Gaussian field, S = ½ φᵀQφ + rᵀφ, as a dense array of shape ``(num_sites, num_sites)``.
 
@@ -36,6 +37,7 @@ def gaussian_precision(model: MarkovRandomField):
     return _quadratic_and_linear(model)[0]
 
 
+@call_checked
 def gaussian_mean(model: MarkovRandomField):
     """Mean −Q⁻¹r of a Gaussian field, S = ½ φᵀQφ + rᵀφ, as an array of shape ``(num_sites,)``.
 
@@ -88,6 +90,7 @@ def _quadratic_and_linear(model: MarkovRandomField):
     return precision, linear
 
 
+@call_checked
 def gaussian_log_partition(model: MarkovRandomField, *, intrinsic: bool = False):
     """log Z of a Gaussian field, (N/2) log 2π − ½ log det Q + ½ rᵀQ⁻¹r, differentiable in the couplings.
 
@@ -126,6 +129,7 @@ def gaussian_log_partition(model: MarkovRandomField, *, intrinsic: bool = False)
     return jnp.where(jnp.min(jnp.diagonal(factor)) ** 2 > rounding, log_z, jnp.nan)
 
 
+@call_checked
 def quadrature(
     model: MarkovRandomField, observables: dict[str, Callable] | None = None, *, half_width=6.0, points=64
 ) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from .errors import ModelFileError
 from .field_files import load_fields
 from .model import MarkovRandomField
 from .model_files import load_model_file
+from .option_names import for_command_line
 from .reports.fits import ERROR_IS
 from .result_files import ResultFolder
 
@@ -33,7 +35,7 @@ def fit(arguments) -> int:
     print(f"{file.name}: {file.summary}", flush=True)
     result, what = _fitted(model, arguments)
     table = _table(result)
-    print(result)
+    print(for_command_line(str(result), "fit"))
     if arguments.target:  # whose text has no errors of couplings
         print(f"\n{table.to_string(index=False, max_rows=MOST_ROWS, float_format='{:.6g}'.format, na_rep='')}")
     print(ERROR_IS["target" if arguments.target else "data"])
@@ -45,7 +47,8 @@ def fit(arguments) -> int:
     _save_model(result.model, results)
     results.add(TABLE, lambda path: table.to_csv(path, index=False))
     record = {"model": str(file.path), "settings": file.parameters, "seed": arguments.seed} | what
-    report = results.add(REPORT, lambda path: write_fit(result, table, path, record))
+    words = partial(for_command_line, command="fit")
+    report = results.add(REPORT, lambda path: write_fit(result, table, path, record, words=words))
     results.finish(record | {"converged": result.converged, "couplings": _as_json(table)})
     print(f"results: {results.path}\nreport: {report.resolve().as_uri()}")
     return CONVERGED if result.converged else NOT_CONVERGED
@@ -86,7 +89,7 @@ def _fitted(model: MarkovRandomField, arguments):
     """The fit, and what the record says of it."""
     from .learning import fit_likelihood, fit_variational
 
-    shared = {"seed": arguments.seed, "progress": False if arguments.quiet else None}
+    shared = {"seed": arguments.seed, "progress": False if arguments.quiet else None, "num_steps": arguments.steps}
     if arguments.target is not None:
         target = field_of(load_model_file(arguments.target))
         result = fit_variational(model, target, method=arguments.method or "natural", **shared)

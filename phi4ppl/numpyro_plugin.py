@@ -17,7 +17,14 @@ from numpyro.infer.initialization import init_to_uniform
 from numpyro.infer.util import initialize_model
 
 from . import quartic
-from .errors import ArgumentError, DiscreteLatentError, DoublyIntractableError, DrawNotAvailableError, SamplingError
+from .errors import (
+    ArgumentError,
+    DiscreteLatentError,
+    DoublyIntractableError,
+    DrawNotAvailableError,
+    SamplingError,
+    call_checked,
+)
 from .exact import DENSE_LIMIT, gaussian_mean, gaussian_precision
 from .model import MarkovRandomField
 from .pointwise import pointwise
@@ -27,6 +34,7 @@ from .terms import as_field, is_concrete
 __all__ = ["GibbsField", "compile", "field_model", "trace_of"]
 
 
+@call_checked
 class GibbsField(Distribution):
     """A Markov random field as a distribution for any NumPyro model, log p(φ) = −S(φ; θ) − log Z(θ).
 
@@ -173,6 +181,7 @@ class GibbsField(Distribution):
         return field.T.reshape(tuple(sample_shape) + self.event_shape)
 
 
+@call_checked
 def compile(model, *args, **kwargs) -> CompiledModel:  # noqa: A001  the field's word for it
     """Compile a field, or a NumPyro model, into potential and log-density functions.
 

@@ -91,7 +91,11 @@ def test_own_terms_leave_their_couplings(folder, capsys):
         (["--data", "wrong.npy"], r"wrong.npy: expected fields of shape (4, 4) with leading axes"),
         (["--data", "two.npz"], "two.npz: holds 2 arrays: p, q"),
         (["--data", "bad.nc"], "bad.nc: "),
-        (["--data", "fields.npy", "--method", "guess"], "method: expected one of 'score_matching'"),
+        (["--data", "fields.npy", "--method", "guess"], ": --method: expected one of 'score_matching'"),
+        (
+            ["--data", "fields.npy", "--steps", "9"],
+            "--steps: is not an option with --method score_matching, got 9. Methods",
+        ),
         (["--target", "nowhere"], "nowhere: neither a file nor a shipped model"),
         (["--target", "scotland_lip_cancer"], "a NumPyro model; couplings of a MarkovRandomField can be fitted"),
     ],

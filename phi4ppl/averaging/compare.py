@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ..diagnostics.leave_one_out import leave_one_out
-from ..errors import ArgumentError, finite_array, positive_int
+from ..errors import ArgumentError, call_checked, finite_array, positive_int
 from ..inference.couplings import require_prior
 from ..model import MarkovRandomField
 from .posterior import CouplingPosterior, coupling_posterior
@@ -22,6 +22,7 @@ CLEAR, SURE = 0.9, 2  # a scheme has decided when a weight less so many of its e
 TITLES = {"evidence": "evidence", "stacking": "stacking", "pseudo_bma": "pseudo-BMA+"}
 
 
+@call_checked
 @dataclass(frozen=True)
 class Comparison:
     """Models side by side; see `compare`.
@@ -102,6 +103,7 @@ def _pm(value, error, form) -> str:
     return f"{value:{form}} ± {error:{form}}"
 
 
+@call_checked
 def compare(
     models: dict, data, priors: dict | None = None, *, prior_weights: dict | None = None, num_draws: int = 4000,
     seed: int = 0, progress: bool | None = None,

@@ -8,7 +8,7 @@ import xarray as xr
 
 from ..autocorrelation import gamma_method
 from ..datatree import metadata
-from ..errors import ArgumentError
+from ..errors import ArgumentError, call_checked
 
 __all__ = ["estimate", "scalar_names", "series"]
 
@@ -42,6 +42,7 @@ class EstimateTable(pd.DataFrame):
         return self.to_string(float_format=lambda value: f"{value:.4g}")
 
 
+@call_checked
 def estimate(tree: xr.DataTree, names=None) -> pd.DataFrame:
     """Mean, error and integrated autocorrelation time of observables, over all chains.
 

@@ -13,7 +13,7 @@ from scipy.special import ndtri, stdtrit
 
 from ..autocorrelation import gamma_method
 from ..datatree import metadata
-from ..errors import ArgumentError
+from ..errors import ArgumentError, call_checked
 from .estimates import estimate, scalar_names, series
 
 __all__ = ["Check", "ConvergenceReport", "diagnose"]
@@ -44,6 +44,7 @@ class Check:
         return line if self.passed else f"{line}\n        → {self.advice}"
 
 
+@call_checked
 @dataclass(frozen=True)
 class ConvergenceReport:
     """What `diagnose` found.
@@ -107,6 +108,7 @@ class ConvergenceReport:
         return write_html(self, path)
 
 
+@call_checked
 def diagnose(tree: xr.DataTree) -> ConvergenceReport:
     """Judge a run: R̂, effective sample sizes, energies, divergences, sign changes, and the Schwinger–Dyson identity.
 

@@ -9,9 +9,10 @@ from functools import cached_property
 import networkx as nx
 import numpy as np
 
-from ..errors import ArgumentError, one_of
+from ..errors import ArgumentError, call_checked, one_of
 
 
+@call_checked
 class Lattice:
     """A frozen simple undirected graph with numbered sites.
 

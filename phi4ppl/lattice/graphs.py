@@ -5,10 +5,11 @@ from __future__ import annotations
 import networkx as nx
 import numpy as np
 
-from ..errors import ArgumentError, GraphError
+from ..errors import ArgumentError, GraphError, call_checked
 from .frozen import Lattice, label_key
 
 
+@call_checked
 def from_networkx(graph: nx.Graph) -> Lattice:
     """Freeze any simple undirected `networkx.Graph`.
 

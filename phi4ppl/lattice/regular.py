@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from ..errors import ArgumentError, positive_int
+from ..errors import ArgumentError, call_checked, positive_int
 from .frozen import Lattice, translates
 
 
@@ -43,6 +43,7 @@ def _boundary(periodic: bool) -> str:
     return "periodic" if periodic else "open"
 
 
+@call_checked
 def square(nx: int, ny: int | None = None, *, periodic: bool = True, diagonals: bool = False) -> Lattice:
     """Square lattice of ``nx`` × ``ny`` sites, site (x, y) ↔ number ``x*ny + y``.
 
@@ -76,6 +77,7 @@ def square(nx: int, ny: int | None = None, *, periodic: bool = True, diagonals: 
     return _regular(name, (nx, ny), (periodic, periodic), offsets, "diagonals" if diagonals else "square")
 
 
+@call_checked
 def triangular(nx: int, ny: int | None = None, *, periodic: bool = True) -> Lattice:
     """Triangular lattice: the square lattice of ``nx`` × ``ny`` sites with one diagonal (1, 1) a plaquette.
 
@@ -92,6 +94,7 @@ def triangular(nx: int, ny: int | None = None, *, periodic: bool = True) -> Latt
     return _regular(name, (nx, ny), (periodic, periodic), {"nn": ((1, 0), (0, 1), (1, 1))}, "triangular")
 
 
+@call_checked
 def hypercubic(shape: tuple[int, ...], *, periodic: bool = True) -> Lattice:
     """Hypercubic lattice of any dimension; ``shape`` gives the sites along each axis.
 
@@ -114,6 +117,7 @@ def hypercubic(shape: tuple[int, ...], *, periodic: bool = True) -> Lattice:
     return _regular(name, shape, (periodic,) * len(shape), {"nn": offsets}, "hypercubic")
 
 
+@call_checked
 def chain(n: int, *, periodic: bool = True) -> Lattice:
     """Chain of ``n`` sites (a ring when periodic).
 
@@ -127,6 +131,7 @@ def chain(n: int, *, periodic: bool = True) -> Lattice:
     return _regular(f"chain of {n}, {_boundary(periodic)}", (n,), (periodic,), {"nn": ((1,),)}, "chain")
 
 
+@call_checked
 def complete(n: int) -> Lattice:
     """Complete graph: every site neighbours every other.
 
@@ -142,6 +147,7 @@ def complete(n: int) -> Lattice:
     return Lattice(name=f"complete graph of {n}", num_sites=n, edges=edges, layout_hint="complete")
 
 
+@call_checked
 def bipartite(num_visible: int, num_hidden: int) -> Lattice:
     """Complete bipartite graph: sites ``0 … num_visible-1`` are visible, the rest hidden; edge ij has number
     ``i*num_hidden + j``, so a weight matrix of shape ``(num_visible, num_hidden)`` ravels to the edge couplings.

@@ -7,7 +7,7 @@ from enum import Enum
 import numpy as np
 import xarray as xr
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, call_checked
 from .parameters import CouplingVector
 
 __all__ = ["FitStatus", "History", "plot_history"]
@@ -98,6 +98,7 @@ class History:
         return new.assign_coords(step=np.arange(1, len(self) + 1))
 
 
+@call_checked
 def plot_history(history: xr.Dataset):
     """Draw the history of a fit: one panel a number, logarithmic where all of its values are positive.
 

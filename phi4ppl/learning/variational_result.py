@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from ..autocorrelation import gamma_method
-from ..errors import OverlapError, positive_int
+from ..errors import OverlapError, call_checked, positive_int
 from ..model import MarkovRandomField
 from ..partition import log_partition
 from ..reweighting import reweight
@@ -26,6 +26,7 @@ FINAL_SAMPLES = 8000
 NEAR = 1e-3  # nats that may be left to gain in a converged fit, beyond what is noise
 
 
+@call_checked
 @dataclass(frozen=True)
 class VariationalFit:
     """A field fitted to a known action; see `fit_variational`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,9 @@ ERROR_IS = {  # what the error of a coupling is the error of
 }
 
 
-def write_fit(result: LikelihoodFit | VariationalFit, table: pd.DataFrame, path, facts: dict) -> Path:
+def write_fit(
+    result: LikelihoodFit | VariationalFit, table: pd.DataFrame, path, facts: dict, words: Callable[[str], str] = str
+) -> Path:
     """Write the report of a fit to ``path``.
 
     Parameters
@@ -31,13 +34,15 @@ def write_fit(result: LikelihoodFit | VariationalFit, table: pd.DataFrame, path,
         A row a coupling: ``term``, ``sites``, ``value`` and its error.
     facts : dict
         For the table of provenance.
+    words : callable, optional
+        Puts advice into other words.
     """
     to_data = isinstance(result, LikelihoodFit)
     what = f"{result.num_samples} fields, method {result.method}" if to_data else "target: the action of another model"
     parts = [
         "<h1>phi4ppl fit: couplings of a model</h1>",
         f"<p>{html.escape(result.model.describe().splitlines()[0])}<br>{html.escape(what)}</p>",
-        verdict_line(result.converged, str(result.status)), *map(advice, result.notes),
+        verdict_line(result.converged, words(str(result.status))), *(advice(words(note)) for note in result.notes),
         "<h2>Couplings</h2>", _couplings(table, "standard error" if to_data else "MC error"),
         f"<p>{ERROR_IS['data' if to_data else 'target']}</p>",
     ]  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,7 @@ CALIBRATION = (
 
 def write_inference(
     tree: xr.DataTree, model: MarkovRandomField, priors: dict, data, check: PredictiveCheck, path,
-    verdict: ConvergenceReport | None = None,
+    verdict: ConvergenceReport | None = None, words: Callable[[str], str] = str,
 ) -> Path:  # fmt: skip
     """Write the report of `phi4ppl.infer_couplings` to ``path``.
 
@@ -47,6 +48,8 @@ def write_inference(
     check : PredictiveCheck
     verdict : ConvergenceReport, optional
         By default that of `phi4ppl.diagnose`.
+    words : callable, optional
+        Puts warnings into other words.
     """
     facts, verdict = metadata(tree), verdict or diagnose(tree)
     settings = facts["settings"]
@@ -58,7 +61,7 @@ def write_inference(
     parts = ["<h1>phi4ppl infer: couplings given fields</h1>", head]
     estimates = estimate(tree, list(priors))
     parts.append(verdict_line(verdict.passed and not settings["warnings"], verdict.verdict))
-    parts += map(_warning, settings["warnings"])
+    parts += [_warning(words(text)) for text in settings["warnings"]]
     parts += [
         "<h2>Couplings</h2>", _couplings(priors, draws, dict(estimates["error"])), f"<p>{MC_ERROR}</p>",
         picture("Prior and posterior of the couplings", png_of(couplings_figure(priors, draws))),

@@ -26,7 +26,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, call_checked
 
 try:
     import fcntl
@@ -236,11 +236,13 @@ def _is_own(path: Path) -> bool:
     return first == WHAT or path.name.endswith(UNFINISHED) and WHAT.startswith(first)
 
 
+@call_checked
 def is_checkpoint(path) -> bool:
     """Whether there is a directory of a `Store` at this path; what is in it may still be damaged."""
     return (Path(path) / HEAD).exists()
 
 
+@call_checked
 def read_saved(path) -> Saved:
     """The state that a directory holds now; the run may go on writing to it meanwhile.
 
