@@ -117,6 +117,7 @@ def plot_history(history: xr.Dataset):
         If there is no step to draw.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     if not isinstance(history, xr.Dataset) or not history.sizes.get("step"):
         got = type(history).__name__ if not isinstance(history, xr.Dataset) else "no steps"
@@ -132,6 +133,7 @@ def plot_history(history: xr.Dataset):
         axes.set_visible(False)
     for axes in panels[max(0, len(names) - columns) : len(names)]:
         axes.set_xlabel("step")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.tick_params(labelbottom=True)
     return figure
 

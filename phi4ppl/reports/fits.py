@@ -62,7 +62,7 @@ def _couplings(table: pd.DataFrame, error: str) -> str:
     for name, of in table.groupby("term", sort=False):
         values, errors = of["value"].to_numpy(), of.iloc[:, 3].to_numpy(float)
         known = errors[np.isfinite(errors)]
-        typical = f"{np.sqrt(np.mean(known**2)):.2g}" if known.size else "unknown"
+        typical = f"{np.sqrt(np.mean(known**2)):.2g}" if known.size else "not estimated"
         spread = f"{values.std():.2g}" if len(of) > 1 else ""
         cells = numbers(str(len(of)), f"{values.mean():.6g}", spread, typical)
         rows.append(f"<tr><td>{html.escape(str(name))}</td>{cells}</tr>")
