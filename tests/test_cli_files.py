@@ -236,6 +236,19 @@ def test_reports_of_other_commands_stay(results, tmp_path, monkeypatch, capsys):
     assert state(tmp_path / "x" / "out") == before
 
 
+@pytest.mark.parametrize("name", ["notes.txt", "head.ckpt", "frame.ckpt", "draws-000000000-000000010.ckpt", "lock"])
+def test_a_checkpoint_is_refused_where_other_files_are(results, name, tmp_path, monkeypatch, capsys):
+    """Before the work, and before there is a folder for results."""
+    shutil.copytree(results["run"], tmp_path / "x", ignore=shutil.ignore_patterns("out"))
+    monkeypatch.chdir(tmp_path / "x")
+    Path("kept").mkdir()
+    put(Path("kept").absolute() / name, "file")
+    before = state(tmp_path / "x" / "kept")
+    assert call("run", "--checkpoint", "kept") == 2
+    assert "phi4ppl: checkpoint " in capsys.readouterr().err
+    assert state(tmp_path / "x" / "kept") == before and not Path("out").exists()
+
+
 # --- the folder by itself
 
 
