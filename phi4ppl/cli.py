@@ -100,7 +100,7 @@ def _with_evidence(command, with_model) -> None:
     infer = command("infer", evidence_commands.infer, "infer couplings of a model from fields, with a report")
     with_model(infer)
     infer.add_argument("--prior", action="append", metavar="COUPLING=PRIOR", help=prior)
-    infer.add_argument("--normalizer", default="surface", help="of phi4ppl.infer_couplings (default: %(default)s)")
+    infer.add_argument("--normalizer", default="auto", help="of phi4ppl.infer_couplings (default: %(default)s)")
     text = "steps of each auxiliary chain of --normalizer exchange (default: %(default)s)"
     infer.add_argument("--num-auxiliary", type=int, default=50, metavar="STEPS", help=text)
     infer.add_argument("--chains", type=int, default=4, help="number of chains (default: %(default)s)")

@@ -20,6 +20,7 @@ from phi4ppl import option_names
 from phi4ppl.cli import _parser
 from phi4ppl.commands import _kernel
 from phi4ppl.errors import CallError, Phi4pplError, call_checked, finite_array
+from phi4ppl.inference.couplings import NORMALIZERS
 from phi4ppl.option_names import ARGUMENTS, ELSEWHERE, OPTIONS, for_command_line
 
 PACKAGES = (p4, *(importlib.import_module(f"phi4ppl.{n}") for n in
@@ -243,6 +244,11 @@ def test_options_are_those_of_the_parser(command):
 )  # fmt: skip
 def test_messages_in_the_words_of_the_command_line(text, command, shown):
     assert for_command_line(text, command) == shown
+
+
+def test_infer_leaves_the_normalizer_to_the_library():
+    arguments = _parser().parse_args(["infer", "ring.py", "--data", "fields.npy"])
+    assert arguments.normalizer == "auto" and "auto" in NORMALIZERS
 
 
 def test_copies_of_parallel_tempering_can_be_asked_for():
