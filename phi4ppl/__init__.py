@@ -12,6 +12,7 @@ from .datatree import load_run, save_run
 from .diagnostics import ConvergenceReport, diagnose, estimate, loo
 from .errors import (
     ArgumentError,
+    CallError,
     CheckpointError,
     DiscreteLatentError,
     DoublyIntractableError,
@@ -23,6 +24,7 @@ from .errors import (
     ModelFileError,
     OverlapError,
     Phi4pplError,
+    ResultFileError,
     SamplingError,
     SingleFactorError,
 )
@@ -49,6 +51,7 @@ from .terms import Term
 
 __all__ = [
     "ArgumentError",
+    "CallError",
     "Comparison",
     "CheckpointError",
     "CompiledModel",
@@ -70,6 +73,7 @@ __all__ = [
     "PartitionEstimate",
     "PartitionSurface",
     "Phi4pplError",
+    "ResultFileError",
     "SamplingError",
     "SingleFactorError",
     "Term",

@@ -13,6 +13,8 @@ from . import commands, evidence_commands, fit_command
 from ._version import __version__
 from .errors import Phi4pplError
 from .model_files import failure_in_model
+from .option_names import for_command_line
+from .sampling import kernels
 
 __all__ = ["main"]
 
@@ -38,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def command(name, function, text):
         sub = commands_of.add_parser(name, help=text, description=function.__doc__)
-        sub.set_defaults(function=function)
+        sub.set_defaults(function=function, command=name)
         return sub
 
     def with_model(sub):
@@ -52,11 +54,12 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--samples", type=int, default=2000, help="kept draws a chain (default: %(default)s)")
     run.add_argument("--warmup", type=int, default=1000, help="warm-up steps (default: %(default)s)")
     run.add_argument("--thinning", type=int, default=1, help="kernel steps per kept draw (default: %(default)s)")
-    run.add_argument("--kernel", default="auto", help="a name from phi4ppl.kernels() (default: %(default)s)")
+    names = f"auto, {', '.join(kernels())}, or tempering:N for N copies (default: %(default)s)"
+    run.add_argument("--kernel", default="auto", help=names)
     run.add_argument("--seed", type=int, default=0, help="seed of the run (default: %(default)s)")
     run.add_argument("--output", metavar="FOLDER", help="where results go (default: runs/MODEL)")
-    run.add_argument("--checkpoint", metavar="FOLDER", help="keep the state of the run there, and go on from it")
-    run.add_argument("--overwrite", action="store_true", help="replace a finished run in that folder")
+    run.add_argument("--checkpoint", metavar="FOLDER", help="keep the state of the run there, and continue from it")
+    run.add_argument("--overwrite", action="store_true", help="replace an earlier run in that folder")
     run.add_argument("--no-field", action="store_true", help="keep observables only, not the fields")
     run.add_argument("--no-symmetry-moves", action="store_true", help="leave out the exact sign flip of even models")
     run.add_argument("--quiet", action="store_true", help="no progress line")
@@ -71,9 +74,10 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument("--target", metavar="MODEL", help="another model, whose action is to be matched")
     fit.add_argument("--method", help="a method of phi4ppl.fit_likelihood or phi4ppl.fit_variational")
     fit.add_argument("--inhomogeneous", action="store_true", help="fit one coupling a clique instead of one a term")
+    fit.add_argument("--steps", type=int, help="the most steps, for methods that make several")
     fit.add_argument("--seed", type=int, default=0, help="seed of the fit (default: %(default)s)")
     fit.add_argument("--output", metavar="FOLDER", help="where results go (default: fits/MODEL)")
-    fit.add_argument("--overwrite", action="store_true", help="replace a finished fit in that folder")
+    fit.add_argument("--overwrite", action="store_true", help="replace an earlier fit in that folder")
     fit.add_argument("--quiet", action="store_true", help="no progress line")
     _with_evidence(command, with_model)
     models = command("models", commands.models, "list the shipped models")
@@ -90,13 +94,13 @@ def _with_evidence(command, with_model) -> None:
         sub.add_argument("--data", metavar="FILE", required=True, help="fields: .npy, .npz or .nc")
         sub.add_argument("--seed", type=int, default=0, help="seed (default: %(default)s)")
         sub.add_argument("--output", metavar="FOLDER", help=f"where results go (default: {folder})")
-        sub.add_argument("--overwrite", action="store_true", help="replace finished results in that folder")
+        sub.add_argument("--overwrite", action="store_true", help="replace earlier results in that folder")
         sub.add_argument("--quiet", action="store_true", help="no progress line")
 
     infer = command("infer", evidence_commands.infer, "infer couplings of a model from fields, with a report")
     with_model(infer)
     infer.add_argument("--prior", action="append", metavar="COUPLING=PRIOR", help=prior)
-    infer.add_argument("--normalizer", default="surface", help="of phi4ppl.infer_couplings (default: %(default)s)")
+    infer.add_argument("--normalizer", default="auto", help="of phi4ppl.infer_couplings (default: %(default)s)")
     text = "steps of each auxiliary chain of --normalizer exchange (default: %(default)s)"
     infer.add_argument("--num-auxiliary", type=int, default=50, metavar="STEPS", help=text)
     infer.add_argument("--chains", type=int, default=4, help="number of chains (default: %(default)s)")
@@ -119,7 +123,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return arguments.function(arguments)
     except Phi4pplError as error:
-        print(f"phi4ppl: {error}", file=sys.stderr)
+        print(f"phi4ppl: {for_command_line(str(error), arguments.command)}", file=sys.stderr)
         return UNUSABLE
     except Exception as error:
         if (failure := failure_in_model(error)) is None and not isinstance(error, OSError):

@@ -6,7 +6,7 @@ from itertools import combinations
 
 import numpy as np
 
-from .errors import ArgumentError, HammersleyCliffordError
+from .errors import ArgumentError, HammersleyCliffordError, call_checked
 from .lattice import Lattice
 
 __all__ = ["all_cliques", "as_cliques", "plaquettes", "require_cliques_of"]
@@ -86,6 +86,7 @@ def require_cliques_of(lattice: Lattice, name: str, cliques: np.ndarray) -> None
             )
 
 
+@call_checked
 def plaquettes(lattice: Lattice) -> np.ndarray:
     """Elementary squares of a two-dimensional square lattice, shape ``(num_plaquettes, 4)``, in cyclic order.
 

@@ -9,13 +9,16 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from .errors import ModelFileError
+from .errors import ArgumentError, ResultFileError
 from .model_files import load_model_file, shipped_models, summary_of
+from .option_names import for_command_line, verdict_for
+from .result_files import FINISHED, ResultFolder, read_record
+from .sampling import tempering
 
 __all__ = ["check", "doctor", "models", "report", "result_folder", "run"]
 
 PASSED, FAILED, INTERRUPTED = 0, 1, 130
-SAMPLES, REPORT, RECORD = "samples.nc", "report.html", "run.json"
+SAMPLES, REPORT, RECORD, REPORT_RECORD = "samples.nc", "report.html", "run.json", "report.json"
 
 
 def models(arguments) -> int:
@@ -55,25 +58,21 @@ def check(arguments) -> int:
     return PASSED if satisfied else FAILED
 
 
-def result_folder(arguments, usual: Path, record: str) -> Path:
-    """Where results go; what cannot be written there is said before the work, which may be long, and not after it."""
-    folder = Path(arguments.output or usual)
-    if (folder / record).exists() and not arguments.overwrite:
-        raise ModelFileError(
-            f"{folder} holds finished results. Give another folder with --output, or replace them with --overwrite."
-        )
-    there = folder
-    while not there.exists() and there != there.parent:
-        there = there.parent
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        raise ModelFileError(f"{folder} is no folder that can be written to. Give another one with --output.")
-    return folder
+def result_folder(arguments, command: str, usual: Path, record: str, names: tuple[str, ...], **options) -> ResultFolder:
+    """Where results go; what is in their way is said before the work, which may be long, and not after it."""
+    return ResultFolder(
+        Path(arguments.output or usual), command, record, names, overwrite=arguments.overwrite, **options
+    )
 
 
 def run(arguments) -> int:
     """Check, sample, judge and report a model; everything goes into one folder."""
     file = load_model_file(arguments.model, arguments.set)
-    folder = result_folder(arguments, Path("runs") / file.name, RECORD)
+    continued = _identity(arguments.checkpoint)
+    results = result_folder(
+        arguments, "run", Path("runs") / file.name, RECORD, (SAMPLES, REPORT),
+        continues=lambda record: continued is not None and not record[FINISHED] and record.get("checkpoint") == continued,
+    )  # fmt: skip
     from .datatree import metadata, save_run
     from .diagnostics import diagnose
     from .run import sample
@@ -81,45 +80,74 @@ def run(arguments) -> int:
     print(f"{file.name}: {file.summary}", flush=True)
     tree = sample(
         file.model, num_warmup=arguments.warmup, num_samples=arguments.samples, num_chains=arguments.chains,
-        kernel=arguments.kernel, seed=arguments.seed, thinning=arguments.thinning, keep_field=not arguments.no_field,
+        kernel=_kernel(arguments.kernel), seed=arguments.seed, thinning=arguments.thinning, keep_field=not arguments.no_field,
         symmetry_moves=not arguments.no_symmetry_moves, progress=False if arguments.quiet else None,
         checkpoint=arguments.checkpoint,
     )  # fmt: skip
     facts = metadata(tree)
     for name, text in facts["checks"].items():
         print(f"{name}: {text}" if len(facts["checks"]) > 1 else text)
-    print(f"kernel: {facts['settings']['kernel']} ({facts['settings']['kernel_reason']})")
+    reason = for_command_line(facts["settings"]["kernel_reason"], "run")
+    print(f"kernel: {facts['settings']['kernel']} ({reason})")
     verdict = diagnose(tree)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / RECORD).unlink(missing_ok=True)
-    save_run(tree, folder / SAMPLES)
-    status = _show(verdict, folder / REPORT)
-    print(f"draws:  {folder / SAMPLES}   (phi4ppl.load_run reads them)")
-    if facts["settings"]["interrupted"]:
-        return INTERRUPTED  # and no record: this is no finished run
+    draws = results.add(SAMPLES, lambda path: save_run(tree, path))
+    status = _show(verdict, results)
+    print(f"draws:  {draws}   (phi4ppl.load_run reads them)")
     record = {"model": str(file.path), "settings": file.parameters, "passed": verdict.passed} | facts["settings"]
-    (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    return status
+    interrupted = facts["settings"]["interrupted"]
+    results.finish(record | {"checkpoint": _identity(arguments.checkpoint)}, finished=not interrupted)
+    return INTERRUPTED if interrupted else status
+
+
+def _identity(checkpoint) -> str | None:
+    """Which run is in the directory of a checkpoint: draws of this very run may be replaced by draws of its continuation."""
+    from .sampling import is_checkpoint, read_saved
+
+    if checkpoint is None or not is_checkpoint(checkpoint):
+        return None
+    saved = read_saved(checkpoint)
+    return json.dumps([saved.identity, saved.frame[0]["provenance"]["created"]])
 
 
 def report(arguments) -> int:
-    """Judge a run again and write its report; also one that goes on, from its checkpoint."""
+    """Judge a run again and write its report; also one that is still running, from its checkpoint."""
     from .datatree import load_run
     from .diagnostics import diagnose
     from .sampling import is_checkpoint
 
     path = Path(arguments.run)
-    if is_checkpoint(path):
-        return _show(diagnose(load_run(path)), path / REPORT)
-    path = path / SAMPLES if path.is_dir() else path
-    return _show(diagnose(load_run(path)), path.with_name(REPORT))
+    live = is_checkpoint(path)
+    path = path / SAMPLES if path.is_dir() and not live else path
+    tree = load_run(path)
+    folder, of = (path, "") if live else (path.parent, path.name)
+    if of == SAMPLES and read_record(folder / RECORD, "run") is not None:  # the report is among the files of the run
+        command, record, facts = "run", RECORD, {}
+    else:
+        command, record, facts = "report", REPORT_RECORD, {"of": of}
+        other = (read_record(folder / record, command) or facts)["of"]
+        if other != of:
+            raise ResultFileError(f"{folder / REPORT} is the report of {other}. Move it and {record} away.")
+    results = ResultFolder(folder, command, record, (REPORT,), overwrite=True, amend=True)
+    status = _show(diagnose(tree), results)
+    results.finish(facts)
+    return status
 
 
-def _show(verdict, path: Path) -> int:
+def _kernel(text: str):
+    """The kernel of a name, or parallel tempering with so many copies."""
+    name, colon, number = text.partition(":")
+    if not colon:
+        return text
+    if name != "tempering" or not number.isdecimal():
+        raise ArgumentError("--kernel", "a name, or tempering:N with the number of copies", repr(text))
+    return tempering(int(number))
+
+
+def _show(verdict, results: ResultFolder) -> int:
+    verdict = verdict_for(verdict, results.command)
     print(f"\n{verdict.estimates}")
-    print(f"\n{verdict}\n")
-    verdict.to_html(path)
-    print(f"report: {path.resolve().as_uri()}")
+    print(f"\n{for_command_line(str(verdict), results.command)}\n")
+    print(f"report: {results.add(REPORT, verdict.to_html).resolve().as_uri()}")
     return PASSED if verdict.passed else FAILED
 
 

@@ -15,7 +15,7 @@ import xarray as xr
 
 from ._version import __version__
 from .dimensions import arranged, field_dims
-from .errors import ArgumentError, CheckpointError, path_of, writing
+from .errors import ArgumentError, CheckpointError, call_checked, path_of, writing
 from .potential import CompiledModel
 from .sampling import RunResult, is_checkpoint, read_saved, result_so_far
 from .sampling.identity import array_digest
@@ -227,6 +227,7 @@ def metadata(tree: xr.DataTree) -> dict:
     return json.loads(text)
 
 
+@call_checked
 def save_run(tree: xr.DataTree, path) -> Path:
     """Write a run to one netCDF file, whose folder has to exist.
 
@@ -242,6 +243,7 @@ def save_run(tree: xr.DataTree, path) -> Path:
     return path
 
 
+@call_checked
 def load_run(path) -> xr.DataTree:
     """Read a run into memory: from a netCDF file, or from the directory of a checkpoint.
 

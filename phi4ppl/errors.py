@@ -5,8 +5,12 @@ Every message has the same four parts: what is wrong, what was expected, what wa
 
 from __future__ import annotations
 
+import difflib
+import functools
+import inspect
 import numbers
 import os
+import types
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,6 +18,7 @@ import numpy as np
 
 __all__ = [
     "ArgumentError",
+    "CallError",
     "CheckpointError",
     "DiscreteLatentError",
     "DoublyIntractableError",
@@ -25,6 +30,7 @@ __all__ = [
     "ModelFileError",
     "OverlapError",
     "Phi4pplError",
+    "ResultFileError",
     "SamplingError",
     "SingleFactorError",
 ]
@@ -56,6 +62,10 @@ class ArgumentError(Phi4pplError, ValueError):
 
     def __init__(self, name: str, expected: str, got: str, mend: str = ""):
         super().__init__(f"{name}: expected {expected}, got {got}." + (f" {mend}" if mend else ""))
+
+
+class CallError(Phi4pplError, TypeError):
+    """A function was called with arguments that it does not have, or without one that it needs; the message names them."""
 
 
 class GraphError(Phi4pplError, ValueError):
@@ -124,6 +134,77 @@ class ModelFileError(Phi4pplError):
     """A model file cannot be used; the message names the file and the reason."""
 
 
+class ResultFileError(Phi4pplError):
+    """Results of a command would replace a file that is not its own; nothing has been computed or written."""
+
+
+def call_checked(thing):
+    """Decorate a public function, or a class with its public methods: a wrong call raises `CallError` with the nearest name.
+
+    A call that fits costs nothing but the frame; signature, docstring and pickling stay as they are.
+
+    Examples
+    --------
+    >>> @call_checked
+    ... def cube(edge, *, periodic=True): ...
+    >>> cube(4, periodc=False)
+    Traceback (most recent call last):
+    phi4ppl.errors.CallError: cube: expected the arguments edge, periodic; got 'periodc'. Did you mean 'periodic'?
+    """
+    if not isinstance(thing, type):
+        return _checked_function(thing)
+    for name, value in list(vars(thing).items()):
+        public = not name.startswith("_") or name in ("__init__", "__new__")
+        if name in getattr(thing, "__annotations__", {}):  # the default of a field, which may be a function
+            continue
+        if public and isinstance(value, types.FunctionType):
+            setattr(thing, name, _checked_function(value))
+        elif public and isinstance(value, (classmethod, staticmethod)):
+            setattr(thing, name, type(value)(_checked_function(value.__func__)))
+    return thing
+
+
+def _checked_function(function):
+    @functools.wraps(function)
+    def checked(*args, **kwargs):
+        __tracebackhide__ = True
+        try:
+            return function(*args, **kwargs)
+        except TypeError as error:
+            message = _wrong_call(function, args, kwargs)
+            if message is None:  # an error of the function itself
+                raise
+            raise CallError(message) from (error.__cause__ or None)
+
+    return checked
+
+
+def _wrong_call(function, args, kwargs) -> str | None:
+    """What is wrong with a call, None if it fits the signature."""
+    signature, name = inspect.signature(function), function.__qualname__
+    try:
+        signature.bind(*args, **kwargs)
+        return None
+    except TypeError as error:
+        reason = str(error)
+    parameters = dict(signature.parameters)
+    if "." in name and "<locals>" not in name.split(".")[-2]:  # a method
+        parameters.pop(next(iter(parameters), None), None)
+    if function.__name__ in ("__init__", "__new__"):
+        name = name.rpartition(".")[0]
+        if args:
+            name = (args[0] if isinstance(args[0], type) else type(args[0])).__name__
+    starred = {"VAR_POSITIONAL": "*", "VAR_KEYWORD": "**"}
+    listed = ", ".join(starred.get(p.kind.name, "") + n for n, p in parameters.items()) or "none"
+    named = [n for n, p in parameters.items() if p.kind.name in ("POSITIONAL_OR_KEYWORD", "KEYWORD_ONLY")]
+    expected = f"{name}: expected the arguments {listed}"
+    for given in kwargs:
+        if given not in named:
+            near = difflib.get_close_matches(given, named, n=1)
+            return f"{expected}; got {given!r}." + (f" Did you mean {near[0]!r}?" if near else "")
+    return f"{expected}; {reason}."
+
+
 def positive_int(name: str, value, *, minimum: int = 1, mend: str = "") -> int:
     """Return ``value`` as an int, or raise `ArgumentError` if it is not an integer of at least ``minimum``."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < minimum:
@@ -174,6 +255,8 @@ def finite_array(name: str, value, mend: str = "") -> np.ndarray:
                 raise TypeError
         array = array.astype(np.result_type(array.dtype, np.float32) if array.dtype.kind == "f" else float)
     except (TypeError, ValueError) as error:
+        if isinstance(value, complex) or getattr(getattr(value, "dtype", None), "kind", "") == "c":
+            mend = "Give its real and its imaginary part one at a time."
         shown = repr(value)
         shown = shown if len(shown) <= 120 else f"{shown[:120]}…"
         raise ArgumentError(name, "a real number or an array of them", shown, mend) from error

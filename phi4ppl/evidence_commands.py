@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import warnings
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from .averaging.compare import SCHEMES
 from .commands import FAILED, INTERRUPTED, PASSED, REPORT, SAMPLES, result_folder
 from .errors import ModelFileError
 from .field_files import load_fields
 from .fit_command import field_of
 from .model_files import load_model_file
+from .option_names import for_command_line, verdict_for
 from .prior_texts import priors_from
+from .reports.pages import summary
+from .result_files import ResultFolder
 
 __all__ = ["compare", "infer"]
 
@@ -23,7 +28,7 @@ INFERENCE, COMPARISON, TABLE, PREDICTIONS = "infer.json", "compare.json", "compa
 def infer(arguments) -> int:
     """Infer couplings of a model from fields in a file: posterior, predictive checks, report."""
     file = load_model_file(arguments.model, arguments.set)
-    folder = result_folder(arguments, Path("inferences") / file.name, INFERENCE)
+    results = result_folder(arguments, "infer", Path("inferences") / file.name, INFERENCE, (SAMPLES, REPORT))
     model, priors = field_of(file), priors_from(arguments.prior or [])
     if not priors:
         known = ", ".join(name for name, value in model.couplings.items() if np.ndim(value) == 0) or "none"
@@ -49,21 +54,22 @@ def infer(arguments) -> int:
     some = draws[np.linspace(0, len(draws) - 1, 20).round().astype(int)]
     models = [model.replace(**dict(zip(priors, map(float, theta), strict=True))) for theta in some]
     check = predictive_check(models, fields, seed=arguments.seed)
-    verdict, settings = diagnose(tree), metadata(tree)["settings"]
-    folder.mkdir(parents=True, exist_ok=True)
-    save_run(tree, folder / SAMPLES)
-    report = write_inference(tree, model, priors, fields, check, folder / REPORT)
+    verdict, settings = verdict_for(diagnose(tree), "infer"), metadata(tree)["settings"]
+    words = partial(for_command_line, command="infer")
+    results.add(SAMPLES, lambda path: save_run(tree, path))
+    report = results.add(REPORT, lambda path: write_inference(tree, model, priors, fields, check, path, verdict, words))
     good = verdict.passed and not settings["warnings"]
-    print(f"\n{estimate(tree, list(priors))}\n\n{_checks_text(check)}\n\n{verdict}")
-    _warn(settings["warnings"])
-    if settings["interrupted"]:
-        print(f"report: {report.resolve().as_uri()}")
-        return INTERRUPTED  # and no record: these are no finished results
+    estimates = estimate(tree, list(priors))
+    print(f"\n{estimates}\n\n{_checks_text(check)}\n\n{verdict}")
+    _warn(map(words, settings["warnings"]))
     posterior = {
-        name: [float(column.mean()), float(column.std())] for name, column in zip(priors, draws.T, strict=True)
+        name: summary(draws[:, k]) | {"mc_error": float(estimates.loc[name, "error"])} for k, name in enumerate(priors)
     }
     facts = {"model": str(file.path), "settings": file.parameters, "data": arguments.data, "priors": arguments.prior}
-    _finish(report, folder / INFERENCE, facts | {"passed": good, "posterior": posterior} | settings)
+    facts |= {"passed": good, "posterior": posterior} | settings
+    _finish(report, results, facts, finished=not settings["interrupted"])
+    if settings["interrupted"]:
+        return INTERRUPTED
     return PASSED if good else FAILED
 
 
@@ -75,9 +81,8 @@ def compare(arguments) -> int:
         if file.name in files:
             raise ModelFileError(f"{spec}: a second model of the name {file.name!r}. Give the file another name.")
         files[file.name] = file
-    if len(files) < 2:
-        raise ModelFileError(f"{arguments.models[0]}: one model. Give at least two to compare.")
-    folder = result_folder(arguments, Path("comparisons") / "-".join(files), COMPARISON)
+    names = (TABLE, PREDICTIONS, REPORT)
+    results = result_folder(arguments, "compare", Path("comparisons") / "-".join(files), COMPARISON, names)
     models = {name: field_of(file) for name, file in files.items()}
     fields = _fields(arguments.data, next(iter(models.values())))
     own = _priors_by_model(models, priors_from(arguments.prior or []))
@@ -87,24 +92,23 @@ def compare(arguments) -> int:
     from .reports import write_comparison
 
     result = compare_models(models, fields, own, seed=arguments.seed, progress=False if arguments.quiet else None)
+    result = replace(result, warnings=tuple(for_command_line(text, "compare") for text in result.warnings))
     rng, checks, first = np.random.default_rng(arguments.seed), {}, next(iter(models.values()))
     for name, posterior in result.posteriors.items():
         chosen = rng.choice(len(posterior.draws), 20 if posterior.names else 1, p=np.exp(posterior.log_weights))
         data = fields.reshape(-1, *posterior.model.field_shape)
         checks[name] = predictive_check([posterior.at(k) for k in chosen], data, like=first, seed=arguments.seed)
-    folder.mkdir(parents=True, exist_ok=True)
-    result.table.to_csv(folder / TABLE)
-    average(result, seed=arguments.seed).to_netcdf(folder / PREDICTIONS, engine="h5netcdf")
+    results.add(TABLE, result.table.to_csv)
+    predicted = average(result, seed=arguments.seed)
+    results.add(PREDICTIONS, lambda path: predicted.to_netcdf(path, engine="h5netcdf"))
     facts = {"models": ", ".join(str(file.path) for file in files.values()), "data": arguments.data, "seed": arguments.seed,
              "priors": "  ".join(arguments.prior or ["none: all couplings are fixed"])}  # fmt: skip
-    report = write_comparison(result, own, checks, folder / REPORT, facts)
+    report = results.add(REPORT, lambda path: write_comparison(result, own, checks, path, facts))
     print(result)
     for name, check in checks.items():
         print(f"\n{name}\n{_checks_text(check)}")
-    weights = {scheme: result.weights(scheme) for scheme in ("evidence", "stacking", "pseudo_bma")}
-    _finish(
-        report, folder / COMPARISON, facts | {"weights": weights, "why": result.why, "warnings": list(result.warnings)}
-    )
+    answers = {"weights": {scheme: result.weights(scheme) for scheme in SCHEMES}, "decisions": result.decisions}
+    _finish(report, results, facts | answers | {"why": result.why, "warnings": list(result.warnings)})
     return FAILED if result.warnings else PASSED
 
 
@@ -139,6 +143,6 @@ def _warn(texts) -> None:
         print(f"WARNING: {text}")
 
 
-def _finish(report: Path, record: Path, facts: dict) -> None:
-    record.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    print(f"\nresults: {record.parent}\nreport: {report.resolve().as_uri()}")
+def _finish(report: Path, results: ResultFolder, facts: dict, finished: bool = True) -> None:
+    results.finish(facts, finished=finished)
+    print(f"\nresults: {results.path}\nreport: {report.resolve().as_uri()}")

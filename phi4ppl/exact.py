@@ -8,15 +8,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .errors import ArgumentError, positive_int
+from .errors import ArgumentError, call_checked, positive_int
 from .model import MarkovRandomField
 
-__all__ = ["gaussian_log_partition", "gaussian_precision", "quadrature"]
+__all__ = ["gaussian_log_partition", "gaussian_mean", "gaussian_precision", "quadrature"]
 
 DENSE_LIMIT = 4096
 MAX_GRID = 2**25
 
 
+@call_checked
 def gaussian_precision(model: MarkovRandomField):
     """Precision matrix Q of a Gaussian field, S = ½ φᵀQφ + rᵀφ, as a dense array of shape ``(num_sites, num_sites)``.
 
@@ -34,6 +35,31 @@ def gaussian_precision(model: MarkovRandomField):
     [[2.0, -0.5], [-0.5, 2.0]]
     """
     return _quadratic_and_linear(model)[0]
+
+
+@call_checked
+def gaussian_mean(model: MarkovRandomField):
+    """Mean −Q⁻¹r of a Gaussian field, S = ½ φᵀQφ + rᵀφ, as an array of shape ``(num_sites,)``.
+
+    It is differentiable with respect to the couplings, and 0 without a source.
+
+    Returns
+    -------
+    array; nan if Q is not positive definite.
+
+    Raises
+    ------
+    ArgumentError
+        If the model has quartic or user-defined terms, or more than 4096 sites.
+
+    Examples
+    --------
+    >>> import phi4ppl as p4
+    >>> p4.exact.gaussian_mean(p4.gaussian(p4.lattice.chain(1), w=0.0, a=0.5, r=2.0)).tolist()
+    [-2.0]
+    """
+    precision, linear = _quadratic_and_linear(model)
+    return -jax.scipy.linalg.cho_solve((jnp.linalg.cholesky(precision), True), linear)
 
 
 def _require_field(model) -> None:
@@ -64,6 +90,7 @@ def _quadratic_and_linear(model: MarkovRandomField):
     return precision, linear
 
 
+@call_checked
 def gaussian_log_partition(model: MarkovRandomField, *, intrinsic: bool = False):
     """log Z of a Gaussian field, (N/2) log 2π − ½ log det Q + ½ rᵀQ⁻¹r, differentiable in the couplings.
 
@@ -102,6 +129,7 @@ def gaussian_log_partition(model: MarkovRandomField, *, intrinsic: bool = False)
     return jnp.where(jnp.min(jnp.diagonal(factor)) ** 2 > rounding, log_z, jnp.nan)
 
 
+@call_checked
 def quadrature(
     model: MarkovRandomField, observables: dict[str, Callable] | None = None, *, half_width=6.0, points=64
 ) -> dict[str, float]:

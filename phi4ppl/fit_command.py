@@ -2,40 +2,80 @@
 
 from __future__ import annotations
 
-import json
+from functools import partial
 from pathlib import Path
 
-from .commands import result_folder
+import numpy as np
+import pandas as pd
+
+from .commands import REPORT, result_folder
 from .errors import ModelFileError
 from .field_files import load_fields
 from .model import MarkovRandomField
 from .model_files import load_model_file
+from .option_names import for_command_line
+from .reports.fits import ERROR_IS
+from .result_files import ResultFolder
 
 __all__ = ["field_of", "fit"]
 
 CONVERGED, NOT_CONVERGED = 0, 1
-MODEL, HISTORY, PICTURE, RECORD = "model.npz", "history.nc", "history.png", "fit.json"
+MODEL, TABLE, HISTORY, PICTURE, RECORD = "model.npz", "couplings.csv", "history.nc", "history.png", "fit.json"
+MOST_ROWS = 12  # of a table on the terminal
 
 
 def fit(arguments) -> int:
     """Fit the couplings of a model to fields in a file, or to the action of another model."""
     file = load_model_file(arguments.model, arguments.set)
-    folder = result_folder(arguments, Path("fits") / file.name, RECORD)
+    names = (MODEL, TABLE, HISTORY, PICTURE, REPORT)
+    results = result_folder(arguments, "fit", Path("fits") / file.name, RECORD, names)
     model = field_of(file)
     if arguments.inhomogeneous:
         model = model.inhomogeneous()
     print(f"{file.name}: {file.summary}", flush=True)
     result, what = _fitted(model, arguments)
-    print(result)
-    folder.mkdir(parents=True, exist_ok=True)
+    table = _table(result)
+    print(for_command_line(str(result), "fit"))
+    if arguments.target:  # whose text has no errors of couplings
+        print(f"\n{table.to_string(index=False, max_rows=MOST_ROWS, float_format='{:.6g}'.format, na_rep='')}")
+    print(ERROR_IS["target" if arguments.target else "data"])
+    from .reports import write_fit
+
     if result.history.sizes.get("step"):
-        result.history.to_netcdf(folder / HISTORY)
-        result.plot().savefig(folder / PICTURE, dpi=120)
-    _save_model(result.model, folder)
-    record = {"model": str(file.path), "settings": file.parameters, "converged": result.converged} | what
-    (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    print(f"results: {folder}")
+        results.add(HISTORY, result.history.to_netcdf)
+        results.add(PICTURE, lambda path: result.plot().savefig(path, dpi=120))
+    _save_model(result.model, results)
+    results.add(TABLE, lambda path: table.to_csv(path, index=False))
+    record = {"model": str(file.path), "settings": file.parameters, "seed": arguments.seed} | what
+    words = partial(for_command_line, command="fit")
+    report = results.add(REPORT, lambda path: write_fit(result, table, path, record, words=words))
+    results.finish(record | {"converged": result.converged, "couplings": _as_json(table)})
+    print(f"results: {results.path}\nreport: {report.resolve().as_uri()}")
     return CONVERGED if result.converged else NOT_CONVERGED
+
+
+def _table(result) -> pd.DataFrame:
+    """A row a coupling: its term, the sites of its clique where there is one number a clique, its value and its error."""
+    error = "standard_error" if hasattr(result, "num_samples") else "mc_error"
+    rows = []
+    for term in result.model.terms:
+        values, single = np.ravel(np.asarray(term.coupling, float)), np.ndim(term.coupling) == 0
+        errors = np.full(values.shape, np.nan)
+        if result.standard_errors is not None:
+            errors = np.ravel(np.asarray(result.standard_errors[term.name], float))
+        sites = [""] if single else [" ".join(map(str, clique)) for clique in np.asarray(term.cliques)]
+        rows += [(term.name, *row) for row in zip(sites, values, errors, strict=True)]
+    return pd.DataFrame(rows, columns=["term", "sites", "value", error])
+
+
+def _as_json(table: pd.DataFrame) -> dict:
+    """Numbers by term, in lists where there is one a clique; null for an error that is not known."""
+    found = {}
+    for name, rows in table.groupby("term", sort=False):
+        columns = {column: [float(v) if np.isfinite(v) else None for v in rows[column]] for column in table.columns[2:]}
+        single = list(rows["sites"]) == [""]
+        found[name] = {column: values[0] if single else values for column, values in columns.items()}
+    return found
 
 
 def field_of(file) -> MarkovRandomField:
@@ -49,7 +89,7 @@ def _fitted(model: MarkovRandomField, arguments):
     """The fit, and what the record says of it."""
     from .learning import fit_likelihood, fit_variational
 
-    shared = {"seed": arguments.seed, "progress": False if arguments.quiet else None}
+    shared = {"seed": arguments.seed, "progress": False if arguments.quiet else None, "num_steps": arguments.steps}
     if arguments.target is not None:
         target = field_of(load_model_file(arguments.target))
         result = fit_variational(model, target, method=arguments.method or "natural", **shared)
@@ -62,11 +102,10 @@ def _fitted(model: MarkovRandomField, arguments):
     return result, {"data": arguments.data, "method": method, "num_samples": result.num_samples}
 
 
-def _save_model(model: MarkovRandomField, folder: Path) -> None:
+def _save_model(model: MarkovRandomField, results: ResultFolder) -> None:
     if all(term.form.built_in for term in model.terms):
-        print(f"model:   {model.save(folder / MODEL)}   (phi4ppl.load_model reads it)")
+        print(f"model:   {results.add(MODEL, model.save)}   (phi4ppl.load_model reads it)")
         return
-    import numpy as np
-
-    np.savez(folder / MODEL, **{name: np.asarray(value) for name, value in model.couplings.items()})
-    print(f"couplings: {folder / MODEL}   (arrays by name; code of own terms is not written to disk)")
+    couplings = {name: np.asarray(value) for name, value in model.couplings.items()}
+    path = results.add(MODEL, lambda path: np.savez(path, **couplings))
+    print(f"couplings: {path}   (arrays by name; code of user-defined terms is not written to disk)")

@@ -11,7 +11,7 @@ from numpyro import handlers
 
 from . import quartic
 from .datatree import metadata
-from .errors import ArgumentError
+from .errors import ArgumentError, call_checked
 from .numpyro_plugin import GibbsField, field_model, trace_of
 from .pointwise import Pointwise, parts, pointwise
 
@@ -23,6 +23,7 @@ MOST_AT_ENDS = np.log(1e-6)  # of the height of an integrand
 BATCH = 32  # draws worked on at once
 
 
+@call_checked
 def integrated_log_likelihood(
     tree: xr.DataTree, model, *args, site: str | None = None, field: str | None = None, model_kwargs: dict | None = None
 ) -> xr.DataTree:

@@ -8,7 +8,7 @@ import numpy as np
 
 from . import storage
 from .cliques import require_cliques_of
-from .errors import ArgumentError, finite_array
+from .errors import ArgumentError, call_checked, finite_array
 from .hammersley_clifford import HammersleyCliffordReport, check_terms
 from .lattice import Lattice
 from .terms import Term, TermForm, as_coupling, as_field, hopping, is_concrete, mass, quartic, source
@@ -16,6 +16,7 @@ from .terms import Term, TermForm, as_coupling, as_field, hopping, is_concrete, 
 __all__ = ["MarkovRandomField", "gaussian", "load_model", "phi4", "phi4_from_lagrangian"]
 
 
+@call_checked
 @jax.tree_util.register_pytree_node_class
 class MarkovRandomField:
     """A Markov random field S(φ; θ) = Σ_t Σ_{c ∈ C_t} θ_{t,c} T_t(φ_c), with p(φ; θ) = exp(−S)/Z.
@@ -216,6 +217,7 @@ class MarkovRandomField:
         return storage.write_terms(path, self.lattice, self.terms)
 
 
+@call_checked
 def load_model(path) -> MarkovRandomField:
     """Read a model written by `MarkovRandomField.save`.
 
@@ -242,6 +244,7 @@ def _summary(value) -> str:
     return f"{array.shape[0]} numbers, mean {array.mean():.6g}, range [{array.min():.6g}, {array.max():.6g}]"
 
 
+@call_checked
 def phi4(lattice: Lattice, *, w=1.0, a, b, r=None) -> MarkovRandomField:
     """The φ⁴ family, S = −Σ_⟨ij⟩ w_ij φ_i φ_j + Σ a_i φ_i² + Σ b_i φ_i⁴ (+ Σ r_i φ_i).
 
@@ -270,8 +273,11 @@ def phi4(lattice: Lattice, *, w=1.0, a, b, r=None) -> MarkovRandomField:
     return _nearest_neighbour_family(lattice, w, sites)
 
 
-def gaussian(lattice: Lattice, *, w, a) -> MarkovRandomField:
-    """The Gaussian field S = −Σ_⟨ij⟩ w_ij φ_i φ_j + Σ a_i φ_i², precision matrix Q = 2·diag(a) − W.
+@call_checked
+def gaussian(lattice: Lattice, *, w, a, r=None) -> MarkovRandomField:
+    """The Gaussian field S = −Σ_⟨ij⟩ w_ij φ_i φ_j + Σ a_i φ_i² (+ Σ r_i φ_i), precision matrix Q = 2·diag(a) − W.
+
+    Its covariance is Q⁻¹; a source r moves its mean from 0 to −Q⁻¹r (`phi4ppl.exact.gaussian_mean`).
 
     With ``a = w·degree/2`` it is the intrinsic (improper) field S = ½ Σ_⟨ij⟩ w (φ_i − φ_j)²; ``model.check()`` says so.
     Arguments as in `phi4`.
@@ -282,9 +288,10 @@ def gaussian(lattice: Lattice, *, w, a) -> MarkovRandomField:
     >>> p4.gaussian(p4.lattice.square(8), w=1.0, a=2.5)
     MarkovRandomField(square 8×8, periodic; w=1, a=2.5)
     """
-    return _nearest_neighbour_family(lattice, w, {"a": (mass, a)})
+    return _nearest_neighbour_family(lattice, w, {"a": (mass, a)} | ({} if r is None else {"r": (source, r)}))
 
 
+@call_checked
 def phi4_from_lagrangian(lattice: Lattice, *, kappa=1.0, mu_squared, lam) -> MarkovRandomField:
     """φ⁴ theory from the couplings of its Lagrangian.
 

@@ -17,8 +17,15 @@ from numpyro.infer.initialization import init_to_uniform
 from numpyro.infer.util import initialize_model
 
 from . import quartic
-from .errors import ArgumentError, DiscreteLatentError, DoublyIntractableError, DrawNotAvailableError, SamplingError
-from .exact import DENSE_LIMIT, gaussian_precision
+from .errors import (
+    ArgumentError,
+    DiscreteLatentError,
+    DoublyIntractableError,
+    DrawNotAvailableError,
+    SamplingError,
+    call_checked,
+)
+from .exact import DENSE_LIMIT, gaussian_mean, gaussian_precision
 from .model import MarkovRandomField
 from .pointwise import pointwise
 from .potential import CompiledModel, compile_field, energy_function
@@ -27,6 +34,7 @@ from .terms import as_field, is_concrete
 __all__ = ["GibbsField", "compile", "field_model", "field_of", "trace_of"]
 
 
+@call_checked
 class GibbsField(Distribution):
     """A Markov random field as a distribution for any NumPyro model, log p(φ) = −S(φ; θ) − log Z(θ).
 
@@ -151,10 +159,10 @@ class GibbsField(Distribution):
         """Exact independent draws of a Gaussian field; every other field raises `DrawNotAvailableError`."""
         forms = self.model._forms
         sites = self.model.lattice.num_sites
-        if any(f.built_in not in ("hopping", "mass") for f in forms) or sites > DENSE_LIMIT:
+        if any(f.built_in not in ("hopping", "mass", "source") for f in forms) or sites > DENSE_LIMIT:
             raise DrawNotAvailableError(
-                f"an exact independent draw of {self.model!r} is not available (only Gaussian fields without source, up "
-                f"to {DENSE_LIMIT} sites, can be drawn). Draw it by Markov chain: phi4ppl.sample(model); in Predictive "
+                f"an exact independent draw of {self.model!r} is not available (only Gaussian fields of up to "
+                f"{DENSE_LIMIT} sites can be drawn). Draw it by Markov chain: phi4ppl.sample(model); in Predictive "
                 "pass posterior_samples that contain this site."
             )
         if all(is_concrete(value) for value in self.model.couplings.values()):
@@ -168,9 +176,12 @@ class GibbsField(Distribution):
         factor = jnp.linalg.cholesky(precision)
         white = jax.random.normal(key, (sites, math.prod(sample_shape)), precision.dtype)
         field = jax.scipy.linalg.solve_triangular(factor.T, white, lower=False)
+        if any(form.built_in == "source" for form in forms):
+            field += gaussian_mean(self.model)[:, None]
         return field.T.reshape(tuple(sample_shape) + self.event_shape)
 
 
+@call_checked
 def compile(model, *args, **kwargs) -> CompiledModel:  # noqa: A001  the field's word for it
     """Compile a field, or a NumPyro model, into potential and log-density functions.
 

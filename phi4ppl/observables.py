@@ -8,7 +8,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from .errors import ArgumentError
+from .errors import ArgumentError, call_checked
 from .lattice import Lattice
 from .model import MarkovRandomField
 from .potential import energy_function
@@ -28,6 +28,7 @@ NAMES = {
 }
 
 
+@call_checked
 def standard_observables(model: MarkovRandomField) -> dict[str, Callable]:
     """The observables that every run of a field records, by name (`NAMES` has their formulas).
 
@@ -62,12 +63,14 @@ def _without_couplings(lattice: Lattice) -> dict[str, Callable]:
     return observables
 
 
+@call_checked
 def is_standard(model: MarkovRandomField, observables) -> bool:
     """Whether nothing of the user's own is measured, and the model has no terms of the user's own."""
     known = _without_couplings(model.lattice)
     return all(f.built_in for f in model._forms) and all(known.get(name) is f for name, f in observables)
 
 
+@call_checked
 def with_own(model: MarkovRandomField, own: dict[str, Callable] | None, taken=()) -> dict[str, Callable]:
     """Standard observables and a user's own, checked; ``taken`` are names that these cannot have.
 
@@ -98,5 +101,7 @@ def with_own(model: MarkovRandomField, own: dict[str, Callable] | None, taken=()
             raise ArgumentError(what, expected, f"{type(error).__name__}: {reason}", mend) from error
         if not hasattr(result, "shape") or result.dtype not in REAL or 0 in result.shape:
             mend = "End it with .astype(float) for counts and truth values."
+            if hasattr(result, "dtype") and jnp.issubdtype(result.dtype, jnp.complexfloating):
+                mend = "Record its real and imaginary parts as two observables: f(phi).real and f(phi).imag."
             raise ArgumentError(what, "one array of real numbers returned", f"{result}", mend)
     return observables | own

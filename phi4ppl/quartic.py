@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .errors import ArgumentError, finite_array, positive_int
+from .errors import ArgumentError, call_checked, finite_array, positive_int
 from .terms import is_concrete
 
 __all__ = ["Moments", "draw", "log_normalizer", "moments"]
@@ -32,6 +32,7 @@ CHUNK = 2**15
 DEEP = 30.0  # bφ₀⁴ from which on two Gaussians are the envelope whatever rounding says
 
 
+@call_checked
 class Moments(NamedTuple):
     """⟨φ⟩, ⟨φ²⟩ and ⟨φ⁴⟩."""
 
@@ -40,6 +41,7 @@ class Moments(NamedTuple):
     fourth: jax.Array
 
 
+@call_checked
 def log_normalizer(linear, quadratic, quartic):
     """log ∫ exp(−(rφ + aφ² + bφ⁴)) dφ over the real line, for every entry of the couplings.
 
@@ -78,6 +80,7 @@ def log_normalizer(linear, quadratic, quartic):
     return _log_normalizer(*_couplings(linear, quadratic, quartic))
 
 
+@call_checked
 def moments(linear, quadratic, quartic) -> Moments:
     """⟨φ⟩, ⟨φ²⟩ and ⟨φ⁴⟩ under exp(−(rφ + aφ² + bφ⁴)), for every entry of the couplings.
 
@@ -92,6 +95,7 @@ def moments(linear, quadratic, quartic) -> Moments:
     return _moments(*_couplings(linear, quadratic, quartic))
 
 
+@call_checked
 def draw(key, linear, quadratic, quartic, *, shape=None):
     """Exact independent draws from exp(−(rφ + aφ² + bφ⁴)).
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import xarray as xr
 
 from .datatree import field_dims, frame_of, to_datatree
-from .errors import ArgumentError, path_of, positive_int, seed_within
+from .errors import ArgumentError, call_checked, path_of, positive_int, seed_within
 from .model import MarkovRandomField
 from .numpyro_plugin import compile as compile_model
 from .observables import with_own
@@ -21,6 +21,7 @@ __all__ = ["sample"]
 MOST_WARMUP = 10**7  # each has a place in a plan
 
 
+@call_checked
 def sample(
     model, *args, num_warmup: int = 1000, num_samples: int = 1000, num_chains: int = 4, kernel="auto", seed: int = 0,
     observables: dict | None = None, keep_field: bool = True, thinning: int = 1, symmetry_moves: bool = True,

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .cliques import as_cliques
-from .errors import ArgumentError, finite_array
+from .errors import ArgumentError, call_checked, finite_array
 
 __all__ = ["BUILT_IN", "Term", "TermForm", "hopping", "mass", "quartic", "source"]
 
@@ -80,6 +80,7 @@ class TermForm:
         return jax.vmap(self.statistic)(*(phi_flat[self.cliques[:, m]] for m in range(self.cliques.shape[1])))
 
 
+@call_checked
 class Term:
     """One kind of interaction of a Markov random field.
 

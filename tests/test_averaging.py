@@ -15,7 +15,7 @@ from scipy import stats
 from scipy.special import logsumexp
 
 import phi4ppl as p4
-from phi4ppl.averaging.compare import _compared
+from phi4ppl.averaging.compare import _compared, _decisions, _why
 from phi4ppl.averaging.posterior import CouplingPosterior, _improper, coupling_posterior
 from phi4ppl.averaging.weights import bootstrap_errors, pseudo_bma_weights, stacking_weights
 from phi4ppl.inference import mode
@@ -209,12 +209,72 @@ def test_reasons_for_differences():
         }
         return _compared(posteriors, np.full(2, 0.5), np.zeros((len(elpd[0]), 6)), 0)
 
-    rng = np.random.default_rng(0)
-    level = rng.normal(size=100)
+    level = np.random.default_rng(0).normal(size=100)
     assert "does not decide: A is ahead of B by 1.0" in result([level, level], [1.0, 0.0], error=3.0).why
-    assert "Evidence prefers A, prediction B" in result([level, level + 0.3], [50.0, 0.0]).why
+    apart = result([level, level + 0.3], [50.0, 0.0])
+    assert "Evidence prefers A, prediction B" in apart.why and set(apart.decisions.values()) == {"A", "B"}
+    assert not apart.agreed
     split = np.where(np.arange(100) < 65, 1.0, -1.0)
-    assert "stacking looks for the best mixture" in result([level + split, level - split], [60.0, 0.0]).why
+    mixed = result([level + split, level - split], [60.0, 0.0])
+    assert "Stacking looks for the best mixture" in mixed.why and mixed.decisions["evidence"] == "A"
+    assert mixed.decisions["stacking"] is None and mixed.why.startswith("Undecided by stacking (A 0.")
+
+
+def _two_models(evidence_gap, elpd_gap, spread=0.0, error=0.0):
+    """100 fields; the elpd of A is higher by ``elpd_gap`` on the whole, and its evidence by ``evidence_gap`` nats."""
+    noise = np.random.default_rng(1).normal(size=100)
+    apart = elpd_gap / 100 + spread * (noise - noise.mean())
+    posteriors = {
+        name: CouplingPosterior(TRUE, (), np.zeros((1, 0)), np.zeros(1), np.array([column]), value, error)
+        for name, column, value in (("A", noise + apart, evidence_gap - 100.0), ("B", noise, -100.0))
+    }
+    return _compared(posteriors, np.full(2, 0.5), np.zeros((100, 6)), 0)
+
+
+def test_a_weight_of_two_thirds_is_no_decision():
+    """The weight 0.66 of the review: softmax of 0.663 nats. Nothing says "settles" or "agree", whatever the scheme."""
+    result = _two_models(np.log(0.66 / 0.34), 0.0)
+    assert result.weights("evidence")["A"] == pytest.approx(0.66)
+    assert result.decisions == {"evidence": None, "stacking": None, "pseudo_bma": None} and not result.agreed
+    assert result.why.startswith("Undecided by evidence (A 0.66 ± 0.00, B 0.34 ± 0.00), stacking (")
+    assert not re.search("settle|agree|prefers|favour", str(result))
+
+
+@pytest.mark.parametrize("scheme", ["evidence", "stacking", "pseudo_bma"])
+def test_a_large_weight_with_a_large_error_is_no_decision(scheme):
+    """0.95 ± 0.2 is undecided, 0.95 ± 0.02 is decided: for each scheme by itself, the others far from their thresholds."""
+    table = _two_models(60.0, 60.0).table
+    assert set(_decisions(table).values()) == {"A"}
+    for error, decided in ((0.2, None), (0.02, "A")):
+        changed = table.copy()
+        changed.loc["A", [f"{scheme}_weight", f"{scheme}_error"]] = 0.95, error
+        changed.loc["B", [f"{scheme}_weight", f"{scheme}_error"]] = 0.05, error
+        assert _decisions(changed)[scheme] == decided
+        assert _why(changed).startswith("Undecided by" if decided is None else "All three agree on A")
+        assert ("0.95 ± 0.20" in _why(changed)) == (decided is None)
+
+
+def test_an_error_of_log_z_leaves_every_scheme_undecided():
+    """20 nats apart are a decision when log Z is known, and none when it is uncertain by 20 nats; by prediction too."""
+    known, unknown = (_two_models(20.0, 20.0, error=error) for error in (0.01, 20.0))
+    assert known.agreed and "All three agree on A" in known.why
+    assert (
+        set(unknown.decisions.values()) == {None} and "does not decide: A is ahead of B by 20.0 ± 28.3" in unknown.why
+    )
+    for scheme in ("evidence", "stacking", "pseudo_bma"):  # and the weights themselves are as they were
+        assert unknown.weights(scheme) == pytest.approx(known.weights(scheme))
+
+
+def test_one_model_has_its_evidence():
+    data = draws_of(TRUE, 0, 50)
+    result = p4.compare({"ring": TRUE}, data)
+    exact = -float(np.sum(np.asarray(TRUE.energy(data), float))) - 50 * float(p4.exact.gaussian_log_partition(TRUE))
+    assert result.table.loc["ring", "log_evidence"] == pytest.approx(exact, rel=1e-5)
+    assert result.table.loc["ring", "elpd"] == pytest.approx(exact, rel=1e-5)  # no coupling was fitted
+    assert result.weights("stacking") == result.weights("evidence") == {"ring": 1.0}
+    assert "One model, ring" in str(result) and not result.agreed and f"{exact:.1f}" in str(result)
+    assert result.plot().axes[0].get_yticklabels()[0].get_text() == "ring"
+    assert set(p4.average(result, num_draws=10)["posterior_predictive"]["model"].values.ravel()) == {"ring"}
 
 
 # --- averages
@@ -272,7 +332,7 @@ def test_draws_without_a_density_are_told():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"models": {"only": TRUE}}, "models: expected a dict of at least two models"),
+        ({"models": {}}, "models: expected a dict of models by name"),
         ({"models": {"a": TRUE, "b": 3}}, r"models\['b'\]: expected a name and a MarkovRandomField"),
         ({"data": np.zeros((10, 5))}, r"data: expected at least 5 fields of 6 sites \('a'\)"),
         ({"data": np.zeros((3, 6))}, "data: expected at least 5 fields"),

@@ -112,7 +112,7 @@ def test_a_checkpoint_writes_only_what_is_new(filled):
 
 def test_what_a_killed_writer_left_is_ignored_and_removed(filled):
     for name in ("draws-000000020-000000030.ckpt", "head.ckpt.tmp", "draws-000000020-000000030.ckpt.tmp"):
-        (filled / name).write_bytes(b"half a file")
+        (filled / name).write_bytes(b"phi4ppl checkpoint\nhalf a file")
     assert_holds(filled, 20, 2.0)
     store = new_store(filled)
     store.save({"done": 20}, pack(state(2.0)), 20, 20, {})
@@ -270,6 +270,47 @@ def test_directories_and_files_of_others_are_refused(tmp_path):
     assert store.saved is None
     with pytest.raises(CheckpointError, match="head.ckpt is not there"):
         read_saved(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("kind", ["file", "directory", "link", "link to nothing"])
+@pytest.mark.parametrize(
+    "name",
+    ["head.ckpt.tmp", "frame.ckpt", "frame.ckpt.tmp", "lock", "draws-000000020-000000030.ckpt",
+     "draws-000000020-000000030.ckpt.tmp"],
+)  # fmt: skip
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_file_of_others_under_a_name_of_ours_is_refused(filled, tmp_path, name, kind, begun):
+    """Temporary files were written through links, a frame and draws were replaced, unlisted ones removed."""
+    path, own = (filled if begun else tmp_path / "new"), tmp_path / "thesis.tex"
+    path.mkdir(exist_ok=True)
+    own.write_text("years of work")
+    if (path / name).exists():
+        (path / name).unlink()
+    match kind:
+        case "file":
+            (path / name).write_text("years of work")
+        case "directory":
+            (path / name).mkdir()
+        case "link":
+            (path / name).symlink_to(own)
+        case _:
+            (path / name).symlink_to(tmp_path / "nothing")
+    before = contents(path)
+    with pytest.raises(CheckpointError):
+        new_store(path)
+    assert contents(path) == before and own.read_text() == "years of work"
+    assert (path / name).is_symlink() == kind.startswith("link") and not (tmp_path / "nothing").exists()
+
+
+def test_files_beside_a_checkpoint_stay(filled):
+    """Names that only look like ours: ``*.tmp`` and ``draws-*.ckpt`` were removed."""
+    for name in ("notes.tmp", "draws-best.ckpt", "report.html"):
+        (filled / name).write_text("mine")
+    store = new_store(filled)
+    store.save({"done": 20}, pack(state(2.0)), 20, 20, {})
+    store.close()
+    assert_holds(filled, 20, 2.0)
+    assert {(filled / name).read_text() for name in ("notes.tmp", "draws-best.ckpt", "report.html")} == {"mine"}
 
 
 def test_a_head_elsewhere_that_cannot_be_reached_is_no_fresh_start(filled):

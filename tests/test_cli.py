@@ -63,7 +63,9 @@ def test_a_failed_verdict_is_exit_status_one(folder, capsys):
     text = "model = p4.phi4(p4.lattice.square(6), a=1.0, b=0.2)\n"
     assert main(["run", model_file(folder, text), "--no-symmetry-moves", "--no-field", *FAST]) == 1
     out = capsys.readouterr().out
-    assert "FAIL  sign changes" in out and "symmetry_moves=True" in out
+    assert "FAIL  sign changes" in out and "Sample without --no-symmetry-moves" in out
+    page = (folder / "runs" / "mine" / "report.html").read_text()
+    assert "without --no-symmetry-moves" in page and "num_samples=" not in page and "num_samples=" not in out
     assert "phi" not in p4.load_run(folder / "runs" / "mine" / "samples.nc")["posterior"].data_vars
 
 
@@ -148,8 +150,13 @@ def test_bad_input_is_one_line_and_no_traceback(folder, capsys):
         # before the run, whose draws would be lost
         (["run", good, "--output", bad, "--samples", "1000000"], f"{bad} is no folder that can be written to"),
         (["run", good, "--output", f"{bad}/below"], "Give another one with --output"),
-        (["run", good, "--chains", "0"], "num_chains: expected an integer of at least 1, got 0"),
-        (["run", good, "--kernel", "gibbs"], "kernel: expected one of 'auto', 'nuts', 'nuts_fourier', 'hmc'"),
+        (["run", good, "--chains", "0"], ": --chains: expected an integer of at least 1, got 0"),
+        (["run", good, "--samples", "3"], ": --samples: expected an integer of at least 10, got 3"),
+        (["run", good, "--kernel", "gibbs"], ": --kernel: expected one of 'auto', 'nuts', 'nuts_fourier', 'hmc'"),
+        (
+            ["run", good, "--kernel", "tempering:many"],
+            "--kernel: expected a name, or tempering:N with the number of copies",
+        ),
     ):
         assert main(arguments) == 2, arguments
         printed = capsys.readouterr()

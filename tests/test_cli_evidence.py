@@ -61,13 +61,18 @@ def test_infer_leaves_posterior_record_and_report(folder, capsys, fields, monkey
     mean, sd = exact_posterior(fields)
     record = json.loads((here / "infer.json").read_text())
     error = p4.estimate(p4.load_run(here / "samples.nc"), "w").loc["w", "error"]
-    assert abs(record["posterior"]["w"][0] - mean) < 3.9 * error and record["posterior"]["w"][1] == pytest.approx(
-        sd, rel=0.15
-    )
+    posterior = record["posterior"]["w"]
+    assert abs(posterior["mean"] - mean) < 3.9 * error and posterior["mc_error"] == pytest.approx(error)
+    assert posterior["sd"] == pytest.approx(sd, rel=0.15) and error < sd / 5
+    # planted: what is called the standard deviation is not the Monte Carlo error
+    assert posterior["low"] == pytest.approx(mean - 1.88 * sd, abs=0.4 * sd)
+    assert posterior["high"] == pytest.approx(mean + 1.88 * sd, abs=0.4 * sd)
     assert record["passed"] and record["normalizer"] == "exact" and record["priors"] == ["w=uniform:0.2,0.95"]
     report = (here / "report.html").read_text(encoding="utf-8")
     for words in ("Uniform(low=0.2, high=0.95)", "Prior and posterior of the couplings", "Posterior predictive checks",
-                  "neighbour_correlation", "<p>Not run.", "PASSED", f"{record['posterior']['w'][0]:.4g}"):  # fmt: skip
+                  "neighbour_correlation", "<p>Not run.", "PASSED",
+                  "MC error of the mean", f"<td class='number'>{posterior['mean']:.4g}</td>",
+                  f"<td class='number'>{posterior['sd']:.2g}</td>", f"<td class='number'>{error:.2g}</td>"):  # fmt: skip
         assert words in report
     assert "posterior predictive checks" in out and report.count("<img") == 2
     assert main(arguments) == 2
@@ -99,18 +104,39 @@ def test_compare_leaves_table_predictions_and_report(folder, capsys):
     assert "<tr class='fail'><td>neighbour_correlation" not in report[: report.index("<h3>flat</h3>")]
 
 
+def test_compare_of_two_near_models_is_undecided_and_its_page_not_green(folder, capsys):
+    (folder / "near.py").write_text(MODEL.format(w=0.77))
+    (folder / "true.py").write_text(MODEL.format(w=0.8))
+    assert main(["compare", "true.py", "near.py", "--data", "fields.npy", "--quiet"]) == 0
+    out, here = capsys.readouterr().out, folder / "comparisons" / "true-near"
+    record, page = json.loads((here / "compare.json").read_text()), (here / "report.html").read_text()
+    assert max(record["weights"]["evidence"].values()) < 0.9 and record["decisions"]["evidence"] is None
+    assert "Undecided by evidence (" in out and "<p class='verdict undecided'>Undecided by evidence (" in page
+    assert "class='verdict passed'" not in page and "settle" not in out + page
+
+
+def test_compare_of_one_model_is_an_answer(folder, capsys):
+    assert main(["compare", "ring.py", "--data", "fields.npy", "--quiet"]) == 0
+    out, here = capsys.readouterr().out, folder / "comparisons" / "ring"
+    table, page = pd.read_csv(here / "comparison.csv", index_col=0), (here / "report.html").read_text()
+    exact = -float(np.sum(np.asarray(RING.replace(w=0.5).energy(np.load("fields.npy")), float)))
+    exact -= 60 * float(p4.exact.gaussian_log_partition(RING.replace(w=0.5)))
+    assert table.loc["ring", "log_evidence"] == pytest.approx(exact, rel=1e-5) and f"{exact:.1f}" in page
+    assert "One model, ring" in out and "class='verdict undecided'>One model, ring" in page
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["infer", "ring.py", "--data", "gone.npy", "--prior", "w=normal:0,1"], "gone.npy: no such file. Give a .npy"),
         (["infer", "ring.py", "--data", "fields.npy"], "ring.py: no prior. Give one for each coupling that is to be inferred"),
         (["infer", "ring.py", "--data", "fields.npy", "--prior", "q=normal:0,1"], "couplings of the model: 'w', 'a', got 'q'"),
-        (["infer", "ring.py", "--data", "fields.npy", "--prior", "w=normal:0,1"], "a distribution on a finite interval"),
+        (["infer", "ring.py", "--data", "fields.npy", "--prior", "w=normal:0,1", "--normalizer", "surface"],
+         "a distribution on a finite interval"),
         (["infer", "ring.py", "--data", "wrong.npy", "--prior", "w=normal:0,1"], "expected fields of shape (6,)"),
         (["infer", "ring.py", "--data", "empty.npy", "--prior", "w=normal:0,1"], "empty.npy: No data left in file. Give"),
         (["infer", "ring.py", "--data", "cut.npz", "--prior", "w=normal:0,1"], "cut.npz: File is not a zip file. Give"),
         (["infer", "scotland_lip_cancer", "--data", "fields.npy"], "a NumPyro model; couplings of a MarkovRandomField"),
-        (["compare", "ring.py", "--data", "fields.npy"], "ring.py: one model. Give at least two"),
         (["compare", "ring.py", "ring.py", "--data", "fields.npy"], "a second model of the name 'ring'"),
         (["compare", "ring.py", "flat.py", "--data", "fields.npy", "--prior", "ring.q=normal:0,1"], "--prior ring.q: no such"),
     ],

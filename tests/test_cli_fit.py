@@ -4,6 +4,7 @@ import json
 
 import jax
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 
@@ -90,7 +91,11 @@ def test_own_terms_leave_their_couplings(folder, capsys):
         (["--data", "wrong.npy"], r"wrong.npy: expected fields of shape (4, 4) with leading axes"),
         (["--data", "two.npz"], "two.npz: holds 2 arrays: p, q"),
         (["--data", "bad.nc"], "bad.nc: "),
-        (["--data", "fields.npy", "--method", "guess"], "method: expected one of 'score_matching'"),
+        (["--data", "fields.npy", "--method", "guess"], ": --method: expected one of 'score_matching'"),
+        (
+            ["--data", "fields.npy", "--steps", "9"],
+            "--steps: is not an option with --method score_matching, got 9. Methods",
+        ),
         (["--target", "nowhere"], "nowhere: neither a file nor a shipped model"),
         (["--target", "scotland_lip_cancer"], "a NumPyro model; couplings of a MarkovRandomField can be fitted"),
     ],
@@ -102,3 +107,40 @@ def test_bad_input_is_one_line(folder, capsys, arguments, words):
     assert main(["fit", "mine.py", *arguments, "--quiet"]) == 2
     err = capsys.readouterr().err
     assert words in err and err.count("\n") == 1 and "Traceback" not in err
+
+
+def test_couplings_and_their_errors_are_in_table_record_and_report(folder, capsys):
+    """One number a clique of w, with its sites; the same numbers everywhere, and those of the library."""
+    assert main(["fit", "mine.py", "--data", "fields.npy", "--inhomogeneous", "--quiet"]) == 0
+    out, here = capsys.readouterr().out, folder / "fits" / "mine"
+    direct = p4.fit_likelihood(p4.gaussian(p4.lattice.square(4), w=0.0, a=1.0).inhomogeneous(), np.load("fields.npy"))
+    table, record = pd.read_csv(here / "couplings.csv"), json.loads((here / "fit.json").read_text())["couplings"]
+    edges = p4.lattice.square(4).edges
+    for name, count in (("w", 32), ("a", 16)):
+        rows = table[table["term"] == name]
+        assert len(rows) == count
+        for column, exact in (("value", direct.model.couplings), ("standard_error", direct.standard_errors)):
+            np.testing.assert_allclose(rows[column], np.asarray(exact[name]), rtol=1e-5)
+            np.testing.assert_allclose(record[name][column], np.asarray(exact[name]), rtol=1e-5)
+    assert [tuple(map(int, s.split())) for s in table["sites"][:32]] == [tuple(edge) for edge in edges.tolist()]
+    page = (here / "report.html").read_text(encoding="utf-8")
+    for words in (
+        "<h1>phi4ppl fit",
+        "Converged",
+        "standard error</th>",
+        "<td>w</td><td class='number'>32</td>",
+        "<img",
+    ):
+        assert words in page
+    assert "Standard error (±): the standard deviation of the fitted coupling over repeated data sets" in out
+
+
+def test_the_error_of_a_fit_to_a_target_is_called_a_monte_carlo_error(folder, capsys):
+    """No data, so no standard error; a coupling that was reached exactly has none at all."""
+    (folder / "goal.py").write_text(MODEL.replace("w=0.0", "w=0.3"))
+    assert main(["fit", "mine.py", "--target", "goal.py", "--output", "here", "--quiet"]) == 0
+    out, record = capsys.readouterr().out, json.loads((folder / "here" / "fit.json").read_text())
+    assert set(record["couplings"]["w"]) == {"value", "mc_error"} and "standard_error" not in out
+    assert record["couplings"]["w"]["value"] == pytest.approx(0.3, abs=1e-4)
+    page = (folder / "here" / "report.html").read_text(encoding="utf-8")
+    assert "MC error</th>" in page and "Kullback–Leibler" in page and "MC error: the Monte Carlo error" in out

@@ -170,6 +170,10 @@ def test_observables_only(model):
         ({"m": 3}, "observable 'm': expected a JAX function"),
         ({"m": lambda phi: float(phi[0, 0])}, "observable 'm': expected a JAX function .* ConcretizationTypeError"),
         ({"m": lambda phi: phi > 0}, "observable 'm': expected one array of real numbers .* End it with .astype"),
+        (
+            {"m": lambda phi: phi * 1j},
+            "observable 'm': .*complex.* Record its real and imaginary parts as two observables",
+        ),
         ({"m": lambda phi: phi[:0]}, r"observable 'm': expected one array of real numbers .*\(0, 3\)"),
         ({"m": lambda phi: phi.astype(jnp.bfloat16)}, "observable 'm': expected one array of real numbers .*bfloat16"),
     ],

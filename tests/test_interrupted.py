@@ -446,11 +446,24 @@ def test_the_command_line_resumes_and_reports_a_checkpoint(monkeypatch, tmp_path
     assert main(["report", "kept"]) in (0, 1)
     assert "INTERRUPTED after" in capsys.readouterr().out
     assert Path("kept", "report.html").exists()
-    assert {p.name: p.read_bytes() for p in Path("kept").iterdir() if p.name != "report.html"} == before
+    assert main(["report", "kept"]) in (0, 1)  # again: its own report only
+    reports = ("report.html", "report.json")
+    assert {p.name: p.read_bytes() for p in Path("kept").iterdir() if p.name not in reports} == before
+    draws = Path("runs", "mine", "samples.nc").read_bytes()
+    capsys.readouterr()
+    for other in (
+        run[:-2],
+        [*run[:-2], "--seed", "6"],
+        [*run[:-1], "another"],
+    ):  # its draws are kept, but for its own run
+        assert main(other) == 2
+        assert "holds results of an unfinished phi4ppl run" in capsys.readouterr().err
+    assert Path("runs", "mine", "samples.nc").read_bytes() == draws
     assert main(run) in (0, 1)
     assert "INTERRUPTED" not in capsys.readouterr().out
     record = json.loads(Path("runs", "mine", "run.json").read_text())
     assert record["num_samples"] == 60 and not record["interrupted"]
     assert_same(p4.sample(MODEL, **RUN), p4.load_run("runs/mine/samples.nc"))
+    assert main(run) == 2 and "holds finished results" in capsys.readouterr().err
     assert main([*run, "--overwrite", "--seed", "6"]) == 2
     assert "is of another run: seed is 5 there, 6 here" in capsys.readouterr().err

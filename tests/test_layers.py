@@ -49,6 +49,8 @@ LAYERS = (
     ("reports", 12),
     ("field_files", 13),
     ("prior_texts", 13),
+    ("option_names", 13),
+    ("result_files", 13),
     ("commands", 13),
     ("fit_command", 13),
     ("evidence_commands", 13),

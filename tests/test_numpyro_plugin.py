@@ -144,7 +144,21 @@ def test_draws_of_a_gaussian_field_have_its_covariance():
     assert covariance_p_value(1.02 * draws, covariance) < ALARM
 
 
-SOURCE = p4.Term("r", np.arange(4)[:, None], p4.terms.source, 0.1)
+def test_draws_of_a_gaussian_field_with_a_source_have_its_mean():
+    """False alarm 1e-5 each. Planted faults: no mean, and the mean of the opposite sign; a source on its own term too."""
+    r = np.array([0.5, -0.2, 0.0, 0.1])
+    model = p4.MarkovRandomField(PATH, [*UNEVEN.terms, p4.Term("r", np.arange(4)[:, None], p4.terms.source, r)])
+    precision = precision_of(UNEVEN)
+    covariance, mean = np.linalg.inv(precision), -np.linalg.solve(precision, r)
+    draws = np.asarray(p4.GibbsField(model).sample(jax.random.key(1), (100, 200)), float).reshape(-1, 4)
+    assert covariance_p_value(draws - mean, covariance) > ALARM
+
+    def mean_p_value(expected):
+        off = draws.mean(axis=0) - expected
+        return stats.chi2.sf(len(draws) * off @ precision @ off, 4)
+
+    assert mean_p_value(mean) > ALARM
+    assert mean_p_value(0 * mean) < ALARM and mean_p_value(-mean) < ALARM
 
 
 @pytest.mark.parametrize("jit", [False, True])
@@ -152,7 +166,7 @@ SOURCE = p4.Term("r", np.arange(4)[:, None], p4.terms.source, 0.1)
     ("model", "message"),
     [
         (PHI4, r"an exact independent draw of Markov.* is not available.*phi4ppl\.sample.*posterior_samples"),
-        (p4.MarkovRandomField(PATH, [*UNEVEN.terms, SOURCE]), "only Gaussian fields without source"),
+        (p4.phi4(PATH, w=0.1, a=1.0, b=0.1, r=0.1), "only Gaussian fields of up to 4096 sites can be drawn"),
         (p4.gaussian(p4.lattice.square(8), w=1.0, a=2.0), "cannot be drawn: .*improper .intrinsic.*constant field"),
         (p4.gaussian(p4.lattice.square(8), w=1.0, a=1.9), "cannot be drawn: .*negative eigenvalue -0.1"),
     ],

@@ -283,6 +283,24 @@ def test_derivatives_of_the_gaussian_log_partition_are_those_of_finite_differenc
             assert float(slope[name][k]) == pytest.approx(float(ahead - behind) / 2e-5, abs=1e-8)
 
 
+def test_gaussian_with_a_source_agrees_with_quadrature(x64):
+    """Mean −Q⁻¹r, covariance Q⁻¹ and log Z by brute force over three sites. Planted: the mean of the other sign."""
+    r = np.array([0.7, -0.4, 0.1])
+    model = p4.gaussian(p4.lattice.chain(3, periodic=False), w=[0.5, -0.3], a=[0.9, 1.1, 1.0], r=r)
+    functions = {f"phi_{i}": lambda phi, i=i: phi[i] for i in range(3)}
+    functions |= {f"phi_{i}{j}": lambda phi, i=i, j=j: phi[i] * phi[j] for i in range(3) for j in range(3)}
+    found = p4.exact.quadrature(model, functions, half_width=9.0, points=96)
+    mean = np.array([found[f"phi_{i}"] for i in range(3)])
+    second = np.array([[found[f"phi_{i}{j}"] for j in range(3)] for i in range(3)])
+    np.testing.assert_allclose(p4.exact.gaussian_mean(model), mean, atol=1e-10)
+    covariance = np.linalg.inv(np.asarray(p4.exact.gaussian_precision(model)))
+    np.testing.assert_allclose(covariance, second - np.outer(mean, mean), atol=1e-10)
+    assert float(p4.exact.gaussian_log_partition(model)) == pytest.approx(found["log_partition"], abs=1e-10)
+    assert np.abs(p4.exact.gaussian_mean(model) + mean).max() > 0.1
+    assert float(p4.log_partition(model).value) == pytest.approx(found["log_partition"], abs=1e-10)
+    assert "r=0.1" in repr(p4.gaussian(p4.lattice.chain(3), w=0.5, a=1.0, r=0.1)) and model.check().satisfied
+
+
 def test_gaussian_log_partition_of_one_and_two_sites_by_hand(x64):
     one = with_source(p4.gaussian(p4.lattice.chain(1), w=1.0, a=0.8), 0.3)
     assert float(jax.jit(p4.exact.gaussian_log_partition)(one)) == pytest.approx(0.5 * np.log(np.pi / 0.8) + 0.09 / 3.2)

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from ..datatree import field_dims, predictive_tree
-from ..errors import ArgumentError, finite_array, positive_int
+from ..errors import ArgumentError, call_checked, finite_array, positive_int
 from ..inference.predictive import NUM_CHAINS, fields_of
 from .compare import Comparison
 from .posterior import CouplingPosterior
@@ -16,6 +16,7 @@ __all__ = ["average"]
 MOST_COUPLINGS, MOST_FIELDS = 16, 30
 
 
+@call_checked
 def average(comparison: Comparison, *, weights="stacking", num_draws: int = 100, seed: int = 0) -> xr.DataTree:
     """Fields from p(φ | data) = Σ_m w_m ∫ p(φ | θ, m) p(θ | data, m) dθ: averages over configurations, couplings and models.
 

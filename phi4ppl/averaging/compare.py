@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ..diagnostics.leave_one_out import leave_one_out
-from ..errors import ArgumentError, finite_array, positive_int
+from ..errors import ArgumentError, call_checked, finite_array, positive_int
 from ..inference.couplings import require_prior
 from ..model import MarkovRandomField
 from .posterior import CouplingPosterior, coupling_posterior
@@ -18,9 +18,11 @@ __all__ = ["Comparison", "compare"]
 
 SCHEMES = ("evidence", "stacking", "pseudo_bma")
 MAX_PARETO_K = 0.7
-CLEAR = 0.9  # a weight from which a scheme has decided
+CLEAR, SURE = 0.9, 2  # a scheme has decided when a weight less so many of its errors is at least that
+TITLES = {"evidence": "evidence", "stacking": "stacking", "pseudo_bma": "pseudo-BMA+"}
 
 
+@call_checked
 @dataclass(frozen=True)
 class Comparison:
     """Models side by side; see `compare`.
@@ -32,7 +34,7 @@ class Comparison:
         ``elpd_difference`` to the best, each with ``…_error``; ``max_pareto_k``; and the weights ``evidence_weight``,
         ``stacking_weight``, ``pseudo_bma_weight`` with ``evidence_error``, ``stacking_error``, ``pseudo_bma_error``.
     why : str
-        Why the schemes agree or differ, in one line.
+        Whether the schemes decide, and why they agree or differ, in one line.
     warnings : tuple of str
         Numbers that are not to be trusted, and why.
     posteriors : dict
@@ -54,6 +56,16 @@ class Comparison:
         if scheme not in SCHEMES:
             raise ArgumentError("scheme", "one of " + ", ".join(map(repr, SCHEMES)), repr(scheme))
         return self.table[f"{scheme}_weight"].to_dict()
+
+    @property
+    def decisions(self) -> dict[str, str | None]:
+        """The model that each scheme decides for: its weight less two errors is at least 0.9. None where no weight is."""
+        return _decisions(self.table)
+
+    @property
+    def agreed(self) -> bool:
+        """Whether there are several models, and all schemes decide for the same one."""
+        return len(self.table) > 1 and len(set(self.decisions.values())) == 1 and None not in self.decisions.values()
 
     def __str__(self) -> str:
         rows = ["model  log evidence  elpd  difference  | weights: evidence, stacking, pseudo-BMA+"]
@@ -91,6 +103,7 @@ def _pm(value, error, form) -> str:
     return f"{value:{form}} ± {error:{form}}"
 
 
+@call_checked
 def compare(
     models: dict, data, priors: dict | None = None, *, prior_weights: dict | None = None, num_draws: int = 4000,
     seed: int = 0, progress: bool | None = None,
@@ -104,8 +117,8 @@ def compare(
     Parameters
     ----------
     models : dict
-        Name → MarkovRandomField, at least two. Graphs and terms may differ; the number of sites is that of the data, whose
-        order of sites holds for all.
+        Name → MarkovRandomField. Graphs and terms may differ; the number of sites is that of the data, whose order of sites
+        holds for all. A single model has its scores, and weights of 1.
     data : array, shape ``(num_data, *lattice)``
         Independent fields.
     priors : dict, optional
@@ -164,7 +177,7 @@ def _compared(posteriors: dict[str, CouplingPosterior], prior: np.ndarray, field
     normaliser = np.array([count * _log_z_error(posteriors[name]) for name in names])
     best = int(pointwise.sum(axis=0).argmax())
     apart = pointwise - pointwise[:, [best]]
-    stacked, bma = stacking_weights(pointwise), pseudo_bma_weights(pointwise, seed)
+    stacked, bma = stacking_weights(pointwise), pseudo_bma_weights(pointwise, seed, shared=normaliser / count)
     table = pd.DataFrame(
         {
             "log_evidence": evidence, "log_evidence_error": doubt,
@@ -178,7 +191,7 @@ def _compared(posteriors: dict[str, CouplingPosterior], prior: np.ndarray, field
             "max_pareto_k": [held_out[name].pareto_k.max() for name in names],
             "evidence_weight": evidence_weights(evidence, prior),
             "evidence_error": evidence_weights(evidence + doubt * rng.normal(size=(4000, len(names))), prior).std(axis=0),
-            "stacking_weight": stacked, "stacking_error": bootstrap_errors(pointwise, seed),
+            "stacking_weight": stacked, "stacking_error": bootstrap_errors(pointwise, seed, shared=normaliser / count),
             "pseudo_bma_weight": bma[0], "pseudo_bma_error": bma[1],
         },
         index=pd.Index(names, name="model"),
@@ -201,35 +214,75 @@ def _warnings(posteriors, held_out):
             yield f"{name}: k̂ > {MAX_PARETO_K} for {bad} fields, whose elpd cannot be trusted."
 
 
+def _decisions(table: pd.DataFrame) -> dict[str, str | None]:
+    decided = {}
+    for scheme in SCHEMES:
+        name = table[f"{scheme}_weight"].idxmax()
+        sure = table.loc[name, f"{scheme}_weight"] - SURE * table.loc[name, f"{scheme}_error"]
+        decided[scheme] = name if sure >= CLEAR else None
+    return decided
+
+
 def _why(table: pd.DataFrame) -> str:
-    favourite = {scheme: table[f"{scheme}_weight"].idxmax() for scheme in SCHEMES}
-    by_evidence, by_stacking = favourite["evidence"], favourite["stacking"]
+    if len(table) == 1:
+        return f"One model, {table.index[0]}: its scores are answers, and there is nothing to choose."
+    decided = _decisions(table)
+    open_ = [scheme for scheme, name in decided.items() if name is None]
+    if not open_:
+        return _all_decided(decided)
+    said = [f"{TITLES[scheme]} ({_leaders(table, scheme)})" for scheme in open_]
+    sentences = [f"Undecided by {', '.join(said)}."]
+    if rest := [f"{TITLES[scheme]} decides for {name}" for scheme, name in decided.items() if name is not None]:
+        sentences.append(f"{', '.join(rest)}.")
+    if gap := _small_gap(table):
+        sentences.append(gap)
+    elif open_ == ["stacking"]:
+        sentences.append(
+            "Stacking looks for the best mixture, and gives weight to models that predict some fields better, though worse "
+            "on the whole."
+        )
+    else:
+        sentences.append("More fields would tell the models apart if one of them is better.")
+    text = " ".join(sentences)
+    return text[0].upper() + text[1:]
+
+
+def _leaders(table: pd.DataFrame, scheme: str) -> str:
+    """The two largest weights of a scheme, with their errors."""
+    first = table.sort_values(f"{scheme}_weight", ascending=False).iloc[:2]
+    weights = [
+        f"{name} {_pm(row[f'{scheme}_weight'], row[f'{scheme}_error'], '.2f')}" for name, row in first.iterrows()
+    ]
+    return ", ".join(weights)
+
+
+def _small_gap(table: pd.DataFrame) -> str:
+    """What stands in the way of a decision by evidence, if that is the error of the evidence."""
     top = table["log_evidence"].sort_values(ascending=False).index[:2]
     gap = float(table.loc[top[0], "log_evidence"] - table.loc[top[1], "log_evidence"])
     doubt = float(np.hypot(*table.loc[list(top), "log_evidence_error"]))
-    if gap < 2 * doubt:
-        return (
-            f"The evidence does not decide: {top[0]} is ahead of {top[1]} by {gap:.1f} ± {doubt:.1f} nats. The error is that "
-            "of log Z times the number of fields; weights by prediction carry it too."
-        )
-    if all(table[f"{s}_weight"].max() >= CLEAR for s in SCHEMES) and len(set(favourite.values())) == 1:
+    if gap >= SURE * doubt:
+        return ""
+    return (
+        f"The evidence does not decide: {top[0]} is ahead of {top[1]} by {gap:.1f} ± {doubt:.1f} nats. The error is that "
+        "of log Z times the number of fields; weights by prediction carry it too."
+    )
+
+
+def _all_decided(decided: dict[str, str]) -> str:
+    by_evidence, by_stacking, by_bma = (decided[scheme] for scheme in SCHEMES)
+    if by_evidence == by_stacking == by_bma:
         return f"All three agree on {by_evidence}: most probable before the data, and best at prediction after them."
-    if by_evidence != by_stacking:
-        return (
-            f"Evidence prefers {by_evidence}, prediction {by_stacking}: evidence averages over the prior and charges for "
-            "couplings that it spreads out; leave-one-out scores come after the couplings have been learned."
-        )
-    if table["stacking_weight"].max() < CLEAR:
-        return (
-            f"Evidence asks which one model made the data and settles on {by_evidence}; stacking looks for the best mixture, "
-            "and gives weight to models that predict some fields better, though worse on the whole."
-        )
-    return f"All favour {by_evidence}; pseudo-BMA+ keeps weight for others because other data could change their order."
+    prediction = by_stacking if by_stacking == by_bma else f"by stacking {by_stacking}, by pseudo-BMA+ {by_bma}"
+    return (
+        f"Evidence prefers {by_evidence}, prediction {prediction}: evidence averages over the prior and charges for "
+        "couplings that it spreads out; leave-one-out scores come after the couplings have been learned."
+    )
 
 
 def _checked(models, data) -> tuple[dict, np.ndarray]:
-    if not isinstance(models, dict) or len(models) < 2:
-        raise ArgumentError("models", "a dict of at least two models by name", repr(models)[:100])
+    if not isinstance(models, dict) or not models:
+        raise ArgumentError("models", "a dict of models by name", repr(models)[:100])
     for name, model in models.items():
         if not isinstance(name, str) or not isinstance(model, MarkovRandomField):
             raise ArgumentError(f"models[{name!r}]", "a name and a MarkovRandomField", type(model).__name__)

@@ -55,25 +55,33 @@ def stacking_weights(elpd, counts=None) -> np.ndarray:
     return weights / weights.sum()
 
 
-def pseudo_bma_weights(elpd, seed: int = 0, num_resamples: int = 1000) -> tuple[np.ndarray, np.ndarray]:
+def pseudo_bma_weights(elpd, seed: int = 0, num_resamples: int = 1000, shared=0.0) -> tuple[np.ndarray, np.ndarray]:
     """Pseudo-BMA+ weights: softmax of N · mean elpd, averaged over the Bayesian bootstrap; and their spread over it.
 
     Parameters
     ----------
     elpd : array, shape (num_data, num_models)
+    shared : array, shape (num_models,), optional
+        Standard error that every column has as a whole, such as that of log Z; it enters the errors of the weights only.
 
     Returns
     -------
     weights, errors : arrays, shape (num_models,)
     """
     elpd = np.asarray(elpd, float)
-    shares = np.random.default_rng(seed).dirichlet(np.ones(len(elpd)), size=num_resamples)
-    weights = softmax(len(elpd) * shares @ (elpd - elpd.mean(axis=1, keepdims=True)), axis=1)
-    return weights.mean(axis=0), weights.std(axis=0)
+    rng = np.random.default_rng(seed)
+    shares = rng.dirichlet(np.ones(len(elpd)), size=num_resamples)
+    scores = len(elpd) * shares @ (elpd - elpd.mean(axis=1, keepdims=True))
+    shifts = len(elpd) * shared * rng.normal(size=scores.shape)
+    return softmax(scores, axis=1).mean(axis=0), softmax(scores + shifts, axis=1).std(axis=0)
 
 
-def bootstrap_errors(elpd, seed: int = 0, num_resamples: int = 100) -> np.ndarray:
-    """Standard errors of `stacking_weights` over bootstrap samples of the data, shape (num_models,)."""
-    elpd = np.asarray(elpd, float)
-    counts = np.random.default_rng(seed).multinomial(len(elpd), np.full(len(elpd), 1 / len(elpd)), size=num_resamples)
-    return np.std([stacking_weights(elpd, c) for c in counts], axis=0)
+def bootstrap_errors(elpd, seed: int = 0, num_resamples: int = 100, shared=0.0) -> np.ndarray:
+    """Standard errors of `stacking_weights` over bootstrap samples of the data, shape (num_models,).
+
+    ``shared`` as in `pseudo_bma_weights`.
+    """
+    elpd, rng = np.asarray(elpd, float), np.random.default_rng(seed)
+    counts = rng.multinomial(len(elpd), np.full(len(elpd), 1 / len(elpd)), size=num_resamples)
+    shifts = shared * rng.normal(size=(num_resamples, elpd.shape[1]))
+    return np.std([stacking_weights(elpd + shift, c) for c, shift in zip(counts, shifts, strict=True)], axis=0)

@@ -8,6 +8,7 @@ import xarray as xr
 
 from ..autocorrelation import gamma_method
 from ..datatree import draws_digest
+from ..errors import call_checked
 from .contents import element_names, facts_of, scalar_names, series, spacing
 
 __all__ = ["EstimateTable", "estimate"]
@@ -37,6 +38,7 @@ class EstimateTable(pd.DataFrame):
         return table + "".join(f"<p>{note}</p>" for note in self.attrs.get("notes", ()))
 
 
+@call_checked
 def estimate(tree: xr.DataTree, names=None) -> pd.DataFrame:
     """Mean, spread, and Monte Carlo error of the mean, of the draws that a tree holds, over all chains.
 

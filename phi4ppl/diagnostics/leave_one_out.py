@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 from scipy.special import logsumexp
 
-from ..errors import ArgumentError, SingleFactorError
+from ..errors import ArgumentError, SingleFactorError, call_checked
 
 __all__ = ["LeaveOneOut", "leave_one_out", "loo"]
 
@@ -61,6 +61,7 @@ def leave_one_out(log_likelihood, log_weights=None) -> LeaveOneOut:
     return LeaveOneOut(elpd, k)
 
 
+@call_checked
 def loo(tree: xr.DataTree, site: str | None = None):
     """Expected log predictive density Σ_n log p(y_n | y_{−n}) of the data of a NumPyro model, by ArviZ.
 

@@ -11,7 +11,7 @@ import xarray as xr
 from scipy.special import ndtri, stdtrit
 
 from ..autocorrelation import gamma_method
-from ..errors import ArgumentError
+from ..errors import ArgumentError, call_checked
 from .contents import element_names, facts_of, holds_run, scalar_names, series, statistics_of
 from .estimates import estimate
 
@@ -43,6 +43,7 @@ class Check:
         return line if self.passed else f"{line}\n        → {self.advice}"
 
 
+@call_checked
 @dataclass(frozen=True)
 class ConvergenceReport:
     """What `diagnose` found.
@@ -111,6 +112,7 @@ class ConvergenceReport:
         return write_html(self, path)
 
 
+@call_checked
 def diagnose(tree: xr.DataTree) -> ConvergenceReport:
     """Judge a run: R̂, effective sample sizes, energies, divergences, sign changes, and the Schwinger–Dyson identity.
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..cliques import require_cliques_of
-from ..errors import ArgumentError, positive_int
+from ..errors import ArgumentError, call_checked, positive_int
 from ..lattice import Lattice
 from . import normalizability
 from .report import HammersleyCliffordReport
@@ -38,6 +38,7 @@ def check_terms(lattice: Lattice, forms, values, energy_of_one: Callable) -> Ham
     )  # fmt: skip
 
 
+@call_checked
 def check_action(action: Callable, lattice: Lattice, *, seed: int = 0) -> HammersleyCliffordReport:
     """Decide whether a black-box action is a Markov random field on a graph.
 

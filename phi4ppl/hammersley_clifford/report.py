@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from ..errors import HammersleyCliffordError
+from ..errors import HammersleyCliffordError, call_checked
 from ..lattice import Lattice
 from .factorization import CliquePotentials
 
@@ -37,6 +37,7 @@ class Violation:
         return f"sites {self.sites}{named} interact with strength {self.strength:.3g} but share no edge"
 
 
+@call_checked
 @dataclass(frozen=True)
 class HammersleyCliffordReport:
     """Result of ``model.check()`` or `check_action`.

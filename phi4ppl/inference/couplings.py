@@ -12,7 +12,7 @@ import numpyro
 import xarray as xr
 from numpyro.distributions import Delta, Distribution
 
-from ..errors import ArgumentError, OverlapError, finite_array, one_of, positive_int
+from ..errors import ArgumentError, OverlapError, call_checked, finite_array, one_of, positive_int
 from ..model import MarkovRandomField
 from ..numpyro_plugin import compile as compile_model
 from ..partition import PartitionSurface
@@ -34,6 +34,7 @@ CORRECTED = "with mode and curvature of the likelihood from a simulation"
 NOTICED = 0.25  # posterior standard deviations by which the noise of a surface may move the posterior unsaid
 
 
+@call_checked
 def infer_couplings(
     model: MarkovRandomField, data, priors: dict, *, normalizer="surface", num_auxiliary: int = 50,
     num_warmup: int = 500, num_samples: int = 1000, num_chains: int = 4, seed: int = 0, progress: bool | None = None,

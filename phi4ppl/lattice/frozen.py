@@ -9,11 +9,12 @@ from functools import cached_property
 import networkx as nx
 import numpy as np
 
-from ..errors import ArgumentError, one_of
+from ..errors import ArgumentError, call_checked, one_of
 
 TURNED = "_antiperiodic"  # ends the kinds of edges across which a field changes sign
 
 
+@call_checked
 class Lattice:
     """A frozen simple undirected graph with numbered sites.
 

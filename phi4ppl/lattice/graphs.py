@@ -7,10 +7,11 @@ import numbers
 import networkx as nx
 import numpy as np
 
-from ..errors import ArgumentError, GraphError
+from ..errors import ArgumentError, GraphError, call_checked
 from .frozen import Lattice, label_key
 
 
+@call_checked
 def from_networkx(graph: nx.Graph) -> Lattice:
     """Freeze any simple undirected `networkx.Graph`.
 

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from ..errors import ArgumentError, positive_int
+from ..errors import ArgumentError, call_checked, positive_int
 from .frozen import TURNED, Lattice, translates
 
 ANTI = TURNED.removeprefix("_")
@@ -77,6 +77,7 @@ def _in_words(boundaries) -> str:
     return ", ".join(f"{boundary} along axis {axis}" for axis, boundary in enumerate(boundaries))
 
 
+@call_checked
 def square(nx: int, ny: int | None = None, *, periodic=True, diagonals: bool = False) -> Lattice:
     """Square lattice of ``nx`` × ``ny`` sites, site (x, y) ↔ number ``x*ny + y``.
 
@@ -114,6 +115,7 @@ def square(nx: int, ny: int | None = None, *, periodic=True, diagonals: bool = F
     return _regular(f"square {nx}×{ny}", (nx, ny), periodic, offsets, hint, extra)
 
 
+@call_checked
 def triangular(nx: int, ny: int | None = None, *, periodic=True) -> Lattice:
     """Triangular lattice: the square lattice of ``nx`` × ``ny`` sites with one diagonal (1, 1) per plaquette.
 
@@ -131,6 +133,7 @@ def triangular(nx: int, ny: int | None = None, *, periodic=True) -> Lattice:
     return _regular(f"triangular {nx}×{ny}", (nx, ny), periodic, {"nn": ((1, 0), (0, 1), (1, 1))}, "triangular")
 
 
+@call_checked
 def hypercubic(shape: tuple[int, ...], *, periodic=True) -> Lattice:
     """Hypercubic lattice of any dimension; ``shape`` gives the sites along each axis, ``periodic`` is as in `square`.
 
@@ -151,6 +154,7 @@ def hypercubic(shape: tuple[int, ...], *, periodic=True) -> Lattice:
     return _regular(f"hypercubic {'×'.join(map(str, shape))}", shape, periodic, {"nn": offsets}, "hypercubic")
 
 
+@call_checked
 def chain(n: int, *, periodic=True) -> Lattice:
     """Chain of ``n`` sites, a ring where it is periodic or ``"antiperiodic"`` (see `square`).
 
@@ -164,6 +168,7 @@ def chain(n: int, *, periodic=True) -> Lattice:
     return _regular(f"chain of {n}", (n,), periodic, {"nn": ((1,),)}, "chain")
 
 
+@call_checked
 def complete(n: int) -> Lattice:
     """Complete graph: every site neighbours every other.
 
@@ -179,6 +184,7 @@ def complete(n: int) -> Lattice:
     return Lattice(name=f"complete graph of {n}", num_sites=n, edges=edges, layout_hint="complete")
 
 
+@call_checked
 def bipartite(num_visible: int, num_hidden: int) -> Lattice:
     """Complete bipartite graph: sites ``0 … num_visible-1`` are visible, the rest hidden; edge ij has number
     ``i*num_hidden + j``, so a weight matrix of shape ``(num_visible, num_hidden)`` ravels to the edge couplings.

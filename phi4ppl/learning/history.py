@@ -7,7 +7,7 @@ from enum import Enum
 import numpy as np
 import xarray as xr
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, call_checked
 from .parameters import CouplingVector
 
 __all__ = ["FitStatus", "History", "plot_history"]
@@ -98,6 +98,7 @@ class History:
         return new.assign_coords(step=np.arange(1, len(self) + 1))
 
 
+@call_checked
 def plot_history(history: xr.Dataset):
     """Draw the history of a fit: one panel a number, logarithmic where all of its values are positive.
 
@@ -116,6 +117,7 @@ def plot_history(history: xr.Dataset):
         If there is no step to draw.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     if not isinstance(history, xr.Dataset) or not history.sizes.get("step"):
         got = type(history).__name__ if not isinstance(history, xr.Dataset) else "no steps"
@@ -131,6 +133,7 @@ def plot_history(history: xr.Dataset):
         axes.set_visible(False)
     for axes in panels[max(0, len(names) - columns) : len(names)]:
         axes.set_xlabel("step")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.tick_params(labelbottom=True)
     return figure
 

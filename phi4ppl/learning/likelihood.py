@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 import xarray as xr
 
-from ..errors import ArgumentError, finite_array, one_of, positive_int
+from ..errors import ArgumentError, call_checked, finite_array, one_of, positive_int
 from ..model import MarkovRandomField
 from ..sampling.progress import Progress
 from .estimate import Estimate, Problem
@@ -33,6 +33,7 @@ METHODS = {  # with the options that each one has
 }
 
 
+@call_checked
 @dataclass(frozen=True)
 class LikelihoodFit:
     """A model fitted to data.
@@ -88,6 +89,7 @@ class LikelihoodFit:
         return "\n".join([*lines, *(f"  {note}" for note in self.notes)])
 
 
+@call_checked
 def fit_likelihood(
     model: MarkovRandomField, data, *, method: str = "score_matching", ridge: float | None = None,
     initial: MarkovRandomField | LikelihoodFit | None = None, num_steps: int | None = None, num_chains: int | None = None,
@@ -251,6 +253,7 @@ def _result(problem: Problem, method: str, estimate: Estimate) -> LikelihoodFit:
     )  # fmt: skip
 
 
+@call_checked
 def held_out_score(model: MarkovRandomField, data) -> tuple[float, float]:
     """Score of a model on data it has not seen, ⟨½|∇S|² − ΔS⟩, with its standard error; lower is better.
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import ArgumentError, one_of, positive_int
+from ..errors import ArgumentError, call_checked, one_of, positive_int
 from ..model import MarkovRandomField
 from ..reweighting.energies import as_action, difference
 from ..sampling.interrupt import Interrupts
@@ -36,6 +36,7 @@ KEPT_QUARTIC = 0.2
 RATE = 0.1
 
 
+@call_checked
 def fit_variational(
     model: MarkovRandomField, target, *, method: str = "natural", num_steps: int | None = None, optimizer=None,
     samples_per_step: int | None = None, num_samples: int | None = None, average_last: float | None = None, kernel="auto",

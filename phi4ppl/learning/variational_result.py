@@ -10,7 +10,7 @@ import xarray as xr
 from scipy.stats import chi2
 
 from ..autocorrelation import gamma_method
-from ..errors import ArgumentError, OverlapError, positive_int
+from ..errors import ArgumentError, OverlapError, call_checked, positive_int
 from ..model import MarkovRandomField
 from ..partition import log_partition
 from ..reweighting import Divergence, combine_ensembles
@@ -40,6 +40,7 @@ FALSE_ALARM = 1e-4  # probability of an improvement by noise that is taken for o
 NEAR = 1e-3  # nats that may be left to gain in a converged fit, beyond what is noise
 
 
+@call_checked
 @dataclass(frozen=True)
 class VariationalFit:
     """A field fitted to a known action; see `fit_variational`.

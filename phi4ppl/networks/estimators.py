@@ -9,7 +9,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ..errors import ArgumentError, positive_int
+from ..errors import ArgumentError, call_checked, positive_int
 from ..model import MarkovRandomField
 from ..partition import PartitionEstimate
 from .machine import RestrictedBoltzmannMachine
@@ -41,6 +41,7 @@ def seed_of(random_state) -> int:
     return int(check_random_state(random_state).randint(2**31 - 2))
 
 
+@call_checked
 class _RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """A restricted Boltzmann machine, trained by Gibbs chains.
 
@@ -275,6 +276,7 @@ class _RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return self.machine_.hidden.size
 
 
+@call_checked
 class Phi4RBM(_RBM):
     __doc__ = _described("Visible and hidden units are quartic.")
     _visible, _hidden = Phi4Units, Phi4Units
@@ -288,11 +290,13 @@ class Phi4RBM(_RBM):
         return cls.from_machine(RestrictedBoltzmannMachine.from_model(model, num_visible))
 
 
+@call_checked
 class Phi4BernoulliRBM(_RBM):
     __doc__ = _described("Visible units are quartic, hidden ones 0 or 1.")
     _visible, _hidden = Phi4Units, BernoulliUnits
 
 
+@call_checked
 class GaussianGaussianRBM(_RBM):
     __doc__ = _described(
         "All units are Gaussian, and so is p(v): a factor analysis with one variance a feature. Training starts at the "
@@ -306,11 +310,13 @@ class GaussianGaussianRBM(_RBM):
         return self
 
 
+@call_checked
 class GaussianBernoulliRBM(_RBM):
     __doc__ = _described("Visible units are Gaussian, hidden ones 0 or 1.")
     _visible, _hidden = GaussianUnits, BernoulliUnits
 
 
+@call_checked
 class BernoulliBernoulliRBM(_RBM):
     __doc__ = _described("All units are 0 or 1; data between 0 and 1 stand for probabilities.")
     _visible, _hidden = BernoulliUnits, BernoulliUnits

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import ArgumentError, HammersleyCliffordError, finite_array
+from ..errors import ArgumentError, HammersleyCliffordError, call_checked, finite_array
 from ..lattice import bipartite
 from ..model import MarkovRandomField, phi4
 from ..partition import PartitionEstimate
@@ -17,6 +17,7 @@ from .units import GaussianUnits, Phi4Units, Units
 __all__ = ["RestrictedBoltzmannMachine"]
 
 
+@call_checked
 @jax.tree_util.register_pytree_node_class
 class RestrictedBoltzmannMachine:
     """p(v, h) = exp(−S)/Z with S(v, h) = −Σ_ij w_ij v_i h_j + S_visible(v) + S_hidden(h).

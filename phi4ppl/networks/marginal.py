@@ -5,12 +5,13 @@ from __future__ import annotations
 from numpyro.distributions import Distribution, constraints
 from numpyro.distributions.util import validate_sample
 
-from ..errors import ArgumentError, DrawNotAvailableError
+from ..errors import ArgumentError, DrawNotAvailableError, call_checked
 from .machine import RestrictedBoltzmannMachine
 
 __all__ = ["VisibleMarginal"]
 
 
+@call_checked
 class VisibleMarginal(Distribution):
     """log p(v) = −F(v) − log Z of a machine of real visible units: a prior in any NumPyro model.
 

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import logsumexp
 
-from ..errors import ArgumentError, one_of
+from ..errors import ArgumentError, call_checked, one_of
 from ..partition import PartitionEstimate
 from .units import GaussianUnits
 
@@ -125,6 +125,7 @@ def _integrated(side) -> tuple[float, float]:
     return float(value), float(abs(value - coarse))
 
 
+@call_checked
 def annealed(
     machine: RestrictedBoltzmannMachine, *, start=None, num_chains: int = 128, num_steps: int = 1000, seed: int = 0
 ) -> PartitionEstimate:

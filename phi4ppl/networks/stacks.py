@@ -15,7 +15,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ..errors import ArgumentError, positive_int
+from ..errors import ArgumentError, call_checked, positive_int
 from ..sampling.interrupt import Interrupts
 from ..sampling.progress import Progress
 from .estimators import _RBM, seed_of
@@ -24,6 +24,7 @@ from .machine import RestrictedBoltzmannMachine
 __all__ = ["DeepPhi4Network", "StackBound"]
 
 
+@call_checked
 class StackBound(NamedTuple):
     """The lower bound on the mean log density of the rows of a data set, in nats, for the lowest ``depth`` machines.
 
@@ -40,6 +41,7 @@ class StackBound(NamedTuple):
         return f"depth {self.depth}: {self.value:.3f} ± {self.error:.2g} (over rows ± {self.spread:.2g})"
 
 
+@call_checked
 class DeepPhi4Network(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Machines on top of each other, p(v, h¹, …, h^L) = p₁(v | h¹) … p_{L−1}(h^{L−2} | h^{L−1}) p_L(h^{L−1}, h^L).
 

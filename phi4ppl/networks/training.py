@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import ArgumentError, SamplingError, finite_array, positive_int, seed_within
+from ..errors import ArgumentError, SamplingError, call_checked, finite_array, positive_int, seed_within
 from ..sampling.interrupt import Interrupts
 from ..sampling.progress import Progress
 from .chains import advance, gaussian_draws
@@ -44,6 +44,7 @@ SMALLEST = {"quartic": 1e-5, "quadratic": 1e-2}  # of φ⁴ and of Gaussian unit
 STRONGEST = 0.999  # coupling strength of two Gaussian layers, infinite Z at 1
 
 
+@call_checked
 class TrainingState(NamedTuple):
     """All that the numbers of the following epochs depend on; a JAX pytree.
 
@@ -69,6 +70,7 @@ class Settings(NamedTuple):
     centring: bool
 
 
+@call_checked
 def train(
     machine: RestrictedBoltzmannMachine, data, *, epochs: int = 50, method: str = "persistent_cd", sweeps: int = 1,
     batch_size: int = 100, num_chains: int = 100, num_levels: int = 1, learning_rate=0.005, weight_decay: float = 0.0,

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, call_checked
 from ..learning.history import plot_history
 from .normalizer import annealed, is_summable
 
@@ -23,6 +23,7 @@ FLIPPED_ROWS = 200
 STEPS = 300  # of annealing
 
 
+@call_checked
 class Epoch(NamedTuple):
     """What is recorded after every pass through the data; nan stands for what was not measured.
 
@@ -100,6 +101,7 @@ def pseudo_likelihood(machine, v):
     return jnp.sum(jax.lax.map(of_unit, (machine.visible.linear, machine.weights, v.T)))
 
 
+@call_checked
 def plot_training(history: list[Epoch]) -> Figure:
     """Draw the log of a training: one panel for every number that was recorded, against the epoch.
 

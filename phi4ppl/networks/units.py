@@ -11,12 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import quartic as site
-from ..errors import ArgumentError, finite_array
+from ..errors import ArgumentError, call_checked, finite_array
 from ..terms import is_concrete
 
 __all__ = ["BernoulliUnits", "GaussianUnits", "Phi4Units", "SpinUnits", "Units"]
 
 
+@call_checked
 class Units:
     """What the kinds of units share; never instantiated.
 
@@ -72,6 +73,7 @@ def _along(coupling, values):
     return jnp.broadcast_to(coupling, jnp.shape(values))
 
 
+@call_checked
 class Phi4Units(Units):
     """Real units with S = rφ + aφ² + bφ⁴, b ≥ 0 (and a > 0 where b = 0).
 
@@ -117,6 +119,7 @@ class Phi4Units(Units):
         return site.draw(key, *self._at(field))
 
 
+@call_checked
 class GaussianUnits(Units):
     """Real units with S = rφ + aφ², a > 0.
 
@@ -159,6 +162,7 @@ class GaussianUnits(Units):
         return self.mean(field) + noise / jnp.sqrt(2 * _along(self.quadratic, field))
 
 
+@call_checked
 class BernoulliUnits(Units):
     """Units of the values 0 and 1 with S = rφ; a positive r favours 0.
 
@@ -192,6 +196,7 @@ class BernoulliUnits(Units):
         return (jax.random.uniform(key, field.shape, field.dtype) < self.mean(field)).astype(field.dtype)
 
 
+@call_checked
 class SpinUnits(Units):
     """Units of the values −1 and +1 with S = rφ: the limit b → ∞ of φ⁴ units whose minima stay at ±1.
 

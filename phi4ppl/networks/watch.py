@@ -36,7 +36,7 @@ FEWEST_CHAINS = 10  # whose variance says something
 
 
 class Kept(NamedTuple):
-    """A state that may have to be returned, and log Z of its machine, nan until it is measured; ``error`` covers the bracket."""
+    """A state that may have to be returned, and log Z of its machine, nan until measured; ``error`` covers the bracket."""
 
     machine: RestrictedBoltzmannMachine
     optimizer: tuple

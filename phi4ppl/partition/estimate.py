@@ -6,7 +6,7 @@ import warnings
 
 import numpy as np
 
-from ..errors import ArgumentError, one_of, positive_int
+from ..errors import ArgumentError, call_checked, one_of, positive_int
 from ..model import MarkovRandomField
 from .annealing import anneal
 from .determinate import exact_log_partition
@@ -23,6 +23,7 @@ WALKERS = 16  # of annealing, in each direction, for every chain
 AGREE = 3  # standard errors
 
 
+@call_checked
 def log_partition(
     model: MarkovRandomField, *, method: str = "auto", num_samples: int = 1000, num_chains: int = 4, seed: int = 0,
     progress: bool | None = None,

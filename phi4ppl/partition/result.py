@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..errors import call_checked
+
 __all__ = ["PartitionEstimate"]
 
 
+@call_checked
 @dataclass(frozen=True)
 class PartitionEstimate:
     """log Z of a model, with its error.

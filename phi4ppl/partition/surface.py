@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import ArgumentError, DoublyIntractableError, OverlapError, finite_array, positive_int
+from ..errors import ArgumentError, DoublyIntractableError, OverlapError, call_checked, finite_array, positive_int
 from ..model import MarkovRandomField
 from ..sampling.progress import Progress
 from ..terms import is_concrete
@@ -45,6 +45,7 @@ class SurfaceEstimate(NamedTuple):
     overlap: float
 
 
+@call_checked
 class PartitionSurface:
     """log Z(θ) over a box of one to three homogeneous couplings, differentiable by JAX.
 

@@ -9,13 +9,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, call_checked
 from ..model import MarkovRandomField
 from .energy import energy_change, energy_function
 
 __all__ = ["CompiledModel", "compile_field"]
 
 
+@call_checked
 @dataclass(frozen=True)
 class CompiledModel:
     """A model ready for any gradient-based sampler.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import xarray as xr
 
 from ..averaging import Comparison
 from ..datatree import metadata
-from ..diagnostics import diagnose, estimate
+from ..diagnostics import ConvergenceReport, diagnose, estimate
 from ..diagnostics.figures import figures, png_of
 from ..diagnostics.html import checks_table, estimates_table, page, picture, rows_table
 from ..errors import path_of, writing
@@ -18,10 +19,14 @@ from ..inference import PredictiveCheck
 from ..model import MarkovRandomField
 from .pictures import couplings_figure, predictive_figure
 
-__all__ = ["write_comparison", "write_inference"]
+__all__ = ["summary", "write_comparison", "write_inference"]
 
 EXTREME = 0.01  # p-values nearer to 0 or 1 are marked
 WITHIN = (0.03, 0.97)  # of a posterior
+MC_ERROR = (
+    "The standard deviation is what the data leave open. The MC error is that of the mean, from the number of draws: more "
+    "draws make it smaller."
+)
 CALIBRATION = (
     "<p>Not run. Simulation-based calibration (couplings from the prior, fields simulated at each, ranks of the true couplings "
     "among draws of their posterior) takes hundreds of posteriors: the documentation page “Partition functions” shows it for a "
@@ -30,8 +35,9 @@ CALIBRATION = (
 
 
 def write_inference(
-    tree: xr.DataTree, model: MarkovRandomField, priors: dict, data, check: PredictiveCheck, path
-) -> Path:
+    tree: xr.DataTree, model: MarkovRandomField, priors: dict, data, check: PredictiveCheck, path,
+    verdict: ConvergenceReport | None = None, words: Callable[[str], str] = str,
+) -> Path:  # fmt: skip
     """Write the report of `phi4ppl.infer_couplings` to ``path``.
 
     Parameters
@@ -40,8 +46,12 @@ def write_inference(
     model, priors, data
         What it was made from.
     check : PredictiveCheck
+    verdict : ConvergenceReport, optional
+        By default that of `phi4ppl.diagnose`.
+    words : callable, optional
+        Puts warnings into other words.
     """
-    facts, verdict = metadata(tree), diagnose(tree)
+    facts, verdict = metadata(tree), verdict or diagnose(tree)
     settings = facts["settings"]
     draws = {name: tree["posterior"][name].values for name in priors}
     head = (
@@ -49,19 +59,21 @@ def write_inference(
         f"{settings['num_chains']} chains × {settings['num_samples']} draws, seed {settings['seed']}</p>"
     )
     parts = ["<h1>phi4ppl infer: couplings given fields</h1>", head]
-    parts += [_line(verdict.passed and not settings["warnings"], verdict.verdict), *map(_warning, settings["warnings"])]
+    estimates = estimate(tree, list(priors))
+    parts.append(verdict_line(verdict.passed and not settings["warnings"], verdict.verdict))
+    parts += [_warning(words(text)) for text in settings["warnings"]]
     parts += [
-        "<h2>Couplings</h2>", _couplings(priors, draws),
+        "<h2>Couplings</h2>", _couplings(priors, draws, dict(estimates["error"])), f"<p>{MC_ERROR}</p>",
         picture("Prior and posterior of the couplings", png_of(couplings_figure(priors, draws))),
         *_predictive({"posterior": check}, len(data)),
         "<h2>Calibration</h2>", CALIBRATION,
         "<h2>Convergence</h2>", checks_table(verdict.checks), "<h3>Estimates</h3>",
-        estimates_table(estimate(tree, list(priors))),
+        estimates_table(estimates),
     ]  # fmt: skip
     parts += [picture(title, png) for title, png in figures(tree).values()]
     parts += ["<h2>Model</h2>", f"<pre>{html.escape(model.describe())}</pre>", "<h2>Provenance</h2>"]
     parts.append(rows_table(settings | facts["versions"] | {k: facts[k] for k in ("python", "machine", "created")}))
-    return _write(path, "phi4ppl infer", parts)
+    return write_page(path, "phi4ppl infer", parts)
 
 
 def write_comparison(result: Comparison, priors: dict, checks: dict[str, PredictiveCheck], path, facts: dict) -> Path:
@@ -78,7 +90,8 @@ def write_comparison(result: Comparison, priors: dict, checks: dict[str, Predict
         For the table of provenance.
     """
     parts = ["<h1>phi4ppl compare: which model for these fields?</h1>", f"<p>{len(result.data)} fields</p>"]
-    parts += [_line(not result.warnings, result.why), *map(_warning, result.warnings)]
+    outcome = False if result.warnings else True if result.agreed else None
+    parts += [verdict_line(outcome, result.why), *map(_warning, result.warnings)]
     parts += [
         "<h2>Models side by side</h2>", _side_by_side(result),
         "<p>Log evidence: how probable the data were before they were seen. elpd: the log score of leave-one-out predictions. "
@@ -91,30 +104,41 @@ def write_comparison(result: Comparison, priors: dict, checks: dict[str, Predict
             weights = np.exp(posterior.log_weights)
             draws = dict(zip(posterior.names, posterior.draws.T, strict=True))
             ordered = {coupling: own[coupling] for coupling in posterior.names}
-            parts += [f"<h2>Couplings of {html.escape(name)}</h2>", _couplings(ordered, draws, weights)]
+            apart = posterior.draws - weights @ posterior.draws
+            errors = dict(zip(posterior.names, np.sqrt(weights**2 @ apart**2), strict=True))
+            parts += [f"<h2>Couplings of {html.escape(name)}</h2>", _couplings(ordered, draws, errors, weights)]
+            parts.append(f"<p>{MC_ERROR} It is that of the importance sample; that of log Z is not in it.</p>")
             parts.append(picture("Prior and posterior", png_of(couplings_figure(ordered, draws, weights))))
     parts += [*_predictive(checks, len(result.data)), "<h2>Calibration</h2>", CALIBRATION, "<h2>Models</h2>"]
     for name, posterior in result.posteriors.items():
         parts.append(f"<pre>{html.escape(f'{name}: {posterior.model.describe()}')}</pre>")
-    return _write(path, "phi4ppl compare", [*parts, "<h2>Provenance</h2>", rows_table(facts)])
+    return write_page(path, "phi4ppl compare", [*parts, "<h2>Provenance</h2>", rows_table(facts)])
 
 
-def _write(path, title: str, parts: list[str]) -> Path:
+def write_page(path, title: str, parts: list[str]) -> Path:
     path = path_of("path", path)
     with writing("path", path):
         path.write_text(page(title, parts), encoding="utf-8")
     return path
 
 
-def _line(good: bool, text: str) -> str:
-    return f"<p class='verdict {'passed' if good else 'failed'}'>{html.escape(text)}</p>"
+def verdict_line(good: bool | None, text: str) -> str:
+    """The outcome in one line: green, red, or, where there is no decision (None), neither."""
+    kind = {True: "passed", False: "failed", None: "undecided"}[good]
+    return f"<p class='verdict {kind}'>{html.escape(text)}</p>"
+
+
+def advice(text: str) -> str:
+    """A note below the outcome."""
+    return f"<p class='advice'>{html.escape(text)}</p>"
 
 
 def _warning(text: str) -> str:
-    return f"<p class='advice'>WARNING: {html.escape(text)}</p>"
+    return advice(f"WARNING: {text}")
 
 
-def _numbers(*values: str) -> str:
+def numbers(*values: str) -> str:
+    """Cells of numbers."""
     return "".join(f"<td class='number'>{value}</td>" for value in values)
 
 
@@ -127,20 +151,32 @@ def _side_by_side(result: Comparison) -> str:
         weights = [
             f"{row[f'{s}_weight']:.3f} ± {row[f'{s}_error']:.3f}" for s in ("evidence", "stacking", "pseudo_bma")
         ]
-        rows.append(f"<tr><td>{html.escape(str(name))}</td>{_numbers(*scores, k, *weights)}</tr>")
+        rows.append(f"<tr><td>{html.escape(str(name))}</td>{numbers(*scores, k, *weights)}</tr>")
     return f"<table>{''.join(rows)}</table>"
 
 
-def _couplings(priors: dict, draws: dict, weights=None) -> str:
-    rows = ["<tr><th></th><th>prior</th><th>posterior mean</th><th>standard deviation</th><th>94 % interval</th></tr>"]
+def summary(values, weights=None) -> dict[str, float]:
+    """Mean, standard deviation and the 94 % interval between quantiles of draws, which may have weights."""
+    values = np.asarray(values, float).ravel()
+    share = np.full(len(values), 1 / len(values)) if weights is None else weights / np.sum(weights)
+    mean, order = share @ values, np.argsort(values)
+    low, high = np.interp(WITHIN, np.cumsum(share[order]), values[order])
+    return {
+        "mean": float(mean),
+        "sd": float(np.sqrt(share @ (values - mean) ** 2)),
+        "low": float(low),
+        "high": float(high),
+    }
+
+
+def _couplings(priors: dict, draws: dict, errors: dict, weights=None) -> str:
+    head = ("", "prior", "posterior mean", "standard deviation", "94 % interval", "MC error of the mean")
+    rows = ["<tr>" + "".join(f"<th>{h}</th>" for h in head) + "</tr>"]
     for name, prior in priors.items():
-        values = np.asarray(draws[name], float).ravel()
-        share = np.full(len(values), 1 / len(values)) if weights is None else weights / np.sum(weights)
-        mean = share @ values
-        order = np.argsort(values)
-        low, high = np.interp(WITHIN, np.cumsum(share[order]), values[order])
-        numbers = _numbers(f"{mean:.4g}", f"{np.sqrt(share @ (values - mean) ** 2):.2g}", f"{low:.4g} to {high:.4g}")
-        rows.append(f"<tr><td>{html.escape(name)}</td><td>{html.escape(_prior_text(prior))}</td>{numbers}</tr>")
+        found = summary(draws[name], weights)
+        interval = f"{found['low']:.4g} to {found['high']:.4g}"
+        cells = numbers(f"{found['mean']:.4g}", f"{found['sd']:.2g}", interval, f"{errors[name]:.2g}")
+        rows.append(f"<tr><td>{html.escape(name)}</td><td>{html.escape(_prior_text(prior))}</td>{cells}</tr>")
     return f"<table>{''.join(rows)}</table>"
 
 
@@ -162,7 +198,7 @@ def _predictive(checks: dict[str, PredictiveCheck], count: int) -> list[str]:
         rows = [head]
         for observable, row in check.table.iterrows():
             strange = any(min(row[p], 1 - row[p]) < EXTREME for p in ("p", "p_spread"))
-            cells = _numbers(
+            cells = numbers(
                 f"{row['data']:.4g}", f"{row['predicted']:.4g} ± {row['predicted_sd']:.2g}", f"{row['p']:.3f}",
                 f"{row['data_spread']:.4g}", f"{row['predicted_spread']:.4g}", f"{row['p_spread']:.3f}",
             )  # fmt: skip

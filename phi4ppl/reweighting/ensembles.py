@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from ..diagnostics.tails import pareto_k
-from ..errors import ArgumentError, OverlapError, one_of
+from ..errors import ArgumentError, OverlapError, call_checked, one_of
 from .blocks import Blocks, blocks_for, jackknife_error
 from .energies import as_action, as_samples, difference, evaluate, lattice_shape
 from .mbar import MbarSolution, log_mixture, overlap_matrix, solve_mbar
@@ -21,6 +21,7 @@ LEAST_SHARED = 0.01
 POOR_OVERLAP = ("raise", "warn")
 
 
+@call_checked
 def reweight(
     samples, source, target, observables: dict[str, Callable] | None = None, *, on_poor_overlap: str = "raise"
 ) -> Reweighted:
@@ -76,6 +77,7 @@ def reweight(
     return combine_ensembles([samples], [source]).reweight(target, observables, on_poor_overlap=on_poor_overlap)
 
 
+@call_checked
 def combine_ensembles(samples, sources) -> Ensembles:
     """Pool samples of several actions; their log Z relative to each other follow (MBAR).
 

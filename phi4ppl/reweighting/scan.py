@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from ..errors import ArgumentError, OverlapError, finite_array, one_of
+from ..errors import ArgumentError, OverlapError, call_checked, finite_array, one_of
 from .energies import as_action, difference, evaluate
 from .ensembles import Ensembles, combine_ensembles
 
@@ -18,6 +18,7 @@ __all__ = ["ReweightingScan", "plot_scans", "scan_reweighting"]
 OUTSIDE = ("raise", "omit", "warn")
 
 
+@call_checked
 def scan_reweighting(samples, source, family: Callable, values) -> ReweightingScan:
     """How far along a coupling samples can be reweighted, found from the weights alone.
 
@@ -153,6 +154,7 @@ class ReweightingScan:
         return data
 
 
+@call_checked
 def plot_scans(scans: dict[str, xr.Dataset], name: str, *, coupling: str = "coupling"):
     """One observable along a coupling with its errors, one line for each of ``scans`` (label → `ReweightingScan.estimate`).
 

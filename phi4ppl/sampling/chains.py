@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from ..errors import ArgumentError, SamplingError
+from ..errors import ArgumentError, SamplingError, call_checked
 from ..potential import CompiledModel
 from . import warmup
 from .checkpoint import Store, pack, unpack
@@ -35,6 +35,7 @@ MOST_ITERATIONS = 2**31 - 1  # their numbers make the keys
 CHAINS = "chains"  # what names of the state of the chains begin with in a checkpoint
 
 
+@call_checked
 def run_chains(
     compiled: CompiledModel, kernel: Kernel, *, num_warmup: int, num_samples: int, num_chains: int, seed: int,
     observables: dict[str, Callable], keep: Callable[[str], bool], thinning: int, flip_signs: bool,

@@ -18,6 +18,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, call_checked
 
 try:
     import fcntl
@@ -38,6 +39,7 @@ FORMAT = 1
 WHAT = b"phi4ppl checkpoint\n"
 HEAD, FRAME, LOCK = "head.ckpt", "frame.ckpt", "lock"
 UNFINISHED = ".tmp"
+OWN_NAMES = re.compile(r"lock|(head|frame|draws-\d{9,}-\d{9,})\.ckpt(\.tmp)?")
 PIECE = 1 << 20
 MAX_SHOWN = 40  # characters of a setting in a message
 DIGEST = re.compile("[0-9a-f]{32}")
@@ -220,11 +222,27 @@ class Saved:
             yield first, stop, _listed(self.path / name, digest)[1]
 
 
+def _is_own(path: Path) -> bool:
+    """Whether a file under a name of ours can be ours: a regular file and no link, with our first line or the start of it."""
+    try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            return False
+        with path.open("rb") as file:
+            first = file.read(len(WHAT))
+    except OSError:
+        return False
+    if path.name == LOCK:
+        return not first
+    return first == WHAT or path.name.endswith(UNFINISHED) and WHAT.startswith(first)
+
+
+@call_checked
 def is_checkpoint(path) -> bool:
     """Whether there is a directory of a `Store` at this path; what is in it may still be damaged."""
     return (Path(path) / HEAD).exists()
 
 
+@call_checked
 def read_saved(path) -> Saved:
     """The state that a directory holds now; the run may go on writing to it meanwhile.
 
@@ -303,6 +321,10 @@ class Store:
         if HEAD not in names and foreign:
             problem = f"holds other files ({', '.join(sorted(foreign)[:3])}) and no {HEAD}"
             raise CheckpointError(self.path, problem, "Give an empty or a new directory.")
+        for name in sorted(filter(OWN_NAMES.fullmatch, names - {HEAD})):  # they would be replaced or removed on the way
+            if not _is_own(self.path / name):
+                problem = "is no checkpoint of phi4ppl, or its beginning is damaged"
+                raise CheckpointError(self.path / name, problem, "Move it away, or give another directory.")
 
     def _locked(self):
         try:
@@ -339,8 +361,9 @@ class Store:
 
     def _remove_unlisted(self) -> None:
         listed = {name for name, *_ in self._files}
-        for found in [*self.path.glob("draws-*.ckpt"), *self.path.glob("*" + UNFINISHED)]:
-            if found.name not in listed:
+        for found in self.path.iterdir():
+            left = OWN_NAMES.fullmatch(found.name) and found.name not in (*listed, LOCK, FRAME, HEAD)
+            if left and _is_own(found):
                 found.unlink(missing_ok=True)
 
     def close(self) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, call_checked
 from ..potential import CompiledModel
 from .colouring import colours
 from .kernels import Kernel, get_kernel
@@ -81,6 +81,7 @@ def _mean_field_order(model) -> float:
     return mean["hopping"] * (mean["hopping"] - mean["mass"]) / mean["quartic"]
 
 
+@call_checked
 def resolve(kernel: str | Kernel, compiled: CompiledModel, symmetry_moves: bool = True) -> tuple[Kernel, str]:
     """The kernel that will run, and why.
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..errors import call_checked
 from .checkpoint import Saved
 from .program import Record, Sums
 from .streaming import BlockedSeries, SeriesEstimate, SiteMoments
@@ -17,6 +18,7 @@ PREFIX = "harvest/"  # of its names in a checkpoint
 FLUSH = 1000  # iterations at most that the device adds up in its own precision
 
 
+@call_checked
 @dataclass(frozen=True)
 class RunResult:
     """What the chains left: arrays with leading axes (chain, draw), and statistics of all iterations.
@@ -138,6 +140,7 @@ class Harvest:
         return _result(self.draws(0, self.kept), series, sites, state, settings)
 
 
+@call_checked
 def result_so_far(saved: Saved, settings: dict) -> RunResult:
     """What a checkpoint has."""
     state, parts = _own(saved.state), [arrays for *_, arrays in saved.draws()]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, call_checked
 from ..potential import CompiledModel
 from .target import Target
 from .warmup import Adaptation, WindowAdaptation
@@ -27,6 +27,7 @@ def fields_only(compiled: CompiledModel) -> str | None:
     return None if compiled.model is not None else "needs a field on a graph, and this is a NumPyro model"
 
 
+@call_checked
 @dataclass(frozen=True)
 class Kernel:
     """A Markov kernel that warm-up can adapt and `phi4ppl.sample` can run.
@@ -62,6 +63,7 @@ class Kernel:
 _REGISTRY: dict[str, Kernel] = {}
 
 
+@call_checked
 def register(kernel: Kernel) -> Kernel:
     """Make a kernel available by name; a name can be taken once."""
     if not isinstance(kernel, Kernel):
@@ -72,6 +74,7 @@ def register(kernel: Kernel) -> Kernel:
     return kernel
 
 
+@call_checked
 def kernels() -> dict[str, str]:
     """Names of the kernels, with one line on each.
 
@@ -97,6 +100,7 @@ def kernels() -> dict[str, str]:
     }
 
 
+@call_checked
 def get_kernel(kernel: str | Kernel) -> Kernel:
     """A kernel by name, or a `Kernel` as it is; see `phi4ppl.sampling.choose` for ``"auto"``."""
     if isinstance(kernel, Kernel):

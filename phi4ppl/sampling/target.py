@@ -10,12 +10,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ..errors import call_checked
 from ..lattice import Lattice
 from ..potential import CompiledModel, energy_change, energy_function
 
 __all__ = ["Target", "target_of"]
 
 
+@call_checked
 @dataclass(frozen=True)
 class Target:
     """The distribution that a kernel samples, at given couplings.
@@ -46,6 +48,7 @@ class Target:
         return jax.value_and_grad(self.logdensity_fn)(position)
 
 
+@call_checked
 def target_of(compiled: CompiledModel, parameters=None) -> Target:
     """The target of a compiled model, at its own couplings unless others are given."""
     parameters = compiled.parameters if parameters is None else parameters

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..errors import positive_int
+from ..errors import call_checked, positive_int
 from .gradient import KERNELS
 from .kernels import Kernel
 from .sites import METROPOLIS
@@ -183,6 +183,7 @@ class _LadderAdaptation:
         return _Tuning(jax.vmap(getattr(_adaptation_of(state.inner), which))(state.inner), jnp.exp(-steps))
 
 
+@call_checked
 def tempering(num_rungs: int = NUM_RUNGS) -> Kernel:
     """Parallel tempering with ``num_rungs`` copies of the model at rising temperatures.
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from ..errors import call_checked
 from .metrics import FreeField, fit_free_field, metric_of, spectrum
 from .target import Target
 
@@ -59,6 +60,7 @@ class Adaptation(Protocol):
     def final(self, state) -> Any: ...
 
 
+@call_checked
 class Tuning(NamedTuple):
     """What a gradient-based kernel is built with.
 
@@ -78,6 +80,7 @@ class _State(NamedTuple):
     spread: jax.Array
 
 
+@call_checked
 @dataclass(frozen=True)
 class WindowAdaptation:
     """Step size to a target acceptance; mass matrix and length of trajectories from the draws of growing windows.
