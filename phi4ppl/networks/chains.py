@@ -35,6 +35,9 @@ def advance(machine: RestrictedBoltzmannMachine, key, states, sweeps: int):
     scale = np.linspace(0, 1, levels) if levels > 1 else np.ones(1)
     scale = jnp.asarray(scale, states.dtype)[:, None, None]
 
+    # a random first pair: a training calls this for one sweep an update, and would never exchange levels 1 and 2 otherwise
+    first = jax.random.randint(jax.random.fold_in(key, sweeps), (), 0, 2)
+
     def sweep(number, carry):
         v, accepted = carry
         above, below, swap = jax.random.split(jax.random.fold_in(key, number), 3)
@@ -42,7 +45,7 @@ def advance(machine: RestrictedBoltzmannMachine, key, states, sweeps: int):
         v = machine.visible.draw(below, scale * (h @ machine.weights.T))
         if levels == 1:
             return v, accepted
-        v, new = _exchange(machine, swap, v, scale, number % 2)
+        v, new = _exchange(machine, swap, v, scale, (number + first) % 2)
         return v, accepted + new
 
     states, accepted = jax.lax.fori_loop(0, sweeps, sweep, (states, jnp.zeros((), states.dtype)))

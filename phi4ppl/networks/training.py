@@ -88,7 +88,8 @@ def train(
     epochs : int
         Passes through the data; with ``state``, further passes.
     method : str
-        ``"persistent_cd"``: chains go on from update to update. ``"contrastive_divergence"``: they start at the data.
+        ``"persistent_cd"``: chains go on from update to update; with two Gaussian layers, whose mean is known in closed form,
+        they are independent draws, and updates do not need them. ``"contrastive_divergence"``: they start at the data.
         ``"score_matching"``: no chains and no Z, but the slopes of log p(v); real visible units only. ``"exact"``: all of Z in
         every update, for a binary layer of at most 14 units, a real one of at most two, or two Gaussian layers.
     sweeps : int
@@ -123,7 +124,8 @@ def train(
     Returns
     -------
     TrainingState, list of Epoch
-        After Ctrl-C what there is so far, with a warning.
+        After Ctrl-C what there is so far, with a warning. After a `TrainingWarning` the best state that was compared, and
+        the records of all epochs.
 
     Raises
     ------
@@ -136,7 +138,10 @@ def train(
     Notes
     -----
     Z stays finite by projection after every update: quartic couplings of φ⁴ units stay above 1e-5, quadratic ones of Gaussian
-    units above 0.01, and with two Gaussian layers the weights are scaled so that `coupling_strength` stays below 0.98.
+    units above 0.01, and with two Gaussian layers the singular values behind `coupling_strength` are cut off at 0.999.
+
+    A `TrainingWarning` says that the likelihood of the data has fallen by more than 0.3 nats beyond its uncertainty, that the
+    norm of the gradient has grown a hundredfold, or that persistent chains are stuck or have collapsed, and what to change.
 
     Examples
     --------

@@ -36,7 +36,7 @@ FEWEST_CHAINS = 10  # whose variance says something
 
 
 class Kept(NamedTuple):
-    """A state that may have to be returned, and log Z of its machine, nan until measured; ``error`` covers the bracket."""
+    """A state that may have to be returned, with log Z of its machine once that is measured; the error covers the bracket."""
 
     machine: RestrictedBoltzmannMachine
     optimizer: tuple
@@ -169,7 +169,8 @@ def _measured(state: Kept, steps: int = STEPS, again: bool = False) -> Kept:
     else:
         found = annealed(machine, start=state.chains, num_chains=CHAINS, num_steps=steps, seed=int(state.epoch))
         log_z = found.value
-        error = max(log_z - found.bracket[0], found.bracket[1] - log_z) if np.isfinite(log_z) else np.inf
+        # the two ends may come in the wrong order where chains up and down have found different modes
+        error = max(found.error, *(abs(end - log_z) for end in found.bracket)) if np.isfinite(log_z) else np.inf
     dtype = state.log_z.dtype
     return state._replace(log_z=jnp.asarray(log_z, dtype), error=jnp.asarray(error, dtype))
 
