@@ -15,28 +15,16 @@ import xarray as xr
 
 from ._version import __version__
 from .errors import ArgumentError, CheckpointError, path_of, writing
-from .lattice import Lattice
+from .lattice.labels import field_dims
 from .potential import CompiledModel
 from .sampling import RunResult, is_checkpoint, read_saved, result_so_far
 
 __all__ = ["field_dims", "frame_of", "load_run", "predictive_tree", "provenance", "save_run", "to_datatree"]
 
 PACKAGES = ("jax", "jaxlib", "numpyro", "blackjax", "arviz-base", "arviz-stats", "numpy")
-AXES = ("x", "y", "z", "t")
 STREAMED = ("mean", "error", "variance", "tau_int", "tau_int_error", "count", "reliable")
 STATISTIC_DIMS = {"exchange_rate": ["pair"], "inverse_temperature": ["copy"]}  # of parallel tempering
 DRAWN_SITES = 2000  # larger graphs are not drawn, so their positions are not stored
-
-
-def field_dims(lattice: Lattice, prefix: str = "") -> tuple[list[str], dict]:
-    """Names of the dimensions of a field and their coordinates: ``x, y, …`` or ``site`` with labels."""
-    shape = lattice.shape
-    if shape is None or len(shape) == 1:
-        labels = lattice.nodes
-        numeric = all(isinstance(n, (int, np.integer)) and not isinstance(n, bool) for n in labels)
-        return [prefix + "site"], {prefix + "site": list(labels) if numeric else [str(n) for n in labels]}
-    names = [prefix + (AXES[k] if len(shape) <= len(AXES) else f"axis_{k}") for k in range(len(shape))]
-    return names, {name: np.arange(n) for name, n in zip(names, shape, strict=True)}
 
 
 def frame_of(compiled: CompiledModel, checks: dict[str, str], settings: dict) -> tuple[dict, dict[str, np.ndarray]]:
