@@ -146,6 +146,8 @@ def normalized_autocorrelation(series, max_lag: int) -> tuple[np.ndarray, np.nda
 
 
 def _as_series(series) -> np.ndarray:
+    if {"chain", "draw"} <= set(getattr(series, "dims", ())):  # a DataArray, whose other axes are the element's
+        series = series.transpose("chain", "draw", ...)
     series = finite_array("series", series, "Remove the draw, or look for a divergence in the chain.")
     if series.ndim < 2 or series.size == 0:
         expected, got = "no empty axis and shape (num_chains, num_draws, ...)", f"shape {series.shape}"

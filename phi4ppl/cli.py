@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     fit = command("fit", fit_command.fit, "fit the couplings of a model to data or to another action")
     with_model(fit)
     source = fit.add_mutually_exclusive_group(required=True)
-    source.add_argument("--data", metavar="FILE", help="samples of the field: .npy, .npz or .nc")
+    source.add_argument("--data", metavar="FILE", help="samples of the field: .npy, .npz, .nc, .csv or .parquet")
     source.add_argument("--target", metavar="MODEL", help="another model, whose action is to be matched")
     fit.add_argument("--method", help="a method of phi4ppl.fit_likelihood or phi4ppl.fit_variational")
     fit.add_argument("--inhomogeneous", action="store_true", help="fit one coupling a clique instead of one a term")
@@ -91,7 +91,7 @@ def _with_evidence(command, with_model) -> None:
     prior = "a prior, such as w=uniform:0.4,1.2 or b=halfnormal:0.5; may be repeated"
 
     def with_data(sub, folder):
-        sub.add_argument("--data", metavar="FILE", required=True, help="fields: .npy, .npz or .nc")
+        sub.add_argument("--data", metavar="FILE", required=True, help="fields: .npy, .npz, .nc, .csv or .parquet")
         sub.add_argument("--seed", type=int, default=0, help="seed (default: %(default)s)")
         sub.add_argument("--output", metavar="FOLDER", help=f"where results go (default: {folder})")
         sub.add_argument("--overwrite", action="store_true", help="replace earlier results in that folder")

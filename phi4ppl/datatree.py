@@ -14,14 +14,14 @@ import numpy as np
 import xarray as xr
 
 from ._version import __version__
-from .dimensions import arranged, field_dims
+from .dimensions import arranged
 from .errors import ArgumentError, CheckpointError, call_checked, path_of, writing
 from .potential import CompiledModel
 from .sampling import RunResult, is_checkpoint, read_saved, result_so_far
 from .sampling.identity import array_digest
 
 __all__ = [
-    "add_group", "draws_digest", "field_dims", "frame_of", "load_run", "metadata", "predictive_tree", "provenance", "save_run",
+    "add_group", "draws_digest", "frame_of", "load_run", "metadata", "predictive_tree", "provenance", "save_run",
     "to_datatree",
 ]  # fmt: skip
 

@@ -5,24 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from .errors import ArgumentError
-from .lattice import Lattice
+from .lattice.labels import field_dims
 from .potential import CompiledModel
 
-__all__ = ["arranged", "field_dims", "require_names"]
+__all__ = ["arranged", "require_names"]
 
-AXES = ("x", "y", "z", "t")
 RESERVED = ("chain", "draw", "statistic", "pair", "copy", "member")
-
-
-def field_dims(lattice: Lattice, prefix: str = "") -> tuple[list[str], dict]:
-    """Names of the dimensions of a field and their coordinates: ``x, y, …`` or ``site`` with labels."""
-    shape = lattice.shape
-    if shape is None or len(shape) == 1:
-        labels = lattice.nodes
-        numeric = all(isinstance(n, (int, np.integer)) and not isinstance(n, bool) for n in labels)
-        return [prefix + "site"], {prefix + "site": list(labels) if numeric else [str(n) for n in labels]}
-    names = [prefix + (AXES[k] if len(shape) <= len(AXES) else f"axis_{k}") for k in range(len(shape))]
-    return names, {name: np.arange(n) for name, n in zip(names, shape, strict=True)}
 
 
 def require_names(compiled: CompiledModel, dimensions: set[str]) -> None:

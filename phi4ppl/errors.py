@@ -246,14 +246,21 @@ def one_of(name: str, value, choices) -> str:
 
 
 def finite_array(name: str, value, mend: str = "") -> np.ndarray:
-    """Return ``value`` as a float NumPy array, or raise `ArgumentError` if it is not numeric, real and finite."""
+    """Return ``value`` as a float NumPy array, or raise `ArgumentError` if it is not numeric, real and finite.
+
+    Masked entries of numpy.ma, NA of pandas, None and NaN mean the same thing: missing, and are refused.
+    """
+    value = present(name, value, mend)
     try:
         array = np.asarray(value)
+        refuse_missing_objects(name, array, mend)
         if array.dtype.kind not in "fiub" and not np.issubdtype(array.dtype, np.floating):
             # extension floats (bfloat16) have kind 'V'; everything else that is not a real number is refused
             if "float" not in str(array.dtype):
                 raise TypeError
         array = array.astype(np.result_type(array.dtype, np.float32) if array.dtype.kind == "f" else float)
+    except ArgumentError:
+        raise
     except (TypeError, ValueError) as error:
         if isinstance(value, complex) or getattr(getattr(value, "dtype", None), "kind", "") == "c":
             mend = "Give its real and its imaginary part one at a time."
@@ -262,6 +269,74 @@ def finite_array(name: str, value, mend: str = "") -> np.ndarray:
         raise ArgumentError(name, "a real number or an array of them", shown, mend) from error
     if not np.all(np.isfinite(array)):
         where = np.argwhere(~np.isfinite(np.atleast_1d(array)))[0]
-        got = f"{np.atleast_1d(array)[tuple(where)]} at index {tuple(int(i) for i in where)}"
-        raise ArgumentError(name, "finite numbers", got, mend)
+        number = np.atleast_1d(array)[tuple(where)]
+        got = f"{number} at index {tuple(int(i) for i in where)}"
+        raise ArgumentError(name, "finite numbers", got, mend or (LEAVE_OUT if np.isnan(number) else ""))
     return array
+
+
+MISSING_TYPES = ("NoneType", "NAType", "NaTType")  # None by itself is no number at all
+LEAVE_OUT = "A missing value has no number: leave it out, or fill it in."
+
+
+def present(name: str, value, mend: str = ""):
+    """Return a masked array or a pandas object, or a list of them, as plain arrays; anything else as it is.
+
+    Raises
+    ------
+    ArgumentError
+        If an entry is missing (masked, or NA), a column of a table has no numbers, or the table is of another library.
+    """
+    if isinstance(value, list | tuple) and any(map(_wraps_numbers, value)):
+        return [present(f"{name}[{k}]", part, mend) for k, part in enumerate(value)]
+    if isinstance(value, np.ma.MaskedArray):
+        refuse_missing(name, np.ma.getmaskarray(value), mend, "a masked value")
+        return np.asarray(value)
+    if is_pandas(value):
+        refuse_missing(name, np.asarray(value.isna()), mend)
+        return pandas_numbers(name, value)
+    package = type(value).__module__.partition(".")[0]
+    if package != "xarray" and (hasattr(value, "__dataframe__") or hasattr(value, "__arrow_c_stream__")):
+        kind = f"{package}.{type(value).__name__}"
+        raise ArgumentError(name, "an array or a table of pandas or xarray", f"a {kind}", "Convert it by to_pandas().")
+    return value
+
+
+def is_pandas(value) -> bool:
+    """Whether ``value`` is a Series, DataFrame, Index or extension array of pandas."""
+    return type(value).__module__.partition(".")[0] == "pandas" and hasattr(value, "to_numpy")
+
+
+def pandas_numbers(name: str, value) -> np.ndarray:
+    """The numbers of a pandas object as an array, missing ones as NaN; texts, dates and categories are refused."""
+    from pandas.api.types import is_numeric_dtype
+
+    by_column = getattr(value, "dtypes", None)
+    dtypes = by_column.items() if hasattr(by_column, "items") else [(getattr(value, "name", None), value.dtype)]
+    for label, dtype in dtypes:
+        if not is_numeric_dtype(dtype):
+            what = f"dtype {dtype}" + ("" if label is None else f" of {label!r}")
+            raise ArgumentError(name, "numbers", what, "Convert it with pandas.to_numeric, or leave it out.")
+    plain = value.to_numpy()
+    return value.to_numpy(dtype=float, na_value=np.nan) if plain.dtype == object else plain
+
+
+def refuse_missing(name: str, missing, mend: str = "", what: str = "a missing value") -> None:
+    """Raise `ArgumentError` at the first true entry of ``missing``."""
+    if np.any(missing):
+        where = tuple(int(i) for i in np.argwhere(np.atleast_1d(missing))[0])
+        raise ArgumentError(name, "finite numbers", f"{what} at index {where}", mend or LEAVE_OUT)
+
+
+def _wraps_numbers(value) -> bool:
+    return isinstance(value, list | tuple | np.ma.MaskedArray) or is_pandas(value)
+
+
+def refuse_missing_objects(name: str, array: np.ndarray, mend: str = "") -> None:
+    """Raise `ArgumentError` if an array of objects has None, NaN, or NA or NaT of pandas."""
+    if array.dtype != object:
+        return
+    missing = [
+        type(v).__name__ in MISSING_TYPES[not array.ndim :] or (isinstance(v, float) and v != v) for v in array.flat
+    ]
+    refuse_missing(name, np.array(missing, bool).reshape(array.shape), mend)

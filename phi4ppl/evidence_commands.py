@@ -12,7 +12,7 @@ import numpy as np
 from .averaging.compare import SCHEMES
 from .commands import FAILED, INTERRUPTED, PASSED, REPORT, SAMPLES, result_folder
 from .errors import ModelFileError
-from .field_files import load_fields
+from .field_files import LABELLED, load_fields
 from .fit_command import field_of
 from .model_files import load_model_file
 from .option_names import for_command_line, verdict_for
@@ -85,6 +85,7 @@ def compare(arguments) -> int:
     results = result_folder(arguments, "compare", Path("comparisons") / "-".join(files), COMPARISON, names)
     models = {name: field_of(file) for name, file in files.items()}
     fields = _fields(arguments.data, next(iter(models.values())))
+    _require_one_order(models, fields, arguments.data)
     own = _priors_by_model(models, priors_from(arguments.prior or []))
     from .averaging import average
     from .averaging import compare as compare_models
@@ -110,6 +111,17 @@ def compare(arguments) -> int:
     answers = {"weights": {scheme: result.weights(scheme) for scheme in SCHEMES}, "decisions": result.decisions}
     _finish(report, results, facts | answers | {"why": result.why, "warnings": list(result.warnings)})
     return FAILED if result.warnings else PASSED
+
+
+def _require_one_order(models: dict, fields: np.ndarray, path: str) -> None:
+    """Refuse models whose sites are in another order than those of the first, where the labels of a file show it."""
+    for name, model in list(models.items())[1:] if Path(path).suffix in LABELLED else ():
+        other, _ = load_fields(path, model)
+        if not np.array_equal(other.reshape(len(other), -1), fields.reshape(len(fields), -1)):
+            first = next(iter(models))
+            raise ModelFileError(
+                f"{name}: its sites are in another order than those of {first}, by the labels in {path}."
+            )
 
 
 def _fields(path, model) -> np.ndarray:

@@ -13,6 +13,7 @@ from . import quartic
 from .datatree import metadata
 from .errors import ArgumentError, call_checked
 from .numpyro_plugin import GibbsField, field_model, trace_of
+from .observations import require_order_of_sites, with_plain_observations
 from .pointwise import Pointwise, parts, pointwise
 
 __all__ = ["integrated_log_likelihood"]
@@ -75,7 +76,9 @@ def integrated_log_likelihood(
     """
     metadata(tree)  # refuses what is no run of this library
     kwargs = model_kwargs or {}
+    model = with_plain_observations(model, field_model)
     sites = trace_of(model, args, kwargs)
+    require_order_of_sites(sites, field_model)
     data = pointwise(model, args, kwargs, sites)
     site = _one_of("site", site, [name for name in data.data if name in _written(tree)])
     _require_same_data(tree, site, data.data[site])

@@ -11,6 +11,7 @@ from .cliques import require_cliques_of
 from .errors import ArgumentError, call_checked, finite_array
 from .hammersley_clifford import HammersleyCliffordReport, check_terms
 from .lattice import Lattice
+from .lattice.labels import aligned_coupling, is_labelled
 from .terms import Term, TermForm, as_coupling, as_field, hopping, is_concrete, mass, quartic, source
 
 __all__ = ["MarkovRandomField", "gaussian", "load_model", "phi4", "phi4_from_lagrangian"]
@@ -65,7 +66,8 @@ class MarkovRandomField:
             raise ArgumentError("terms", "a different name for every term", f"{twice!r} twice")
         for term in terms:
             require_cliques_of(lattice, term.name, term.cliques)
-        self._set(lattice, tuple(t.form for t in terms), tuple(t.coupling for t in terms))
+        couplings = (as_coupling(t.form, t.coupling, lattice) if is_labelled(t.coupling) else t.coupling for t in terms)
+        self._set(lattice, tuple(t.form for t in terms), tuple(couplings))
 
     def _set(self, lattice, forms, values):
         object.__setattr__(self, "lattice", lattice)
@@ -108,14 +110,16 @@ class MarkovRandomField:
     def replace(self, /, **couplings) -> MarkovRandomField:
         """The same model at other couplings; each is one number or one number a clique.
 
+        A Series, a DataArray or a dict with labels is put in order by them, as in `phi4`.
+
         Raises
         ------
         ArgumentError
-            For unknown names, wrong shapes and non-finite values.
+            For unknown names, wrong shapes, labels that are not those of the lattice, and missing or non-finite values.
         """
         self._require_names(couplings)
         values = tuple(
-            as_coupling(f, couplings[f.name], self.field_shape) if f.name in couplings else v
+            as_coupling(f, couplings[f.name], self.lattice) if f.name in couplings else v
             for f, v in zip(self._forms, self._values, strict=True)
         )
         return self._from_parts(self.lattice, self._forms, values)
@@ -143,6 +147,8 @@ class MarkovRandomField:
         Parameters
         ----------
         phi : array, shape ``(..., *field_shape)``
+            Or a Series, DataFrame, DataArray or dict with labels, which is put in order by them. Missing values are refused;
+            inside a JAX trace a NaN makes the energy NaN.
 
         Returns
         -------
@@ -158,7 +164,7 @@ class MarkovRandomField:
         return self._over_batch(self._statistics_of_one, phi)
 
     def _over_batch(self, function, phi):
-        phi = as_field(phi)
+        phi = as_field(phi, lattice=self.lattice)
         shape, rank = self.field_shape, len(self.field_shape)
         if phi.shape[phi.ndim - rank :] != shape or phi.ndim < rank:
             raise ArgumentError("phi", f"trailing axes {shape}", f"shape {phi.shape}", "Leading axes are batches.")
@@ -251,15 +257,22 @@ def phi4(lattice: Lattice, *, w=1.0, a, b, r=None) -> MarkovRandomField:
     Parameters
     ----------
     lattice : Lattice
-    w : float, array of shape (num_edges,), str, or dict
-        Hopping, in the order of ``lattice.edges``; a str is the name of an edge attribute of the networkx graph, such as
-        ``"weight"``. A dict from kinds of edges to couplings makes one term a kind, named
-        ``w_<kind>`` and ordered like ``lattice.edges_of(kind)``. On a lattice with antiperiodic axes one number (or one per
-        kind): edges across these boundaries get −w, as a term of their own, ``w_<kind>_antiperiodic``.
-    a, b : float, or array of shape (num_sites,) or ``lattice.shape``
-        Mass and quartic couplings.
+    w : float, array of shape (num_edges,), Series, str, or dict
+        Hopping, in the order of ``lattice.edges``. A dict by pairs of nodes, or a Series with such a MultiIndex, names every
+        edge once, in either direction. A str is the name of an edge attribute of the networkx graph, such as ``"weight"``. A
+        dict from kinds of edges to couplings makes one term per kind, named ``w_<kind>`` and ordered like
+        ``lattice.edges_of(kind)``. On a lattice with antiperiodic axes one number (or one per kind): edges across these
+        boundaries get −w, as a term of their own, ``w_<kind>_antiperiodic``.
+    a, b : float, array of shape (num_sites,) or ``lattice.shape``, Series, DataArray, or dict
+        Mass and quartic couplings. A dict by node, a Series with the nodes as index, and a DataArray with the dimensions that
+        fields have in results (``x, y, …``, or ``site``) are put in order by their labels.
     r : the same, optional
         Source; without it the model has no linear term and is even under φ → −φ.
+
+    Raises
+    ------
+    ArgumentError
+        For wrong shapes, labels that are not those of the lattice, each once, and couplings that are missing or not finite.
 
     Examples
     --------
@@ -314,6 +327,7 @@ def phi4_from_lagrangian(lattice: Lattice, *, kappa=1.0, mu_squared, lam) -> Mar
             raise ArgumentError(name, "one number", f"shape {np.shape(value)}", mend)
         if is_concrete(value):
             finite_array(name, value)
+    kappa, mu_squared, lam = (getattr(value, "values", value) for value in (kappa, mu_squared, lam))  # of xarray
     degree = lattice.degree
     uniform = bool(np.all(degree == degree[0]))
     a = (mu_squared + kappa * (float(degree[0]) if uniform else degree.astype(float))) / 2
@@ -327,7 +341,7 @@ def _nearest_neighbour_family(lattice: Lattice, w, site_terms: dict) -> MarkovRa
     terms = []
     if lattice.sign_kinds:
         terms += _antiperiodic_hopping(lattice, w)
-    elif isinstance(w, dict):
+    elif isinstance(w, dict) and not (w and all(isinstance(k, tuple | frozenset) for k in w)):
         unknown = [k for k in w if k not in lattice.kinds]
         if unknown or not w:
             kinds = ", ".join(repr(k) for k in lattice.kinds)
@@ -339,8 +353,11 @@ def _nearest_neighbour_family(lattice: Lattice, w, site_terms: dict) -> MarkovRa
         terms += [Term(f"w_{kind}", lattice.edges_of(kind), hopping, value) for kind, value in given.items()]
     elif lattice.num_edges:
         terms.append(Term("w", lattice.edges, hopping, lattice.edge_attribute(w) if isinstance(w, str) else w))
+    else:
+        aligned_coupling("coupling 'w'", w, lattice, lattice.edges)  # refuses edges that do not exist
     sites = np.arange(lattice.num_sites, dtype=np.int32)[:, None]
     for name, (statistic, value) in site_terms.items():
+        value = aligned_coupling(f"coupling {name!r}", value, lattice, sites)
         if isinstance(value, (list, tuple)) and all(map(is_concrete, value)):
             value = finite_array(f"coupling {name!r}", value)
         if not isinstance(value, (list, tuple)) and np.ndim(value) > 1 and np.shape(value) == lattice.field_shape:

@@ -27,6 +27,7 @@ from .errors import (
 )
 from .exact import DENSE_LIMIT, gaussian_mean, gaussian_precision
 from .model import MarkovRandomField
+from .observations import refuse_tables, require_order_of_sites, with_plain_observations
 from .pointwise import pointwise
 from .potential import CompiledModel, compile_field, energy_function
 from .terms import as_field, is_concrete
@@ -93,10 +94,13 @@ class GibbsField(Distribution):
     def support(self):
         return constraints.independent(constraints.real, len(self.event_shape))
 
-    @validate_sample
     def log_prob(self, value):
+        """−S(φ) − log Z; ``value`` may carry labels, and must have no missing values, as in `MarkovRandomField.energy`."""
+        return self._log_prob(as_field(value, "value", self.model.lattice))
+
+    @validate_sample
+    def _log_prob(self, value):
         _, energy = energy_function(self.model.lattice, self.model._forms)
-        value = as_field(value)
         shape = value.shape[: max(0, value.ndim - len(self.event_shape))]
         if value.shape != shape + self.event_shape:
             raise ArgumentError("value", f"trailing axes {self.event_shape}, one field", f"shape {value.shape}")
@@ -127,7 +131,7 @@ class GibbsField(Distribution):
         >>> pair.conditional_log_prob(jnp.array([1.0, 0.0])).round(4).tolist()  # normal of unit variance around 0, and ½
         [-1.4189, -1.0439]
         """
-        value = as_field(value)
+        value = as_field(value, "value", self.model.lattice)
         couplings, flat = self.site_couplings(value), value.reshape(-1)
         action = sum(theta * flat**power for theta, power in zip(couplings, (1, 2, 4), strict=True))
         if any(form.built_in == "quartic" for form in self.model._forms):
@@ -138,7 +142,7 @@ class GibbsField(Distribution):
 
     def site_couplings(self, value):
         """l_i, a_i and b_i of the densities exp(−(l φ + a φ² + b φ⁴)) of one site given the rest, shape ``(num_sites,)``."""
-        model, value = self.model, as_field(value)
+        model, value = self.model, as_field(value, "value", self.model.lattice)
         own = [form.name for form in model._forms if not form.built_in]
         if own:
             raise ArgumentError("model", "terms of hopping, mass, quartic and source only", f"also {own[0]!r}")
@@ -190,7 +194,9 @@ def compile(model, *args, **kwargs) -> CompiledModel:  # noqa: A001  the field's
     model : MarkovRandomField or callable
         A field, or a NumPyro model function (with or without `GibbsField` sites; priors, transforms, observations).
     *args, **kwargs
-        Arguments of the NumPyro model.
+        Arguments of the NumPyro model. Its observed data may be pandas or xarray objects: those of a `GibbsField` are put in
+        the order of the lattice by their labels, those of other distributions are read by position. Missing values are refused
+        unless the distribution masks them.
 
     Returns
     -------
@@ -201,7 +207,8 @@ def compile(model, *args, **kwargs) -> CompiledModel:  # noqa: A001  the field's
     DiscreteLatentError, DoublyIntractableError
         If the NumPyro model has discrete latent sites, or a `GibbsField` with random couplings and unknown log Z.
     ArgumentError
-        If ``model`` is neither, a field is given model arguments, or a plate takes subsamples.
+        If ``model`` is neither, a field is given model arguments, a plate takes subsamples, or observed data are missing or
+        have their sites in another order than the field.
     SamplingError
         If no starting point with finite density can be found.
 
@@ -218,7 +225,9 @@ def compile(model, *args, **kwargs) -> CompiledModel:  # noqa: A001  the field's
         return compile_field(model)
     if not callable(model):
         raise ArgumentError("model", "a MarkovRandomField or a NumPyro model function", type(model).__name__)
+    model = with_plain_observations(model, field_model)
     sites = trace_of(model, args, kwargs)
+    require_order_of_sites(sites, field_model)
     latent = {n: s for n, s in sites.items() if s["type"] == "sample" and not s["is_observed"]}
     discrete = [n for n, s in latent.items() if s["fn"].support.is_discrete]
     if discrete:
@@ -233,6 +242,9 @@ def compile(model, *args, **kwargs) -> CompiledModel:  # noqa: A001  the field's
     def initialise(key):
         try:
             return initialize_model(key, model, model_args=args, model_kwargs=kwargs, validate_grad=True)
+        except TypeError as error:
+            refuse_tables(args, kwargs, error)
+            raise
         except RuntimeError as error:
             if "valid initial parameters" not in str(error):
                 raise
@@ -290,7 +302,11 @@ def trace_of(model, args, kwargs) -> dict:
     seeded = handlers.seed(model, jax.random.key(0))
     with numpyro.validation_enabled(False):
         filled = handlers.substitute(seeded, substitute_fn=init_to_uniform())
-        return handlers.trace(filled).get_trace(*args, **kwargs)
+        try:
+            return handlers.trace(filled).get_trace(*args, **kwargs)
+        except TypeError as error:
+            refuse_tables(args, kwargs, error)
+            raise
 
 
 def _require_fixed_density(potential_fn, position) -> None:

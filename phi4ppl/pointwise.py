@@ -11,7 +11,7 @@ import numpy as np
 from numpyro import handlers
 from numpyro.distributions import Independent, MaskedDistribution, Unit
 
-__all__ = ["Pointwise", "parts", "pointwise"]
+__all__ = ["Pointwise", "mask_of", "parts", "pointwise"]
 
 
 class Pointwise(NamedTuple):
@@ -45,7 +45,7 @@ def pointwise(model, args, kwargs, sites: dict) -> Pointwise:
         if reason:
             single[name] = reason
             continue
-        values, mask = np.asarray(site["value"]), _mask(site["fn"])[1]
+        values, mask = np.asarray(site["value"]), mask_of(site["fn"])[1]
         shape = jax.eval_shape(lambda s=site: parts(s)).shape
         if mask is not None:
             places = np.flatnonzero(np.broadcast_to(mask, shape))
@@ -65,7 +65,7 @@ def pointwise(model, args, kwargs, sites: dict) -> Pointwise:
     return Pointwise(log_likelihood, data, kept, single)
 
 
-def _mask(distribution):
+def mask_of(distribution):
     """The distribution inside its masks, and what they leave in: None if that is everything."""
     mask = None
     while isinstance(distribution, MaskedDistribution):
@@ -80,7 +80,7 @@ def _factor(site):
     A plate, or an axis of the data beyond the distribution, says what a datum is; without one, the independent parts of an
     event are the data.
     """
-    distribution, _ = _mask(site["fn"])
+    distribution, _ = mask_of(site["fn"])
     lead = np.ndim(site["value"]) - distribution.event_dim
     if lead == 0:
         while isinstance(distribution, Independent):
@@ -91,7 +91,7 @@ def _factor(site):
 def _single_factor(site) -> str:
     """Why the log density of an observed site is one number, if so."""
     distribution, single = _factor(site)
-    mask = _mask(site["fn"])[1]
+    mask = mask_of(site["fn"])[1]
     if isinstance(distribution, Unit):
         return "numpyro.factor adds one number, which is no density of single data: observe a distribution instead"
     if site["scale"] is not None:

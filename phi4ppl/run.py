@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import xarray as xr
 
-from .datatree import field_dims, frame_of, to_datatree
+from .datatree import frame_of, to_datatree
 from .errors import ArgumentError, call_checked, path_of, positive_int, seed_within
+from .lattice.labels import field_dims
 from .model import MarkovRandomField
 from .numpyro_plugin import compile as compile_model
 from .observables import with_own

@@ -6,6 +6,7 @@ coupling θ_t.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import keyword
 from collections.abc import Hashable
@@ -16,7 +17,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from .cliques import as_cliques
-from .errors import ArgumentError, call_checked, finite_array
+from .errors import (
+    LEAVE_OUT,
+    ArgumentError,
+    call_checked,
+    finite_array,
+    present,
+    refuse_missing,
+    refuse_missing_objects,
+)
+from .lattice import Lattice
+from .lattice.labels import aligned_coupling, aligned_fields, is_labelled
 
 __all__ = ["BUILT_IN", "Term", "TermForm", "hopping", "mass", "quartic", "source"]
 
@@ -93,8 +104,10 @@ class Term:
     statistic : callable
         ``statistic(phi_1, …, phi_k) -> scalar``: T_t for the fields of ONE clique, traceable by JAX. Fields come in the
         order of the columns of ``cliques``.
-    coupling : float or array, shape (num_cliques,)
-        θ_t: one number (homogeneous) or one a clique (inhomogeneous).
+    coupling : float, array of shape (num_cliques,), or labelled
+        θ_t: one number (homogeneous) or one a clique (inhomogeneous). A Series, a DataArray or a dict is put in order by its
+        labels when the term becomes part of a model: nodes for a term of single sites, tuples of nodes (in any order) for
+        others.
 
     Raises
     ------
@@ -116,7 +129,8 @@ class Term:
         cliques = as_cliques(name, cliques)
         _require_scalar_statistic(name, statistic, cliques.shape[1])
         self.form = TermForm(name, cliques, statistic)
-        self.coupling = as_coupling(self.form, coupling)
+        # labels name sites of a lattice, which comes with the model: until then the coupling stays as it is
+        self.coupling = copy.copy(coupling) if is_labelled(coupling) else as_coupling(self.form, coupling)
 
     name = property(lambda self: self.form.name)
     cliques = property(lambda self: self.form.cliques)
@@ -124,8 +138,11 @@ class Term:
 
     def __repr__(self):
         number, size = self.cliques.shape
-        shape = np.shape(self.coupling)
-        value = f"{self.coupling:.6g}" if shape == () and is_concrete(self.coupling) else f"of shape {shape}"
+        if is_labelled(self.coupling):
+            value = f"by the labels of a {type(self.coupling).__name__}"
+        else:
+            shape = np.shape(self.coupling)
+            value = f"{self.coupling:.6g}" if shape == () and is_concrete(self.coupling) else f"of shape {shape}"
         sites = "site" if size == 1 else "sites"
         return f"Term({self.name!r}, {number} cliques of {size} {sites}, coupling {value})"
 
@@ -135,23 +152,48 @@ def is_concrete(value) -> bool:
     return not isinstance(value, jax.core.Tracer)
 
 
-def as_field(phi, name: str = "phi"):
-    """``phi`` as a JAX array of real floating-point numbers: integers are converted, complex numbers refused."""
+def as_field(phi, name: str = "phi", lattice: Lattice | None = None):
+    """``phi`` as a JAX array of real floating-point numbers, with sites in the order of the lattice where it carries labels.
+
+    Integers are converted; complex numbers and missing values (masked, NA, NaN) are refused, except in what JAX is tracing.
+    """
+    if not isinstance(phi, jax.Array):
+        if is_labelled(phi) and lattice is not None:
+            phi = aligned_fields(name, phi, lattice)
+        phi = present(name, phi)
+        if isinstance(phi, np.ndarray) and phi.dtype.kind == "f":  # numbers, also where JAX makes them part of a trace
+            refuse_missing(name, np.isnan(phi))
     try:
         array = jnp.asarray(phi)
     except (TypeError, ValueError) as error:
+        if isinstance(phi, np.ndarray | list | tuple):
+            refuse_missing_objects(name, np.array(phi, object))
         raise ArgumentError(name, "an array of real numbers", type(phi).__name__) from error
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
         raise ArgumentError(name, "an array of real numbers", f"dtype {array.dtype}")
-    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(float)
+    array = array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(float)
+    if is_concrete(array):
+        _refuse_nan(name, array)
+    return array
 
 
-def as_coupling(form: TermForm, coupling, field_shape: tuple[int, ...] | None = None):
-    """Return a coupling of shape ``()`` or ``(num_cliques,)``; a field-shaped one is accepted for a term on all sites.
+def _refuse_nan(name: str, array) -> None:
+    with jax.ensure_compile_time_eval():
+        if not jnp.isnan(array).any():
+            return
+    where = tuple(int(i) for i in np.argwhere(np.isnan(np.atleast_1d(np.asarray(array, float))))[0])
+    raise ArgumentError(name, "numbers", f"nan at index {where}", LEAVE_OUT)
 
-    Python and NumPy numbers stay NumPy, so that fixed couplings remain constants inside a trace.
+
+def as_coupling(form: TermForm, coupling, lattice: Lattice | None = None):
+    """Return a coupling of shape ``()`` or ``(num_cliques,)``, put in order by its labels if it has any.
+
+    A field-shaped one is accepted for a term of single sites. Python and NumPy numbers stay NumPy, so that fixed couplings
+    remain constants inside a trace.
     """
     name, num_cliques = f"coupling {form.name!r}", len(form.cliques)
+    if lattice is not None:
+        coupling = aligned_coupling(name, coupling, lattice, form.cliques)
     if isinstance(coupling, (list, tuple)) and not all(map(is_concrete, coupling)):
         coupling = jnp.stack([jnp.asarray(value) for value in coupling])
     if not isinstance(coupling, jax.Array):
@@ -163,7 +205,8 @@ def as_coupling(form: TermForm, coupling, field_shape: tuple[int, ...] | None = 
     if not jnp.issubdtype(coupling.dtype, jnp.floating):
         coupling = coupling.astype(float)
     shape = coupling.shape
-    if form.cliques.shape[1] == 1 and field_shape is not None and shape == field_shape != (num_cliques,):
+    field_shape = None if lattice is None else lattice.field_shape
+    if form.cliques.shape[1] == 1 and shape == field_shape != (num_cliques,):
         coupling = coupling.reshape(-1)[form.cliques[:, 0]]
         shape = coupling.shape
     if shape in ((), (num_cliques,)):

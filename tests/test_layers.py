@@ -29,6 +29,7 @@ LAYERS = (
     ("exact", 4),
     ("quartic", 4),
     ("pointwise", 5),
+    ("observations", 5),
     ("numpyro_plugin", 5),
     ("observables", 5),
     ("autocorrelation", 5),

@@ -402,7 +402,7 @@ def positive(y):
         (smoothing, (), ArgumentError, "args: expected arguments that fit the NumPyro model, got TypeError.*'y'"),
         (smoothing, (OBSERVED, 3), ArgumentError, "args: expected arguments that fit the NumPyro model"),
         (positive, (-1.0,), SamplingError, "no starting point with finite density.*data outside the support"),
-        (smoothing, (OBSERVED * jnp.nan,), SamplingError, "no starting point with finite density.*NaN in data"),
+        (smoothing, (OBSERVED * jnp.nan,), ArgumentError, "obs of 'y': expected finite numbers, got a missing value"),
         ("model", (), ArgumentError, "model: expected a MarkovRandomField or a NumPyro model function, got str"),
     ],
 )

@@ -95,7 +95,7 @@ def test_wrong_shapes_are_refused_and_numpyro_models_have_no_change():
     compiled = p4.compile(p4.phi4(LATTICES["torus"], a=1.0, b=0.1))
     with pytest.raises(ArgumentError, match=r"old: expected one field of shape \(4, 6\), got shape \(24,\)"):
         compiled.energy_change_at(compiled.parameters, jnp.ones((4, 6)), jnp.ones(24))
-    with pytest.raises(ArgumentError, match="phi: expected an array of real numbers"):
+    with pytest.raises(ArgumentError, match="new: expected an array of real numbers"):
         compiled.energy_change_at(compiled.parameters, 1j * jnp.ones((4, 6)), jnp.ones((4, 6)))
     normal = p4.compile(lambda: numpyro.sample("x", numpyro.distributions.Normal(0.0, 1.0)))
     assert normal.energy_change_at is None

@@ -202,7 +202,10 @@ def test_starts_depend_on_the_key_alone_and_spread_over_both_signs(compiled):
             lambda c: c.potential_fn(1j * jnp.ones((4, 4))),
             "phi: expected an array of real numbers, got dtype complex64",
         ),
-        (lambda c: c.potential_fn({"phi": jnp.ones((4, 4))}), "phi: expected an array of real numbers, got dict"),
+        (
+            lambda c: c.potential_fn({"phi": jnp.ones((4, 4))}),
+            "phi: expected labels that are the nodes of the lattice, .* 'phi', which is not a node",
+        ),
         (lambda c: c.initial_position(0), r"key: expected a JAX random key, got 0. Make one with jax.random.key"),
         (lambda c: p4.compile(c.model, 3.0), "args: expected no further arguments for a MarkovRandomField"),
         (lambda c: p4.compile(c.model, data=1), "args: expected no further arguments"),

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from ..datatree import field_dims, predictive_tree
+from ..datatree import predictive_tree
 from ..errors import ArgumentError, call_checked, finite_array, positive_int
 from ..inference.predictive import NUM_CHAINS, fields_of
+from ..lattice.labels import field_dims
 from .compare import Comparison
 from .posterior import CouplingPosterior
 

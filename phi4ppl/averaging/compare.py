@@ -10,6 +10,7 @@ import pandas as pd
 from ..diagnostics.leave_one_out import leave_one_out
 from ..errors import ArgumentError, call_checked, finite_array, positive_int
 from ..inference.couplings import require_prior
+from ..lattice.labels import MISSING_FIELDS, aligned_fields, is_labelled
 from ..model import MarkovRandomField
 from .posterior import CouplingPosterior, coupling_posterior
 from .weights import bootstrap_errors, evidence_weights, pseudo_bma_weights, stacking_weights
@@ -119,8 +120,8 @@ def compare(
     models : dict
         Name → MarkovRandomField. Graphs and terms may differ; the number of sites is that of the data, whose order of sites
         holds for all. A single model has its scores, and weights of 1.
-    data : array, shape ``(num_data, *lattice)``
-        Independent fields.
+    data : array of shape ``(num_data, *lattice)``, or labelled as for `fit_likelihood`
+        Independent fields. Labels have to be the nodes of every model, in the same order in all of them.
     priors : dict, optional
         Coupling → NumPyro distribution, for all models that have the coupling; or model → such a dict. Couplings without a
         prior are fixed at the model's; those with one have to be homogeneous, and few. Without priors all models are fixed.
@@ -287,7 +288,7 @@ def _checked(models, data) -> tuple[dict, np.ndarray]:
         if not isinstance(name, str) or not isinstance(model, MarkovRandomField):
             raise ArgumentError(f"models[{name!r}]", "a name and a MarkovRandomField", type(model).__name__)
         model.check().raise_if_violated()
-    fields = finite_array("data", data, "Leave out fields with missing values, or fill them in.")
+    fields = _aligned(models, data)
     sites = {name: model.lattice.num_sites for name, model in models.items()}
     size = int(np.prod(fields.shape[1:])) if fields.ndim > 1 else 0
     wrong = [name for name, count in sites.items() if count != size]
@@ -295,6 +296,19 @@ def _checked(models, data) -> tuple[dict, np.ndarray]:
         expected = f"at least 5 fields of {sites[wrong[0]]} sites ({wrong[0]!r})" if wrong else "at least 5 fields"
         raise ArgumentError("data", expected, f"shape {fields.shape}", "The first axis counts fields.")
     return models, fields.astype(float)
+
+
+def _aligned(models: dict, data) -> np.ndarray:
+    """The data in the order of sites of the first model, which labels must show to be that of all."""
+    fields, *others = (
+        aligned_fields("data", data, model.lattice, MISSING_FIELDS, samples=1)
+        for model in (models.values() if is_labelled(data) else list(models.values())[:1])
+    )
+    for name, other in zip(list(models)[1:], others, strict=False):
+        if not np.array_equal(fields.reshape(len(fields), -1), other.reshape(len(other), -1)):
+            fix = "Build the graphs from one list of nodes, or give an array without labels, in an order that holds for all."
+            raise ArgumentError("models", "the same nodes in the same order", f"another order in {name!r}", fix)
+    return fields
 
 
 def _priors_of(name: str, model: MarkovRandomField, models: dict, priors) -> dict:

@@ -12,7 +12,8 @@ import numpyro
 import xarray as xr
 from numpyro.distributions import Delta, Distribution
 
-from ..errors import ArgumentError, OverlapError, call_checked, finite_array, one_of, positive_int
+from ..errors import ArgumentError, OverlapError, call_checked, one_of, positive_int
+from ..lattice.labels import MISSING_FIELDS, aligned_fields
 from ..model import MarkovRandomField
 from ..numpyro_plugin import compile as compile_model
 from ..partition import PartitionSurface
@@ -48,7 +49,7 @@ def infer_couplings(
     ----------
     model : MarkovRandomField
         Couplings without prior stay as they are.
-    data : array, shape ``(num_fields, *model.field_shape)``
+    data : array of shape ``(num_fields, *model.field_shape)``, or labelled as for `fit_likelihood`
         Independent fields.
     priors : dict
         NumPyro distributions by the names of homogeneous couplings: one to three, or any number with ``"exchange"``. For
@@ -88,7 +89,7 @@ def infer_couplings(
     ------
     ArgumentError
         For priors that are not on a finite interval where there has to be one, that have no density or reach to negative
-        quartic couplings, data of the wrong shape, models for which ``"exact"`` would take
+        quartic couplings, data of the wrong shape, with missing values or other labels, models for which ``"exact"`` would take
         too long or an interval too wide to interpolate, and fields whose pseudo-likelihood has no maximum.
     HammersleyCliffordError
         If Z is infinite somewhere in the box of the priors.
@@ -238,7 +239,7 @@ def _checked(model, data, priors) -> np.ndarray:
     """The data as an array; model and priors are what they should be."""
     if not isinstance(model, MarkovRandomField):
         raise ArgumentError("model", "a MarkovRandomField", type(model).__name__, "Build one with phi4ppl.phi4(…).")
-    data = finite_array("data", data)
+    data = aligned_fields("data", data, model.lattice, MISSING_FIELDS, samples=1)
     if data.ndim != 1 + len(model.field_shape) or data.shape[1:] != model.field_shape or not len(data):
         expected = f"fields of shape (num_fields, {', '.join(map(str, model.field_shape))})"
         raise ArgumentError("data", expected, f"shape {data.shape}", "One field needs a leading axis: field[None].")

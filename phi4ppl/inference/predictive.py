@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import ArgumentError
+from ..lattice.labels import MISSING_FIELDS, aligned_fields
 from ..learning.ensemble import Ensemble
 from ..model import MarkovRandomField
 from ..observables import standard_observables
@@ -62,7 +63,7 @@ def predictive_check(
     ----------
     models : list of MarkovRandomField
         One family at different couplings, equally likely; 20 of them, evenly spaced, are used.
-    data : array, shape ``(num_fields, *field_shape)``
+    data : array of shape ``(num_fields, *field_shape)``, or labelled as for `fit_likelihood`
         Of more than 100 fields, 100 evenly spaced ones.
     like : MarkovRandomField, optional
         The model whose graph says which sites are neighbours, by default that of ``models``: the same for all that are to be
@@ -89,7 +90,7 @@ def predictive_check(
     >>> bool(check.table.loc["neighbour_correlation", "p"] < 0.02)
     True
     """
-    data = np.asarray(data, float)
+    data = aligned_fields("data", data, models[0].lattice, MISSING_FIELDS, samples=1).astype(float)
     shape = models[0].field_shape
     if data.shape[1:] != shape or len(data) < 2:
         raise ArgumentError("data", f"at least two fields of shape {shape}", f"shape {data.shape}")

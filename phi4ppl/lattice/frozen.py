@@ -10,6 +10,7 @@ import networkx as nx
 import numpy as np
 
 from ..errors import ArgumentError, call_checked, one_of
+from .labels import aligned_fields, is_labelled
 
 TURNED = "_antiperiodic"  # ends the kinds of edges across which a field changes sign
 
@@ -239,9 +240,10 @@ class Lattice:
         return visible, self.num_sites - visible
 
     def draw(self, field=None, *, ax=None):
-        """Draw the graph with matplotlib; ``field`` (one value a site) colours the sites. Returns the axes."""
+        """Draw the graph with matplotlib; ``field`` (one value a site, or labelled) colours the sites. Returns the axes."""
         import matplotlib.pyplot as plt  # only pictures need it
 
+        field = aligned_fields("field", field, self) if is_labelled(field) else field
         if field is not None and np.size(field) != self.num_sites:
             raise ArgumentError("field", f"{self.num_sites} values, one a site", f"{np.size(field)}")
         if ax is None:

@@ -9,7 +9,8 @@ from functools import partial
 import numpy as np
 import xarray as xr
 
-from ..errors import ArgumentError, call_checked, finite_array, one_of, positive_int
+from ..errors import ArgumentError, call_checked, one_of, positive_int
+from ..lattice.labels import MISSING_FIELDS, aligned_fields
 from ..model import MarkovRandomField
 from ..sampling.progress import Progress
 from .estimate import Estimate, Problem
@@ -103,8 +104,10 @@ def fit_likelihood(
     ----------
     model : MarkovRandomField
         The family: lattice, terms, and which couplings are homogeneous (one number) or inhomogeneous (one a clique).
-    data : array, shape ``(num_samples, *field_shape)``
-        Independent fields. Draws of a Markov chain have to be thinned first, or the errors come out too small.
+    data : array of shape ``(num_samples, *field_shape)``, DataFrame, DataArray, Dataset, or dict by node
+        Independent fields. Draws of a Markov chain have to be thinned first, or the errors come out too small. Sites are
+        put in order by their labels: the columns of a DataFrame, the keys of a dict, the dimensions and coordinates of a
+        DataArray (its other dimensions count samples). Bare arrays are in the order of ``lattice.nodes``.
     method : str
         ``"score_matching"``: one linear solve, for any model. ``"pseudolikelihood"``: the density of every site given the
         rest, by Newton's method. ``"maximum_likelihood"``: natural-gradient steps with expectations from Markov chains, until
@@ -147,7 +150,8 @@ def fit_likelihood(
     Raises
     ------
     ArgumentError
-        For data of the wrong shape, with NaN, or the same at a site in all samples; for fewer than two samples.
+        For data of the wrong shape, with missing values (NaN, NA or masked), with labels that are not those of the lattice, or
+        the same at a site in all samples; for fewer than two samples.
 
     Notes
     -----
@@ -263,7 +267,7 @@ def held_out_score(model: MarkovRandomField, data) -> tuple[float, float]:
     Parameters
     ----------
     model : MarkovRandomField
-    data : array, shape ``(num_samples, *field_shape)``
+    data : array of shape ``(num_samples, *field_shape)``, or labelled as for `fit_likelihood`
 
     Examples
     --------
@@ -281,7 +285,7 @@ def held_out_score(model: MarkovRandomField, data) -> tuple[float, float]:
 def _fields(model: MarkovRandomField, data) -> np.ndarray:
     """Fields as rows in double precision, or an error that says what is wrong."""
     shape = model.field_shape
-    array = finite_array("data", data, "Leave out fields with missing values, or fill them in.")
+    array = aligned_fields("data", data, model.lattice, MISSING_FIELDS, samples=1)
     if array.ndim != 1 + len(shape) or array.shape[1:] != shape:
         expected = f"shape (num_samples, {', '.join(map(str, shape))})"
         mend = "One field goes in as data[None]." if array.shape == shape else "The first axis counts samples."

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import ArgumentError, finite_array
+from ..errors import ArgumentError
+from ..lattice.labels import aligned_fields
 from ..model import MarkovRandomField
 
 __all__ = ["CouplingVector", "statistics_matrix"]
@@ -103,7 +104,7 @@ def statistics_matrix(model: MarkovRandomField, fields) -> np.ndarray:
     Parameters
     ----------
     model : MarkovRandomField
-    fields : array, shape ``(num_samples, *field_shape)``
+    fields : array of shape ``(num_samples, *field_shape)``, or labelled as for `fit_likelihood`
 
     Returns
     -------
@@ -118,7 +119,7 @@ def statistics_matrix(model: MarkovRandomField, fields) -> np.ndarray:
     """
     vector = CouplingVector.of(model)
     shape = model.field_shape
-    fields = finite_array("fields", fields)
+    fields = aligned_fields("fields", fields, model.lattice, samples=1)
     if fields.shape[1:] != shape or fields.ndim < 1:
         raise ArgumentError("fields", f"shape (num_samples, {', '.join(map(str, shape))})", f"shape {fields.shape}")
     flat = fields.reshape(len(fields), -1).astype(float)

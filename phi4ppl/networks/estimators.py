@@ -5,11 +5,13 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ..errors import ArgumentError, call_checked, positive_int
+from ..errors import ArgumentError, call_checked, finite_array, positive_int
+from ..lattice.labels import has_no_labels
 from ..model import MarkovRandomField
 from ..partition import PartitionEstimate
 from .machine import RestrictedBoltzmannMachine
@@ -39,6 +41,17 @@ def seed_of(random_state) -> int:
     if random_state is None:
         return 0
     return int(check_random_state(random_state).randint(2**31 - 2))
+
+
+def checked_rows(estimator, X, reset: bool) -> np.ndarray:
+    """Rows as scikit-learn checks them: it compares names of columns, and refuses NaN and NA, but ignores masks."""
+    if isinstance(X, pd.DataFrame) and not has_no_labels(X):  # it would ignore names that are no texts
+        X = X.set_axis(list(map(str, X.columns)), axis=1)
+    if isinstance(X, np.ma.MaskedArray):
+        X = finite_array(
+            "X", X, "Leave out rows with missing values, or fill them in; `complete` draws unknown features."
+        )
+    return validate_data(estimator, X, reset=reset, dtype=(np.float64, np.float32), ensure_min_samples=1)
 
 
 @call_checked
@@ -201,7 +214,7 @@ class _RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return float(np.mean(self.score_samples(X)))
 
     def _checked(self, X, reset=False):
-        return validate_data(self, X, reset=reset, dtype=(np.float64, np.float32), ensure_min_samples=1)
+        return checked_rows(self, X, reset)
 
     def _seed(self) -> int:
         return seed_of(self.random_state)

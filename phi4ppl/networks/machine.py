@@ -8,6 +8,7 @@ import numpy as np
 
 from ..errors import ArgumentError, HammersleyCliffordError, call_checked, finite_array
 from ..lattice import bipartite
+from ..lattice.labels import aligned_units
 from ..model import MarkovRandomField, phi4
 from ..partition import PartitionEstimate
 from ..terms import as_field, is_concrete
@@ -225,7 +226,7 @@ class RestrictedBoltzmannMachine:
 
     @staticmethod
     def _layer(name, values, units: Units):
-        values = as_field(values, name)
+        values = as_field(aligned_units(name, values, units.size), name)
         if values.ndim == 0 or values.shape[-1] != units.size:
             raise ArgumentError(name, f"shape (..., {units.size})", f"shape {values.shape}")
         return values

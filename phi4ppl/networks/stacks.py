@@ -13,12 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from ..errors import ArgumentError, call_checked, positive_int
 from ..sampling.interrupt import Interrupts
 from ..sampling.progress import Progress
-from .estimators import _RBM, seed_of
+from .estimators import _RBM, checked_rows, seed_of
 from .machine import RestrictedBoltzmannMachine
 
 __all__ = ["DeepPhi4Network", "StackBound"]
@@ -256,7 +256,7 @@ class DeepPhi4Network(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
                 raise ArgumentError(f"machines[{number + 1}]", expected, above._visible.__name__, mend)
 
     def _checked(self, X, reset=False):
-        return validate_data(self, X, reset=reset, dtype=(np.float64, np.float32), ensure_min_samples=1)
+        return checked_rows(self, X, reset)
 
     def _inside(self, X):
         return self.machines_[0]._standardised(X)

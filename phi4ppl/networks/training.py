@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import ArgumentError, SamplingError, call_checked, finite_array, positive_int, seed_within
+from ..lattice.labels import aligned_units
 from ..sampling.interrupt import Interrupts
 from ..sampling.progress import Progress
 from .chains import advance, gaussian_draws
@@ -84,7 +85,8 @@ def train(
     ----------
     machine : RestrictedBoltzmannMachine
         Where to start.
-    data : array, shape (n, visible.size)
+    data : array or DataFrame, shape (n, visible.size)
+        Labels of the columns of a DataFrame have to be the numbers of the units, in any order. Missing values are refused.
     epochs : int
         Passes through the data; with ``state``, further passes.
     method : str
@@ -277,7 +279,7 @@ def _tell(bar: Progress, record: Epoch, last: int) -> None:
 
 
 def _matrix(name, value, machine):
-    array = finite_array(name, value)
+    array = finite_array(name, aligned_units(name, value, machine.visible.size))
     if array.ndim != 2 or array.shape[1] != machine.visible.size or not len(array):
         raise ArgumentError(name, f"an array of shape (n, {machine.visible.size})", f"shape {array.shape}")
     return jnp.asarray(array, machine.weights.dtype)

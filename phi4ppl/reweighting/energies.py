@@ -9,29 +9,32 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import ArgumentError, finite_array
+from ..errors import ArgumentError
+from ..lattice import Lattice
+from ..lattice.labels import aligned_fields
 from ..model import MarkovRandomField
 from ..potential import energy_function
 
-__all__ = ["as_action", "as_samples", "difference", "evaluate", "lattice_shape"]
+__all__ = ["as_action", "as_samples", "difference", "evaluate", "lattice_of"]
 
 BATCH_NUMBERS = 2_000_000  # numbers of fields that one compiled call works on
 
 
-def as_samples(name: str, samples, shape: tuple[int, ...] | None) -> np.ndarray:
-    """Stored fields as an array of shape ``(chains, draws, *shape)``."""
-    fields = finite_array(name, samples, "Remove the draw, or look for a divergence in the chain.")
+def as_samples(name: str, samples, lattice: Lattice | None) -> np.ndarray:
+    """Stored fields as an array of shape ``(chains, draws, *field_shape)``, in the order of the lattice."""
+    shape = None if lattice is None else lattice.field_shape
+    fields = aligned_fields(name, samples, lattice, "Remove the draw, or look for a divergence in the chain.")
     rank = fields.ndim - 2 if shape is None else len(shape)
     if fields.ndim != rank + 2 or rank < 1 or (shape is not None and fields.shape[2:] != shape) or not fields.size:
         lattice = "*lattice" if shape is None else ", ".join(map(str, shape))
-        mend = "tree['posterior']['phi'].values has this shape; one chain is samples[None]."
+        mend = "tree['posterior']['phi'] has this shape; one chain is samples[None]."
         raise ArgumentError(name, f"shape (chains, draws, {lattice})", f"shape {fields.shape}", mend)
     return fields
 
 
-def lattice_shape(*actions) -> tuple[int, ...] | None:
-    """The shape of the fields of the first model among ``actions``; None if all are functions."""
-    return next((a.field_shape for a in actions if isinstance(a, MarkovRandomField)), None)
+def lattice_of(*actions) -> Lattice | None:
+    """The lattice of the first model among ``actions``; None if all are functions."""
+    return next((a.lattice for a in actions if isinstance(a, MarkovRandomField)), None)
 
 
 def as_action(name: str, action, shape: tuple[int, ...]) -> Callable:

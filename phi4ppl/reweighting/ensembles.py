@@ -10,7 +10,7 @@ import numpy as np
 from ..diagnostics.tails import pareto_k
 from ..errors import ArgumentError, OverlapError, call_checked, one_of
 from .blocks import Blocks, blocks_for, jackknife_error
-from .energies import as_action, as_samples, difference, evaluate, lattice_shape
+from .energies import as_action, as_samples, difference, evaluate, lattice_of
 from .mbar import MbarSolution, log_mixture, overlap_matrix, solve_mbar
 from .result import Divergence, Reweighted, problems_of
 
@@ -34,8 +34,9 @@ def reweight(
 
     Parameters
     ----------
-    samples : array, shape ``(chains, draws, *lattice)``
-        Draws of ``source``, in the order of the chains.
+    samples : array of shape ``(chains, draws, *lattice)``, DataArray, or dict by node
+        Draws of ``source``, in the order of the chains. A DataArray, such as ``tree["posterior"]["phi"]``, is put in order by
+        its dimensions and coordinates.
     source : MarkovRandomField or callable
         S: the action that was sampled, a model or a JAX function of one field.
     target : MarkovRandomField or callable
@@ -74,6 +75,7 @@ def reweight(
     >>> bool(abs(result.mean["phi2"] - 1 / 2.4) < 3 * result.error["phi2"])
     True
     """
+    samples = as_samples("samples", samples, lattice_of(source, target))
     return combine_ensembles([samples], [source]).reweight(target, observables, on_poor_overlap=on_poor_overlap)
 
 
@@ -83,7 +85,7 @@ def combine_ensembles(samples, sources) -> Ensembles:
 
     Parameters
     ----------
-    samples : sequence of arrays, each of shape ``(chains, draws, *lattice)``
+    samples : sequence of arrays, each of shape ``(chains, draws, *lattice)``, or labelled as for `reweight`
     sources : sequence of MarkovRandomField or callable
         The real actions that they were drawn from.
 
@@ -110,8 +112,9 @@ def combine_ensembles(samples, sources) -> Ensembles:
     if not samples or len(samples) != len(sources):
         got = f"{len(samples)} and {len(sources)}"
         raise ArgumentError("samples", "as many arrays of samples as sources, at least one", got)
-    shape = lattice_shape(*sources)
-    arrays = [as_samples(f"samples[{k}]" if len(samples) > 1 else "samples", x, shape) for k, x in enumerate(samples)]
+    names = [f"samples[{k}]" for k in range(len(samples))] if len(samples) > 1 else ["samples"]
+    lattices = [lattice_of(source, *sources) for source in sources]  # of a function, that of the first model
+    arrays = [as_samples(*each) for each in zip(names, samples, lattices, strict=True)]
     shape = arrays[0].shape[2:]
     for k, (array, source) in enumerate(zip(arrays, sources, strict=True)):
         as_action("source" if len(sources) == 1 else f"sources[{k}]", source, shape)
