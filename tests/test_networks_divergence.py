@@ -101,6 +101,17 @@ def test_chains_of_a_gaussian_machine_are_independent_draws(gaussian):
     assert gap(states[1], free) > 10
 
 
+def test_training_leaves_such_chains(gaussian):
+    """2,000 chains beside batches of 20 are draws of the machine that training ends in: means within 5 standard errors (false
+    alarms below 2e-6). The planted fault takes chains for data: their means are over 10 errors away."""
+    data = np.random.default_rng(0).normal(1.0, 1.0, (40, 3))
+    state, _ = train(gaussian, data, epochs=2, batch_size=20, num_chains=2000)
+    mean, covariance = moments(state.machine)
+    error = np.sqrt(np.diag(covariance) / 2000)
+    assert (np.abs(np.asarray(state.chains).mean(axis=0) - mean) / error).max() < 5
+    assert (np.abs(data.mean(axis=0) - mean) / error).max() > 10
+
+
 def test_projection_leaves_weak_directions_alone(gaussian):
     """Singular values above the bound are cut, one by one; a common factor, as it once was, would weaken all."""
     scale = np.sqrt(2 * np.asarray(gaussian.visible.quadratic))[:, None] * np.sqrt(

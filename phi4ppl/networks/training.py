@@ -331,7 +331,7 @@ def _pass(parts, data, key, settings: Settings):
         step, memory = settings.optimizer.update(gradient, memory, machine)
         step = from_centred(step, offsets) if settings.centring else step
         machine = normalizable(jax.tree.map(jnp.add, machine, step))
-        chains = moved if settings.method == "persistent_cd" else chains
+        chains = moved if settings.method == "persistent_cd" and needs_chains(machine, settings.method) else chains
         return (machine, memory, chains, hot, number + 1), (norm, exchange)
 
     carry, (norms, exchanges) = jax.lax.scan(update, (*parts, 1), batches)
