@@ -58,7 +58,8 @@ def estimate(tree: xr.DataTree, names=None) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Columns ``mean``, ``error`` (one standard error of the mean), ``tau_int`` and ``tau_int_error`` (½ for independent
+        Columns ``mean``, ``error`` (one standard error of the mean; of couplings from `phi4ppl.infer_couplings` that of log Z
+        too), ``tau_int`` and ``tau_int_error`` (½ for independent
         draws; in draws, and in iterations where a run was thinned), ``effective_sample_size`` and ``reliable`` (False where
         chains are too short for their τ_int, or disagree: then the error is not to be trusted). A variable with a draw that is
         infinite or NaN has a row of NaN.
@@ -88,11 +89,17 @@ def estimate(tree: xr.DataTree, names=None) -> pd.DataFrame:
     for name in names:
         values = series(tree, name)
         streamed = _streamed(tree, name) if thinned else None
-        columns = _by_gamma_method(values) if streamed is None else streamed
+        columns = _with_normalizer_error(tree, name, _by_gamma_method(values) if streamed is None else streamed)
         for element in np.ndindex(values.shape[2:]):
             index.append(name + (f"[{','.join(map(str, element))}]" if element else ""))
             rows.append([np.asarray(columns[column])[element] for column in COLUMNS])
     return EstimateTable(rows, index=index, columns=list(COLUMNS))
+
+
+def _with_normalizer_error(tree: xr.DataTree, name: str, columns: dict) -> dict:
+    """The columns with the error that log Z gives to the mean of an inferred coupling, in quadrature."""
+    from_log_z = metadata(tree)["settings"].get("normalizer_error", {}).get(name)
+    return columns if from_log_z is None else columns | {"error": np.hypot(columns["error"], from_log_z)}
 
 
 def _by_gamma_method(values: np.ndarray) -> dict[str, np.ndarray]:

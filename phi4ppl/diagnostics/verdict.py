@@ -24,6 +24,7 @@ MCSE_MAX = 0.1  # of a standard deviation
 BFMI_MIN = 0.3
 SATURATION_MAX = 0.01
 EXCHANGE_MIN = 0.1
+LOG_Z_MAX = 0.05  # posterior standard deviations
 SIGN_CHANGES_MIN = 10
 FALSE_ALARM = 1e-4  # of each of the two Schwinger–Dyson checks, for a sampler that is right
 WATCHED_SITES = 64
@@ -118,6 +119,7 @@ def diagnose(tree: xr.DataTree) -> ConvergenceReport:
       least 10 % of exchanges accepted between neighbouring copies in parallel tempering.
     * Models even under φ → −φ: at least 10 changes of sign of the magnetization in every chain. Chains that all sit in one
       of two phases have R̂ = 1 and large effective sample sizes; only the sign shows it.
+    * Posteriors of couplings: the error of log Z moves no mean by more than 0.05 posterior standard deviations.
     * ⟨φ_i ∂S/∂φ_i⟩ = 1, exactly, at every site, for any correct sampler of any proper model: on average over sites, and
       at the worst site (Bonferroni); each has a false-alarm rate of 1e-4.
 
@@ -156,7 +158,7 @@ def diagnose(tree: xr.DataTree) -> ConvergenceReport:
     checks += _dynamics(tree["sample_stats"], mend)
     if facts["settings"]["even"]:
         checks.append(_sign_changes(tree, facts))
-    checks += _schwinger_dyson(tree)
+    checks += [*_schwinger_dyson(tree), *_log_z(tree, facts["settings"])]
     return ConvergenceReport(tuple(checks), tree)
 
 
@@ -329,3 +331,17 @@ def _schwinger_dyson(tree: xr.DataTree) -> list[Check]:
             Check("Schwinger-Dyson, sites", abs(z[at]) <= bound, value, f"1 within {bound:.1f} errors", advice)
         )
     return checks
+
+
+def _log_z(tree: xr.DataTree, settings: dict) -> list[Check]:
+    """Of a posterior of couplings: whether log Z is known well enough."""
+    if "normalizer_error" not in settings:
+        return []
+    shift = settings["normalizer_shift"]
+    advice = (
+        "The error of log Z is part of the errors of the couplings, and larger than it has to be: take normalizer='surface' or "
+        "'exact', fewer fields, or a PartitionSurface of more num_samples over a smaller box."
+    )
+    worst = max(settings["normalizer_error"], key=lambda n: settings["normalizer_error"][n] / series(tree, n).std())
+    value = f"{shift:.2g} sd ({worst})"
+    return [Check("log Z", shift <= LOG_Z_MAX, value, f"at most {LOG_Z_MAX} sd of the posterior", advice)]
