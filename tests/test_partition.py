@@ -19,6 +19,7 @@ from scipy import stats
 import phi4ppl as p4
 from phi4ppl.partition import estimate as module
 from phi4ppl.partition.annealing import anneal, combine_directions
+from phi4ppl.partition.determinate import ExactFamily, exact_log_partition
 from phi4ppl.partition.elimination import elimination_order, log_sum
 from phi4ppl.partition.estimate import agreement
 from phi4ppl.partition.integration import integrate
@@ -114,13 +115,35 @@ def test_box_grows_where_the_sites_do_not_know_it():
 def test_elimination_equals_a_plain_sum():
     rng = np.random.default_rng(0)
     scopes = [(0, 1), (1, 2), (0, 2, 3), (3, 4), (4, 0), (5,)]
-    factors = [(scope, rng.normal(size=(3,) * len(scope)) * 3) for scope in scopes]
+    factors = [(scope, rng.normal(size=(2, *(3,) * len(scope))) * 3) for scope in scopes]  # two sets of factors
     letters = "abcdef"
-    subscripts = ",".join("".join(letters[i] for i in scope) for scope in scopes)
-    expected = np.log(np.einsum(subscripts + "->", *(np.exp(f) for _, f in factors)))
+    subscripts = ",".join("z" + "".join(letters[i] for i in scope) for scope in scopes)
+    expected = np.log(np.einsum(subscripts + "->z", *(np.exp(f) for _, f in factors)))
     order = elimination_order(6, scopes, 3)
     assert sorted(order) == list(range(6))
     assert log_sum(factors, order) == pytest.approx(expected, abs=1e-12)
+    assert log_sum([(scope, f[:1]) for scope, f in factors], order) == pytest.approx(expected[:1], abs=1e-12)
+
+
+def test_many_values_of_couplings_at_once_are_those_one_by_one():
+    """Four sites with a term of three of them, couplings that differ from edge to edge, and two that vary."""
+    graph = p4.lattice.complete(4)
+    model = p4.MarkovRandomField(
+        graph,
+        [
+            p4.Term("w", graph.edges, p4.terms.hopping, np.linspace(0.1, 0.6, 6)),
+            p4.Term("triple", [[2, 0, 1]], lambda x, y, z: x * y * z**2, 0.1),
+            p4.Term("a", np.arange(4)[:, None], lambda x: x**2, 1.2),
+            p4.Term("b", np.arange(4)[:, None], lambda x: x**4, 0.3),
+        ],
+    )
+    family = ExactFamily(model, ["b", "triple"])
+    thetas = np.random.default_rng(0).uniform([0.2, -0.1], [0.6, 0.2], (5, 2))
+    values, error = family.log_partition(thetas)
+    one_by_one = [exact_log_partition(model.replace(b=float(b), triple=float(t))).value for b, t in thetas]
+    assert error < 1e-8 and values == pytest.approx(one_by_one, abs=1e-8)
+    other, _ = family.log_partition(thetas[:, ::-1] + [0.3, 0.0])
+    assert np.abs(other - values).max() > 0.01  # couplings in the wrong columns would be seen
 
 
 @pytest.mark.parametrize("lattice", [p4.lattice.square(16), p4.lattice.complete(9)], ids=str)

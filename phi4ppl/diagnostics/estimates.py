@@ -59,12 +59,13 @@ def estimate(tree: xr.DataTree, names=None) -> pd.DataFrame:
     -------
     pandas.DataFrame
         Two things that are easily confused stand side by side. How far the quantity itself spreads: ``mean``, ``sd`` (the
-        standard deviation) and ``3%``, ``97%`` (the ends of the equal-tailed 94 % interval of the draws). How well its mean is
-        known from this run: ``error``, the Monte Carlo error (one standard error of the mean, printed as ``MC error``), which
-        falls as the run gets longer. Then ``tau_int`` and ``tau_int_error`` (½ for independent draws; in draws, and in
-        iterations where streamed statistics were used, as the line below the table says), ``effective_sample_size``, and
-        ``reliable`` (False where chains are too short for their τ_int, or disagree: then the error is not to be trusted). A
-        variable with a draw that is infinite or NaN has a row of NaN.
+        standard deviation) and ``3%``, ``97%`` (the ends of the equal-tailed 94 % interval of the draws). How well its mean
+        is known from this run: ``error``, the Monte Carlo error (one standard error of the mean, printed as ``MC error``),
+        which falls as the run gets longer; of couplings from `phi4ppl.infer_couplings` with the error of log Z. Then
+        ``tau_int`` and ``tau_int_error`` (½ for independent draws; in draws, and in iterations where streamed statistics were
+        used, as the line below the table says), ``effective_sample_size``, and ``reliable`` (False where chains are too short
+        for their τ_int, or disagree: then the error is not to be trusted). A variable with a draw that is infinite or NaN has
+        a row of NaN.
 
     Raises
     ------
@@ -103,18 +104,30 @@ def estimate(tree: xr.DataTree, names=None) -> pd.DataFrame:
             # blocking needs longer series than the Γ-method: the kept draws alone may do
             kept = _by_gamma_method(values, number)
             streamed, columns = (None, kept) if np.all(kept["reliable"]) else (streamed, columns)
-        columns = _spread(values) | columns
+        columns = _spread(values) | _with_normalizer_error(facts, name, columns)
         from_stream[name] = streamed is not None
         index += element_names(tree["posterior"][name])
         rows += [[np.asarray(columns[c])[element] for c in COLUMNS] for element in np.ndindex(values.shape[2:])]
     table = EstimateTable(rows, index=index, columns=list(COLUMNS))
-    table.attrs["notes"] = _notes(from_stream, spacing(tree, facts))
+    table.attrs["notes"] = _notes(from_stream, spacing(tree, facts)) + _notes_on_log_z(facts, names)
     return table
 
 
 def _elements(tree: xr.DataTree, name: str) -> int:
     sizes = tree["posterior"][name].sizes
     return int(np.prod([size for dim, size in sizes.items() if dim not in ("chain", "draw")], dtype=int))
+
+
+def _with_normalizer_error(facts: dict, name: str, columns: dict) -> dict:
+    """The columns with the error that log Z gives to the mean of an inferred coupling, in quadrature."""
+    from_log_z = facts["settings"].get("normalizer_error", {}).get(name)
+    return columns if from_log_z is None else columns | {"error": np.hypot(columns["error"], from_log_z)}
+
+
+def _notes_on_log_z(facts: dict, names: list[str]) -> list[str]:
+    errors = facts["settings"].get("normalizer_error", {})
+    which = [f"{name} {errors[name]:.2g}" for name in names if errors.get(name)]
+    return [f"MC error with the error of log Z in it: {', '.join(which)}"] if which else []
 
 
 def _notes(from_stream: dict[str, bool], iterations: int | None) -> list[str]:

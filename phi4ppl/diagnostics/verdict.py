@@ -23,6 +23,7 @@ MCSE_MAX = 0.1  # of a standard deviation
 BFMI_MIN = 0.3
 SATURATION_MAX = 0.01
 EXCHANGE_MIN = 0.1
+LOG_Z_MAX = 0.05  # posterior standard deviations
 SIGN_CHANGES_MIN = 10
 FALSE_ALARM = 1e-4  # of each of the two Schwinger–Dyson checks, for a sampler that is right
 WATCHED_SITES = 64
@@ -126,6 +127,7 @@ def diagnose(tree: xr.DataTree) -> ConvergenceReport:
       least 10 % of exchanges accepted between neighbouring copies in parallel tempering.
     * Models even under φ → −φ: at least 10 changes of sign of the magnetization in every chain. Chains that all sit in one
       of two phases have R̂ = 1 and large effective sample sizes; only the sign shows it.
+    * Posteriors of couplings: the error of log Z moves no mean by more than 0.05 posterior standard deviations.
     * ⟨φ_i ∂S/∂φ_i⟩ = 1, exactly, at every site, for any correct sampler of any proper model: on average over sites, and
       at the worst site (Bonferroni); each has a false-alarm rate of 1e-4.
 
@@ -167,7 +169,7 @@ def diagnose(tree: xr.DataTree) -> ConvergenceReport:
     checks += _dynamics(statistics, mend)
     if facts["settings"]["even"]:
         checks += _sign_changes(tree, facts)
-    checks += _schwinger_dyson(tree, statistics, facts, notes)
+    checks += [*_schwinger_dyson(tree, statistics, facts, notes), *_log_z(tree, facts["settings"])]
     if "diverging" not in statistics:
         notes.append("divergences are not checked: the tree has no sample_stats that tell of them")
     draws, taken = (tuple(map(group.sizes.get, ("chain", "draw"))) for group in (tree["posterior"], statistics))
@@ -371,3 +373,18 @@ def _schwinger_dyson(tree: xr.DataTree, statistics: xr.Dataset, facts: dict, not
             Check("Schwinger-Dyson, sites", abs(z[at]) <= bound, value, f"1 within {bound:.1f} errors", advice)
         )
     return checks
+
+
+def _log_z(tree: xr.DataTree, settings: dict) -> list[Check]:
+    """Of a posterior of couplings: whether log Z is known well enough."""
+    errors = {n: e for n, e in settings.get("normalizer_error", {}).items() if n in tree["posterior"].data_vars}
+    if not errors:
+        return []
+    shift = settings["normalizer_shift"]
+    advice = (
+        "The error of log Z is part of the errors of the couplings, but large: take normalizer='surface' or 'exact', or pass a "
+        "PartitionSurface of more num_samples over a smaller box."
+    )
+    worst = max(errors, key=lambda n: errors[n] / series(tree, n).std())
+    value = f"{shift:.2g} sd ({worst})"
+    return [Check("log Z", shift <= LOG_Z_MAX, value, f"at most {LOG_Z_MAX} sd of the posterior", advice)]

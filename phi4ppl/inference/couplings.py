@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import warnings
 from collections.abc import Callable
@@ -17,27 +18,26 @@ from ..lattice.labels import MISSING_FIELDS, aligned_fields
 from ..model import MarkovRandomField
 from ..numpyro_plugin import compile as compile_model
 from ..partition import PartitionSurface
-from ..partition.chebyshev import Interpolant
-from ..partition.determinate import exact_log_partition
 from ..partition.surface import MAX_DIMENSIONS, require_normalizable
 from ..run import sample
 from .exchange import auxiliary_tau, exchange, tuned
+from .log_z import MOST_SHIFT, LogZ, Unaffordable, exact_log_z, mean_errors, mean_shift, simulated_log_z
 from .pseudolikelihood import PseudoLikelihood, affine_map, simulated_likelihood
 
 __all__ = ["infer_couplings"]
 
-NORMALIZERS = ("surface", "exact", "exchange", "pseudolikelihood", "pseudolikelihood_uncorrected")
+NORMALIZERS = ("auto", "surface", "exact", "exchange", "pseudolikelihood", "pseudolikelihood_uncorrected")
 LONG = 10  # autocorrelation times that an auxiliary chain should run for
 CHECKED = 40  # draws, whether Z is finite
-TOLERANCE = 0.01  # of an interpolated log likelihood
+FELT = 300  # draws that stand for the posterior where the error of log Z is carried to its means
 APPROXIMATION = "the pseudo-likelihood stands in place of the likelihood"
 CORRECTED = "with mode and curvature of the likelihood from a simulation"
-NOTICED = 0.25  # posterior standard deviations by which the noise of a surface may move the posterior unsaid
+NOTICED = 0.25  # posterior standard deviations by which the noise of a correction may move the posterior unsaid
 
 
 @call_checked
 def infer_couplings(
-    model: MarkovRandomField, data, priors: dict, *, normalizer="surface", num_auxiliary: int = 50,
+    model: MarkovRandomField, data, priors: dict, *, normalizer="auto", num_auxiliary: int = 50,
     num_warmup: int = 500, num_samples: int = 1000, num_chains: int = 4, seed: int = 0, progress: bool | None = None,
 ) -> xr.DataTree:  # fmt: skip
     """The posterior of homogeneous couplings, p(θ | φ_1 … φ_n) ∝ p(θ) Π_i exp(−S(φ_i; θ))/Z(θ).
@@ -53,11 +53,14 @@ def infer_couplings(
         Independent fields.
     priors : dict
         NumPyro distributions by the names of homogeneous couplings: one to three, or any number with ``"exchange"``. For
-        ``"surface"`` and ``"exact"`` each on a finite interval (``Uniform``, ``TruncatedNormal``, …).
+        ``"auto"``, ``"surface"`` and ``"exact"`` each on a finite interval (``Uniform``, ``TruncatedNormal``, …).
     normalizer : str or PartitionSurface
-        ``"surface"``: a `PartitionSurface` over the box of the priors, or one of your own that holds that box;
-        ``"exact"``: log Z by ``log_partition(method="exact")`` at Chebyshev nodes and their interpolation, where the graph is
-        small or narrow enough or the field Gaussian;
+        ``"auto"``: ``"exact"`` where that takes no more than a few minutes, else ``"surface"``;
+        ``"exact"``: log Z by ``log_partition(method="exact")`` at Chebyshev nodes and their interpolation, with as many nodes
+        as the posterior needs, where the graph is small or narrow enough or the field Gaussian;
+        ``"surface"``: a `PartitionSurface` over the box of the priors, then more ensembles where the posterior lives, until the
+        error of log Z moves no posterior mean by more than 0.05 standard deviations, or the simulation reaches its limit. A
+        `PartitionSurface` of your own that holds the box of the priors is taken as it is;
         ``"exchange"``: no log Z. For every proposal all fields are followed to auxiliary fields at the proposed couplings
         (`phi4ppl.inference.exchange`), which takes any number of homogeneous couplings, with priors that keep quartic
         couplings from 0 on, and long;
@@ -74,15 +77,17 @@ def infer_couplings(
     Returns
     -------
     xarray.DataTree
-        As from `phi4ppl.sample`, with the couplings in ``posterior``; the settings in its metadata have ``normalizer`` and
-        ``normalizer_shift``, by how many posterior standard deviations the error of log Z may have moved the posterior; for
+        As from `phi4ppl.sample`, with the couplings in ``posterior``. The settings in its metadata have ``normalizer``, and
+        ``normalizer_how``, where log Z is from; ``normalizer_error``, the standard error that log Z gives to the posterior mean
+        of each coupling, which is part of the errors of `phi4ppl.estimate`; and ``normalizer_shift``, the largest of these
+        errors along any coupling or principal axis, in posterior standard deviations, which `phi4ppl.diagnose` checks. For
         ``"exchange"`` instead ``num_auxiliary`` and ``auxiliary_tau``, the autocorrelation time τ of those chains; and
         ``approximation``, a line that `phi4ppl.diagnose` repeats, where the pseudo-likelihood was taken.
 
     Warns
     -----
     UserWarning
-        If that shift is more than a quarter, auxiliary chains are shorter than ten autocorrelation times, or the most probable
+        If that shift is more than 0.05, auxiliary chains are shorter than ten autocorrelation times, or the most probable
         couplings were not found; the ``warnings`` in the settings repeat it.
 
     Raises
@@ -90,7 +95,7 @@ def infer_couplings(
     ArgumentError
         For priors that are not on a finite interval where there has to be one, that have no density or reach to negative
         quartic couplings, data of the wrong shape, with missing values or other labels, models for which ``"exact"`` would take
-        too long or an interval too wide to interpolate, and fields whose pseudo-likelihood has no maximum.
+        too long, and fields whose pseudo-likelihood has no maximum.
     HammersleyCliffordError
         If Z is infinite somewhere in the box of the priors.
     OverlapError
@@ -118,7 +123,7 @@ def infer_couplings(
         found = _by_log_partition(model, data, priors, normalizer, run)
     tree, facts, complaints = found
     told = json.loads(tree.attrs["phi4ppl"])
-    told["settings"] |= {"normalizer": by_name or "surface"} | facts | {"warnings": list(complaints)}
+    told["settings"] |= {"normalizer": by_name} | facts | {"warnings": list(complaints)}
     tree.attrs["phi4ppl"] = json.dumps(told)
     for complaint in complaints:
         warnings.warn(f"infer_couplings: {complaint}", stacklevel=2)
@@ -143,22 +148,61 @@ def _by_log_partition(model, data, priors: dict, normalizer, run: dict) -> tuple
     """With log Z exact or from a surface: draws, facts for the metadata, and complaints."""
     names, box = list(priors), _box(priors)
     mean = np.array([float(np.mean(t)) for t in _statistics(model, data, names)])
-    if normalizer == "exact":
-        surface, cost = None, _exact_cost(model, box, mean, len(data))
-    else:
-        if normalizer == "surface":
-            chains = max(2, run["num_chains"])
-            surface = PartitionSurface(model, box, num_chains=chains, seed=run["seed"], progress=run["progress"])
-        else:
-            surface = _require_cover(normalizer, model, box)
-        cost = surface.likelihood(names, mean)
-    tree = sample(_posterior(priors, lambda theta: -len(data) * cost(theta)), **run)
-    shift = 0.0 if surface is None else _shift(surface, tree, names, len(data))
-    complaint = (
-        f"the error of log Z may have moved the posterior by {shift:.2g} of its standard deviations. "
-        "Pass a PartitionSurface of more num_samples as normalizer."
+    low, high = (np.array([ends[k] for ends in box.values()]) for k in (0, 1))
+    require_normalizable(model, names, low, high)
+    log_z = _log_z(model, normalizer, (names, mean, len(data), priors, low, high), box, run)
+    tree = sample(_posterior(priors, lambda theta: -log_z.likelihood.cost(theta)), **run)
+    errors, shift = _carried(log_z, tree, names, len(data))
+    facts = {
+        "normalizer": log_z.name, "normalizer_how": log_z.how, "normalizer_shift": shift, "normalizer_error": errors,
+    }  # fmt: skip
+    if shift <= MOST_SHIFT:
+        return tree, facts, []
+    own = isinstance(normalizer, PartitionSurface)
+    mend = (
+        "normalizer='surface' samples until that is less, or pass a PartitionSurface of more num_samples."
+        if own
+        else "Use fewer fields, or pass a PartitionSurface of more num_samples over a smaller box as normalizer."
     )
-    return tree, {"normalizer_shift": shift}, [complaint] if shift > NOTICED else []
+    reason = f": {log_z.stopped}" if log_z.stopped else ""
+    complaint = (
+        f"the error of log Z may have moved the posterior by {shift:.2g} of its standard deviations, more than "
+        f"{MOST_SHIFT:g}{reason}. It is part of the errors of the couplings. {mend}"
+    )
+    return tree, facts, [complaint]
+
+
+def _log_z(model, normalizer, problem: tuple, box: dict, run: dict) -> LogZ:
+    """log Z from where ``normalizer`` says; ``problem`` are the arguments that exact and simulated values share."""
+    options, beside = {"seed": run["seed"], "progress": run["progress"]}, ""
+    if isinstance(normalizer, PartitionSurface):
+        return simulated_log_z(_require_cover(normalizer, model, box), *problem, refine=False, **options)
+    if normalizer != "surface":
+        try:
+            return exact_log_z(model, *problem)
+        except Unaffordable as refusal:
+            if normalizer == "exact":
+                mend = "normalizer='surface' takes any model."
+                if refusal.args[0] == "priors":
+                    mend = "Narrow the priors, or take normalizer='surface'."
+                raise ArgumentError(*refusal.args, mend) from None
+            beside = "; exact values would take too long"
+    surface = PartitionSurface(model, box, num_chains=max(2, run["num_chains"]), **options)
+    found = simulated_log_z(surface, *problem, refine=True, **options)
+    return dataclasses.replace(found, how=found.how + beside)
+
+
+def _carried(log_z: LogZ, tree: xr.DataTree, names, count: int) -> tuple[dict[str, float], float]:
+    """Standard errors that log Z gives to the means of the couplings, and the largest in posterior standard deviations."""
+    draws = np.stack([tree["posterior"][name].values.ravel().astype(float) for name in names], axis=1)
+    width = np.atleast_2d(np.cov(draws.T))
+    numerical = log_z.numerical * np.sqrt(np.diag(width))
+    if log_z.pool is None:
+        return dict(zip(names, numerical.tolist(), strict=True)), float(log_z.numerical)
+    some = draws[:: max(1, len(draws) // FELT)]
+    errors = mean_errors(log_z.pool, count, some, np.full(len(some), 1 / len(some)))
+    shift = float(np.hypot(mean_shift(errors, width), log_z.numerical))
+    return dict(zip(names, np.hypot(errors[: len(names)], numerical).tolist(), strict=True)), shift
 
 
 def _by_pseudolikelihood(model, data, priors: dict, corrected: bool, run: dict) -> tuple[xr.DataTree, dict, list[str]]:
@@ -187,6 +231,9 @@ def _by_pseudolikelihood(model, data, priors: dict, corrected: bool, run: dict) 
         return -cost(jnp.asarray(to_z, theta.dtype) @ (theta - jnp.asarray(centre, theta.dtype)))
 
     tree = sample(_posterior(priors, log_likelihood), **run)
+    if corrected:
+        widths = {name: float(tree["posterior"][name].values.astype(float).std()) for name in names}
+        facts["normalizer_error"] = {name: noise * width for name, width in widths.items()}
     return tree, facts, [*complaints, *_improper(model, tree, names)]
 
 
@@ -298,39 +345,3 @@ def _require_cover(surface: PartitionSurface, model, box) -> PartitionSurface:
                 f"[{left:.6g}, {right:.6g}]. Narrow the prior, or surface.extend({{{name!r}: ({low:.6g}, {high:.6g})}})."
             )
     return surface
-
-
-def _exact_cost(model: MarkovRandomField, box, mean: np.ndarray, number: int) -> Callable:
-    """θ·T̄ + log Z(θ) up to a constant, interpolated."""
-    low, high = (np.array([ends[k] for ends in box.values()]) for k in (0, 1))
-    require_normalizable(model, list(box), low, high)
-    offset = None
-
-    def cost(theta) -> float:
-        nonlocal offset
-        result = exact_log_partition(model.replace(**dict(zip(box, theta.tolist(), strict=True))))
-        if result is None:
-            mend = "normalizer='surface' takes any model."
-            raise ArgumentError("model", "a Gaussian field, or a small or narrow graph", repr(model), mend)
-        value = result.value + float(theta @ mean)
-        offset = value if offset is None else offset  # what is left keeps its digits in single precision
-        return value - offset
-
-    interpolant = Interpolant(cost, low, high)
-    if interpolant.error * number > TOLERANCE:
-        got = f"log Z off by {interpolant.error:.2g} between its nodes, for each of {number} fields"
-        raise ArgumentError("priors", "intervals on which log Z can be interpolated", got, "Narrow the priors.")
-    return interpolant
-
-
-def _shift(surface: PartitionSurface, tree: xr.DataTree, names, number: int) -> float:
-    """By how many of its standard deviations the noise of the surface moves the posterior: the most along any coupling.
-
-    An error δ of log Z(θ+σ) − log Z(θ−σ) tilts a Gaussian posterior of n fields by nδ/2 standard deviations.
-    """
-    draws = np.stack([tree["posterior"][name].values.ravel().astype(float) for name in names], axis=1)
-    middle, width = draws.mean(axis=0), np.atleast_2d(np.cov(draws.T))
-    scales, directions = np.linalg.eigh(width)
-    ends = [middle + sign * np.sqrt(s) * v for s, v in zip(scales, directions.T, strict=True) for sign in (1, -1)]
-    errors = [surface.difference_error(names, up, down) for up, down in zip(ends[::2], ends[1::2], strict=True)]
-    return float(number * max(errors) / 2)

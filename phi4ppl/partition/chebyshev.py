@@ -11,53 +11,110 @@ import numpy as np
 __all__ = ["Interpolant"]
 
 NODES = {1: 24, 2: 13, 3: 9}  # in each of so many dimensions
-CHECKS = 5  # points between the nodes
+CHECKS = 40  # points between the nodes, besides the corners of the box
 
 
 class Interpolant:
     """Σ c_kl… T_k(x) T_l(y) … through the values of a function at the Chebyshev nodes of a box.
 
+    Outside the box it continues along rays from a centre c inside: f(c) + t (f(x) − f(c)) at c + t (x − c), x on a face, t > 1,
+    which is below the function if that is convex.
+
     Parameters
     ----------
     function : callable
-        Of an array of shape (dimensions,), in double precision.
+        Of an array of shape (points, dimensions), in double precision; returns shape (points,).
     low, high : arrays, shape (dimensions,)
+    number : int, optional
+        Nodes in each dimension.
 
     Attributes
     ----------
+    centre : array, shape (dimensions,)
+        The middle of the box, or what `shifted` was given.
     error : float
         The largest deviation from the function at points between the nodes.
+    checked, deviations : arrays, shapes (checks, dimensions) and (checks,)
+        These points, the corners of the box and others, and what the interpolant deviates there.
     """
 
-    def __init__(self, function: Callable, low, high):
+    def __init__(self, function: Callable, low, high, number: int | None = None):
         self.low, self.high = np.asarray(low, float), np.asarray(high, float)
-        number = NODES[len(self.low)]
+        dimensions, self.centre = len(self.low), (self.low + self.high) / 2
+        number = NODES[dimensions] if number is None else number
         angle = np.pi * (np.arange(number) + 0.5) / number
-        shape = (number,) * len(self.low)
-        values = np.array([function(self._place(x)) for x in itertools.product(np.cos(angle), repeat=len(self.low))])
+        axes = np.meshgrid(*[np.cos(angle)] * dimensions, indexing="ij")
+        nodes = self._place(np.stack([axis.ravel() for axis in axes], axis=1))
+        corners = np.array(list(itertools.product((-1.0, 1.0), repeat=dimensions)))
+        between = np.random.default_rng(0).uniform(-1, 1, (CHECKS, dimensions))
+        self.checked = self._place(np.concatenate([corners, between]))
+        values = np.asarray(function(np.concatenate([nodes, self.checked])), float)
         # a cosine transform along every axis
         transform = 2 / number * np.cos(np.arange(number)[:, None] * angle)
         transform[0] /= 2
-        coefficients = values.reshape(shape)
-        for axis in range(len(shape)):
+        coefficients = values[: len(nodes)].reshape((number,) * dimensions)
+        for axis in range(dimensions):
             coefficients = np.moveaxis(np.tensordot(transform, coefficients, (1, axis)), 0, axis)
         self.coefficients = coefficients
-        points = np.random.default_rng(0).uniform(-1, 1, (CHECKS, len(shape)))
-        self.error = max(abs(function(self._place(x)) - self._evaluate(x, np)) for x in points)
+        self.deviations = np.abs(values[len(nodes) :] - self.values(self.checked))
+        self.error = float(self.deviations.max())
+
+    def shifted(self, constant: float, factor: float, centre=None) -> Interpolant:
+        """factor · (this function − constant), about another centre."""
+        new = object.__new__(Interpolant)
+        new.__dict__.update(self.__dict__)
+        new.coefficients = factor * self.coefficients
+        new.coefficients[(0,) * self.coefficients.ndim] -= factor * constant
+        new.deviations, new.error = abs(factor) * self.deviations, abs(factor) * self.error
+        new.centre = self.centre if centre is None else np.asarray(centre, float)
+        return new
 
     def __call__(self, theta):
-        """The value at ``theta``, shape (dimensions,), in its precision."""
-        low, high = jnp.asarray(self.low, theta.dtype), jnp.asarray(self.high, theta.dtype)
-        return self._evaluate((2 * theta - low - high) / (high - low), jnp)
+        """The value at ``theta``, shape (dimensions,), in its precision, for JAX."""
+        near, stretch = self._projected(theta, jnp)
+        return self._inside(near, stretch)
+
+    def _projected(self, thetas, library) -> tuple:
+        """Points in units of the half box, those outside moved to its faces, and how many times farther they were."""
+        dtype = thetas.dtype
+        low, high, centre = (library.asarray(x, dtype) for x in (self.low, self.high, self.centre))
+        away = thetas - centre
+        # a centre on a face is one of all that there is: nothing lies beyond
+        room = library.maximum(library.where(away > 0, high - centre, centre - low), 1e-6 * (high - low))
+        stretch = library.maximum((abs(away) / room).max(axis=-1), 1.0)
+        x = (2 * (centre + away / stretch[..., None]) - low - high) / (high - low)
+        return library.clip(x, -1, 1), stretch
+
+    def _inside(self, x, stretch):
+        rows = [jnp.ones_like(x), x]
+        while len(rows) < self.coefficients.shape[0]:
+            rows.append(2 * x * rows[-1] - rows[-2])
+        at_centre = jnp.asarray(self._at_centre, x.dtype)
+        return at_centre + stretch * (self._product(jnp.stack(rows)) - at_centre)
+
+    @property
+    def _at_centre(self) -> float:
+        return float(self._polynomial((2 * self.centre - self.low - self.high)[None] / (self.high - self.low))[0])
+
+    def _product(self, factors):
+        """Σ c_kl… f_k g_l … for JAX, f, g, … the columns of ``factors``."""
+        total = jnp.asarray(self.coefficients, factors.dtype)
+        for axis in reversed(range(len(self.low))):
+            total = total @ factors[:, axis]
+        return total
+
+    def values(self, thetas) -> np.ndarray:
+        """The same at many points in double precision, shape (points,)."""
+        near, stretch = self._projected(np.asarray(thetas, float), np)
+        return self._at_centre + stretch * (self._polynomial(near) - self._at_centre)
+
+    def _polynomial(self, x) -> np.ndarray:
+        angle = np.arccos(np.clip(x, -1, 1))[:, :, None]
+        factors = np.cos(np.arange(self.coefficients.shape[0]) * angle).swapaxes(0, 1)
+        total = np.tensordot(factors[0], self.coefficients, (1, 0))
+        for factor in factors[1:]:
+            total = np.einsum("pk...,pk->p...", total, factor)
+        return total
 
     def _place(self, x) -> np.ndarray:
         return (self.low + self.high) / 2 + (self.high - self.low) / 2 * np.asarray(x)
-
-    def _evaluate(self, x, library):
-        total = library.asarray(self.coefficients, getattr(x, "dtype", float))
-        for axis in reversed(range(len(self.low))):
-            polynomials = [library.ones_like(x[axis]), x[axis]]
-            while len(polynomials) < total.shape[-1]:
-                polynomials.append(2 * x[axis] * polynomials[-1] - polynomials[-2])
-            total = total @ library.stack(polynomials)
-        return total

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from scipy import sparse
 from scipy.sparse.linalg import splu
 
 from ..exact import DENSE_LIMIT
 from ..model import MarkovRandomField
-from .elimination import elimination_order, log_sum
+from .elimination import cheapest_order, elimination_order, log_sum
 from .result import PartitionEstimate
 from .sites import SiteEnergies, evaluate
 
-__all__ = ["exact_log_partition"]
+__all__ = ["ExactFamily", "exact_log_partition"]
 
 DEPTH = 32.0  # exp(−32) = 1e-14: what the box may cut off
 SPACINGS = tuple(1.5 * 0.8**k for k in range(14))  # of the nodes, in standard deviations of a site given the rest
 ENOUGH = 1e-10  # difference of two grids at which no finer one is tried
 TOO_MUCH = 1e-3  # and above which there is no answer
 MAX_TABLE = 3e7  # numbers of all factors together
+IN_CACHE = 2e6  # numbers worked on at once, where many log Z are computed
 GUESS = 5.0  # half width of the first box where the energy of a site gives none
 MOST_ENLARGEMENTS = 8
+OVERHEAD = 5e6  # multiplications that take as long as what one sum does besides
+TYPICAL = 5  # of SPACINGS, that of the grid that is fine enough, about
 
 
 def exact_log_partition(model: MarkovRandomField) -> PartitionEstimate | None:
@@ -59,37 +64,146 @@ def _gaussian(model: MarkovRandomField) -> PartitionEstimate | None:
 
 
 def _by_elimination(model: MarkovRandomField) -> PartitionEstimate | None:
-    """The trapezoidal rule at every site, in a box that holds the density, on finer and finer grids."""
-    scopes = [tuple(c) for f in model._forms if f.cliques.shape[1] > 1 for c in f.cliques.tolist()]
-    n, fewest = model.lattice.num_sites, 8
-    if elimination_order(n, scopes, fewest) is None:
+    found = ExactFamily(model, []).eliminated(np.zeros((1, 0)))
+    if found is None:
         return None
-    low, high, width = _box(model)
-    found: list[float] = []
-    for spacing in SPACINGS:
-        points = _number(low, high, width, spacing)
-        if not found and elimination_order(n, scopes, _number(low, high, width, SPACINGS[1])) is None:
-            return None  # it takes two grids to know an error
-        value = _on_grid(model, scopes, _nodes(low, high, points))
-        if not found:  # the coarsest grid is cheap: make sure of the box there
-            for _ in range(MOST_ENLARGEMENTS):
-                if value is None or abs(value - _on_grid(model, scopes, _inner(_nodes(low, high, points)))) < ENOUGH:
-                    break
-                low, high = low - 0.15 * (high - low), high + 0.15 * (high - low)
-                points = int(np.ceil(1.3 * points))
-                value = _on_grid(model, scopes, _nodes(low, high, points))
-            else:
+    (value,), error = found
+    n = model.lattice.num_sites
+    how = f"sum over the quadrature nodes of all {n} sites, one site eliminated after the other"
+    return PartitionEstimate(float(value), float(error), "exact", how)
+
+
+class ExactFamily:
+    """log Z of models that differ in a few homogeneous couplings, for many values of these at once.
+
+    Attributes
+    ----------
+    names : list of str
+    scopes : list of tuple of int
+        Sites of the terms of several sites.
+    """
+
+    def __init__(self, model: MarkovRandomField, names: list[str]):
+        self.model, self.names = model, list(names)
+        self.scopes = [tuple(c) for f in model._forms if f.cliques.shape[1] > 1 for c in f.cliques.tolist()]
+        self.is_gaussian = all(form.built_in in ("hopping", "mass", "source") for form in model._forms)
+
+    def at(self, theta) -> MarkovRandomField:
+        return self.model.replace(**dict(zip(self.names, map(float, theta), strict=True)))
+
+    def operations(self, thetas) -> float | None:
+        """Multiplications, about, of one log Z at couplings like these, shape (points, couplings); None for too many."""
+        n = self.model.lattice.num_sites
+        if self.is_gaussian:
+            return OVERHEAD + (float(n) ** 3 if n <= DENSE_LIMIT else 100 * float(n) ** 1.5)
+        if elimination_order(n, self.scopes, 8) is None:
+            return None
+        low, high, width = self._box(thetas)
+        if elimination_order(n, self.scopes, _number(low, high, width, SPACINGS[1])) is None:
+            return None
+        order, cost = cheapest_order(n, self.scopes, _number(low, high, width, SPACINGS[TYPICAL]))
+        return OVERHEAD + 2 * cost if order is not None else None
+
+    def log_partition(self, thetas) -> tuple[np.ndarray, float] | None:
+        """log Z at every row of ``thetas`` and the largest error, or None if one of them takes more than a few seconds."""
+        if not self.is_gaussian and len(thetas) > 1 and (self.operations(thetas) or np.inf) < 4 * OVERHEAD:
+            return self.eliminated(np.asarray(thetas, float))
+        values, error = np.empty(len(thetas)), 0.0
+        for k, theta in enumerate(thetas):
+            found = exact_log_partition(self.at(theta))
+            if found is None:
                 return None
-        if value is None:
-            break
-        found.append(value)
-        if len(found) > 1 and abs(found[-1] - found[-2]) < ENOUGH:
-            break
-    if len(found) < 2 or (difference := abs(found[-1] - found[-2])) > TOO_MUCH:
-        return None
-    error = difference + ENOUGH + 1e-14 * (len(low) + abs(found[-1]))
-    how = f"sum over the quadrature nodes of all {len(low)} sites, one site eliminated after the other"
-    return PartitionEstimate(found[-1], float(error), "exact", how)
+            values[k], error = found.value, max(error, found.error)
+        return values, error
+
+    def eliminated(self, thetas) -> tuple[np.ndarray, float] | None:
+        """The trapezoidal rule at every site, in a box that holds all the densities, on finer and finer grids."""
+        n = self.model.lattice.num_sites
+        if elimination_order(n, self.scopes, 8) is None:
+            return None
+        low, high, width = self._box(thetas)
+        found: list[np.ndarray] = []
+        for spacing in SPACINGS:
+            points = _number(low, high, width, spacing)
+            if not found and elimination_order(n, self.scopes, _number(low, high, width, SPACINGS[1])) is None:
+                return None  # it takes two grids to know an error
+            value = self._on_grid(thetas, _nodes(low, high, points))
+            if not found:  # the coarsest grid is cheap: make sure of the box there
+                for _ in range(MOST_ENLARGEMENTS):
+                    if value is None:
+                        break
+                    if np.abs(value - self._on_grid(thetas, _inner(_nodes(low, high, points)))).max() < ENOUGH:
+                        break
+                    low, high = low - 0.15 * (high - low), high + 0.15 * (high - low)
+                    points = int(np.ceil(1.3 * points))
+                    value = self._on_grid(thetas, _nodes(low, high, points))
+                else:
+                    return None
+            if value is None:
+                break
+            found.append(value)
+            if len(found) > 1 and np.abs(found[-1] - found[-2]).max() < ENOUGH:
+                break
+        if len(found) < 2 or (difference := np.abs(found[-1] - found[-2]).max()) > TOO_MUCH:
+            return None
+        return found[-1], float(difference + ENOUGH + 1e-14 * (n + np.abs(found[-1]).max()))
+
+    def _box(self, thetas) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """A box that holds the densities at the corners of the smallest box of ``thetas``, and the least width."""
+        thetas = np.asarray(thetas, float)
+        ends = zip(thetas.min(axis=0), thetas.max(axis=0), strict=True)
+        boxes = [_box(self.at(corner)) for corner in itertools.product(*map(np.unique, ends))]
+        low, high, width = (np.stack(parts) for parts in zip(*boxes, strict=True))
+        return low.min(axis=0), high.max(axis=0), width.min(axis=0)
+
+    def _on_grid(self, thetas, nodes) -> np.ndarray | None:
+        """log of the sum over all ``nodes`` (num_sites, points), with the spacings as weights; None if it takes too long."""
+        n, points = nodes.shape
+        order = elimination_order(n, self.scopes, points)
+        forms = self.model._forms
+        table = sum(len(f.cliques) * float(points) ** f.cliques.shape[1] for f in forms)
+        if order is None or table > MAX_TABLE:
+            return None
+        statistics = [_statistic(form, nodes) for form in forms]
+        widest = max((len(scope) for scope in self.scopes), default=1)
+        step = max(1, int(IN_CACHE / max(table, float(points) ** (widest + 1))))
+        parts = [thetas[k : k + step] for k in range(0, len(thetas), step)]
+        return np.concatenate([log_sum(self._factors(part, statistics, nodes), order) for part in parts])
+
+    def _factors(self, thetas, statistics, nodes) -> list:
+        n, points = nodes.shape
+        log_weight = np.repeat(np.log(nodes[:, 1] - nodes[:, 0])[None, :, None], len(thetas), axis=0)
+        log_weight = np.broadcast_to(log_weight, (len(thetas), n, points)).copy()
+        factors: dict[tuple[int, ...], np.ndarray] = {}
+        for form, value, statistic in zip(self.model._forms, self.model._values, statistics, strict=True):
+            fixed = np.broadcast_to(np.asarray(value, float), (len(thetas), len(form.cliques)))
+            column = thetas[:, [self.names.index(form.name)]] if form.name in self.names else fixed
+            coupling = np.broadcast_to(column, fixed.shape)
+            for k, clique in enumerate(form.cliques.tolist()):
+                axes = np.argsort(clique)
+                energy = coupling[:, k].reshape(-1, *[1] * len(clique)) * statistic[k].transpose(axes)
+                if len(clique) == 1:
+                    log_weight[:, clique[0]] -= energy
+                else:
+                    scope = tuple(clique[m] for m in axes)
+                    factors[scope] = factors.get(scope, 0.0) - energy
+        # the weight of a site is shared by its factors, so that none of them grows without bound
+        shares = np.bincount([i for scope in factors for i in scope], minlength=n)
+        for scope in factors:
+            for axis, i in enumerate(scope):
+                shape = [points if k == axis else 1 for k in range(len(scope))]
+                factors[scope] = factors[scope] + (log_weight[:, i] / shares[i]).reshape(-1, *shape)
+        factors |= {(i,): log_weight[:, i] for i in np.flatnonzero(shares == 0).tolist()}
+        return list(factors.items())
+
+
+def _statistic(form, nodes) -> np.ndarray:
+    """The statistic of a term at all nodes of the sites of each of its cliques, shape (cliques, points, …)."""
+    size, points = form.cliques.shape[1], nodes.shape[1]
+    fields = [
+        nodes[form.cliques[:, m]].reshape(-1, *[points if k == m else 1 for k in range(size)]) for m in range(size)
+    ]
+    return evaluate(form.statistic, *np.broadcast_arrays(*fields))
 
 
 def _number(low, high, width, spacing: float) -> int:
@@ -128,36 +242,3 @@ def _box(model: MarkovRandomField) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     width = np.where(curvature > 0, 1 / np.sqrt(np.maximum(curvature, 1e-300)), np.inf)
     width = np.minimum(width, (high - low) / 12)
     return low[energies.row_of], high[energies.row_of], width[energies.row_of]
-
-
-def _on_grid(model: MarkovRandomField, scopes, nodes) -> float | None:
-    """log of the sum over all ``nodes`` (num_sites, points), with the spacings as weights; None if it takes too long."""
-    n, points = nodes.shape
-    order = elimination_order(n, scopes, points)
-    table = sum(len(f.cliques) * float(points) ** f.cliques.shape[1] for f in model._forms)
-    if order is None or table > MAX_TABLE:
-        return None
-    energies = SiteEnergies(model)
-    log_weight = np.log(nodes[:, 1] - nodes[:, 0])[:, None] - energies(nodes, energies.row_of)
-    factors: dict[tuple[int, ...], np.ndarray] = {}
-    for form, value in zip(model._forms, model._values, strict=True):
-        size = form.cliques.shape[1]
-        if size == 1:
-            continue
-        theta = np.broadcast_to(np.asarray(value, float), len(form.cliques))
-        fields = [
-            nodes[form.cliques[:, m]].reshape(-1, *[points if k == m else 1 for k in range(size)]) for m in range(size)
-        ]
-        statistic = evaluate(form.statistic, *np.broadcast_arrays(*fields))
-        for clique, coupling, values in zip(form.cliques.tolist(), theta, statistic, strict=True):
-            axes = np.argsort(clique)
-            scope = tuple(clique[k] for k in axes)
-            factors[scope] = factors.get(scope, 0.0) - coupling * values.transpose(axes)
-    # the weight of a site is shared by its factors, so that none of them grows without bound
-    shares = np.bincount([i for scope in factors for i in scope], minlength=n)
-    for scope in factors:
-        for axis, i in enumerate(scope):
-            shape = [points if k == axis else 1 for k in range(len(scope))]
-            factors[scope] = factors[scope] + (log_weight[i] / shares[i]).reshape(shape)
-    factors |= {(i,): log_weight[i] for i in np.flatnonzero(shares == 0).tolist()}
-    return log_sum(list(factors.items()), order)

@@ -7,14 +7,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["elimination_order", "log_sum"]
+__all__ = ["cheapest_order", "elimination_order", "log_sum"]
 
 MAX_OPERATIONS = 2e9
 MAX_NUMBERS = 3e7  # of the largest intermediate: 240 MB
 
 
 def elimination_order(num_sites: int, scopes: Sequence[tuple[int, ...]], points: int) -> list[int] | None:
-    """The cheapest of a few orders, or None if all cost more than a few seconds.
+    """The order of `cheapest_order`."""
+    return cheapest_order(num_sites, scopes, points)[0]
+
+
+def cheapest_order(num_sites: int, scopes: Sequence[tuple[int, ...]], points: int) -> tuple[list[int] | None, float]:
+    """The cheapest of a few orders with its number of multiplications, or None if all cost more than a few seconds.
 
     Eliminating site i costs ``points`` to the number of sites that then share a factor with it, itself included. Site by site
     along a strip this is its transfer matrix, on a tree belief propagation, on any other small graph what the graph allows.
@@ -28,7 +33,7 @@ def elimination_order(num_sites: int, scopes: Sequence[tuple[int, ...]], points:
         found, cost = _simulate([set(s) for s in neighbours], order, points, best_cost)
         if found is not None and cost < best_cost:
             best, best_cost = found, cost
-    return best
+    return best, best_cost
 
 
 def _across(num_sites: int, neighbours) -> list[int]:
@@ -72,14 +77,18 @@ def _simulate(neighbours, order, points: int, limit: float) -> tuple[list[int] |
     return eliminated, total
 
 
-def log_sum(factors: list[tuple[tuple[int, ...], np.ndarray]], order: list[int]) -> float:
-    """log Σ_x Π_f exp(log f(x_f)) over the nodes of all sites; ``factors`` are (sites, log of the factor, an axis a site)."""
+def log_sum(factors: list[tuple[tuple[int, ...], np.ndarray]], order: list[int]) -> np.ndarray:
+    """log Σ_x Π_f exp(log f(x_f)) over the nodes of all sites, for many sets of factors at once, shape (sets,).
+
+    ``factors`` are (sites, log of the factor), arrays with a leading axis of the sets and an axis a site.
+    """
     total = 0.0
     by_site: dict[int, dict[int, tuple[tuple[int, ...], np.ndarray]]] = {site: {} for site in order}
     for number, (sites, log_factor) in enumerate(factors):
-        total += (largest := log_factor.max())
+        largest = _largest(log_factor)
+        total = total + largest
         for site in sites:
-            by_site[site][number] = (sites, np.exp(log_factor - largest))
+            by_site[site][number] = (sites, np.exp(log_factor - _spread(largest, log_factor.ndim)))
     number = len(factors)
     for site in order:
         bucket = by_site.pop(site)
@@ -88,12 +97,20 @@ def log_sum(factors: list[tuple[tuple[int, ...], np.ndarray]], order: list[int])
             for i in scope:
                 if i != site:
                     del by_site[i][old]
-        largest = factor.max()
-        total += np.log(largest)
+        largest = _largest(factor)
+        total = total + np.log(largest)
         for i in sites:
-            by_site[i][number] = (sites, factor / largest)
+            by_site[i][number] = (sites, factor / _spread(largest, factor.ndim))
         number += 1
-    return float(total)
+    return total
+
+
+def _largest(factor) -> np.ndarray:
+    return factor.reshape(len(factor), -1).max(axis=1)
+
+
+def _spread(values, ndim: int) -> np.ndarray:
+    return values.reshape(-1, *[1] * (ndim - 1))
 
 
 def _sum_out(site: int, bucket: list) -> tuple[tuple[int, ...], np.ndarray]:
@@ -113,14 +130,22 @@ def _sum_out(site: int, bucket: list) -> tuple[tuple[int, ...], np.ndarray]:
         last = not rest
         union = scope + tuple(i for i in sites if i not in scope)
         kept = tuple(i for i in union if not (last and i == site))
-        local = {i: k for k, i in enumerate(union)}
-        indices = [[local[i] for i in group] for group in (scope, sites, kept)]
-        product = np.einsum(product, indices[0], factor, indices[1], indices[2], optimize=True)
+        product = _contracted(product, scope, factor, sites, kept)
         scope = kept
     if site in scope:
         axis = scope.index(site)
-        scope, product = scope[:axis] + scope[axis + 1 :], product.sum(axis=axis)
+        scope, product = scope[:axis] + scope[axis + 1 :], product.sum(axis=axis + 1)
     return scope, np.asarray(product)
+
+
+def _contracted(product, scope, factor, sites, kept) -> np.ndarray:
+    """The sum of a product of two factors over the sites that are not kept."""
+    local = {i: k + 1 for k, i in enumerate(dict.fromkeys(scope + sites))}
+    indices = [[local[i] for i in group] for group in (scope, sites, kept)]
+    if len(product) == 1:  # a matrix product; einsum finds none in many at once
+        return np.einsum(product[0], indices[0], factor[0], indices[1], indices[2], optimize=True)[None]
+    first, second, out = ([0, *group] for group in indices)
+    return np.einsum(product, first, factor, second, out)
 
 
 def _aligned(factor, sites, scope):
@@ -128,5 +153,5 @@ def _aligned(factor, sites, scope):
     order = sorted(range(len(sites)), key=lambda k: scope.index(sites[k]))
     shape = [1] * len(scope)
     for k in order:
-        shape[scope.index(sites[k])] = factor.shape[k]
-    return factor.transpose(order).reshape(shape)
+        shape[scope.index(sites[k])] = factor.shape[k + 1]
+    return factor.transpose(0, *(k + 1 for k in order)).reshape(len(factor), *shape)

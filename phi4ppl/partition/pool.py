@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import logsumexp
 
-from ..reweighting import MbarSolution, log_mixture, solve_mbar
+from ..autocorrelation import gamma_method
+from ..reweighting import MbarSolution, solve_mbar
 
 __all__ = ["Pool"]
 
 IN_CACHE = 2**16  # numbers
-SEGMENTS = 5  # of every chain: with the chains, the blocks of the jackknife
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,39 +23,44 @@ class Pool:
     Attributes
     ----------
     couplings : array, shape (ensembles, dimensions)
-    statistics : array, shape (ensembles, chains, draws, dimensions)
+    statistics : sequence of arrays, one an ensemble, each of shape (chains, draws, dimensions)
+        One array with a leading axis where all ensembles are of the same size.
     """
 
     couplings: np.ndarray
-    statistics: np.ndarray
+    statistics: Sequence[np.ndarray]
 
     def with_ensemble(self, theta, statistics) -> Pool:
-        """The pool with one more ensemble."""
+        """The pool with one more ensemble of the same size."""
         return Pool(np.vstack([self.couplings, theta]), np.concatenate([self.statistics, statistics[None]]))
 
-    @property
-    def draws(self) -> int:
-        """Draws of one ensemble."""
-        return self.statistics.shape[1] * self.statistics.shape[2]
+    def joined(self, other: Pool) -> Pool:
+        """The ensembles of both pools, those of this one first."""
+        return Pool(np.vstack([self.couplings, other.couplings]), [*self.statistics, *other.statistics])
+
+    @functools.cached_property
+    def counts(self) -> np.ndarray:
+        """Draws of every ensemble, those of all chains together."""
+        return np.array([each.shape[0] * each.shape[1] for each in self.statistics], float)
 
     @functools.cached_property
     def flat(self) -> np.ndarray:
         """All statistics, shape (samples, dimensions)."""
-        return self.statistics.reshape(-1, self.statistics.shape[-1])
+        return np.concatenate([each.reshape(-1, each.shape[-1]) for each in self.statistics])
 
     @functools.cached_property
     def solution(self) -> MbarSolution:
         """log Z of the ensembles relative to the first, and the mixture that the samples come from."""
-        return solve_mbar(self.couplings @ self.flat.T, np.full(len(self.couplings), float(self.draws)))
+        return solve_mbar(self.couplings @ self.flat.T, self.counts)
 
     def log_partition(self, thetas) -> np.ndarray:
         """log Z(θ) − log Z(θ_1) for every row of ``thetas``."""
         return np.concatenate([top + np.log(weights.sum(axis=1)) for top, weights in self._weights(thetas)])
 
     def overlap(self, thetas) -> np.ndarray:
-        """Effective samples that the pool has for each θ, as a fraction of the draws of one ensemble: about one at each θ_k."""
+        """Effective samples that the pool has for each θ, as a fraction of the draws of the smallest ensemble."""
         effective = [w.sum(axis=1) ** 2 / np.einsum("ij,ij->i", w, w) for _, w in self._weights(thetas)]
-        return np.concatenate(effective) / self.draws
+        return np.concatenate(effective) / self.counts.min()
 
     def _weights(self, thetas):
         """Largest log weight of all samples at each θ, and their weights relative to it; a few θ at a time, as fit a cache."""
@@ -68,28 +73,53 @@ class Pool:
             yield top, np.exp(log_weights, out=log_weights)
 
     def error(self, theta, other=None) -> float:
-        """Jackknife error of log Z(θ) − log Z(other), by default to the first ensemble's θ_1.
-
-        Blocks are segments of chains, left out of all ensembles together.
-        """
+        """Standard error of log Z(θ) − log Z(other), by default to the first ensemble's θ_1."""
         ends = np.stack([theta, self.couplings[0] if other is None else other])
-        energies, differences = ends @ self.flat.T, []
-        for each, mixture in self._blocks:
-            with np.errstate(divide="ignore"):
-                value = logsumexp(np.log(each) - energies - mixture, axis=1)
-            differences.append(value[0] - value[1])
-        return float(np.sqrt((len(differences) - 1) * np.var(differences)))
+        return float(self.errors(ends, [[1.0, -1.0]])[0])
+
+    def errors(self, thetas, coefficients) -> np.ndarray:
+        """Standard errors of Σ_j c_ij (log Z(θ_j) − log Z(θ_1)), one a row of ``coefficients``, shape (sums, thetas).
+
+        To first order in their noise these sums are Σ_n ψ_i(φ_n) over the pooled samples. With w_θ(n) = exp(−θ·T_n)/(Z(θ) D_n)
+        the weight of a sample, D_n the mixture, N_k the draws of ensemble k and O = Σ_n w_θ(n) w_k(n),
+
+            ψ_i(n) = Σ_j c_ij w_j(n) + Σ_k v_ik w_k(n),   v (1 − O N) = c O N,
+
+        the second sum from the noise of the log Z_k. The variance of ψ in each ensemble is that of the Γ-method, so
+        autocorrelation of the draws is in the error.
+        """
+        series = self._influence(np.atleast_2d(thetas), np.atleast_2d(np.asarray(coefficients, float)))
+        total, first = 0.0, 0
+        for each, count in zip(self.statistics, self.counts, strict=True):
+            own = series[first : first + int(count)].reshape(*each.shape[:2], -1)
+            total = total + (count * gamma_method(own).error) ** 2
+            first += int(count)
+        return np.sqrt(total)
+
+    def _influence(self, thetas, coefficients) -> np.ndarray:
+        """ψ_i(n) of `errors` up to a constant for each ensemble, shape (samples, sums)."""
+        direct, shared = np.zeros((len(self.flat), len(coefficients))), 0.0
+        own, first = self._own_weights, 0
+        for _, weights in self._weights(thetas):
+            weights /= weights.sum(axis=1, keepdims=True)
+            part = coefficients[:, first : first + len(weights)]
+            direct += weights.T @ part.T
+            shared = shared + part @ (weights @ own)
+            first += len(weights)
+        if len(self.couplings) == 1:
+            return direct
+        # log Z_1 is zero by definition: the equations of the others
+        weighted = self.counts[1:]
+        response = np.eye(len(weighted)) - (own[:, 1:].T @ own[:, 1:]) * weighted
+        return direct + own[:, 1:] @ np.linalg.solve(response.T, (shared[:, 1:] * weighted).T)
 
     @functools.cached_property
-    def _blocks(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """For every block: which samples are left, and their mixture without it."""
-        number, chains, draws, _ = self.statistics.shape
-        segment = np.minimum(np.arange(draws) * SEGMENTS // draws, SEGMENTS - 1)
-        label = np.broadcast_to(np.arange(chains)[:, None] * SEGMENTS + segment, (number, chains, draws)).reshape(-1)
-        energies, found = self.couplings @ self.flat.T, []
-        for block in range(chains * SEGMENTS):
-            each = (label != block).astype(float)
-            counts = np.full(number, each.sum() / number)
-            solution = solve_mbar(energies, counts, self.solution.log_partition, weights=each)
-            found.append((each, log_mixture(energies, counts, solution.log_partition)))
-        return found
+    def _own_weights(self) -> np.ndarray:
+        """w_k(n) of the ensembles themselves, shape (samples, ensembles)."""
+        exponent = self.flat @ self.couplings.T + self.solution.log_partition + self.solution.log_mixture[:, None]
+        return np.exp(-exponent)
+
+    @functools.cached_property
+    def tau_int(self) -> float:
+        """The longest integrated autocorrelation time of any statistic in any ensemble, in draws."""
+        return float(max(gamma_method(each).tau_int.max() for each in self.statistics))

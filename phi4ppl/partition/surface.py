@@ -16,11 +16,11 @@ from ..errors import ArgumentError, DoublyIntractableError, OverlapError, call_c
 from ..model import MarkovRandomField
 from ..sampling.progress import Progress
 from ..terms import is_concrete
-from .ensembles import Family, family_of
+from .ensembles import family_of
 from .estimate import log_partition
 from .pool import Pool
 from .result import PartitionEstimate
-from .sites import IndependentSites
+from .simulation import simulate
 
 __all__ = ["MAX_DIMENSIONS", "PartitionSurface", "SurfaceEstimate", "require_normalizable"]
 
@@ -28,7 +28,6 @@ FORMAT = "phi4ppl-surface-1"
 MAX_DIMENSIONS = 3
 CANDIDATES = {1: 41, 2: 15, 3: 8}  # points a dimension at which overlap is looked at
 REACH = 0.03  # overlap at which a new ensemble is still tied to the others
-NUM_WARMUP = 300
 
 
 class SurfaceEstimate(NamedTuple):
@@ -176,7 +175,7 @@ class PartitionSurface:
         return jnp.where(jnp.all((theta >= low - slack) & (theta <= high + slack)), value, jnp.nan)
 
     def estimate(self, couplings: dict) -> SurfaceEstimate:
-        """log Z at one point with its error (jackknife over segments of chains, and that of the anchor) and overlap.
+        """log Z at one point with its error (of the samples by the Γ-method, and that of the anchor) and overlap.
 
         Arguments and errors as for `log_partition`; the couplings are numbers.
         """
@@ -218,24 +217,10 @@ class PartitionSurface:
                 )
         return values
 
-    def likelihood(self, names, mean: np.ndarray):
-        """``cost(theta)`` = θ·T̄ + log Z(θ) up to a constant, θ in the order of ``names``: −log p(data | θ) of one field.
-
-        ``mean`` is T̄, the mean statistics of the data. The large parts of both terms cancel before they are rounded.
-        """
-        order = [names.index(name) for name in self._names]
-        slope = mean[order] - self._mean
-
-        def cost(theta):
-            away, excess = self._excess(theta[jnp.asarray(order)])
-            return jnp.asarray(slope, theta.dtype) @ away + excess
-
-        return cost
-
-    def difference_error(self, names, theta, other) -> float:
-        """Standard error of log Z(theta) − log Z(other), both arrays in the order of ``names``."""
-        order = [list(names).index(name) for name in self._names]
-        return self._pool.error(np.asarray(theta)[order], np.asarray(other)[order])
+    def pool_of(self, names) -> Pool:
+        """The simulated statistics with the couplings in the order of ``names``."""
+        order = [self._names.index(name) for name in names]
+        return Pool(self._pool.couplings[:, order], [each[..., order] for each in self._pool.statistics])
 
     def _excess(self, theta):
         """θ − θ_c about the centre c, and log Z(θ) − log Z(c) + (θ − θ_c)·⟨T⟩ with the mean of T over the pool."""
@@ -364,8 +349,6 @@ def _grid(low, high) -> np.ndarray:
 def _explore(model, names, low, high, pool: Pool | None, settings: dict, progress) -> Pool:
     """Add ensembles until the overlap is large enough at all candidates: the next one where it is lowest but not yet lost."""
     family = family_of(_at(model, names, (low + high) / 2))
-    chosen = [form.name in names for form in model._forms]
-    order = [names.index(form.name) for form in model._forms if form.name in names]
     candidates, wanted = _grid(low, high), settings["min_overlap"]
     theta, bar = (low + high) / 2 if pool is None else None, Progress(1, progress)
     while True:
@@ -387,22 +370,7 @@ def _explore(model, names, low, high, pool: Pool | None, settings: dict, progres
         bar.message(
             f"partition surface: ensemble {number + 1} at {dict(zip(names, theta.round(4).tolist(), strict=True))}"
         )
-        statistics = _simulate(family, _at(model, names, theta), chosen, number, settings)[..., np.argsort(order)]
+        sizes = {name: settings[name] for name in ("num_chains", "num_samples", "seed")}
+        (statistics,) = simulate(family, model, names, theta, number=number, **sizes)
         pool = Pool(theta[None], statistics[None]) if pool is None else pool.with_ensemble(theta, statistics)
         theta = None
-
-
-def _simulate(family: Family, model: MarkovRandomField, chosen, number: int, settings: dict) -> np.ndarray:
-    """Statistics of the chosen terms of one ensemble, shape (chains, draws, terms)."""
-    chains, dtype = settings["num_chains"], jnp.result_type(float)
-    rng, key = np.random.default_rng((settings["seed"], number)), jax.random.key(settings["seed"])
-    sites = IndependentSites.of(model)
-    count = model.lattice.num_sites
-    start = rng.standard_normal((chains, count)) if sites is None else sites.draw(rng, chains)
-    values = tuple(jnp.asarray(v, dtype)[None] for v in model._values)
-    draws = family.sample(
-        values, tuple(1.0 if mine else 0.0 for mine in chosen),
-        jnp.asarray(start.reshape(1, chains, *model.field_shape), dtype), num_warmup=NUM_WARMUP,
-        num_samples=settings["num_samples"], key=jax.random.fold_in(key, number),
-    )  # fmt: skip
-    return draws.energies[0][..., chosen]
