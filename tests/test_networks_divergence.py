@@ -301,7 +301,7 @@ def test_false_alarms_of_the_check_of_chains():
 
 @pytest.mark.parametrize("name", [name for name in networks.ESTIMATORS if name.endswith("RBM")])
 def test_defaults_do_not_warn(name):
-    """Warnings are errors here. Over 20 seeds and 200 epochs there was none (slow test)."""
+    """Warnings are errors here. The slow test below has five seeds, three data sets and 100 epochs."""
     rows = (wine() > 0).astype(float) if name.startswith("Bernoulli") else wine()
     getattr(networks, name)(4, n_annealing_steps=10).fit(rows)
 
