@@ -50,8 +50,9 @@ class SurfaceEstimate(NamedTuple):
 class PartitionSurface:
     """log Z(θ) over a box of one to three homogeneous couplings, differentiable by JAX.
 
-    Ensembles are simulated first in the middle of the box and then wherever the pool of samples still says too little, until
-    the effective sample size is at least ``min_overlap`` of one ensemble's draws everywhere. With T the statistics conjugate
+    Ensembles are placed first in the middle of the box and then wherever the pool of samples still says too little, until the
+    effective sample size is well above ``min_overlap`` of one ensemble's draws everywhere. Then all are simulated anew, since
+    the draws that decided where to stop would make log Z too low. With T the statistics conjugate
     to θ (their sums over all cliques, kept for every draw),
 
         log Z(θ) = log Z(θ_1) + log Σ_n exp(−θ·T_n) / Σ_k N_k exp(−θ_k·T_n)/Z_k ,
@@ -67,7 +68,7 @@ class PartitionSurface:
     num_samples, num_chains : int
         Draws a chain, and chains, of every ensemble.
     min_overlap : float
-        Between 0.05 and 0.9.
+        The overlap aimed at, between 0.05 and 0.9; the one that is reached is an attribute of the same name.
     max_ensembles : int
     seed : int
     progress : bool, optional
