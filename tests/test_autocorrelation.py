@@ -256,7 +256,7 @@ def test_normalized_autocorrelation_is_the_sum_it_says():
         (np.ones((2, 20, 0)), r"no empty axis and shape .*, got shape \(2, 20, 0\)\. For one chain"),
         ([[0.0] * 9 + [np.nan]], r"finite numbers, got nan at index \(0, 9\)\. Remove the draw"),
         ([[0.0] * 9 + [-np.inf]], r"finite numbers, got -inf at index \(0, 9\)\. Remove the draw"),
-        (np.ones((1, 20)) * 1j, r"a real number or an array of them, got .*Remove the draw"),
+        (np.ones((1, 20)) * 1j, r"a real number or an array of them, got .*real and its imaginary part one at a time"),
     ],
 )
 def test_series_that_cannot_be_used_are_refused(series, message):

@@ -23,6 +23,7 @@ import phi4ppl as p4
 from phi4ppl import inference, networks
 from phi4ppl.autocorrelation import gamma_method
 from phi4ppl.cli import main
+from phi4ppl.lattice.labels import field_dims
 from phi4ppl.learning.parameters import statistics_matrix
 
 pytestmark = pytest.mark.compile_quickly
@@ -95,7 +96,7 @@ def as_list_of_series(lattice, data):
 
 def as_dataarray(lattice, data):
     """Axes transposed, samples last, coordinates in another order."""
-    dims, coords = p4.datatree.field_dims(lattice)
+    dims, coords = field_dims(lattice)
     array = xr.DataArray(data, dims=("sample", *dims), coords=coords)
     order = {dim: np.random.default_rng(2).permutation(array.sizes[dim]) for dim in dims}
     return array.isel(order).transpose(*reversed(dims), "sample")
@@ -188,7 +189,7 @@ def test_names_of_exchanged_axes_are_read():
 
 def chains_of(lattice, number=400):
     flat = fields_on(lattice, number).reshape(4, -1, *lattice.field_shape)
-    dims, coords = p4.datatree.field_dims(lattice)
+    dims, coords = field_dims(lattice)
     array = xr.DataArray(flat, dims=("chain", "draw", *dims), coords=coords)
     return flat, array.isel({dim: slice(None, None, -1) for dim in dims}).transpose(*reversed(array.dims))
 
@@ -334,7 +335,7 @@ def site_couplings(lattice):
     containers = one_field(lattice)[1]
     series = containers["Series"].copy()
     series[:] = [values[lattice.nodes.index(label)] for label in series.index]
-    dims, coords = p4.datatree.field_dims(lattice)
+    dims, coords = field_dims(lattice)
     array = xr.DataArray(values.reshape(lattice.field_shape), dims=dims, coords=coords)
     array = array.isel({dim: slice(None, None, -1) for dim in dims}).transpose(*reversed(dims))
     return values, {

@@ -100,7 +100,7 @@ def estimate(tree: xr.DataTree, names=None) -> pd.DataFrame:
         number = sum(shown.values()) + (0 if name in shown else _elements(tree, name))
         streamed = _streamed(tree, name, values, number)
         columns = _by_gamma_method(values, number) if streamed is None else streamed
-        if streamed is not None and not np.all(streamed["reliable"]):
+        if streamed is not None and _only_too_short(streamed, number):
             # blocking needs longer series than the Γ-method: the kept draws alone may do
             kept = _by_gamma_method(values, number)
             streamed, columns = (None, kept) if np.all(kept["reliable"]) else (streamed, columns)
@@ -145,6 +145,12 @@ def _notes(from_stream: dict[str, bool], iterations: int | None) -> list[str]:
         if which:
             notes.append(f"{'all rows' if len(which) == len(from_stream) else ', '.join(which)}: {text}")
     return notes
+
+
+def _only_too_short(streamed: dict[str, np.ndarray], number: int) -> bool:
+    """Whether some statistics of all iterations are not reliable, but none because its chains disagree."""
+    agree = ~(streamed.get("replica_q", np.nan) < MIN_REPLICA_Q / number)
+    return bool(np.any(~streamed["reliable"]) and np.all(streamed["reliable"] | agree))
 
 
 def _spread(values: np.ndarray) -> dict[str, np.ndarray]:
