@@ -9,10 +9,12 @@ from scipy.special import logsumexp
 
 from ..diagnostics.tails import pareto_k
 from ..errors import ArgumentError
+from ..inference.log_z import mean_errors
 from ..inference.mode import NUM_CHAINS, CouplingProblem, Mode, find_mode
 from ..learning.ensemble import Ensemble
 from ..model import MarkovRandomField
 from ..partition import log_partition
+from ..partition.determinate import ExactFamily
 from ..partition.pool import Pool
 
 __all__ = ["CouplingPosterior", "coupling_posterior"]
@@ -22,6 +24,9 @@ MIN_OVERLAP = 0.1
 FREEDOM = 7  # of the t-distribution that couplings are proposed from
 MAX_PARETO_K = 0.7
 CHECKED = 40  # draws, whether Z is finite
+MOST_OPERATIONS = 2e10  # multiplications of exact values of log Z: some ten seconds
+DEPTH = 25.0  # nats below the largest weight, beyond which log Z need not be exact
+MOST_SHIFT = 0.5  # posterior standard deviations by which log Z may move a mean without a warning
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,8 @@ class CouplingPosterior:
         Of the draws; their exponentials add up to one.
     log_likelihood : array, shape (num_draws, num_data)
         log p(φ_n | θ_s), normalised.
+    mean_errors : array, shape (num_couplings,)
+        Standard errors of the weighted means of the couplings: of the importance sample, and of log Z where it is simulated.
     log_evidence, log_evidence_error : float
         log ∫ p(data | θ) p(θ) dθ; the error has that of log Z, times the number of fields.
     warnings : tuple of str
@@ -52,6 +59,7 @@ class CouplingPosterior:
     log_likelihood: np.ndarray
     log_evidence: float
     log_evidence_error: float
+    mean_errors: np.ndarray
     warnings: tuple[str, ...] = ()
 
     def at(self, draw: int) -> MarkovRandomField:
@@ -68,7 +76,8 @@ def coupling_posterior(
         normaliser = log_partition(model, seed=seed, progress=progress)
         each = -problem.fixed_energy - normaliser.value
         error = problem.count * normaliser.error
-        return CouplingPosterior(model, (), np.zeros((1, 0)), np.zeros(1), each[None], float(each.sum()), error)
+        none = np.zeros((1, 0))
+        return CouplingPosterior(model, (), none, np.zeros(1), each[None], float(each.sum()), error, none[0])
     return _importance_sample(problem, find_mode(problem, problem.start, seed), num_draws, seed, progress)
 
 
@@ -101,23 +110,59 @@ def _importance_sample(problem, found: Mode, num_draws: int, seed: int, progress
     pool = _pool(problem, mode, covariance, seed)
     anchor = log_partition(problem.at(mode), seed=seed, progress=progress)
     log_z = anchor.value + pool.log_partition(thetas)
-    total = -thetas @ problem.statistics.sum(axis=0) - problem.fixed_energy.sum() - problem.count * log_z
-    log_weights = total + problem.log_prior(thetas) - proposal.logpdf(thetas)
-    log_weights[_negative_quartic(problem, thetas)] = -np.inf
+    rest = -thetas @ problem.statistics.sum(axis=0) - problem.fixed_energy.sum()
+    rest += problem.log_prior(thetas) - proposal.logpdf(thetas)
+    rest[_negative_quartic(problem, thetas)] = -np.inf
+    log_weights = rest - problem.count * log_z
     if not np.isfinite(log_weights).any():
         raise ArgumentError("priors", "a posterior inside their support", "no coupling that both prior and data allow")
+    exact = _exact_log_z(problem, thetas, log_weights) if anchor.method == "exact" else None
+    if exact is not None:
+        log_z = np.where(np.isfinite(exact), exact, log_z)
+        log_weights = np.where(np.isfinite(exact), rest - problem.count * log_z, -np.inf)
     log_evidence = float(logsumexp(log_weights) - np.log(num_draws))
     log_weights = log_weights - logsumexp(log_weights)
     weights = np.exp(log_weights)
     sampling_error = np.sqrt(max(np.sum(weights**2) - 1 / num_draws, 0.0))
     each = -thetas @ problem.statistics.T - problem.fixed_energy - log_z[:, None]
-    typical = np.mean([pool.error(theta) for theta in thetas[np.argsort(-weights)[:: num_draws // 10 or 1]][:5]])
+    means = np.sqrt(weights**2 @ (thetas - weights @ thetas) ** 2)
+    warnings = found.warnings
+    if exact is None:
+        typical = np.mean([pool.error(theta) for theta in thetas[np.argsort(-weights)[:: num_draws // 10 or 1]][:5]])
+        from_log_z = mean_errors(pool, problem.count, thetas, weights)[: len(mode)]
+        means = np.hypot(means, from_log_z)
+        shift = np.max(from_log_z / np.sqrt(weights @ (thetas - weights @ thetas) ** 2))
+        warnings += tuple(_warnings(log_weights, weights @ pool.overlap(thetas), shift))
+    else:
+        typical = 0.0
+        warnings += tuple(_warnings(log_weights, 1.0, 0.0))
     error = np.hypot(sampling_error, problem.count * np.hypot(anchor.error, typical))
-    warnings = found.warnings + tuple(_warnings(log_weights, weights @ pool.overlap(thetas)))
     warnings += tuple(_improper(problem, thetas, weights, seed))
     return CouplingPosterior(
-        problem.at(mode), problem.names, thetas, log_weights, each, log_evidence, float(error), warnings
+        problem.at(mode), problem.names, thetas, log_weights, each, log_evidence, float(error), means, warnings
     )
+
+
+def _exact_log_z(problem, thetas: np.ndarray, log_weights: np.ndarray) -> np.ndarray | None:
+    """Exact log Z at the draws that carry weight, NaN at the others; None where that would take too long.
+
+    Only where positive quartic couplings at all sites make every draw a density.
+    """
+    forms = problem.model._forms
+    sites = {tuple(row) for form in forms if form.built_in == "quartic" for row in form.cliques.tolist()}
+    if len(sites) < problem.model.lattice.num_sites or any(form.built_in is None for form in forms):
+        return None
+    kept = log_weights > log_weights.max() - DEPTH
+    family = ExactFamily(problem.model, list(problem.names))
+    operations = family.operations(thetas[kept])
+    if operations is None or operations * kept.sum() > MOST_OPERATIONS:
+        return None
+    found = family.eliminated(thetas[kept])
+    if found is None:
+        return None
+    values = np.full(len(thetas), np.nan)
+    values[kept] = found[0]
+    return values
 
 
 def _negative_quartic(problem, thetas: np.ndarray) -> np.ndarray:
@@ -133,9 +178,14 @@ def _improper(problem, thetas, weights, seed: int):
         yield f"{bad} of {CHECKED} draws of the couplings make no density (Z is infinite): use narrower priors."
 
 
-def _warnings(log_weights, overlap: float):
+def _warnings(log_weights, overlap: float, shift: float):
     k = pareto_k(log_weights[np.isfinite(log_weights)])
     if k > MAX_PARETO_K:
         yield f"the posterior is far from its Gaussian proposal (Pareto k̂ = {k:.2f}); use more fields or narrower priors."
     if overlap < MIN_OVERLAP:
         yield f"log Z is poorly known over the posterior (overlap {overlap:.2g}); use more fields or narrower priors."
+    if shift > MOST_SHIFT:
+        yield (
+            f"the error of log Z may have moved the couplings by {shift:.2g} of their standard deviations, which their errors "
+            "count; infer_couplings simulates until it is less than 0.05."
+        )

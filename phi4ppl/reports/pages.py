@@ -104,10 +104,9 @@ def write_comparison(result: Comparison, priors: dict, checks: dict[str, Predict
             weights = np.exp(posterior.log_weights)
             draws = dict(zip(posterior.names, posterior.draws.T, strict=True))
             ordered = {coupling: own[coupling] for coupling in posterior.names}
-            apart = posterior.draws - weights @ posterior.draws
-            errors = dict(zip(posterior.names, np.sqrt(weights**2 @ apart**2), strict=True))
+            errors = dict(zip(posterior.names, posterior.mean_errors, strict=True))
             parts += [f"<h2>Couplings of {html.escape(name)}</h2>", _couplings(ordered, draws, errors, weights)]
-            parts.append(f"<p>{MC_ERROR} It is that of the importance sample; that of log Z is not in it.</p>")
+            parts.append(f"<p>{MC_ERROR} The error of log Z is in it.</p>")
             parts.append(picture("Prior and posterior", png_of(couplings_figure(ordered, draws, weights))))
     parts += [*_predictive(checks, len(result.data)), "<h2>Calibration</h2>", CALIBRATION, "<h2>Models</h2>"]
     for name, posterior in result.posteriors.items():
