@@ -22,7 +22,7 @@ import numbers
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import gammaincc
+from scipy.special import fdtrc, gammaincc
 
 from .errors import ArgumentError, finite_array
 
@@ -32,6 +32,7 @@ _MIN_DRAWS = 8
 _MIN_TAUS, _MAX_WINDOW = 100, 0.25  # reliable: so many tau_int per chain, window at most this part of a chain
 _MAX_TAU_ERROR = 0.2  # reliable: of tau_int, so that the error is known to 10 %
 _MIN_REPLICA_Q = 1e-3  # below it the chains disagree
+_NUM_BLOCKS, _MIN_BLOCKED_Q = 16, 1e-4  # of each chain; below this probability their means vary too much for the error
 _BLOCK = 1 << 20  # numbers worked on at once: 8 MiB an array
 
 
@@ -45,7 +46,8 @@ class GammaEstimate(NamedTuple):
     ``reliable`` is False, and the error not to be trusted, if a chain is shorter than 100 draws or 100
     (tau_int + its error), if tau_int is known to no better than 20 % (so the error to 10 %), if the window is
     longer than a quarter of a chain, if ``replica_q`` < 0.001 (so in some 0.1 to 0.3 % of the elements of a
-    healthy run), or if a chain never moves. If none moves and all are equal, error is 0, tau_int 1/2 and
+    healthy run), if the means of 16 blocks per chain vary by more than the error allows (probability 1e-4: a
+    slow part beside a fast one, or a trend), or if a chain never moves. If none moves and all are equal, error is 0, tau_int 1/2 and
     effective sample size nan: constant observable or stuck sampler.
 
     Any such rule selects: near its border, the series that pass are those whose tau_int came out small. With
@@ -236,8 +238,26 @@ def _estimate(chains, stau):
     needed = _MIN_TAUS * np.maximum(tau + tau_error, 1.0)  # a τ that came out small by chance calls for more
     long_enough = (num_draws >= needed) & (window <= _MAX_WINDOW * num_draws)
     long_enough &= is_bound | (tau_error <= _MAX_TAU_ERROR * tau)
-    reliable = long_enough & ~apart & np.all(moves, axis=1)
+    slow = _blocked_q(deltas, uncorrected, tau_error / np.where(still, 1.0, tau)) < _MIN_BLOCKED_Q
+    reliable = long_enough & ~apart & ~slow & np.all(moves, axis=1)
     return chain_means[:, 0] + mean_offset, error * unit, tau, tau_error, window, ess, replica_q, reliable
+
+
+def _blocked_q(deltas, uncorrected, doubt):
+    """Probability that the means of 16 blocks per chain vary as much as they do, if the error is right: small for slow modes.
+
+    The window of the Γ-method closes on the fast part of a series with two timescales, and sees neither a slow part of small
+    variance nor a trend. Blocks do: n/16 times the variance of their means is at most 2 τ Γ(0).
+    """
+    elements, num_chains, num_draws = deltas.shape
+    length = num_draws // _NUM_BLOCKS
+    if length < 1:
+        return np.ones(elements)
+    means = deltas[:, :, : _NUM_BLOCKS * length].reshape(elements, num_chains, _NUM_BLOCKS, length).mean(axis=3)
+    blocked = length * means.var(axis=2, ddof=1).mean(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        freedom = 2 / np.maximum(doubt, 1e-3) ** 2  # of the Γ-method's own estimate
+        return np.nan_to_num(fdtrc(num_chains * (_NUM_BLOCKS - 1), freedom, blocked / uncorrected), nan=1.0)
 
 
 def _rho_with_error(chains, max_lag):

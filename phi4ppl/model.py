@@ -118,6 +118,7 @@ class MarkovRandomField:
             For unknown names, wrong shapes, labels that are not those of the lattice, and missing or non-finite values.
         """
         self._require_names(couplings)
+        self._require_signs(couplings)
         values = tuple(
             as_coupling(f, couplings[f.name], self.lattice) if f.name in couplings else v
             for f, v in zip(self._forms, self._values, strict=True)
@@ -140,6 +141,15 @@ class MarkovRandomField:
         if unknown:
             known = ", ".join(repr(n) for n in self.couplings)
             raise ArgumentError("couplings", f"names among {known}", repr(unknown[0]), "model.describe() lists them.")
+
+    def _require_signs(self, couplings) -> None:
+        """Refuse one of a pair of couplings w and −w: the boundary would be neither periodic nor antiperiodic."""
+        for turned, kind in self.lattice.sign_kinds.items():
+            pair = {f"w_{kind}", f"w_{turned}"}
+            if pair <= set(self.couplings) and len(given := pair & set(couplings)) == 1:
+                missing = (pair - given).pop()
+                fix = f"Give {missing} too, with the opposite sign: across the boundary the field is antiperiodic."
+                raise ArgumentError("couplings", f"both of {', '.join(sorted(pair))}", repr(given.pop()), fix)
 
     def energy(self, phi):
         """The action S(φ; θ).

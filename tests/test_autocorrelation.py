@@ -281,3 +281,21 @@ def test_max_lag_that_cannot_be_used_is_refused(max_lag):
 def test_the_examples_in_the_docstrings_run():
     result = doctest.testmod(autocorrelation)
     assert result.attempted == 8 and result.failed == 0
+
+
+def test_a_slow_part_of_small_variance_is_noticed():
+    """White noise beside an AR(1) of τ_int 50 with 8 % of the variance: the window closes on the noise, the error is half.
+
+    Of 400 four-chain series of 1000 draws the blocks leave 10 % reliable (70 % without them), and none of 4000 draws; of
+    healthy series at most 0.5 % are lost. The bounds are three standard deviations away.
+    """
+    rng = np.random.default_rng(12)
+    for num_draws, most in ((1000, 0.16), (4000, 0.01)):
+        slow = ar1(99 / 101, 4, num_draws, repeats=400, seed=13)
+        mixed = rng.normal(size=slow.shape) + 0.3 * slow / slow.std()
+        estimate = gamma_method(mixed)
+        assert np.mean(estimate.reliable) < most
+        # the planted fault is real: errors are too small by far
+        assert np.sqrt(np.mean((estimate.mean / estimate.error) ** 2)) > 1.5
+        healthy = gamma_method(ar1(0.5, 4, num_draws, repeats=400, seed=14))
+        assert np.mean(healthy.reliable) > 0.98

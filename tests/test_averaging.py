@@ -246,7 +246,9 @@ def test_prior_weights_enter_the_evidence():
 def test_reasons_for_differences():
     def result(elpd, evidence, error=0.1):
         posteriors = {
-            name: CouplingPosterior(TRUE, (), np.zeros((1, 0)), np.zeros(1), np.array([column]), value, error)
+            name: CouplingPosterior(
+                TRUE, (), np.zeros((1, 0)), np.zeros(1), np.array([column]), value, error, np.zeros(0)
+            )
             for name, column, value in zip("AB", elpd, evidence, strict=True)
         }
         return _compared(posteriors, np.full(2, 0.5), np.zeros((len(elpd[0]), 6)), 0)
@@ -267,7 +269,7 @@ def _two_models(evidence_gap, elpd_gap, spread=0.0, error=0.0):
     noise = np.random.default_rng(1).normal(size=100)
     apart = elpd_gap / 100 + spread * (noise - noise.mean())
     posteriors = {
-        name: CouplingPosterior(TRUE, (), np.zeros((1, 0)), np.zeros(1), np.array([column]), value, error)
+        name: CouplingPosterior(TRUE, (), np.zeros((1, 0)), np.zeros(1), np.array([column]), value, error, np.zeros(0))
         for name, column, value in (("A", noise + apart, evidence_gap - 100.0), ("B", noise, -100.0))
     }
     return _compared(posteriors, np.full(2, 0.5), np.zeros((100, 6)), 0)

@@ -8,6 +8,7 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 import pytest
 
 import phi4ppl as p4
@@ -104,3 +105,17 @@ def test_antiperiodic_models_survive_the_disk(tmp_path):
     assert loaded.lattice == model.lattice and loaded.lattice.sign_kinds == {"nn_antiperiodic": "nn"}
     phi = jnp.asarray(np.random.default_rng(1).normal(size=(3, 4)), jnp.float32)
     assert float(loaded.energy(phi)) == float(model.energy(phi))
+
+
+def test_the_sign_across_the_boundary_cannot_be_lost():
+    """Of w and −w one alone cannot be replaced, nor varied by an inference; fits say that they take two."""
+    model = p4.gaussian(p4.lattice.chain(4, periodic="antiperiodic"), w=0.2, a=1.2)
+    for alone in ({"w_nn": 0.3}, {"w_nn_antiperiodic": -0.3, "a": 1.0}):
+        with pytest.raises(p4.ArgumentError, match="both of w_nn, w_nn_antiperiodic.*too, with the opposite sign"):
+            model.replace(**alone)
+    data = np.random.default_rng(0).normal(size=(200, 4))
+    with pytest.raises(p4.ArgumentError, match="both of w_nn, w_nn_antiperiodic"):
+        p4.infer_couplings(model, data, {"w_nn": dist.Uniform(0.0, 0.5)})
+    with pytest.raises(p4.ArgumentError, match="both of w_nn, w_nn_antiperiodic"):
+        p4.PartitionSurface(model, {"w_nn": (0.0, 0.5)})
+    assert "fitted as two couplings" in p4.fit_likelihood(model, data).notes[0]

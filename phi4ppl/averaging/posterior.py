@@ -14,7 +14,7 @@ from ..inference.mode import NUM_CHAINS, CouplingProblem, Mode, find_mode
 from ..learning.ensemble import Ensemble
 from ..model import MarkovRandomField
 from ..partition import log_partition
-from ..partition.determinate import ExactFamily
+from ..partition.determinate import OVERHEAD, ExactFamily
 from ..partition.pool import Pool
 
 __all__ = ["CouplingPosterior", "coupling_posterior"]
@@ -155,7 +155,7 @@ def _exact_log_z(problem, thetas: np.ndarray, log_weights: np.ndarray) -> np.nda
     kept = log_weights > log_weights.max() - DEPTH
     family = ExactFamily(problem.model, list(problem.names))
     operations = family.operations(thetas[kept])
-    if operations is None or operations * kept.sum() > MOST_OPERATIONS:
+    if operations is None or (operations - OVERHEAD) * kept.sum() > MOST_OPERATIONS:  # all are summed at once
         return None
     found = family.eliminated(thetas[kept])
     if found is None:

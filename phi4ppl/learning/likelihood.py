@@ -16,7 +16,7 @@ from ..sampling.progress import Progress
 from .estimate import Estimate, Problem
 from .history import FitStatus, History, plot_history
 from .maximum_likelihood import SamplingOptions, fit_maximum_likelihood
-from .parameters import CouplingVector
+from .parameters import CouplingVector, sign_notes
 from .persistent_cd import StochasticOptions, fit_persistent_cd
 from .pseudolikelihood import fit_pseudolikelihood
 from .score_matching import fit_score_matching, hyvarinen_scores
@@ -247,6 +247,7 @@ def _result(problem: Problem, method: str, estimate: Estimate) -> LikelihoodFit:
     at_bound = int((np.isnan(estimate.errors) & problem.bounded).sum())
     if at_bound:
         notes.append(f"{at_bound} quartic coupling(s) at the bound 0: the data alone would make them negative.")
+    notes += sign_notes(fitted)
     verdict = fitted.check()
     if not verdict.is_normalizable:
         status = FitStatus.NOT_NORMALIZABLE

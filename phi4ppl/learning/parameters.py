@@ -12,7 +12,7 @@ from ..errors import ArgumentError
 from ..lattice.labels import aligned_fields
 from ..model import MarkovRandomField
 
-__all__ = ["CouplingVector", "statistics_matrix"]
+__all__ = ["CouplingVector", "sign_notes", "statistics_matrix"]
 
 CHUNK = 1 << 22  # numbers worked on at once by `statistics_matrix`
 
@@ -93,6 +93,20 @@ class CouplingVector:
     def model(self, theta) -> MarkovRandomField:
         """The model at couplings ``theta``, shape ``(size,)``."""
         return self.template.replace(**self.unflatten(theta))
+
+
+def sign_notes(model: MarkovRandomField) -> list[str]:
+    """What a fit has to say about an antiperiodic lattice, whose couplings w and −w it takes for two."""
+    notes = []
+    for turned, kind in model.lattice.sign_kinds.items():
+        pair = [f"w_{kind}", f"w_{turned}"]
+        if set(pair) <= set(model.couplings):
+            found = " and ".join(f"{np.mean(np.asarray(model.couplings[name])):.4g}" for name in pair)
+            notes.append(
+                f"{pair[0]} and {pair[1]} were fitted as two couplings, {found}; of an antiperiodic field the second is minus "
+                "the first."
+            )
+    return notes
 
 
 def statistics_matrix(model: MarkovRandomField, fields) -> np.ndarray:

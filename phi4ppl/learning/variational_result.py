@@ -17,6 +17,7 @@ from ..reweighting import Divergence, combine_ensembles
 from ..reweighting.energies import difference, evaluate
 from .history import FitStatus, plot_history
 from .natural import regress
+from .parameters import sign_notes
 
 if TYPE_CHECKING:
     from .variational import _Search
@@ -126,6 +127,8 @@ def finished(search: _Search, moves, status: FitStatus, num_samples, method: str
         free, free_error = -normaliser.value - log_ratio, float(np.hypot(normaliser.error, ratio_error))
     if errors is None:
         search.note(moves.why_no_errors)
+    for text in sign_notes(model):
+        search.note(text)
     return VariationalFit(
         model=model, standard_errors=None if errors is None else search.vector.unflatten(errors),
         bound=bound, bound_error=bound_error, free_energy=free, free_energy_error=free_error,
