@@ -47,8 +47,8 @@ class GammaEstimate(NamedTuple):
     (tau_int + its error), if tau_int is known to no better than 20 % (so the error to 10 %), if the window is
     longer than a quarter of a chain, if ``replica_q`` < 0.001 (so in some 0.1 to 0.3 % of the elements of a
     healthy run), if the means of 16 blocks per chain vary by more than the error allows (probability 1e-4: a
-    slow part beside a fast one, or a trend), or if a chain never moves. If none moves and all are equal, error is 0, tau_int 1/2 and
-    effective sample size nan: constant observable or stuck sampler.
+    slow part beside a fast one, or a trend), or if a chain never moves. If none moves and all are equal, error
+    is 0, tau_int 1/2 and effective sample size nan: constant observable or stuck sampler.
 
     Any such rule selects: near its border, the series that pass are those whose tau_int came out small. With
     these thresholds, wherever more than a tenth of the AR(1) series of one length pass, their mean error is at

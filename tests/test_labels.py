@@ -848,3 +848,14 @@ def test_parquet_without_pyarrow_says_what_to_install(folder, capsys, monkeypatc
         "table.parquet: a Parquet file needs pyarrow, which is not installed: pip install pyarrow."
         in capsys.readouterr().err
     )
+
+
+def test_a_transposed_table_with_numbers_as_labels_is_refused():
+    """Square by accident: as many samples as sites, and the labels of the rows are the nodes."""
+    nodes = [30, 7, 100, 2, 55]
+    model = p4.gaussian(p4.lattice.from_networkx(nx.path_graph(nodes)), w=0.5, a=1.0)
+    table = pd.DataFrame(np.random.default_rng(0).normal(size=(5, 5)), columns=nodes)
+    expected = model.energy(table[list(model.lattice.nodes)].to_numpy())
+    np.testing.assert_array_equal(model.energy(table), expected)
+    with pytest.raises(p4.ArgumentError, match="one row per sample and one column per site.*Transpose it"):
+        model.energy(table.T)

@@ -100,8 +100,8 @@ def aligned_fields(name: str, value, lattice=None, mend: str = "", *, samples: i
 
 
 def _refuse_transposed(name: str, value: pd.DataFrame, lattice) -> None:
-    """Refuse a table whose rows are the sites; numbers of rows count samples, even if they could be those of sites."""
-    numbered = all(isinstance(label, int | np.integer) for label in value.index)
+    """Refuse a table whose rows are the sites; row numbers 0, 1, … count samples, even if sites have the same numbers."""
+    numbered = _are(value.index, range(len(value)))
     if not numbered and _are(value.index, lattice.nodes) and not _are(value.columns, lattice.nodes):
         raise ArgumentError(
             name, "one row per sample and one column per site", "one row per site", f"Transpose it: {name}.T."
