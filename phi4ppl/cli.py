@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--samples", type=int, default=2000, help="kept draws a chain (default: %(default)s)")
     run.add_argument("--warmup", type=int, default=1000, help="warm-up steps (default: %(default)s)")
     run.add_argument("--thinning", type=int, default=1, help="kernel steps per kept draw (default: %(default)s)")
-    names = f"auto, {', '.join(kernels())}, or tempering:N for N copies (default: %(default)s)"
+    names = f"{', '.join(kernels())}, or tempering:N for N copies (default: %(default)s)"
     run.add_argument("--kernel", default="auto", help=names)
     run.add_argument("--seed", type=int, default=0, help="seed of the run (default: %(default)s)")
     run.add_argument("--output", metavar="FOLDER", help="where results go (default: runs/MODEL)")

@@ -13,7 +13,7 @@ from .errors import ArgumentError, ResultFileError
 from .model_files import load_model_file, shipped_models, summary_of
 from .option_names import for_command_line, verdict_for
 from .result_files import FINISHED, ResultFolder, read_record
-from .sampling import tempering
+from .sampling import kernels, tempering
 
 __all__ = ["check", "doctor", "models", "report", "result_folder", "run"]
 
@@ -136,10 +136,11 @@ def report(arguments) -> int:
 def _kernel(text: str):
     """The kernel of a name, or parallel tempering with so many copies."""
     name, colon, number = text.partition(":")
-    if not colon:
+    if not colon and text in kernels():
         return text
     if name != "tempering" or not number.isdecimal():
-        raise ArgumentError("--kernel", "a name, or tempering:N with the number of copies", repr(text))
+        names = ", ".join(kernels())
+        raise ArgumentError("--kernel", f"one of {names}, or tempering:N with the number of copies", repr(text))
     return tempering(int(number))
 
 

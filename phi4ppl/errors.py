@@ -200,9 +200,19 @@ def _wrong_call(function, args, kwargs) -> str | None:
     expected = f"{name}: expected the arguments {listed}"
     for given in kwargs:
         if given not in named:
-            near = difflib.get_close_matches(given, named, n=1)
-            return f"{expected}; got {given!r}." + (f" Did you mean {near[0]!r}?" if near else "")
+            return f"{expected}; got {given!r}." + _advice_on(given, named)
     return f"{expected}; {reason}."
+
+
+def _advice_on(given: str, named: list[str]) -> str:
+    """What an unknown keyword argument may have been meant to be: the nearest name, or an argument of a NumPyro model."""
+    lower = {name.lower(): name for name in reversed(named)}
+    near = difflib.get_close_matches(given, named, n=1) or difflib.get_close_matches(given.lower(), lower, n=1)
+    if near:
+        return f" Did you mean {lower.get(near[0], near[0])!r}?"
+    if "model_kwargs" in named:
+        return f" Keyword arguments of a NumPyro model go in model_kwargs={{{given!r}: …}}."
+    return ""
 
 
 def positive_int(name: str, value, *, minimum: int = 1, mend: str = "") -> int:

@@ -60,7 +60,7 @@ def infer(arguments) -> int:
     report = results.add(REPORT, lambda path: write_inference(tree, model, priors, fields, check, path, verdict, words))
     good = verdict.passed and not settings["warnings"]
     estimates = estimate(tree, list(priors))
-    print(f"\n{estimates}\n\n{_checks_text(check)}\n\n{verdict}")
+    print(f"\n{estimates}\n\n{_checks_text(check, len(fields))}\n\n{verdict}")
     _warn(map(words, settings["warnings"]))
     posterior = {
         name: summary(draws[:, k]) | {"mc_error": float(estimates.loc[name, "error"])} for k, name in enumerate(priors)
@@ -107,7 +107,7 @@ def compare(arguments) -> int:
     report = results.add(REPORT, lambda path: write_comparison(result, own, checks, path, facts))
     print(result)
     for name, check in checks.items():
-        print(f"\n{name}\n{_checks_text(check)}")
+        print(f"\n{name}\n{_checks_text(check, len(fields))}")
     answers = {"weights": {scheme: result.weights(scheme) for scheme in SCHEMES}, "decisions": result.decisions}
     _finish(report, results, facts | answers | {"why": result.why, "warnings": list(result.warnings)})
     return FAILED if result.warnings else PASSED
@@ -146,8 +146,10 @@ def _priors_by_model(models: dict, priors: dict) -> dict[str, dict]:
     return own
 
 
-def _checks_text(check) -> str:
-    return f"posterior predictive checks\n{check.table.to_string(float_format=lambda value: f'{value:.4g}')}"
+def _checks_text(check, count: int) -> str:
+    used = len(next(iter(check.observed.values())))
+    part = f", of {used} evenly spaced fields of the {count} given" if used < count else ""
+    return f"posterior predictive checks{part}\n{check.table.to_string(float_format=lambda value: f'{value:.4g}')}"
 
 
 def _warn(texts) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from .autocorrelation import gamma_method
-from .errors import MissingPackageError, ModelFileError
+from .errors import ArgumentError, MissingPackageError, ModelFileError
 from .lattice.labels import MISSING_FIELDS, aligned_fields
 from .model import MarkovRandomField
 
@@ -52,7 +52,13 @@ def load_fields(path, model: MarkovRandomField) -> tuple[np.ndarray, str]:
     except (OSError, ValueError, KeyError, EOFError, BadZipFile, csv.Error) as error:  # the last two: files cut short
         first = str(error).splitlines()[0].rstrip(".")
         raise ModelFileError(f"{path}: {first}. {WAYS}") from error
-    fields = aligned_fields(str(path), fields, model.lattice, MISSING_FIELDS)
+    try:
+        fields = aligned_fields(str(path), fields, model.lattice, MISSING_FIELDS)
+    except ArgumentError as error:
+        if path.suffix == ".csv" and _is_row_of_numbers(fields.columns, model.lattice.nodes):
+            hint = f"The first line of {path} has numbers: if they are a field, the row of site labels above it is missing."
+            error.args = (f"{error} {hint}",)
+        raise
     shape = model.field_shape
     if fields.ndim <= len(shape) or fields.shape[fields.ndim - len(shape) :] != shape:
         raise ModelFileError(
@@ -111,6 +117,10 @@ def _csv(path: Path) -> tuple[pd.DataFrame, bool, str]:
         rows = [(lines.line_num, row) for row in lines if row]
     if not names or not rows:
         raise ValueError("a table without rows of numbers below a row of names")
+    if separator := next((s for s in ";\t" if s in "".join(rows[0][1])), None):
+        raise ValueError(
+            f"columns are separated by {separator!r}; a .csv table has commas between columns, and points in numbers"
+        )
     for number, row in rows:
         if len(row) != len(names):
             raise ValueError(f"{len(row)} columns in line {number}, and {len(names)} in the first line")
@@ -118,6 +128,15 @@ def _csv(path: Path) -> tuple[pd.DataFrame, bool, str]:
     values = np.array([[_number(number, text) for text in row[unnamed:]] for number, row in rows])
     note = f"{path}: the first column has no name and is left out." if unnamed else ""
     return pd.DataFrame(values, columns=pd.Index(names[unnamed:], dtype=object)), False, note
+
+
+def _is_row_of_numbers(names, nodes) -> bool:
+    """Whether the first line of a table is one of numbers that are not the labels of the sites."""
+    try:
+        [float(name) for name in names]
+    except ValueError:
+        return False
+    return {name.strip() for name in names} != {str(node) for node in nodes}
 
 
 def _number(line: int, text: str) -> float:

@@ -45,6 +45,13 @@ PHRASES = (  # what nobody can type, and what to type instead
     (r" Increase num_samples[^.]*\.", ""),  # of an estimate of log Z
     (r"(?i:continue) the fit from this result", "run the fit again with num_steps=1000 or so"),
     (r"expected None with", "is not an option with"),
+    (
+        r"give the bare array: .*?\.(?:csv|parquet|nc)\.(?:to_numpy\(\)|values)\.",
+        "save the numbers alone as a .npy file and give that.",
+    ),
+    (r"Transpose it: .*?\.(?:csv|parquet)\.T\.", "Transpose the table."),
+    (r"Rename them, for example .*?\.nc\.rename\(\.\.\.\)\.", "Rename them in the file."),
+    (r", or fill them in, or observe the rest in a NumPyro model\.", ", or fill them in."),
 )
 
 

@@ -122,7 +122,41 @@ def test_compare_of_one_model_is_an_answer(folder, capsys):
     exact = -float(np.sum(np.asarray(RING.replace(w=0.5).energy(np.load("fields.npy")), float)))
     exact -= 60 * float(p4.exact.gaussian_log_partition(RING.replace(w=0.5)))
     assert table.loc["ring", "log_evidence"] == pytest.approx(exact, rel=1e-5) and f"{exact:.1f}" in page
-    assert "One model, ring" in out and "class='verdict undecided'>One model, ring" in page
+    assert "One model, ring" in out and "class='verdict neutral'>One model, ring" in page
+    body = page[page.index("<body>") :]
+    for words in ("weight", "less the best", "stacking", "Models side by side", "undecided", "passed"):
+        assert (
+            words not in body[: body.index("<h2>Posterior predictive")]
+            and words not in out.split("posterior predictive")[0]
+        )
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (["0,1,2,3,4,9", "1,2,3,4,5,6"], "lattice.nodes, save the numbers alone as a .npy file and give that."),
+        (["0.1,0.2,0.3,0.4,0.5,0.6"] * 3, "if they are a field, the row of site labels above it is missing."),
+        (["0;1;2;3;4;5", "1;2;3;4;5;6"], "columns are separated by ';'; a .csv table has commas"),
+        (["0;1;2;3;4;5", "1,5;2,5;3;4;5;6"], "columns are separated by ';'; a .csv table has commas"),
+        (["0,1,2,3,4,5", "1,2,nan,4,5,6"], "Leave out fields with missing values, or fill them in.\n"),
+    ],
+)
+def test_advice_on_a_table_can_be_followed_from_the_command_line(folder, capsys, lines, words):
+    (folder / "d.csv").write_text("\n".join(lines))
+    for command in (["infer", "ring.py", "--prior", "w=normal:0,1"], ["compare", "ring.py"], ["fit", "ring.py"]):
+        assert main([*command, "--data", "d.csv", "--quiet"]) == 2
+        said = capsys.readouterr().err
+        assert words in said and "to_numpy" not in said and "NumPyro" not in said
+        assert ("site labels above" in said) is lines[0].endswith(("0.6", "9"))
+
+
+def test_a_part_of_the_data_in_predictive_checks_is_called_a_part(folder, capsys):
+    np.save("many.npy", np.tile(np.load("fields.npy"), (2, 1)))
+    for name, words in (("many", ", of 100 evenly spaced fields of the 120 given"), ("fields", "")):
+        assert main(["compare", "ring.py", "--data", f"{name}.npy", "--quiet", "--overwrite"]) == 0
+        page = (folder / "comparisons" / "ring" / "report.html").read_text()
+        assert f"posterior predictive checks{words}\n" in capsys.readouterr().out
+        assert ("of 100 evenly spaced fields of the 120 given" in page) is bool(words)
 
 
 @pytest.mark.parametrize(

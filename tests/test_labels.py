@@ -696,7 +696,8 @@ def test_series_are_observed_data():
         equal(p4.compile(latent, pd.Series(values, index)).potential_fn(position), right)
     equal(p4.compile(latent, pd.Series(values, dtype="Float64")).potential_fn(position), right)
     with pytest.raises(
-        p4.ArgumentError, match=r"obs of 'y': expected labels in the order of lattice.nodes, got \['b', 'a'"
+        p4.ArgumentError,
+        match=r"obs of 'y': expected labels in the order of lattice.nodes, \['a', 'b', .*\], got \['b', 'a'",
     ):
         p4.compile(latent, pd.Series(values, list("bacd")))
     with pytest.raises(p4.ArgumentError, match="obs of 'y': expected labels in the order"):
@@ -826,7 +827,7 @@ def test_parquet_files(folder):
         ("a,b,c\n1,2,3\n2,3,4\n", "got none for 'd'"),
         ("a,b,c,a\n1,2,3,4\n2,3,4,5\n", "got none for 'd'"),
         ("1,2,3,4\n2,3,4,5\n", "got none for 'a' and '1', which is not a node"),
-        ("a;b;c;d\n1;2;3;4\n", "bad.csv: '1;2;3;4' in line 2 is not a number"),
+        ("a;b;c;d\n1;2;3;4\n", "bad.csv: columns are separated by ';'; a .csv table has commas between"),
         ("a,b,c,d\n1,2,3,4\n2,3,4,5,6\n", "bad.csv: 5 columns in line 3, and 4 in the first line"),
         ("a,b,c,d\n1,2,3,x\n2,3,4,5\n", "bad.csv: 'x' in line 2 is not a number"),
         ("", "bad.csv: a table without rows of numbers"),

@@ -346,3 +346,8 @@ def test_a_large_lattice_never_touches_networkx_and_stays_below_a_gigabyte(run_p
     # S/V = -2w + a + b and force = -4w + 2a + 4b at the field of ones
     assert float(value) == pytest.approx(-0.3 * 512**2, rel=1e-4) and float(error) < 1e-4
     assert int(peak) < 1e9
+
+
+def test_the_message_on_boundaries_of_a_chain_is_of_one_axis():
+    with pytest.raises(ArgumentError, match=r"^periodic: expected True, False or 'antiperiodic', got 'no'\.$"):
+        lt.chain(4, periodic="no")

@@ -21,6 +21,7 @@ from phi4ppl.cli import _parser
 from phi4ppl.commands import _kernel
 from phi4ppl.errors import CallError, Phi4pplError, call_checked, finite_array
 from phi4ppl.inference.couplings import NORMALIZERS
+from phi4ppl.lattice.labels import MISSING_FIELDS
 from phi4ppl.option_names import ARGUMENTS, ELSEWHERE, OPTIONS, for_command_line
 
 PACKAGES = (p4, *(importlib.import_module(f"phi4ppl.{n}") for n in
@@ -68,8 +69,10 @@ def test_an_unknown_argument_names_the_nearest(name):
     thing, parameters = CALLABLES[name], parameters_of(CALLABLES[name])
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return  # it takes any name, and passes it on or checks it itself
-    with pytest.raises(CallError, match=r"expected the arguments .*; got 'xyzzy_0'\.$") as caught:
+    with pytest.raises(CallError, match=r"expected the arguments .*; got 'xyzzy_0'\.") as caught:
         thing(xyzzy_0=1)
+    of_model = " Keyword arguments of a NumPyro model go in model_kwargs={'xyzzy_0': …}."
+    assert str(caught.value).endswith("got 'xyzzy_0'." + (of_model if "model_kwargs" in parameters else ""))
     assert isinstance(caught.value, Phi4pplError) and isinstance(caught.value, TypeError)
     assert name.split(".")[-1] in str(caught.value) and caught.value.__cause__ is None
     for parameter in parameters.values():
@@ -100,6 +103,22 @@ def test_the_message_of_the_review():
         p4.networks.Phi4RBM(n_component=3)
     with pytest.raises(CallError, match=r"^MarkovRandomField\.energy: expected the arguments phi; got 'ph'"):
         model.energy(ph=1)
+
+
+@pytest.mark.parametrize(
+    ("call", "advice"),
+    [
+        (lambda: p4.phi4(p4.lattice.chain(4), W=1.0, a=1.4, b=0.2), "Did you mean 'w'?"),
+        (lambda: p4.lattice.chain(4, PERIODIC=False), "Did you mean 'periodic'?"),
+        (lambda: p4.lattice.chain(4, Periodc=False), "Did you mean 'periodic'?"),
+        (lambda: p4.sample(lambda y: None, y=3), "Keyword arguments of a NumPyro model go in model_kwargs={'y': …}."),
+        (lambda: p4.sample(lambda y: None, Seed=3), "Did you mean 'seed'?"),
+    ],
+)
+def test_advice_on_names_in_another_case_and_on_arguments_of_a_model(call, advice):
+    with pytest.raises(CallError) as caught:
+        call()
+    assert str(caught.value).endswith(f". {advice}")
 
 
 def test_an_error_inside_a_function_stays_what_it_is():
@@ -239,6 +258,13 @@ def test_options_are_those_of_the_parser(command):
         ("is of another run: num_samples is 40 there, 60 here.", "run", "is of another run: --samples is 40 there, 60 here."),
         ("  FAIL  ESS  7\n        → Few draws. Take kernel='nuts'.\n  pass  E-BFMI", "infer",
          "  FAIL  ESS  7\n        → Few draws.\n  pass  E-BFMI"),
+        ("d.csv: got 'z'. If the order is that of lattice.nodes, give the bare array: d.csv.to_numpy().", "infer",
+         "d.csv: got 'z'. If the order is that of lattice.nodes, save the numbers alone as a .npy file and give that."),
+        ("a: got 'z'. If the order is that of lattice.nodes, give the bare array: a.to_numpy().", "infer",
+         "a: got 'z'. If the order is that of lattice.nodes, give the bare array: a.to_numpy()."),
+        ("x y.csv: expected one row per sample. Transpose it: x y.csv.T.", "fit",
+         "x y.csv: expected one row per sample. Transpose the table."),
+        (f"d.csv: got nan. {MISSING_FIELDS}", "fit", "d.csv: got nan. Leave out fields with missing values, or fill them in."),
         ("the seed of the kernel is a method of thinning", "run", "the seed of the kernel is a method of thinning"),
     ],
 )  # fmt: skip
@@ -254,3 +280,14 @@ def test_infer_leaves_the_normalizer_to_the_library():
 def test_copies_of_parallel_tempering_can_be_asked_for():
     kernel = _kernel("tempering:5")
     assert kernel.name == "tempering" and "5 copies" in kernel.summary and _kernel("nuts") == "nuts"
+
+
+def test_names_of_kernels_in_help_and_message_are_all_that_the_option_takes(capsys):
+    with pytest.raises(p4.ArgumentError) as caught:
+        _kernel("nutts")
+    with pytest.raises(SystemExit):
+        _parser().parse_args(["run", "--help"])
+    shown = re.search(r"--kernel KERNEL\s+(.*?)\(default", capsys.readouterr().out, re.DOTALL).group(1)
+    for text in (" ".join(shown.split()), str(caught.value).replace("--kernel: expected one of ", "")):
+        assert text.startswith(", ".join(p4.kernels()) + ", or tempering:N")
+    assert "got 'nutts'" in str(caught.value)

@@ -17,6 +17,7 @@ from test_partition_posterior import fields_at
 
 import phi4ppl as p4
 from phi4ppl.datatree import metadata
+from phi4ppl.diagnostics import html
 from phi4ppl.inference import log_z as log_z_module
 from phi4ppl.inference.interpolated import interpolate_likelihood
 from phi4ppl.inference.log_z import MOST_SHIFT, exact_log_z, mean_errors, mean_shift, simulated_log_z
@@ -222,6 +223,10 @@ def test_estimate_and_verdict_hold_the_error_of_log_z():
     added = {"normalizer": "surface", "normalizer_error": {name: 0.3 * width}}
     table = p4.estimate(with_settings(tree, **added))
     assert table.loc[name, "error"] == pytest.approx(np.hypot(plain.loc[name, "error"], 0.3 * width))
+    note = f"MC error includes the error of log Z, which alone is {name} {0.3 * width:.2g}"
+    assert note in str(table) and note in html.estimates_table(table)
+    negligible = {"normalizer_error": {name: 0.09 * plain.loc[name, "error"]}}
+    assert "log Z" not in str(p4.estimate(with_settings(tree, **negligible)))
     assert table.loc[other].equals(plain.loc[other]) and table.loc[name, "mean"] == plain.loc[name, "mean"]
     for shift, passed in ((0.04, True), (0.3, False)):
         report = p4.diagnose(with_settings(tree, **added, normalizer_shift=shift))

@@ -352,12 +352,18 @@ def test_what_holds_no_draws_is_refused(thinned):
     one = thinned.sel(chain=0)
     scalar = xr.DataTree(children={"posterior": xr.DataTree(xr.Dataset({"a": 1.0}))})
     for tree, got in (
-        (3, "got int"), (xr.DataTree(), "got one without a group posterior"), (one, r"tree.sel\(chain=\[0\]\)"),
+        (3, "got int"), (None, "got NoneType. Give what phi4ppl.sample returns"),
+        (xr.DataTree(), "got one without a group posterior"), (one, r"tree.sel\(chain=\[0\]\)"),
         (scalar, "group posterior of dimensions chain and draw"),
     ):  # fmt: skip
         for function in (p4.estimate, p4.diagnose):
-            with pytest.raises(p4.ArgumentError, match=got):
+            with pytest.raises(p4.ArgumentError, match=got) as caught:
                 function(tree)
+            assert ("Select chains" in str(caught.value)) is (tree is one)
+
+
+def test_the_size_of_a_run_in_words_counts_one_as_one(thinned):
+    assert p4.diagnose(thinned.sel(chain=[0])).run.startswith("1 chain × 200 draws, not the whole run")
 
 
 # --- dimensions and labels

@@ -69,12 +69,19 @@ class Comparison:
         return len(self.table) > 1 and len(set(self.decisions.values())) == 1 and None not in self.decisions.values()
 
     def __str__(self) -> str:
+        if len(self.table) == 1:
+            row = self.table.iloc[0]
+            scores = "  ".join(_pm(row[c], row[f"{c}_error"], ".1f") for c in ("log_evidence", "elpd"))
+            return "\n".join(["model  log evidence  elpd", f"{row.name}  {scores}", *self._lines_below()])
         rows = ["model  log evidence  elpd  difference  | weights: evidence, stacking, pseudo-BMA+"]
         for name, row in self.table.iterrows():
             numbers = [_pm(row[c], row[f"{c}_error"], ".1f") for c in ("log_evidence", "elpd", "elpd_difference")]
             numbers += [_pm(row[f"{s}_weight"], row[f"{s}_error"], ".3f") for s in SCHEMES]
             rows.append(f"{name}  {'  '.join(numbers[:3])}  |  {'  '.join(numbers[3:])}")
-        return "\n".join([*rows, self.why, *(f"WARNING: {text}" for text in self.warnings)])
+        return "\n".join([*rows, *self._lines_below()])
+
+    def _lines_below(self) -> list[str]:
+        return [self.why, *(f"WARNING: {text}" for text in self.warnings)]
 
     def plot(self):
         """elpd differences and weights as a matplotlib figure."""
@@ -226,7 +233,7 @@ def _decisions(table: pd.DataFrame) -> dict[str, str | None]:
 
 def _why(table: pd.DataFrame) -> str:
     if len(table) == 1:
-        return f"One model, {table.index[0]}: its scores are answers, and there is nothing to choose."
+        return f"One model, {table.index[0]}: these are its scores, with nothing to compare them with."
     decided = _decisions(table)
     open_ = [scheme for scheme, name in decided.items() if name is None]
     if not open_:

@@ -109,7 +109,7 @@ def estimate(tree: xr.DataTree, names=None) -> pd.DataFrame:
         index += element_names(tree["posterior"][name])
         rows += [[np.asarray(columns[c])[element] for c in COLUMNS] for element in np.ndindex(values.shape[2:])]
     table = EstimateTable(rows, index=index, columns=list(COLUMNS))
-    table.attrs["notes"] = _notes(from_stream, spacing(tree, facts)) + _notes_on_log_z(facts, names)
+    table.attrs["notes"] = _notes(from_stream, spacing(tree, facts)) + _notes_on_log_z(facts, names, table["error"])
     return table
 
 
@@ -124,10 +124,11 @@ def _with_normalizer_error(facts: dict, name: str, columns: dict) -> dict:
     return columns if from_log_z is None else columns | {"error": np.hypot(columns["error"], from_log_z)}
 
 
-def _notes_on_log_z(facts: dict, names: list[str]) -> list[str]:
+def _notes_on_log_z(facts: dict, names: list[str], total) -> list[str]:
+    """How much of the error of a coupling is that of log Z, where it matters: at least a tenth of it."""
     errors = facts["settings"].get("normalizer_error", {})
-    which = [f"{name} {errors[name]:.2g}" for name in names if errors.get(name)]
-    return [f"MC error with the error of log Z in it: {', '.join(which)}"] if which else []
+    which = [f"{name} {errors[name]:.2g}" for name in names if name in errors and errors[name] >= 0.1 * total[name] > 0]
+    return [f"MC error includes the error of log Z, which alone is {', '.join(which)}"] if which else []
 
 
 def _notes(from_stream: dict[str, bool], iterations: int | None) -> list[str]:

@@ -18,10 +18,11 @@ body { color: #1a1a1a; background: #fff }
 h1 { font-size: 1.5rem; margin-bottom: .3rem } h2 { font-size: 1.15rem; margin-top: 2rem; border-bottom: 1px solid #ddd }
 .verdict { padding: .7rem 1rem; border-radius: .4rem; font-weight: 600 }
 .passed { background: #e3f4e6; color: #14532d } .failed { background: #fde7e7; color: #7f1d1d }
-.undecided { background: #fdf3d7; color: #713f12 }
-table { border-collapse: collapse; font-size: .9rem } td, th { padding: .25rem .7rem; text-align: left; vertical-align: top }
+.undecided { background: #fdf3d7; color: #713f12 } .neutral { background: #eef1f5; color: #1f2937 }
+table { border-collapse: collapse; font-size: .9rem; display: block; overflow-x: auto }
+td, th { padding: .25rem .7rem; text-align: left; vertical-align: top }
 th { border-bottom: 2px solid #999 } td { border-bottom: 1px solid #eee }
-td.number { text-align: right; font-variant-numeric: tabular-nums }
+td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
 tr.fail td { background: #fdf0f0 } .advice { color: #7f1d1d; font-size: .85rem }
 figure { margin: 1.2rem 0 } figcaption { color: #555; font-size: .9rem } img { max-width: 100% }
 pre { background: #f6f6f6; padding: .8rem; overflow-x: auto; font-size: .82rem; line-height: 1.4 }

@@ -12,7 +12,7 @@ from scipy.special import ndtri, stdtrit
 
 from ..autocorrelation import gamma_method
 from ..errors import ArgumentError, call_checked
-from .contents import element_names, facts_of, holds_run, scalar_names, series, statistics_of
+from .contents import element_names, facts_of, holds_run, scalar_names, series, size_in_words, statistics_of
 from .estimates import estimate
 
 __all__ = ["Check", "ConvergenceReport", "diagnose"]
@@ -92,11 +92,11 @@ class ConvergenceReport:
     def run(self) -> str:
         """What was run, and what the tree holds of it, in words."""
         facts, sizes = facts_of(self.tree), self.tree["posterior"].sizes
-        held, settings = f"{sizes['chain']} chains × {sizes['draw']} draws", facts["settings"]
+        held, settings = size_in_words(sizes["chain"], sizes["draw"]), facts["settings"]
         if "kernel" not in settings:
             return f"{held}; not made by phi4ppl, so kernel, warm-up and thinning are not known"
         thinning = f" of {settings['thinning']} iterations" if settings["thinning"] > 1 else ""
-        whole = f"{settings['num_chains']} chains × {settings['num_samples']} draws"
+        whole = size_in_words(settings["num_chains"], settings["num_samples"])
         how = f"after {settings['num_warmup']} of warm-up, kernel {settings['kernel']} ({settings['kernel_reason']})"
         if holds_run(self.tree, facts):
             return f"{whole}{thinning} {how}"
@@ -175,7 +175,7 @@ def diagnose(tree: xr.DataTree) -> ConvergenceReport:
     draws, taken = (tuple(map(group.sizes.get, ("chain", "draw"))) for group in (tree["posterior"], statistics))
     if None not in taken and taken != draws:
         notes.append(
-            f"sample_stats holds {taken[0]} chains × {taken[1]} draws, others than the posterior: the checks of the sampler "
+            f"sample_stats holds {size_in_words(*taken)}, others than the posterior: the checks of the sampler "
             "are of those"
         )
     return ConvergenceReport(tuple(checks), tree, table, tuple(notes))

@@ -27,6 +27,7 @@ AXES = ("x", "y", "z", "t")
 SAMPLE_DIMS = ("chain", "draw")  # these come first, in this order
 MISSING_FIELDS = "Leave out fields with missing values, or fill them in, or observe the rest in a NumPyro model."
 BY_POSITION = "If the order is that of lattice.nodes, give the bare array: {}."
+MOST_SHOWN = 8  # labels in a message
 LABELLED = (dict, pd.Series, pd.DataFrame, xr.DataArray, xr.Dataset, xr.DataTree)
 
 
@@ -395,5 +396,11 @@ def require_nodes_in_order(name: str, value, lattice) -> None:
         axes = [(_labels_of(value), lattice.nodes)] if not has_no_labels(value) else []
     for labels, known in axes:
         if _are(labels, known) and _numbers(labels, known) != list(range(len(known))):
-            fix = f"Reorder it, or, if the order is right, give {name}.to_numpy()."
-            raise ArgumentError(name, "labels in the order of lattice.nodes", f"{labels[:4]} …", fix)
+            fix = "Reorder it, or, if the order is right, give its .to_numpy()."
+            expected = f"labels in the order of lattice.nodes, {_first_of(known)}"
+            raise ArgumentError(name, expected, _first_of(labels), fix)
+
+
+def _first_of(labels) -> str:
+    plain = [label.item() if isinstance(label, np.generic) else label for label in labels[:MOST_SHOWN]]
+    return f"{plain}" if len(labels) <= MOST_SHOWN else f"[{', '.join(map(repr, plain))}, …]"

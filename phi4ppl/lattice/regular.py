@@ -58,7 +58,7 @@ def _turned(shape, periodic, antiperiodic, offset) -> np.ndarray:
 def _boundaries(periodic, shape) -> tuple[str, ...]:
     """``"periodic"``, ``"open"`` or ``"antiperiodic"`` of every axis, from one value for all of them or one per axis."""
     values = tuple(periodic) if isinstance(periodic, (tuple, list)) else (periodic,) * len(shape)
-    expected = f"True, False or 'antiperiodic', or {len(shape)} of them, one per axis"
+    expected = "True, False or 'antiperiodic'" + (f", or {len(shape)} of them, one per axis" if len(shape) > 1 else "")
     known = {True: "periodic", False: "open", ANTI: ANTI}
     fine = [isinstance(v, (bool, np.bool_)) or (isinstance(v, str) and v == ANTI) for v in values]
     if len(values) != len(shape) or not all(fine):

@@ -10,8 +10,10 @@ import numpy as np
 import xarray as xr
 
 from ..averaging import Comparison
+from ..averaging.compare import SCHEMES
 from ..datatree import metadata
 from ..diagnostics import ConvergenceReport, diagnose, estimate
+from ..diagnostics.contents import size_in_words
 from ..diagnostics.figures import figures, png_of
 from ..diagnostics.html import checks_table, estimates_table, page, picture, rows_table
 from ..errors import path_of, writing
@@ -56,7 +58,7 @@ def write_inference(
     draws = {name: tree["posterior"][name].values for name in priors}
     head = (
         f"<p>{html.escape(model.describe().splitlines()[0])}<br>{len(data)} fields, normalizer {settings['normalizer']}, "
-        f"{settings['num_chains']} chains × {settings['num_samples']} draws, seed {settings['seed']}</p>"
+        f"{size_in_words(settings['num_chains'], settings['num_samples'])}, seed {settings['seed']}</p>"
     )
     parts = ["<h1>phi4ppl infer: couplings given fields</h1>", head]
     estimates = estimate(tree, list(priors))
@@ -90,14 +92,17 @@ def write_comparison(result: Comparison, priors: dict, checks: dict[str, Predict
         For the table of provenance.
     """
     parts = ["<h1>phi4ppl compare: which model for these fields?</h1>", f"<p>{len(result.data)} fields</p>"]
+    several = len(result.table) > 1
     outcome = False if result.warnings else True if result.agreed else None
-    parts += [verdict_line(outcome, result.why), *map(_warning, result.warnings)]
+    banner = verdict_line(outcome, result.why) if several or result.warnings else _neutral(result.why)
+    parts += [banner, *map(_warning, result.warnings)]
     parts += [
-        "<h2>Models side by side</h2>", _side_by_side(result),
+        "<h2>Models side by side</h2>" if several else "<h2>Scores</h2>", _side_by_side(result),
         "<p>Log evidence: how probable the data were before they were seen. elpd: the log score of leave-one-out predictions. "
         "Each ± one standard error; that of log Z counts once for every field.</p>",
-        picture("Predictive scores, and weights of the models", png_of(result.plot())),
     ]  # fmt: skip
+    if several:
+        parts.append(picture("Predictive scores, and weights of the models", png_of(result.plot())))
     for name, own in priors.items():
         if own:
             posterior = result.posteriors[name]
@@ -106,7 +111,7 @@ def write_comparison(result: Comparison, priors: dict, checks: dict[str, Predict
             ordered = {coupling: own[coupling] for coupling in posterior.names}
             errors = dict(zip(posterior.names, posterior.mean_errors, strict=True))
             parts += [f"<h2>Couplings of {html.escape(name)}</h2>", _couplings(ordered, draws, errors, weights)]
-            parts.append(f"<p>{MC_ERROR} The error of log Z is in it.</p>")
+            parts.append(f"<p>{MC_ERROR} It includes the error of log Z.</p>")
             parts.append(picture("Prior and posterior", png_of(couplings_figure(ordered, draws, weights))))
     parts += [*_predictive(checks, len(result.data)), "<h2>Calibration</h2>", CALIBRATION, "<h2>Models</h2>"]
     for name, posterior in result.posteriors.items():
@@ -127,6 +132,11 @@ def verdict_line(good: bool | None, text: str) -> str:
     return f"<p class='verdict {kind}'>{html.escape(text)}</p>"
 
 
+def _neutral(text: str) -> str:
+    """One line where there is nothing to decide."""
+    return f"<p class='verdict neutral'>{html.escape(text)}</p>"
+
+
 def advice(text: str) -> str:
     """A note below the outcome."""
     return f"<p class='advice'>{html.escape(text)}</p>"
@@ -142,14 +152,16 @@ def numbers(*values: str) -> str:
 
 
 def _side_by_side(result: Comparison) -> str:
-    head = ("", "log evidence", "elpd", "less the best", "largest k̂", "evidence weight", "stacking", "pseudo-BMA+")
+    """Scores, and for several models what compares them: differences and weights."""
+    several = len(result.table) > 1
+    head = ["", "log evidence", "elpd", *(["less the best"] if several else []), "largest k̂"]
+    head += ["evidence weight", "stacking", "pseudo-BMA+"] if several else []
+    columns = ["log_evidence", "elpd", "elpd_difference"][: 2 + several]
     rows = ["<tr>" + "".join(f"<th>{h}</th>" for h in head) + "</tr>"]
     for name, row in result.table.iterrows():
-        scores = [f"{row[c]:.1f} ± {row[f'{c}_error']:.1f}" for c in ("log_evidence", "elpd", "elpd_difference")]
+        scores = [f"{row[c]:.1f} ± {row[f'{c}_error']:.1f}" for c in columns]
         k = f"{row['max_pareto_k']:.2f}" if np.isfinite(row["max_pareto_k"]) else "–"
-        weights = [
-            f"{row[f'{s}_weight']:.3f} ± {row[f'{s}_error']:.3f}" for s in ("evidence", "stacking", "pseudo_bma")
-        ]
+        weights = [f"{row[f'{s}_weight']:.3f} ± {row[f'{s}_error']:.3f}" for s in SCHEMES if several]
         rows.append(f"<tr><td>{html.escape(str(name))}</td>{numbers(*scores, k, *weights)}</tr>")
     return f"<table>{''.join(rows)}</table>"
 
@@ -188,7 +200,7 @@ def _predictive(checks: dict[str, PredictiveCheck], count: int) -> list[str]:
     """A table for every model, and a picture of all."""
     first = next(iter(checks.values()))
     size, replicates = len(next(iter(first.observed.values()))), len(next(iter(first.replicated.values())))
-    which = "of the data" if size == count else f"of {size} evenly spaced fields of the data"
+    which = "of the data" if size == count else f"of {size} evenly spaced fields of the {count} given"
     head = (
         "<tr><th></th><th>data</th><th>predicted</th><th>p</th><th>spread: data</th><th>predicted</th><th>p</th></tr>"
     )
