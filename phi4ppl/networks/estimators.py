@@ -387,8 +387,8 @@ def _factor_analysis(machine: RestrictedBoltzmannMachine, v) -> RestrictedBoltzm
 
     With C = Ψ + LLᵀ and the singular value decomposition Ψ^−½ L = U S Vᵀ the precision is Ψ⁻¹ − WWᵀ, where
     W = Ψ^−½ U S (1 + S²)^−½. So a = 1/2ψ, hidden units have variance one, and the singular values of the coupling strength
-    are S (1 + S²)^−½. With n features n − 1 factors give any covariance; further hidden units have weights
-    close to zero. D. J. Bartholomew, M. Knott and I. Moustaki, Latent Variable Models and Factor Analysis, 3rd ed. (2011), chapter 3.
+    are S (1 + S²)^−½. With n features n − 1 factors give any covariance; further hidden units have weights close to zero.
+    D. J. Bartholomew, M. Knott and I. Moustaki, Latent Variable Models and Factor Analysis, 3rd ed. (2011), chapter 3.
     """
     vary = np.flatnonzero(v.std(axis=0) > 0)  # the others have no scale, and keep variance one
     noise, weights = np.ones(v.shape[1]), 1e-3 * np.array(machine.weights, float)
