@@ -364,7 +364,7 @@ class GaussianGaussianRBM(_RBM):
             super()._train(X, epochs, progress)
         fall = float(jnp.mean(start.log_prob(v)) - jnp.mean(self.machine_.log_prob(v)))
         if not fall <= LOST:
-            chains = gaussian_draws(start, jax.random.key(self._seed()), self.state_.chains)
+            chains = gaussian_draws(start, jax.random.key(self._seed()), self.state_.chains[None])[0]
             self.state_ = first_state(start, chains, self.learning_rate, self.weight_decay, self.n_levels)
             self.machine_ = start
         return self
