@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import xarray as xr
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.decomposition import FactorAnalysis
 from sklearn.exceptions import ConvergenceWarning
@@ -55,7 +56,7 @@ def seed_of(random_state) -> int:
 
 def checked_rows(estimator, X, reset: bool) -> np.ndarray:
     """Rows as scikit-learn checks them: it compares names of columns and refuses NaN, but ignores masks and other labels."""
-    if is_labelled(X) and not isinstance(X, pd.DataFrame):
+    if is_labelled(X) and not isinstance(X, pd.DataFrame) and not issparse(X):  # a sparse matrix may be a dict
         X = _without_labels(X)
     if isinstance(X, pd.DataFrame) and not has_no_labels(X):  # it would ignore names that are no texts
         X = X.set_axis(list(map(str, X.columns)), axis=1)
