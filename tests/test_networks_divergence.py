@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 from scipy.stats import multivariate_normal, norm
-from sklearn.datasets import load_digits, load_wine
+from sklearn.datasets import load_digits, load_iris, load_wine
 from sklearn.decomposition import FactorAnalysis
 from sklearn.exceptions import ConvergenceWarning
 
@@ -21,8 +21,8 @@ from phi4ppl.networks import (
 )
 from phi4ppl.networks.chains import gaussian_draws
 from phi4ppl.networks.gradients import objective
-from phi4ppl.networks.training import first_state, normalizable
-from phi4ppl.networks.watch import EXPLOSION, _of_chains, objection
+from phi4ppl.networks.training import STRONGEST, first_state, normalizable
+from phi4ppl.networks.watch import EXPLOSION, OFF_SIGMAS, _of_chains, objection
 
 pytestmark = pytest.mark.compile_quickly
 
@@ -120,7 +120,7 @@ def test_projection_leaves_weak_directions_alone(gaussian):
     left, _, right = np.linalg.svd(np.asarray(gaussian.weights) / scale, full_matrices=False)
     parts = gaussian.visible, gaussian.hidden, jnp.asarray((left * [1.3, 0.4]) @ right * scale, gaussian.weights.dtype)
     cut = normalizable(RestrictedBoltzmannMachine.tree_unflatten(None, parts))
-    np.testing.assert_allclose(np.linalg.svd(cut.weights / scale)[1], [0.999, 0.4], atol=1e-5)
+    np.testing.assert_allclose(np.linalg.svd(cut.weights / scale)[1], [STRONGEST, 0.4], atol=3e-6)
     assert all(
         np.array_equal(*pair) for pair in zip(*map(jax.tree.leaves, (normalizable(gaussian), gaussian)), strict=True)
     )
@@ -141,7 +141,8 @@ def test_fixed_hidden_couplings_lose_no_density(gaussian):
 
 def reaches(method, number, epochs, seed, train_rows, test_rows):
     """Shortfalls from factor analysis, in nats a row, of the rows that were trained on and of others."""
-    factors = FactorAnalysis(number, max_iter=10_000).fit(train_rows)
+    enough = min(number, train_rows.shape[1] - 1)  # with more, scikit-learn stops a nat below the maximum
+    factors = FactorAnalysis(enough, max_iter=10_000).fit(train_rows)
     model = networks.GaussianGaussianRBM(number, method=method, n_epochs=epochs, random_state=seed).fit(train_rows)
     return [factors.score(rows) - model.score(rows) for rows in (train_rows, test_rows)]
 
@@ -151,6 +152,75 @@ def test_defaults_reach_factor_analysis(method):
     """Wine, a quarter held out, 64 hidden units, all else by default. It once was −33 nats at 500 epochs for −15.5."""
     rows = wine()[np.random.default_rng(0).permutation(178)]
     assert max(reaches(method, 64, 50, 0, rows[:134], rows[134:])) < 0.3
+
+
+def ordinary():
+    """Data by name, with numbers of factors."""
+    rng = np.random.default_rng(0)
+    twice = rng.normal(size=(200, 2))
+    outlier = rng.normal(size=(200, 4))
+    outlier[0] = 100.0
+    return {
+        "correlated": (rng.normal(size=(200, 4)) @ rng.normal(size=(4, 4)), (1, 3)),
+        "duplicated columns": (np.hstack([twice, twice]) + rng.normal(0, 0.05, (200, 4)), (1, 3)),
+        "two tight blobs": (rng.choice([-1.0, 1.0], (300, 1)) * 6 + rng.normal(0, 0.1, (300, 4)), (1, 3)),
+        "one outlier": (outlier, (2, 64)),
+        "iris": (load_iris().data, (2,)),
+        "wine": (wine(), (2, 4)),
+        "wine as measured": (load_wine().data, (4,)),
+    }
+
+
+def shortfall(rows, number, **options):
+    factors = FactorAnalysis(min(number, rows.shape[1] - 1), max_iter=1000).fit(rows)
+    return factors.score(rows) - networks.GaussianGaussianRBM(number, **options).fit(rows).score(rows)
+
+
+QUICK = [("correlated", 1), ("duplicated columns", 3), ("two tight blobs", 3), ("one outlier", 64)]
+ALL = [(name, number) for name, (_, numbers) in ordinary().items() for number in numbers]
+
+
+@pytest.mark.filterwarnings("ignore:FactorAnalysis did not converge")
+@pytest.mark.parametrize(("name", "number"), QUICK)
+def test_defaults_reach_factor_analysis_of_ordinary_data(name, number):
+    """Within 0.3 nats, as a maximum of the likelihood does; from a shrunk start they were 0.35 to 8 nats below. No warning."""
+    assert shortfall(ordinary()[name][0], number) < 0.3
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:FactorAnalysis did not converge")
+@pytest.mark.parametrize("method", ["persistent_cd", "score_matching", "exact"])
+@pytest.mark.parametrize(("name", "number"), ALL)
+def test_all_methods_reach_factor_analysis_of_ordinary_data(name, number, method):
+    assert shortfall(ordinary()[name][0], number, method=method) < 0.3
+
+
+def test_a_rate_that_is_too_large_does_not_lose_the_maximum():
+    """Planted: steps of 5 in couplings of order one. The machine, its chains and its next epoch are those of a start."""
+    rows = ordinary()["correlated"][0]
+    model = networks.GaussianGaussianRBM(1, learning_rate=5.0).fit(rows)
+    assert shortfall(rows, 1, learning_rate=5.0) < 0.3 and model.machine_ is model.state_.machine
+    assert model.partial_fit(rows).state_.epoch == model.history_[-1].number
+
+
+def test_a_short_training_that_falls_ends_at_the_start():
+    """One update is too few for the watch. The chains are draws of the start: 500 of them, means within 5 standard errors and
+    variances within 6; false alarms below 1e-5. Planted: a step of 0.5 in every coupling."""
+    rows = ordinary()["correlated"][0]
+    model = networks.GaussianGaussianRBM(1, learning_rate=0.5, n_epochs=1, batch_size=200, n_chains=500).fit(rows)
+    chains, (mean, covariance) = np.asarray(model.state_.chains), moments(model.machine_)
+    assert model.state_.epoch == 0 and chains.shape == (500, 4)
+    assert (np.abs(chains.mean(axis=0) - mean) / np.sqrt(np.diag(covariance) / 500)).max() < 5
+    np.testing.assert_allclose(chains.var(axis=0), np.diag(covariance), rtol=6 * np.sqrt(2 / 500))
+    assert FactorAnalysis(1, max_iter=1000).fit(rows).score(rows) - model.score(rows) < 0.05
+
+
+def test_few_rows_do_not_make_a_singular_density():
+    """Three rows of five features: any density on their plane is unbounded, so variances have a floor of 0.2."""
+    rows = np.random.default_rng(0).normal(size=(3, 5))
+    model = networks.GaussianGaussianRBM(8, n_epochs=1).fit(rows)
+    assert (0.5 / np.asarray(model.machine_.visible.quadratic)).min() > 0.19
+    assert model.score(np.random.default_rng(1).normal(size=(100, 5))) > -60
 
 
 @pytest.mark.slow
@@ -282,13 +352,18 @@ def test_chains_in_one_of_two_blobs_are_noticed(mixture):
 
 
 def test_false_alarms_of_the_check_of_chains():
-    """Chains that are independent draws of what the data are drawn from: a mean is 5 standard errors off in one unit of 64 with
-    probability 64 · 5.7e-7 = 4e-5. Planted: means off by 0.7 deviations of the data, chains at one point, chains in one
-    blob. Three chains say nothing, and of five rows a hundred chains do not either."""
-    assert 64 * 2 * norm.sf(5) < 4e-5
+    """Chains that are independent draws of what the data are drawn from: a mean is 4 standard errors off in one unit of 64 with
+    probability 64 · 6.3e-5 = 0.4 %; more than 15 of 1,000 such trainings with a probability of 1e-5. Planted: means off by
+    0.7 deviations of the data, chains at one point, chains in one blob, 73 of 100 chains in one of two equal blobs. Three
+    chains say nothing, and of five rows a hundred chains do not either."""
+    assert 64 * 2 * norm.sf(OFF_SIGMAS) < 0.0041
     rng = np.random.default_rng(0)
     data = rng.normal(size=(1000, 64))
-    assert not any(_of_chains(rng.normal(size=(100, 64)), data) for _ in range(1000))
+    assert sum(bool(_of_chains(rng.normal(size=(100, 64)), data)) for _ in range(1000)) <= 15
+    signs = np.repeat([1.0, -1.0, 1.0, -1.0], [73, 27, 250, 250])[:, None]
+    rows = 4 * signs + rng.normal(0, 0.5, (600, 2))
+    assert "are stuck" in _of_chains(rows[:100], rows[100:])[0]
+    assert not _of_chains(np.concatenate([rows[23:100], -rows[:23]]), rows[100:])  # 50 and 50
     assert "are stuck" in _of_chains(rng.normal(size=(100, 64)) + 0.7 * (np.arange(64) == 5), data)[0]
     assert "have collapsed" in _of_chains(np.full((100, 64), 0.1), data)[0]
     assert "are stuck" in _of_chains(np.abs(blobs(100)), blobs())[0]

@@ -4,7 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pandas as pd
 import pytest
+import xarray as xr
 
 import phi4ppl as p4
 from phi4ppl.networks import BernoulliUnits, GaussianBernoulliRBM, GaussianUnits, RestrictedBoltzmannMachine, train
@@ -115,3 +117,27 @@ def test_a_machine_that_is_given_has_as_many_chains_as_others(fitted):
     """With a single one `partial_fit` would follow a gradient of one state."""
     given = GaussianBernoulliRBM.from_machine(fitted.machine_)
     assert given.state_.chains.shape == (given.n_chains, 3)
+
+
+def test_labels_that_scikit_learn_ignores_are_refused(data):
+    """Features in another order than in `fit` were read by position; without labels there is nothing to ignore."""
+    table = pd.DataFrame(data, columns=list("cab"))
+    model = GaussianBernoulliRBM(2, **SMALL).fit(table)
+    labelled = xr.DataArray(data, dims=("s", "f"), coords={"f": list("abc")})
+    rows = [row for _, row in table[list("abc")].iterrows()]
+    cases = {
+        r"a DataArray with coordinates\. Give X\.to_pandas": labelled,
+        "a Dataset": labelled.to_dataset(name="v"),
+        r"a list of Series\. Give pandas\.DataFrame\(X\)": rows,
+        "a tuple of Series": tuple(rows),
+        "a list of DataArray": list(labelled),
+        "a list of dict": [dict(row) for row in rows],
+        "a dict": dict(table),
+    }
+    for got, X in cases.items():
+        for method in (model.score, model.transform, model.partial_fit, GaussianBernoulliRBM(2, **SMALL).fit):
+            with pytest.raises(p4.ArgumentError, match=f"X: expected an array or a DataFrame, got {got}"):
+                method(X)
+    model = GaussianBernoulliRBM(2, **SMALL).fit(data)
+    for bare in (xr.DataArray(data), [pd.Series(row) for row in data], data.tolist()):
+        assert model.score(bare) == model.score(data)

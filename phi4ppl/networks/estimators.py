@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import warnings
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
+import xarray as xr
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.decomposition import FactorAnalysis
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..errors import ArgumentError, call_checked, finite_array, positive_int
-from ..lattice.labels import has_no_labels
+from ..lattice.labels import has_no_labels, is_labelled
 from ..model import MarkovRandomField
 from ..partition import PartitionEstimate
+from .chains import gaussian_draws
 from .machine import RestrictedBoltzmannMachine
 from .normalizer import annealed
 from .training import first_state, judged, normalizable, train
+from .training_warning import TrainingWarning
 from .units import BernoulliUnits, GaussianUnits, Phi4Units, Units
 
 __all__ = ["BernoulliBernoulliRBM", "GaussianBernoulliRBM", "GaussianGaussianRBM", "Phi4BernoulliRBM", "Phi4RBM"]
@@ -24,7 +32,10 @@ __all__ = ["BernoulliBernoulliRBM", "GaussianBernoulliRBM", "GaussianGaussianRBM
 EXACT_STATES = 2**12  # of a binary layer, up to which log Z is their sum
 CONSTANT = 1e-13  # standard deviation over mean, up to which a feature is one number and its rounding
 FIRST_WEIGHTS = 0.05  # standard deviation, over the root of the number of visible units
-SHRUNK = 0.2  # of a first covariance that is replaced by the unit matrix
+LEAST_NOISE = 1e-4  # of a first factor analysis, in variances of a feature: below, single precision fails
+LEAST_NOISE_OF_FEW = 0.2  # the same for too few rows to tell noise from factors, where the likelihood has no maximum
+SMALL = 100  # features, up to which singular values are all computed
+LOST = 0.05  # nats that training may lose from the maximum of the likelihood
 FIRST = {  # couplings at which a unit has variance near one, or is 0 and 1 alike
     Phi4Units: (0.0, 0.4, 0.02),
     GaussianUnits: (0.0, 0.5),
@@ -44,7 +55,9 @@ def seed_of(random_state) -> int:
 
 
 def checked_rows(estimator, X, reset: bool) -> np.ndarray:
-    """Rows as scikit-learn checks them: it compares names of columns, and refuses NaN and NA, but ignores masks."""
+    """Rows as scikit-learn checks them: it compares names of columns and refuses NaN, but ignores masks and other labels."""
+    if is_labelled(X) and not isinstance(X, pd.DataFrame) and not issparse(X):  # a sparse matrix may be a dict
+        X = _without_labels(X)
     if isinstance(X, pd.DataFrame) and not has_no_labels(X):  # it would ignore names that are no texts
         X = X.set_axis(list(map(str, X.columns)), axis=1)
     if isinstance(X, np.ma.MaskedArray):
@@ -52,6 +65,27 @@ def checked_rows(estimator, X, reset: bool) -> np.ndarray:
             "X", X, "Leave out rows with missing values, or fill them in; `complete` draws unknown features."
         )
     return validate_data(estimator, X, reset=reset, dtype=(np.float64, np.float32), ensure_min_samples=1)
+
+
+def _without_labels(X):
+    """A labelled object whose features can only be read by position, if it has no labels that this would ignore."""
+    kind = f"a {type(X).__name__}"
+    fix = "Give a DataFrame, or an array without labels if the order of its features is right."
+    if isinstance(X, xr.DataArray):
+        if not X.indexes and not any(coordinate.dims for coordinate in X.coords.values()):
+            return X.values
+        kind, fix = (
+            "a DataArray with coordinates",
+            "Give X.to_pandas(), or X.values if the order of the features is right.",
+        )
+    elif isinstance(X, list | tuple):
+        parts = [part for part in X if is_labelled(part)]
+        if all(isinstance(part, pd.Series) and has_no_labels(part) for part in parts):
+            return X
+        kind, fix = f"a {type(X).__name__} of {type(parts[0]).__name__}", "Give pandas.DataFrame(X)."
+    elif isinstance(X, pd.Series):
+        return X  # refused as one-dimensional
+    raise ArgumentError("X", "an array or a DataFrame", kind, fix)
 
 
 @call_checked
@@ -313,13 +347,27 @@ class Phi4BernoulliRBM(_RBM):
 class GaussianGaussianRBM(_RBM):
     __doc__ = _described(
         "All units are Gaussian, and so is p(v): a factor analysis with one variance a feature. Training starts at the "
-        "principal components of the data."
+        "maximum-likelihood factor analysis of the data, and `fit` returns that start if steps of Adam end below it."
     )
     _visible, _hidden = GaussianUnits, GaussianUnits
 
     def _begin(self, X):
         super()._begin(X)
-        self.machine_ = _principal(self.machine_, np.asarray(self._standardised(X), float))
+        self.machine_ = _factor_analysis(self.machine_, np.asarray(self._standardised(X), float))
+        return self
+
+    def _train(self, X, epochs, progress):
+        if self.state_ is not None or self.weight_decay:  # decay lowers the likelihood on purpose
+            return super()._train(X, epochs, progress)
+        start, v = self.machine_, self._standardised(X)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", TrainingWarning)  # a training that falls ends at the start, the maximum
+            super()._train(X, epochs, progress)
+        fall = float(jnp.mean(start.log_prob(v)) - jnp.mean(self.machine_.log_prob(v)))
+        if not fall <= LOST:
+            chains = gaussian_draws(start, jax.random.key(self._seed()), self.state_.chains[None])[0]
+            self.state_ = first_state(start, chains, self.learning_rate, self.weight_decay, self.n_levels)
+            self.machine_ = start
         return self
 
 
@@ -335,21 +383,40 @@ class BernoulliBernoulliRBM(_RBM):
     _visible, _hidden = BernoulliUnits, BernoulliUnits
 
 
-def _principal(machine: RestrictedBoltzmannMachine, v) -> RestrictedBoltzmannMachine:
-    """The machine whose p(v) is the probabilistic principal component analysis of the data, plus its weights so far.
+def _factor_analysis(machine: RestrictedBoltzmannMachine, v) -> RestrictedBoltzmannMachine:
+    """The machine whose p(v) is the maximum-likelihood factor analysis of standardised data.
 
-    C = UΛUᵀ, a covariance shrunk towards one, is approximated by ψ + U(Λ − ψ)Uᵀ over the leading components, ψ the mean of the
-    other eigenvalues. Weights are u_k (1 − ψ/λ_k)^½ ψ^−½ and a = 1/2ψ, with hidden units of unit variance. From small
-    random weights it would take hundreds of steps of Adam for a alone to come from 0.5 to where it belongs. M. E. Tipping
-    and C. M. Bishop, J. R. Stat. Soc. B 61, 611 (1999).
+    With C = Ψ + LLᵀ and the singular value decomposition Ψ^−½ L = U S Vᵀ the precision is Ψ⁻¹ − WWᵀ, where
+    W = Ψ^−½ U S (1 + S²)^−½. So a = 1/2ψ, hidden units have variance one, and the singular values of the coupling strength
+    are S (1 + S²)^−½. With n features n − 1 factors give any covariance; further hidden units have weights close to zero.
+    D. J. Bartholomew, M. Knott and I. Moustaki, Latent Variable Models and Factor Analysis, 3rd ed. (2011), chapter 3.
     """
-    size = v.shape[1]
-    values, vectors = np.linalg.eigh((1 - SHRUNK) * np.cov(v.T, bias=True).reshape(size, size) + SHRUNK * np.eye(size))
-    number = min(machine.hidden.size, size - 1)
-    noise = values[: size - number].mean()
-    strength = np.sqrt(np.maximum(1 - noise / values[size - number :], 0))
-    weights = np.array(machine.weights, float)
-    weights[:, :number] += vectors[:, size - number :] * strength / np.sqrt(noise)
-    visible = GaussianUnits(machine.visible.linear, np.full(size, 0.5 / noise))
+    vary = np.flatnonzero(v.std(axis=0) > 0)  # the others have no scale, and keep variance one
+    noise, weights = np.ones(v.shape[1]), 1e-3 * np.array(machine.weights, float)
+    if len(vary):
+        number = min(machine.hidden.size, max(len(vary) - 1, 1))
+        floor = LEAST_NOISE if len(v) > len(vary) + number else LEAST_NOISE_OF_FEW
+        noise[vary], loadings = _factors(v[:, vary], number)
+        noise = np.maximum(noise, floor)
+        root = np.sqrt(noise[vary])[:, None]
+        left, values, _ = np.linalg.svd(loadings / root, full_matrices=False)
+        weights[vary, :number] = left * values / np.sqrt(1 + values**2) / root
+    visible = GaussianUnits(machine.visible.linear, 0.5 / noise)
     parts = visible, machine.hidden, jnp.asarray(weights, machine.weights.dtype)
     return normalizable(RestrictedBoltzmannMachine.tree_unflatten(None, parts))
+
+
+def _factors(v, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Noise variances and loadings of the factor analysis of data with mean zero, at a cost that rows do not add to.
+
+    It depends on the covariance alone, so 2 rows a feature with the same covariance stand for all.
+    """
+    size = v.shape[1]
+    values, vectors = np.linalg.eigh(v.T @ v / len(v))
+    rows = (vectors * np.sqrt(np.maximum(values, 0) * size)).T
+    solver = "lapack" if size <= SMALL else "randomized"
+    found = FactorAnalysis(number, tol=1e-5 * 2 * size, max_iter=1000, svd_method=solver)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # of slow steps on a flat likelihood; training continues
+        found.fit(np.concatenate([rows, -rows]))
+    return found.noise_variance_, found.components_.T

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 __all__ = ["METHODS", "TrainingState", "first_state", "judged", "normalizable", "train"]
 
 SMALLEST = {"quartic": 1e-5, "quadratic": 1e-2}  # of φ⁴ and of Gaussian units: below, Z would be close to infinite
-STRONGEST = 0.999  # coupling strength of two Gaussian layers, infinite Z at 1
+STRONGEST = 0.99999  # coupling strength of two Gaussian layers, infinite Z at 1; single precision resolves 1e-6
 
 
 @call_checked
@@ -140,7 +140,7 @@ def train(
     Notes
     -----
     Z stays finite by projection after every update: quartic couplings of φ⁴ units stay above 1e-5, quadratic ones of Gaussian
-    units above 0.01, and with two Gaussian layers the singular values behind `coupling_strength` are cut off at 0.999.
+    units above 0.01, and with two Gaussian layers the singular values behind `coupling_strength` are cut off at 0.99999.
 
     A `TrainingWarning` says that the likelihood of the data has fallen by more than 0.3 nats beyond its uncertainty, that the
     norm of the gradient has grown a hundredfold, or that persistent chains are stuck or have collapsed, and what to change.
