@@ -6,6 +6,7 @@ Statistical tests: false alarms 1e-4 each, three of them; seeds are fixed.
 import json
 from pathlib import Path
 
+import arviz_base
 import jax
 import numpy as np
 import numpyro.distributions as dist
@@ -253,3 +254,10 @@ def test_pictures_show_densities(fields):
     axes = predictive_figure({"one": check, "two": check}).axes
     assert [a.get_xlabel() for a in axes if a.get_visible()] == [name.replace("_", " ") for name in check.observed]
     assert [text.get_text() for text in axes[0].get_legend().get_texts()] == ["data", "one", "two"]
+
+
+def test_the_interval_of_a_posterior_is_the_same_in_both_tables_of_a_report():
+    draws = np.random.default_rng(0).normal(size=(4, 25))
+    tree = arviz_base.from_dict({"posterior": {"w": draws}})
+    row, found = p4.estimate(tree).loc["w"], pages.summary(draws)
+    assert (found["low"], found["high"]) == pytest.approx((row["3%"], row["97%"]), rel=1e-12)

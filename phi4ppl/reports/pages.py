@@ -171,7 +171,10 @@ def summary(values, weights=None) -> dict[str, float]:
     values = np.asarray(values, float).ravel()
     share = np.full(len(values), 1 / len(values)) if weights is None else weights / np.sum(weights)
     mean, order = share @ values, np.argsort(values)
-    low, high = np.interp(WITHIN, np.cumsum(share[order]), values[order])
+    places = np.cumsum(share[order])
+    if weights is None:  # as numpy.quantile, and so as estimate
+        places = np.linspace(0, 1, len(values))
+    low, high = np.interp(WITHIN, places, values[order])
     return {
         "mean": float(mean),
         "sd": float(np.sqrt(share @ (values - mean) ** 2)),
