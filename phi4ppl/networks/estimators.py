@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 
 import jax
@@ -360,14 +361,19 @@ class GaussianGaussianRBM(_RBM):
         if self.state_ is not None or self.weight_decay:  # decay lowers the likelihood on purpose
             return super()._train(X, epochs, progress)
         start, v = self.machine_, self._standardised(X)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", TrainingWarning)  # a training that falls ends at the start, the maximum
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", TrainingWarning)
             super()._train(X, epochs, progress)
         fall = float(jnp.mean(start.log_prob(v)) - jnp.mean(self.machine_.log_prob(v)))
         if not fall <= LOST:
             chains = gaussian_draws(start, jax.random.key(self._seed()), self.state_.chains[None])[0]
             self.state_ = first_state(start, chains, self.learning_rate, self.weight_decay, self.n_levels)
             self.machine_ = start
+        for warning in caught:
+            # at the usual rate a fall from the maximum is no fault of the user, and the maximum is returned
+            own_rate = self.learning_rate != inspect.signature(_RBM.__init__).parameters["learning_rate"].default
+            if own_rate or not issubclass(warning.category, TrainingWarning):
+                warnings.warn(warning.message, stacklevel=3)
         return self
 
 
