@@ -155,7 +155,7 @@ def test_bad_input_is_one_line_and_no_traceback(folder, capsys):
         (["run", good, "--kernel", "gibbs"], ": --kernel: expected one of auto, nuts, nuts_fourier, hmc"),
         (
             ["run", good, "--kernel", "tempering:many"],
-            "--kernel: expected a name, or tempering:N with the number of copies",
+            "or tempering:N with the number of copies, got 'tempering:many'",
         ),
     ):
         assert main(arguments) == 2, arguments
