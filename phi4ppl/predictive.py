@@ -121,7 +121,7 @@ def predictions_of(
         )
     notes += [f"observed site {n!r} is not predicted: it cannot be drawn ({fixed[n]})" for n in observed if n in fixed]
     for note in notes:
-        warnings.warn(f"predictive: {note}", stacklevel=3)  # at the line that called phi4ppl.sample
+        warnings.warn(f"predictive: {note}", stacklevel=4)  # at the line that called phi4ppl.sample
     bare = [n for n, s in latent.items() if field_of(s["fn"]) is not None and field_of(s["fn"]).log_partition is None]
     if bare:
         notes.append(f"log_prior of {', '.join(map(repr, bare))} is −S: it lacks the constant −log Z")

@@ -126,7 +126,7 @@ def infer_couplings(
     told["settings"] |= {"normalizer": by_name} | facts | {"warnings": list(complaints)}
     tree.attrs["phi4ppl"] = json.dumps(told)
     for complaint in complaints:
-        warnings.warn(f"infer_couplings: {complaint}", stacklevel=2)
+        warnings.warn(f"infer_couplings: {complaint}", stacklevel=3)
     return tree
 
 

@@ -288,9 +288,9 @@ class _Natural:
     @property
     def why_no_errors(self) -> str:
         if self.is_exact:
-            return "standard_errors is None: no step was limited by noise, as the target is inside the family."
+            return "No standard errors: no step was limited by noise, as the target is inside the family."
         return (
-            "standard_errors is None: they come from at least two steps that are limited by noise, and there were fewer. "
+            "No standard errors: they come from at least two steps that are limited by noise, and there were fewer. "
             "Continue the fit with initial=, or use more num_steps."
         )
 
@@ -351,6 +351,6 @@ class _Gradient:
     @property
     def why_no_errors(self) -> str:
         return (
-            "standard_errors is None: they come from parts of the steps that are averaged. average_last=0.5 averages half of "
+            "No standard errors: they come from parts of the steps that are averaged. average_last=0.5 averages half of "
             "them, and needs an optimizer whose steps do not fall to 0."
         )
