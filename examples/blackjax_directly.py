@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import phi4ppl as p4
-from phi4ppl.autocorrelation import gamma_method
+from phi4ppl.analysis.gamma_method import gamma_method
 
 draws = 200 if os.environ.get("PHI4PPL_TINY") == "1" else 2000
 model = p4.phi4(p4.lattice.chain(4), w=0.8, a=1.4, b=0.2)

@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import phi4ppl as p4
-from phi4ppl.model_files import load_model_file
+from phi4ppl.cli.model_files import load_model_file
 
 draws = 100 if os.environ.get("PHI4PPL_TINY") == "1" else 2000
 

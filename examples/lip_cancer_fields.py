@@ -16,8 +16,8 @@ import numpyro
 import numpyro.distributions as dist
 
 import phi4ppl as p4
-from phi4ppl.model_files import shipped_models
-from phi4ppl.terms import hopping, mass, quartic
+from phi4ppl.cli.model_files import shipped_models
+from phi4ppl.model.term import hopping, mass, quartic
 
 warnings.filterwarnings("ignore", message="Estimated shape parameter")  # k̂ is printed below
 tiny = os.environ.get("PHI4PPL_TINY") == "1"

@@ -4,12 +4,11 @@ Declare a model on a graph, check it against the Hammersley–Clifford theorem, 
 with BlackJAX, and report through ArviZ.
 """
 
-from . import exact, lattice, networks, observables, quartic, sampling
+from . import lattice, networks, sampling
 from ._version import __version__
-from .averaging import Comparison, average, compare
-from .cliques import plaquettes
-from .datatree import load_run, save_run
-from .diagnostics import ConvergenceReport, diagnose, estimate, loo
+from .analysis import observables
+from .energy import CompiledModel, exact
+from .energy import onesite as quartic
 from .errors import (
     ArgumentError,
     CallError,
@@ -28,9 +27,9 @@ from .errors import (
     SamplingError,
     SingleFactorError,
 )
-from .hammersley_clifford import HammersleyCliffordReport, check_action
-from .inference import infer_couplings
-from .integrated import integrated_log_likelihood
+from .inference import Comparison, average, compare, infer_couplings
+from .kernels import kernels
+from .lattice import plaquettes
 from .learning import (
     FitStatus,
     LikelihoodFit,
@@ -40,14 +39,22 @@ from .learning import (
     held_out_score,
     plot_history,
 )
-from .model import MarkovRandomField, gaussian, load_model, phi4, phi4_from_lagrangian
+from .model import MarkovRandomField, Term, gaussian, load_model, phi4, phi4_from_lagrangian
+from .model import term as terms
+from .model.hammersley_clifford import HammersleyCliffordReport, check_action
 from .numpyro_plugin import GibbsField, compile
 from .partition import PartitionEstimate, PartitionSurface, log_partition
-from .potential import CompiledModel
+from .results import (
+    ConvergenceReport,
+    diagnose,
+    estimate,
+    integrated_log_likelihood,
+    load_run,
+    loo,
+    sample,
+    save_run,
+)
 from .reweighting import combine_ensembles, plot_scans, reweight, scan_reweighting
-from .run import sample
-from .sampling import kernels
-from .terms import Term
 
 __all__ = [
     "ArgumentError",
@@ -112,4 +119,5 @@ __all__ = [
     "sampling",
     "save_run",
     "scan_reweighting",
+    "terms",
 ]

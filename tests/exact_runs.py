@@ -9,7 +9,7 @@ import numpy as np
 from scipy import stats
 
 import phi4ppl as p4
-from phi4ppl.autocorrelation import gamma_method
+from phi4ppl.analysis.gamma_method import gamma_method
 
 ALARM = 1e-4
 

@@ -16,9 +16,9 @@ import numpy as np
 from scipy import stats
 
 import phi4ppl as p4
+from phi4ppl.kernels.metrics import FreeField
+from phi4ppl.model.term import hopping, mass
 from phi4ppl.sampling import target_of
-from phi4ppl.sampling.metrics import FreeField
-from phi4ppl.terms import hopping, mass
 
 NUMBER = 20_000
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from phi4ppl import autocorrelation
-from phi4ppl.autocorrelation import GammaEstimate, gamma_method, normalized_autocorrelation
+from phi4ppl.analysis import gamma_method as autocorrelation
+from phi4ppl.analysis.gamma_method import GammaEstimate, gamma_method, normalized_autocorrelation
 from phi4ppl.errors import ArgumentError
 
 ALARM = 1e-4

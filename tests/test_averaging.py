@@ -15,11 +15,11 @@ from scipy import stats
 from scipy.special import logsumexp
 
 import phi4ppl as p4
-from phi4ppl.averaging.compare import _compared, _decisions, _why
-from phi4ppl.averaging.posterior import CouplingPosterior, _improper, coupling_posterior
-from phi4ppl.averaging.weights import bootstrap_errors, pseudo_bma_weights, stacking_weights
+from phi4ppl.energy.exact.exact_log_z import ExactFamily
 from phi4ppl.inference import mode
-from phi4ppl.partition.determinate import ExactFamily
+from phi4ppl.inference.compare import _compared, _decisions, _why
+from phi4ppl.inference.coupling_posterior import CouplingPosterior, _improper, coupling_posterior
+from phi4ppl.inference.weights import bootstrap_errors, pseudo_bma_weights, stacking_weights
 
 pytestmark = pytest.mark.compile_quickly
 
@@ -161,7 +161,7 @@ def test_couplings_of_a_comparison_have_the_error_of_log_z(quartic_chain, monkey
         z, alone, share = scores(seed)
         assert np.abs(z).max() < 4 and share.max() < 0.03
         np.testing.assert_array_equal(z, alone)
-    monkeypatch.setattr("phi4ppl.averaging.posterior.MOST_OPERATIONS", 0)
+    monkeypatch.setattr("phi4ppl.inference.coupling_posterior.MOST_OPERATIONS", 0)
     simulated = [scores(seed) for seed in range(6)]
     assert np.abs([z for z, *_ in simulated]).max() < 3.9
     assert np.sqrt(np.mean([alone**2 for _, alone, _ in simulated])) > 3

@@ -12,8 +12,9 @@ import pytest
 from scipy import optimize
 
 import phi4ppl as p4
-from phi4ppl.sampling import chees, target_of
-from phi4ppl.sampling.warmup import MAPPED_CHAINS, over_chains, schedule
+from phi4ppl.kernels import chees
+from phi4ppl.kernels.adaptation import MAPPED_CHAINS, over_chains, schedule
+from phi4ppl.sampling import target_of
 
 pytestmark = pytest.mark.compile_quickly
 

@@ -7,8 +7,8 @@ import sys
 import pytest
 
 import phi4ppl as p4
-from phi4ppl.cli import main
-from phi4ppl.model_files import load_model_file, shipped_models
+from phi4ppl.cli.entry import main
+from phi4ppl.cli.model_files import load_model_file, shipped_models
 
 pytestmark = pytest.mark.compile_quickly
 
@@ -132,7 +132,7 @@ def test_a_model_that_fails_when_it_runs_gets_one_message_too(folder, capsys, co
 
 
 def test_an_error_of_our_own_stays_one(folder, monkeypatch):
-    monkeypatch.setattr("phi4ppl.commands.summary_of", lambda path: 1 / 0)
+    monkeypatch.setattr("phi4ppl.cli.models_command.summary_of", lambda path: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(["models"])
 

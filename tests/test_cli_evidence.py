@@ -15,11 +15,10 @@ import pytest
 import xarray as xr
 
 import phi4ppl as p4
-from phi4ppl.cli import main
-from phi4ppl.inference import predictive_check
-from phi4ppl.prior_texts import priors_from
-from phi4ppl.reports import pages
-from phi4ppl.reports.pictures import couplings_figure, predictive_figure
+from phi4ppl.cli.entry import main
+from phi4ppl.cli.prior_texts import priors_from
+from phi4ppl.inference import pages, predictive_check
+from phi4ppl.inference.pictures import couplings_figure, predictive_figure
 
 pytestmark = pytest.mark.compile_quickly
 

@@ -12,12 +12,14 @@ import pytest
 import xarray as xr
 
 import phi4ppl as p4
-from phi4ppl import averaging, diagnostics, inference, learning, run
-from phi4ppl.cli import main
-from phi4ppl.diagnostics import html
+from phi4ppl import inference, learning
+from phi4ppl import inference as averaging
+from phi4ppl import results as diagnostics
+from phi4ppl.cli.entry import main
+from phi4ppl.cli.result_files import ResultFolder, read_record
 from phi4ppl.errors import ResultFileError
-from phi4ppl.reports import pages
-from phi4ppl.result_files import ResultFolder, read_record
+from phi4ppl.inference import pages
+from phi4ppl.results import run, run_page
 
 pytestmark = pytest.mark.compile_quickly
 
@@ -49,7 +51,7 @@ def results(tmp_path_factory):
     """What every command leaves, by command: whatever it writes is covered by the tests below."""
     here, found = Path.cwd(), {}
     with pytest.MonkeyPatch.context() as patch:
-        for module in (html, pages):  # they take their time
+        for module in (run_page, pages):  # they take their time
             patch.setattr(module, "figures", lambda tree: {})
         for command in COMMANDS:
             folder = found[command] = tmp_path_factory.mktemp(command)
@@ -203,7 +205,7 @@ def test_overwrite_replaces_the_results_and_nothing_beside_them(results, tmp_pat
 
 
 def test_report_rewrites_the_report_of_its_run_only(results, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(html, "figures", lambda tree: {})
+    monkeypatch.setattr(run_page, "figures", lambda tree: {})
     shutil.copytree(results["run"], tmp_path / "x")
     monkeypatch.chdir(tmp_path / "x")
     before = json.loads(Path("out/run.json").read_text())

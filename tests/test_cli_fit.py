@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 
 import phi4ppl as p4
-from phi4ppl.cli import main
+from phi4ppl.cli.entry import main
 
 pytestmark = pytest.mark.compile_quickly
 

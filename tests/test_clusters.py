@@ -16,10 +16,10 @@ from invariance import MODELS, exact_draws, invariance_scores, mapped, model_and
 from scipy import stats
 
 import phi4ppl as p4
+from phi4ppl.kernels.bonds import ShiftBonds, bonds_of
+from phi4ppl.kernels.cluster import cluster_labels, flip_clusters
+from phi4ppl.model.term import hopping
 from phi4ppl.sampling import target_of
-from phi4ppl.sampling.bonds import ShiftBonds, bonds_of
-from phi4ppl.sampling.cluster import cluster_labels, flip_clusters
-from phi4ppl.terms import hopping
 
 pytestmark = pytest.mark.compile_quickly
 

@@ -12,8 +12,8 @@ import pytest
 import xarray as xr
 
 import phi4ppl as p4
-from phi4ppl.datatree import metadata
-from phi4ppl.diagnostics import html
+from phi4ppl.results import run_page
+from phi4ppl.results.datatree import metadata
 
 pytestmark = pytest.mark.compile_quickly
 
@@ -111,7 +111,7 @@ def test_saves_and_loads_back_equal(tree, tmp_path):
 
 def test_what_cannot_be_saved_or_loaded_is_told(model, tree, monkeypatch, tmp_path):
     told = r"path: expected a file that can be written, got .* \({}\)\. Give another name"
-    monkeypatch.setattr(html, "figures", lambda tree: {})  # they take their time
+    monkeypatch.setattr(run_page, "figures", lambda tree: {})  # they take their time
     report = p4.diagnose(tree)
     writers = (lambda path: p4.save_run(tree, path), model.save, report.to_html)
     for path, reason in ((tmp_path, "Is a directory"), (tmp_path / "gone" / "run.nc", "No such file or directory")):

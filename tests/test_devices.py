@@ -19,13 +19,13 @@ import numpyro.distributions as dist
 import pytest
 
 import phi4ppl as p4
-from phi4ppl.datatree import metadata
+from phi4ppl.results.datatree import metadata
 
 MODEL = p4.phi4(p4.lattice.square(8, 4), w=1.0, a=1.9, b=0.175)
 RUN = dict(num_warmup=40, num_samples=20, num_chains=8, seed=5, kernel="metropolis", thinning=2)
 HEAD = f"""
 import numpy as np, re, phi4ppl as p4
-from phi4ppl.datatree import metadata
+from phi4ppl.results.datatree import metadata
 from phi4ppl.sampling import devices, program
 
 model = p4.phi4(p4.lattice.square(8, 4), w=1.0, a=1.9, b=0.175)

@@ -13,8 +13,8 @@ import pytest
 import xarray as xr
 
 import phi4ppl as p4
-from phi4ppl.autocorrelation import gamma_method
-from phi4ppl.diagnostics.figures import figures
+from phi4ppl.analysis.gamma_method import gamma_method
+from phi4ppl.results.figures import figures
 from phi4ppl.sampling import chains
 
 pytestmark = pytest.mark.compile_quickly

@@ -12,7 +12,7 @@ import phi4ppl as p4
 from phi4ppl.learning import conditionals
 from phi4ppl.learning.conditionals import Grid
 from phi4ppl.learning.local import LocalStructure
-from phi4ppl.learning.parameters import CouplingVector
+from phi4ppl.model.coupling_vector import CouplingVector
 
 pytestmark = pytest.mark.compile_quickly
 

@@ -13,8 +13,8 @@ from known_fields import TRUE, independent_fields, pulls, true_model
 import phi4ppl as p4
 from phi4ppl.learning.ensemble import Ensemble
 from phi4ppl.learning.maximum_likelihood import expectation
-from phi4ppl.learning.parameters import CouplingVector, statistics_matrix
 from phi4ppl.learning.persistent_cd import fisher_errors
+from phi4ppl.model.coupling_vector import CouplingVector, statistics_matrix
 
 pytestmark = pytest.mark.compile_quickly
 

@@ -10,7 +10,7 @@ from scipy import optimize, sparse
 
 import phi4ppl as p4
 from phi4ppl.learning import ridge as ridges
-from phi4ppl.learning.parameters import CouplingVector
+from phi4ppl.model.coupling_vector import CouplingVector
 
 RNG = np.random.default_rng
 

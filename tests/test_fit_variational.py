@@ -14,9 +14,10 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp
 
 import phi4ppl as p4
+from phi4ppl.analysis.gamma_method import gamma_method
 from phi4ppl.learning import FitStatus, variational
 from phi4ppl.learning.natural import regress
-from phi4ppl.learning.parameters import CouplingVector, statistics_matrix
+from phi4ppl.model.coupling_vector import CouplingVector, statistics_matrix
 
 pytestmark = pytest.mark.compile_quickly
 
@@ -193,7 +194,7 @@ def test_residual_is_orthogonal_to_all_statistics(outside):
         for name, t in fit.model.statistics(phi).items():
             t = np.asarray(t)
             product = (t - t.mean()) * (excess - excess.mean())
-            result[name] = product.mean() / p4.autocorrelation.gamma_method(product).error
+            result[name] = product.mean() / gamma_method(product).error
         return result
 
     assert not rejected({name: z / np.sqrt(1 + 40_000 / 64_000) for name, z in scores(fit.model).items()})

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 import phi4ppl as p4
-from phi4ppl.sampling.flood import TRIES, Blocks, blocks_of, large_cluster
+from phi4ppl.kernels.flood import TRIES, Blocks, blocks_of, large_cluster
 
 pytestmark = pytest.mark.compile_quickly
 

@@ -19,9 +19,9 @@ from blackjax.base import SamplingAlgorithm
 from jax.flatten_util import ravel_pytree
 
 import phi4ppl as p4
-from phi4ppl.cli import main
-from phi4ppl.datatree import metadata
-from phi4ppl.diagnostics import html
+from phi4ppl.cli.entry import main
+from phi4ppl.results import run_page
+from phi4ppl.results.datatree import metadata
 from phi4ppl.sampling import Kernel, WindowAdaptation, chains, checkpoint, get_kernel, harvest
 from phi4ppl.sampling.identity import function_digest
 
@@ -339,7 +339,7 @@ def test_ctrl_c_returns_the_draws_so_far(whole, monkeypatch, tmp_path):
             np.testing.assert_array_equal(values, arrays_of(whole)[name][:, :kept], err_msg=name)
     report = p4.diagnose(tree)
     assert f"INTERRUPTED after {kept} of 60 draws a chain" in str(report).splitlines()[0]
-    monkeypatch.setattr(html, "figures", lambda tree: {})  # they take their time
+    monkeypatch.setattr(run_page, "figures", lambda tree: {})  # they take their time
     report.to_html(tmp_path / "report.html")
     assert f"INTERRUPTED after {kept} of 60 draws a chain" in (tmp_path / "report.html").read_text()
     loaded = p4.load_run(p4.save_run(tree, tmp_path / "run.nc"))
@@ -389,8 +389,8 @@ def test_runs_in_threads_and_under_other_handlers_leave_signals_alone(whole):
 LONG = RUN | {"num_samples": 150, "thinning": 5}
 KILLING = f"""
 import os, signal, time, numpy as np, phi4ppl as p4
-from phi4ppl.datatree import metadata
-from phi4ppl.diagnostics import html
+from phi4ppl.results.datatree import metadata
+from phi4ppl.results import run_page
 from phi4ppl.sampling import chains
 
 def child():
@@ -433,7 +433,7 @@ def test_a_killed_run_ends_with_the_same_numbers(tmp_path, run_python):
 
 
 def test_the_command_line_resumes_and_reports_a_checkpoint(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(html, "figures", lambda tree: {})  # they take their time
+    monkeypatch.setattr(run_page, "figures", lambda tree: {})  # they take their time
     monkeypatch.chdir(tmp_path)
     Path("mine.py").write_text("import phi4ppl as p4\n\nmodel = p4.phi4(p4.lattice.chain(4), w=0.8, a=1.4, b=0.2)\n")
     run = ["run", "mine.py", "--warmup", "40", "--samples", "60", "--chains", "3", "--thinning", "3", "--seed", "5",

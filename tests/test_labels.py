@@ -21,10 +21,10 @@ import xarray as xr
 
 import phi4ppl as p4
 from phi4ppl import inference, networks
-from phi4ppl.autocorrelation import gamma_method
-from phi4ppl.cli import main
+from phi4ppl.analysis.gamma_method import gamma_method
+from phi4ppl.cli.entry import main
 from phi4ppl.lattice.labels import field_dims
-from phi4ppl.learning.parameters import statistics_matrix
+from phi4ppl.model.coupling_vector import statistics_matrix
 
 pytestmark = pytest.mark.compile_quickly
 
@@ -842,7 +842,7 @@ def test_bad_tables_are_one_line(folder, capsys, text, words):
 
 
 def test_parquet_without_pyarrow_says_what_to_install(folder, capsys, monkeypatch):
-    monkeypatch.setattr("phi4ppl.field_files.find_spec", lambda name: None)
+    monkeypatch.setattr("phi4ppl.cli.field_files.find_spec", lambda name: None)
     (folder / "table.parquet").write_bytes(b"PAR1")
     assert main(["fit", "graph.py", "--data", "table.parquet", "--quiet"]) == 2
     assert (

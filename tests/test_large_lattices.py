@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import phi4ppl as p4
-from phi4ppl.datatree import metadata
+from phi4ppl.kernels.gradient import careful_proposal
+from phi4ppl.kernels.local_hmc import sweeps
+from phi4ppl.results.datatree import metadata
 from phi4ppl.sampling import target_of
-from phi4ppl.sampling.gradient import careful_proposal
-from phi4ppl.sampling.sites import sweeps
 
 SIZE = 1024
 STEP_SIZE = 0.012  # acceptance about 0.8: the step shrinks like V^(−1/4)

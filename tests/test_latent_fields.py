@@ -15,8 +15,8 @@ from scipy import stats
 from scipy.special import logsumexp
 
 import phi4ppl as p4
-from phi4ppl.autocorrelation import gamma_method
-from phi4ppl.diagnostics.leave_one_out import leave_one_out
+from phi4ppl.analysis.gamma_method import gamma_method
+from phi4ppl.results.leave_one_out import leave_one_out
 
 pytestmark = pytest.mark.compile_quickly
 

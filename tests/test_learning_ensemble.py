@@ -8,7 +8,7 @@ from exact_runs import model_of, rejected, z_scores
 
 import phi4ppl as p4
 from phi4ppl.learning.ensemble import Ensemble
-from phi4ppl.learning.parameters import CouplingVector, statistics_matrix
+from phi4ppl.model.coupling_vector import CouplingVector, statistics_matrix
 
 pytestmark = pytest.mark.compile_quickly
 

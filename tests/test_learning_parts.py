@@ -9,7 +9,7 @@ import pytest
 import phi4ppl as p4
 from phi4ppl.learning import FitStatus, plot_history
 from phi4ppl.learning.history import History
-from phi4ppl.learning.parameters import CouplingVector, statistics_matrix
+from phi4ppl.model.coupling_vector import CouplingVector, statistics_matrix
 
 
 def mixed_model():
@@ -58,7 +58,7 @@ def test_statistics_do_not_depend_on_the_chunks(monkeypatch):
     model = mixed_model()
     fields = np.random.default_rng(3).normal(size=(11, 3, 3))
     whole = statistics_matrix(model, fields)
-    monkeypatch.setattr("phi4ppl.learning.parameters.CHUNK", 100)
+    monkeypatch.setattr("phi4ppl.model.coupling_vector.CHUNK", 100)
     np.testing.assert_allclose(statistics_matrix(model, fields), whole, rtol=1e-6)
 
 

@@ -4,7 +4,6 @@ import argparse
 import ast
 import copy
 import enum
-import importlib
 import inspect
 import pickle
 import re
@@ -16,16 +15,15 @@ import numpy as np
 import pytest
 
 import phi4ppl as p4
-from phi4ppl import option_names
-from phi4ppl.cli import _parser
-from phi4ppl.commands import _kernel
+from phi4ppl.cli import option_names
+from phi4ppl.cli.entry import _parser
+from phi4ppl.cli.option_names import ARGUMENTS, ELSEWHERE, OPTIONS, for_command_line
+from phi4ppl.cli.run_command import _kernel
 from phi4ppl.errors import CallError, Phi4pplError, call_checked, finite_array
 from phi4ppl.inference.couplings import NORMALIZERS
 from phi4ppl.lattice.labels import MISSING_FIELDS
-from phi4ppl.option_names import ARGUMENTS, ELSEWHERE, OPTIONS, for_command_line
 
-PACKAGES = (p4, *(importlib.import_module(f"phi4ppl.{n}") for n in
-                  ("exact", "lattice", "networks", "observables", "quartic", "sampling")))  # fmt: skip
+PACKAGES = (p4, p4.exact, p4.lattice, p4.networks, p4.observables, p4.quartic, p4.sampling)
 
 
 def public_callables() -> dict[str, object]:
@@ -144,7 +142,7 @@ def test_an_error_inside_a_function_stays_what_it_is():
 
 def test_decorated_functions_and_classes_stay_what_they_are():
     assert str(inspect.signature(p4.exact.quadrature)).startswith("(model: 'MarkovRandomField', observables:")
-    assert p4.sample.__doc__.startswith("Sample a field") and p4.sample.__module__ == "phi4ppl.run"
+    assert p4.sample.__doc__.startswith("Sample a field") and p4.sample.__module__ == "phi4ppl.results.run"
     for thing in (p4.sample, p4.lattice.square, p4.Term, p4.networks.Phi4Units):
         assert pickle.loads(pickle.dumps(thing)) is thing
     moments = p4.quartic.moments(0.1, 1.0, 0.2)
@@ -163,11 +161,12 @@ def test_complex_numbers_are_refused_without_dropping_a_part():
 # --- on the command line
 
 ROOT = Path(p4.__file__).parent
+INFER = ("couplings", "log_z", "interpolated", "exchange", "mode", "corrected_pseudolikelihood", "predictive_check")
 SPOKEN = {  # where the messages come from that a command can show
-    "run": ("diagnostics/verdict.py", "run.py", "sampling/*.py"),
-    "report": ("diagnostics/verdict.py",),
-    "infer": ("diagnostics/verdict.py", "inference/*.py"),
-    "compare": ("averaging/*.py", "inference/mode.py"),
+    "run": ("results/verdict.py", "results/run.py", "sampling/*.py", "kernels/*.py"),
+    "report": ("results/verdict.py",),
+    "infer": ("results/verdict.py", *(f"inference/{name}.py" for name in INFER)),
+    "compare": ("inference/compare.py", "inference/average.py", "inference/coupling_posterior.py", "inference/mode.py"),
     "fit": ("learning/*.py",),
 }
 CALLED = {  # what a command calls, and arguments that it gives without an option

@@ -20,9 +20,10 @@ from invariance import (
 )
 
 import phi4ppl as p4
+from phi4ppl.kernels import gradient, metrics
+from phi4ppl.kernels.metrics import FreeField, fit_free_field, metric_of, spectrum
 from phi4ppl.lattice.regular import _regular
-from phi4ppl.sampling import get_kernel, gradient, metrics, target_of
-from phi4ppl.sampling.metrics import FreeField, fit_free_field, metric_of, spectrum
+from phi4ppl.sampling import get_kernel, target_of
 
 pytestmark = pytest.mark.compile_quickly
 

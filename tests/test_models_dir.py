@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 import phi4ppl as p4
-from phi4ppl.model_files import load_model_file, shipped_models
+from phi4ppl.cli.model_files import load_model_file, shipped_models
 
 pytestmark = pytest.mark.compile_quickly
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import phi4ppl as p4
-from phi4ppl.autocorrelation import gamma_method
+from phi4ppl.analysis.gamma_method import gamma_method
 from phi4ppl.networks import BernoulliUnits, GaussianUnits, Phi4Units, RestrictedBoltzmannMachine, SpinUnits, annealed
 
 pytestmark = pytest.mark.compile_quickly

@@ -8,7 +8,7 @@ import pytest
 from numpyro.distributions import ImproperUniform, constraints
 
 import phi4ppl as p4
-from phi4ppl.autocorrelation import gamma_method
+from phi4ppl.analysis.gamma_method import gamma_method
 from phi4ppl.networks import BernoulliUnits, Phi4RBM, Phi4Units, RestrictedBoltzmannMachine, VisibleMarginal
 
 pytestmark = pytest.mark.compile_quickly

@@ -19,7 +19,7 @@ from phi4ppl.networks import (
     TrainingWarning,
     train,
 )
-from phi4ppl.networks.chains import gaussian_draws
+from phi4ppl.networks.block_gibbs import gaussian_draws
 from phi4ppl.networks.gradients import objective
 from phi4ppl.networks.training import STRONGEST, first_state, normalizable
 from phi4ppl.networks.watch import EXPLOSION, OFF_SIGMAS, _of_chains, objection

@@ -11,14 +11,8 @@ from scipy.stats import norm
 
 import phi4ppl as p4
 from phi4ppl.networks import BernoulliUnits, GaussianUnits, Phi4Units, RestrictedBoltzmannMachine, SpinUnits, train
-from phi4ppl.networks.chains import advance
-from phi4ppl.networks.gradients import (
-    centred,
-    exact_objective,
-    from_centred,
-    score_objective,
-    to_centred,
-)
+from phi4ppl.networks.block_gibbs import advance
+from phi4ppl.networks.gradients import centred, exact_objective, from_centred, score_objective, to_centred
 
 pytestmark = pytest.mark.compile_quickly
 

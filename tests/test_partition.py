@@ -17,14 +17,14 @@ from exact_runs import model_of
 from scipy import stats
 
 import phi4ppl as p4
-from phi4ppl.partition import estimate as module
+from phi4ppl.energy.exact.elimination import elimination_order, log_sum
+from phi4ppl.energy.exact.exact_log_z import ExactFamily, exact_log_partition
+from phi4ppl.energy.exact.independent_sites import IndependentSites
+from phi4ppl.partition import log_partition as module
 from phi4ppl.partition.annealing import anneal, combine_directions
-from phi4ppl.partition.determinate import ExactFamily, exact_log_partition
-from phi4ppl.partition.elimination import elimination_order, log_sum
-from phi4ppl.partition.estimate import agreement
+from phi4ppl.partition.coupling_path import REFERENCE, Path, path_to
 from phi4ppl.partition.integration import integrate
-from phi4ppl.partition.path import REFERENCE, Path, path_to
-from phi4ppl.partition.sites import IndependentSites
+from phi4ppl.partition.log_partition import agreement
 
 pytestmark = pytest.mark.compile_quickly
 

@@ -10,11 +10,11 @@ import pytest
 from scipy import stats
 
 import phi4ppl as p4
-from phi4ppl.autocorrelation import gamma_method
-from phi4ppl.datatree import metadata
+from phi4ppl.analysis.gamma_method import gamma_method
 from phi4ppl.inference.exchange import exchange, tuned
 from phi4ppl.partition.chebyshev import Interpolant
-from phi4ppl.partition.ensembles import family_of
+from phi4ppl.partition.coupling_ensembles import family_of
+from phi4ppl.results.datatree import metadata
 from phi4ppl.sampling import Target, Tuning
 
 pytestmark = pytest.mark.compile_quickly

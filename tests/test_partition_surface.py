@@ -13,7 +13,7 @@ import pytest
 from scipy.special import logsumexp
 
 import phi4ppl as p4
-from phi4ppl.autocorrelation import gamma_method
+from phi4ppl.analysis.gamma_method import gamma_method
 from phi4ppl.partition import surface as partition_surface
 from phi4ppl.partition.pool import Pool
 from phi4ppl.reweighting import log_mixture, solve_mbar

@@ -16,12 +16,12 @@ import pytest
 from test_partition_posterior import fields_at
 
 import phi4ppl as p4
-from phi4ppl.datatree import metadata
-from phi4ppl.diagnostics import html
+from phi4ppl.energy.exact.exact_log_z import ExactFamily
 from phi4ppl.inference import log_z as log_z_module
 from phi4ppl.inference.interpolated import interpolate_likelihood
 from phi4ppl.inference.log_z import MOST_SHIFT, exact_log_z, mean_errors, mean_shift, simulated_log_z
-from phi4ppl.partition.determinate import ExactFamily
+from phi4ppl.reports import html
+from phi4ppl.results.datatree import metadata
 
 pytestmark = pytest.mark.compile_quickly
 

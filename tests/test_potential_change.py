@@ -10,8 +10,8 @@ import numpyro
 import pytest
 
 import phi4ppl as p4
+from phi4ppl.energy.functions import energy_change, energy_function
 from phi4ppl.errors import ArgumentError
-from phi4ppl.potential import energy_change, energy_function
 
 pytestmark = pytest.mark.compile_quickly
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import phi4ppl as p4
-from phi4ppl.potential import energy_function
+from phi4ppl.energy.functions import energy_function
 
 pytestmark = pytest.mark.compile_quickly
 

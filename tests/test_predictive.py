@@ -235,6 +235,6 @@ def test_what_cannot_be_predicted_is_refused_early(monkeypatch):
     assert (
         "mu" in p4.sample(conjugate, Y, **RUN | {"predictive": False, "num_samples": 500, "num_chains": 1})["posterior"]
     )
-    monkeypatch.setattr("phi4ppl.run.run_chains", lambda *_, **__: pytest.fail("the run has begun"))
+    monkeypatch.setattr("phi4ppl.results.run.run_chains", lambda *_, **__: pytest.fail("the run has begun"))
     with pytest.raises(p4.MemoryLimitError):
         p4.sample(conjugate, Y, **RUN | {"num_samples": 500, "num_chains": 1})

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import phi4ppl as p4
-from phi4ppl.observables import standard_observables
+from phi4ppl.analysis.observables import standard_observables
 from phi4ppl.sampling import get_kernel
 from phi4ppl.sampling.program import cached_program
 

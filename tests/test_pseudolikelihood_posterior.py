@@ -11,10 +11,11 @@ import xarray as xr
 from test_partition_posterior import fields_at
 
 import phi4ppl as p4
-from phi4ppl.datatree import metadata
-from phi4ppl.inference import couplings, pseudolikelihood
+from phi4ppl.inference import corrected_pseudolikelihood as pseudolikelihood
+from phi4ppl.inference import couplings
+from phi4ppl.inference.corrected_pseudolikelihood import PseudoLikelihood, Quadratic, affine_map, simulated_likelihood
 from phi4ppl.inference.polynomial import LocalPolynomial
-from phi4ppl.inference.pseudolikelihood import PseudoLikelihood, Quadratic, affine_map, simulated_likelihood
+from phi4ppl.results.datatree import metadata
 
 pytestmark = pytest.mark.compile_quickly
 

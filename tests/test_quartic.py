@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from phi4ppl import quartic
+from phi4ppl.energy import onesite as quartic
 from phi4ppl.errors import ArgumentError
 
 ALARM = 1e-4

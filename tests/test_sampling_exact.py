@@ -23,9 +23,9 @@ from blackjax.base import SamplingAlgorithm
 from exact_runs import CASES, model_of, rejected, run_case, scores_of_run, series_of, z_scores
 
 import phi4ppl as p4
-from phi4ppl.autocorrelation import gamma_method
+from phi4ppl.analysis.gamma_method import gamma_method
+from phi4ppl.kernels.symmetry import is_even
 from phi4ppl.sampling import Kernel, WindowAdaptation, chains, get_kernel, progress, run_chains
-from phi4ppl.sampling.symmetry import is_even
 
 pytestmark = pytest.mark.compile_quickly
 

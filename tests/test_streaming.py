@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.signal import lfilter
 
-from phi4ppl.autocorrelation import gamma_method
+from phi4ppl.analysis.gamma_method import gamma_method
 from phi4ppl.sampling.streaming import BlockedSeries, SiteMoments
 
 CUTS = np.random.default_rng(0)

@@ -24,11 +24,12 @@ from invariance import (
 from scipy import stats
 
 import phi4ppl as p4
-from phi4ppl.sampling import get_kernel, sites, target_of
-from phi4ppl.sampling.chessboard import Chessboard, chessboard, join, split
-from phi4ppl.sampling.colouring import colours
-from phi4ppl.sampling.noise import finished, normal, random_words, uniform
-from phi4ppl.sampling.sites import overrelaxable, overrelaxation, sweeps
+from phi4ppl.kernels import local_hmc as sites
+from phi4ppl.kernels.chessboard import Chessboard, chessboard, join, split
+from phi4ppl.kernels.local_hmc import overrelaxable, overrelaxation, sweeps
+from phi4ppl.kernels.noise import finished, normal, random_words, uniform
+from phi4ppl.lattice.coloring import colours
+from phi4ppl.sampling import get_kernel, target_of
 
 pytestmark = pytest.mark.compile_quickly
 
@@ -172,7 +173,7 @@ GAUSSIAN = {
 
 
 def with_source(model, r):
-    from phi4ppl.terms import source
+    from phi4ppl.model.term import source
 
     term = p4.Term("r", np.arange(model.lattice.num_sites)[:, None], source, r)
     return p4.MarkovRandomField(model.lattice, [*model.terms, term])

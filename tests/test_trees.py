@@ -19,11 +19,11 @@ from numpyro.infer import HMC, MCMC
 from scipy import stats
 
 import phi4ppl as p4
-from phi4ppl.autocorrelation import gamma_method
-from phi4ppl.datatree import metadata
-from phi4ppl.diagnostics.contents import spacing
-from phi4ppl.diagnostics.figures import figures
-from phi4ppl.diagnostics.html import estimates_table
+from phi4ppl.analysis.gamma_method import gamma_method
+from phi4ppl.reports.html import estimates_table
+from phi4ppl.results.contents import spacing
+from phi4ppl.results.datatree import metadata
+from phi4ppl.results.figures import figures
 
 pytestmark = pytest.mark.compile_quickly
 
@@ -465,7 +465,7 @@ def test_dims_rename_and_plates_give_way():
 )
 @pytest.mark.rank_promotion
 def test_dims_and_coords_that_do_not_fit_are_refused_before_the_run(options, told, monkeypatch):
-    monkeypatch.setattr("phi4ppl.run.run_chains", lambda *_, **__: pytest.fail("the run has begun"))
+    monkeypatch.setattr("phi4ppl.results.run.run_chains", lambda *_, **__: pytest.fail("the run has begun"))
     with pytest.raises(p4.ArgumentError, match=told):
         p4.sample(counties, *DATA, kernel="hmc", **options)
 

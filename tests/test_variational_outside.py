@@ -16,7 +16,7 @@ from scipy.stats import chi2, norm
 import phi4ppl as p4
 from phi4ppl.learning import natural, variational, variational_result
 from phi4ppl.learning.natural import Trial, regress
-from phi4ppl.learning.parameters import CouplingVector, statistics_matrix
+from phi4ppl.model.coupling_vector import CouplingVector, statistics_matrix
 from phi4ppl.reweighting import Divergence
 
 pytestmark = pytest.mark.compile_quickly

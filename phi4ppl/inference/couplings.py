@@ -15,14 +15,13 @@ from numpyro.distributions import Delta, Distribution
 
 from ..errors import ArgumentError, OverlapError, call_checked, one_of, positive_int
 from ..lattice.labels import MISSING_FIELDS, aligned_fields
-from ..model import MarkovRandomField
-from ..numpyro_plugin import compile as compile_model
-from ..partition import PartitionSurface
-from ..partition.surface import MAX_DIMENSIONS, require_normalizable
-from ..run import sample
+from ..model.field import MarkovRandomField
+from ..numpyro_plugin.numpyro_model import compile as compile_model
+from ..partition.surface import MAX_DIMENSIONS, PartitionSurface, require_normalizable
+from ..results.run import sample
+from .corrected_pseudolikelihood import PseudoLikelihood, affine_map, simulated_likelihood
 from .exchange import auxiliary_tau, exchange, tuned
 from .log_z import MOST_SHIFT, LogZ, Unaffordable, exact_log_z, mean_errors, mean_shift, simulated_log_z
-from .pseudolikelihood import PseudoLikelihood, affine_map, simulated_likelihood
 
 __all__ = ["infer_couplings"]
 

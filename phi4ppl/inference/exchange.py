@@ -10,10 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from ..autocorrelation import gamma_method
-from ..model import MarkovRandomField
-from ..partition.ensembles import Draws, Family, family_of
-from ..sampling import Kernel, Target, Tuning, WindowAdaptation
+from ..analysis.gamma_method import gamma_method
+from ..kernels.adaptation import Tuning, WindowAdaptation
+from ..kernels.kernel import Kernel
+from ..kernels.target import Target
+from ..model.field import MarkovRandomField
+from ..partition.coupling_ensembles import Draws, Family, family_of
 
 __all__ = ["auxiliary_tau", "exchange", "tuned"]
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..energy.exact.exact_log_z import ExactFamily
 from ..errors import ArgumentError
-from ..model import MarkovRandomField
-from ..partition import PartitionSurface
-from ..partition.determinate import ExactFamily
-from ..partition.ensembles import family_of
+from ..model.field import MarkovRandomField
+from ..partition.coupling_ensembles import family_of
 from ..partition.pool import Pool
 from ..partition.simulation import NUM_WARMUP, simulate
+from ..partition.surface import PartitionSurface
 from ..sampling.progress import Progress
 from .interpolated import InterpolatedLikelihood, interpolate_likelihood
 

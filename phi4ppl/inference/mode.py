@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..learning.ensemble import Ensemble
-from ..learning.parameters import statistics_matrix
-from ..model import MarkovRandomField
+from ..model.coupling_vector import statistics_matrix
+from ..model.field import MarkovRandomField
 
 __all__ = ["NUM_CHAINS", "CouplingProblem", "Mode", "find_mode"]
 

@@ -1,4 +1,8 @@
-"""Learning: choose the couplings of a field so that it becomes another theory, or reproduces data."""
+"""Learning: choose the couplings of a field so that it becomes another theory, or reproduces data.
+
+A model with a target action or data comes in; a fitted model with standard errors goes out. Read `likelihood` first, then
+`variational`.
+"""
 
 from .history import FitStatus, plot_history
 from .likelihood import LikelihoodFit, fit_likelihood, held_out_score

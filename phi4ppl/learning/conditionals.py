@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .. import quartic
+from ..energy import onesite as quartic
 from .local import CHUNK, LocalStructure
 
 __all__ = ["Conditional", "Grid", "Powers", "conditional_of"]

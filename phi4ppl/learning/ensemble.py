@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import ArgumentError, SamplingError
-from ..model import MarkovRandomField
-from ..numpyro_plugin import compile as compile_model
-from ..sampling import resolve
+from ..kernels.adaptation import schedule
+from ..kernels.choose import resolve
+from ..kernels.symmetry import flipped
+from ..model.field import MarkovRandomField
+from ..numpyro_plugin.numpyro_model import compile as compile_model
 from ..sampling.memory import record_bytes
 from ..sampling.program import cached_program, like
-from ..sampling.symmetry import flipped
-from ..sampling.warmup import schedule
 
 __all__ = ["Ensemble"]
 

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from ..errors import ArgumentError, call_checked
-from .parameters import CouplingVector
+from ..model.coupling_vector import CouplingVector
 
 __all__ = ["FitStatus", "History", "plot_history"]
 

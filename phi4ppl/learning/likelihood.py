@@ -11,13 +11,13 @@ import xarray as xr
 
 from ..errors import ArgumentError, call_checked, one_of, positive_int
 from ..lattice.labels import MISSING_FIELDS, aligned_fields
-from ..model import MarkovRandomField
+from ..model.coupling_vector import CouplingVector, sign_notes
+from ..model.field import MarkovRandomField
 from ..sampling.progress import Progress
-from .estimate import Estimate, Problem
 from .history import FitStatus, History, plot_history
 from .maximum_likelihood import SamplingOptions, fit_maximum_likelihood
-from .parameters import CouplingVector, sign_notes
 from .persistent_cd import StochasticOptions, fit_persistent_cd
+from .problem import Estimate, Problem
 from .pseudolikelihood import fit_pseudolikelihood
 from .score_matching import fit_score_matching, hyvarinen_scores
 from .tail_average import checked_share

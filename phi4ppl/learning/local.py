@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import sparse
 
-from .parameters import CouplingVector
+from ..model.coupling_vector import CouplingVector
 
 __all__ = ["LocalStructure"]
 

@@ -12,11 +12,11 @@ import numpy as np
 from scipy import sparse
 
 from ..errors import ArgumentError, SamplingError
+from ..model.coupling_vector import CouplingVector, statistics_matrix
 from ..sampling.interrupt import Interrupts
 from .ensemble import Ensemble
-from .estimate import Estimate, Problem
 from .history import FitStatus
-from .parameters import CouplingVector, statistics_matrix
+from .problem import Estimate, Problem
 from .ridge import Solved, cross_validated, penalty, solve
 from .score_matching import starting_point
 

@@ -14,13 +14,13 @@ import numpy as np
 from scipy import sparse
 
 from ..errors import SamplingError
+from ..model.coupling_vector import statistics_matrix
 from ..sampling.interrupt import Interrupts
 from .ensemble import Ensemble
-from .estimate import Estimate, Problem
 from .history import FitStatus
 from .local import LocalStructure
 from .maximum_likelihood import WARM_UP, DataStatistics, SamplingOptions
-from .parameters import statistics_matrix
+from .problem import Estimate, Problem
 from .ridge import cross_validated
 from .score_matching import starting_point
 from .tail_average import TailAverage

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from scipy import sparse
 
+from ..model.coupling_vector import CouplingVector
 from ..sampling.interrupt import Interrupts
 from .conditionals import conditional_of
-from .estimate import Estimate, Problem
 from .history import FitStatus
 from .local import LocalStructure
-from .parameters import CouplingVector
+from .problem import Estimate, Problem
 from .ridge import cross_validated, penalty, sandwich_errors, solve
 from .score_matching import starting_point
 

@@ -15,7 +15,7 @@ from scipy import sparse
 from scipy.linalg import cho_factor, cho_solve
 from scipy.sparse.linalg import LinearOperator, onenormest, splu
 
-from .parameters import CouplingVector
+from ..model.coupling_vector import CouplingVector
 
 __all__ = ["Solved", "cross_validated", "sandwich_errors", "solve", "tie"]
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from .estimate import Estimate, Problem
 from .history import FitStatus
 from .local import LocalStructure
+from .problem import Estimate, Problem
 from .ridge import Solved, cross_validated, penalty, sandwich_errors, solve, tie
 
 __all__ = ["fit_score_matching", "hyvarinen_scores", "starting_point"]

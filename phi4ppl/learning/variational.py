@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-import functools
-
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ..errors import ArgumentError, call_checked, one_of, positive_int
-from ..model import MarkovRandomField
-from ..reweighting.energies import as_action, difference
+from ..model.field import MarkovRandomField
+from ..reweighting.energies import as_action
 from ..sampling.interrupt import Interrupts
 from ..sampling.progress import Progress
-from .ensemble import Ensemble
-from .history import FitStatus, History
+from .history import FitStatus
 from .natural import Trial, regress
-from .parameters import CouplingVector, statistics_matrix
+from .search import Search, correlation_of
 from .tail_average import TailAverage, checked_share
-from .variational_result import VariationalFit, correlation_of, finished
+from .variational_result import VariationalFit, finished
 
 __all__ = ["fit_variational"]
 
 METHODS = {"natural": 40, "gradient": 2000}  # with the usual number of steps
-NUM_CHAINS = 8
-MOST_NUMBERS = 50_000_000  # of one step's statistics
-WARMUP_FIRST, WARMUP_LATER = 300, 100
-FAR = 0.1  # nats of a predicted improvement, beyond which the chains have to find their equilibrium anew
 AVERAGED_STEPS = 8
 MOST_NOISE = 10  # times the noise: an improvement that ends the average
 RECORDED = "improvement", "noise", "residual", "damping", "rank"
 TOLERANCE = 1e-8  # nats a coupling, of the improvement that is still to be had
-MOST_HALVINGS = 20
-KEPT_QUARTIC = 0.2
 RATE = 0.1
 
 
@@ -126,7 +116,7 @@ def fit_variational(
     model = model if initial is None else initial.model
     target = as_action("target", target, model.field_shape)
     model.check().raise_if_violated()
-    search = _Search(model, target, samples_per_step, method, kernel, initial, seed)
+    search = Search(model, target, samples_per_step, method, kernel, initial, seed)
     moves = _Natural(search) if method == "natural" else _Gradient(search, optimizer, steps, share)
     status = _loop(search, moves, steps, progress)
     return finished(search, moves, status, num_samples, log_partition_method, seed)
@@ -136,7 +126,7 @@ def _same_terms(one: MarkovRandomField, other: MarkovRandomField) -> bool:
     return (one.lattice, one._forms) == (other.lattice, other._forms)
 
 
-def _loop(search: _Search, moves, num_steps: int, progress: bool | None) -> FitStatus:
+def _loop(search: Search, moves, num_steps: int, progress: bool | None) -> FitStatus:
     bar = Progress(num_steps, progress)
     bar.message(f"compiling {search.ensemble.kernel.name} …")
     try:
@@ -151,91 +141,10 @@ def _loop(search: _Search, moves, num_steps: int, progress: bool | None) -> FitS
         bar.close()
 
 
-class _Search:
-    """Couplings under way, the chains at them, and A − S and T at their draws."""
-
-    def __init__(self, model, target, samples_per_step, method, kernel, initial: VariationalFit | None, seed):
-        self.vector, self.target = CouplingVector.of(model), target
-        self.theta = self.vector.flatten(model.couplings)
-        self.history = History(self.vector, None if initial is None else initial.history)
-        size = self.vector.size
-        usual = 256 if method == "gradient" else max(1000, min(max(4000, 4 * size), MOST_NUMBERS // size))
-        samples = positive_int("samples_per_step", usual if samples_per_step is None else samples_per_step, minimum=16)
-        self.draws = max(2, samples // NUM_CHAINS)
-        start = None if initial is None else initial.samples[:NUM_CHAINS, -1]
-        done = 0 if initial is None else initial.history.sizes["step"]
-        # another seed for what is continued, so that it does not draw the same numbers again
-        self.ensemble = Ensemble(model, kernel=kernel, num_chains=NUM_CHAINS, seed=seed + 1_000_003 * done, start=start)
-        self.is_warm, self.notes = False, []
-        base = functools.partial(MarkovRandomField._from_parts, model.lattice, model._forms)
-        self._excess = jax.jit(jax.vmap(lambda values, phi: difference(target, base(values))(phi), in_axes=(None, 0)))
-
-    @property
-    def model(self) -> MarkovRandomField:
-        return self.vector.model(self.theta)
-
-    def note(self, text: str) -> None:
-        if text not in self.notes:
-            self.notes.append(text)
-
-    def draw(self, draws: int, moved: float) -> tuple[np.ndarray, np.ndarray]:
-        """Fields at the present couplings, (chains, draws, *lattice), and A − S at each, (chains, draws).
-
-        ``moved`` is the improvement in nats that the last change of the couplings was to bring.
-        """
-        model = self.model
-        if not self.is_warm or moved > FAR:
-            self.ensemble.warm_up(model, WARMUP_LATER if self.is_warm else WARMUP_FIRST)
-            self.is_warm = True
-        fields = self.ensemble.draw(model, draws)
-        flat = fields.reshape(-1, *model.field_shape)
-        excess = np.asarray(self._excess(tuple(map(jnp.asarray, model._values)), flat))
-        if np.iscomplexobj(excess):
-            raise ArgumentError("target", "a real action", "a complex one", "phi4ppl.reweight takes complex targets.")
-        if not np.all(np.isfinite(excess)):
-            raise ArgumentError("target", "an action that is finite on samples of the model", "one that is not")
-        return fields, excess.astype(float).reshape(fields.shape[:2])
-
-    def statistics(self, fields) -> np.ndarray:
-        return statistics_matrix(self.vector.template, fields.reshape(-1, *self.vector.template.field_shape))
-
-    def move(self, step: np.ndarray) -> float | None:
-        """Change the couplings by as much of ``step`` as keeps the action bounded: the share taken, None if there is none."""
-        share = 1.0
-        for form in self.vector.template._forms:
-            part = self.vector.slices[form.name]
-            old, change = self.theta[part], step[part]
-            if form.built_in == "quartic" and np.any(falls := (old > 0) & (change < 0)):
-                share = min(share, float(np.min((1 - KEPT_QUARTIC) * old[falls] / -change[falls])))
-        for _ in range(MOST_HALVINGS):
-            theta = self.theta + share * step
-            if not np.all(np.isfinite(theta)):
-                return None
-            if _is_normalizable(self.vector.model(theta)):
-                break
-            share /= 2
-        else:
-            return None
-        if share < 1:
-            self.note("Steps were shortened, so that quartic couplings stay positive and the action bounded.")
-        self.theta = theta
-        return share
-
-
-def _is_normalizable(model: MarkovRandomField) -> bool:
-    """Quickly where positive quartic couplings at all sites settle it, by the full check otherwise."""
-    built_in = {form.built_in for form in model._forms}
-    for form, value in zip(model._forms, model._values, strict=True):
-        everywhere = len(np.unique(form.cliques)) == model.lattice.num_sites
-        if form.built_in == "quartic" and everywhere and None not in built_in and np.all(np.asarray(value) > 0):
-            return True
-    return model.check().is_normalizable
-
-
 class _Natural:
     """Regression steps, shortened where they overshoot, until only noise moves the couplings; then the average of some more."""
 
-    def __init__(self, search: _Search):
+    def __init__(self, search: Search):
         self.search, self.moved, self.tail, self.trial, self.is_exact = search, np.inf, [], None, False
 
     def step(self) -> FitStatus | None:
@@ -309,7 +218,7 @@ class _Natural:
 class _Gradient:
     """∂𝓕/∂θ = Cov(S − A, T), handed to an optimiser."""
 
-    def __init__(self, search: _Search, optimizer, num_steps: int, average_last: float):
+    def __init__(self, search: Search, optimizer, num_steps: int, average_last: float):
         import optax
 
         self.search, self.tail, self.done = search, TailAverage(num_steps, average_last), 0

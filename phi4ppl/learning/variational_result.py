@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
 from scipy.stats import chi2
 
-from ..autocorrelation import gamma_method
+from ..analysis.gamma_method import gamma_method
 from ..errors import ArgumentError, OverlapError, call_checked, positive_int
-from ..model import MarkovRandomField
-from ..partition import log_partition
-from ..reweighting import Divergence, combine_ensembles
+from ..model.coupling_vector import sign_notes
+from ..model.field import MarkovRandomField
+from ..partition.log_partition import log_partition
 from ..reweighting.energies import difference, evaluate
+from ..reweighting.ensembles import combine_ensembles
+from ..reweighting.reweighted import Divergence
 from .history import FitStatus, plot_history
 from .natural import regress
-from .parameters import sign_notes
+from .search import Search, correlation_of
 
-if TYPE_CHECKING:
-    from .variational import _Search
-
-__all__ = ["VariationalFit", "correlation_of", "finished"]
+__all__ = ["VariationalFit", "finished"]
 
 FINAL_SAMPLES = 8000
 WARMUP_FLATTER, FLATTER_DRAWS = 100, 2000
@@ -108,7 +106,7 @@ class VariationalFit:
         return "\n".join(lines + [f"  {note}" for note in self.notes])
 
 
-def finished(search: _Search, moves, status: FitStatus, num_samples, method: str | None, seed: int) -> VariationalFit:
+def finished(search: Search, moves, status: FitStatus, num_samples, method: str | None, seed: int) -> VariationalFit:
     """Average the couplings, draw from the model there, and compute all that is said of it."""
     errors = moves.settle()
     number = positive_int("num_samples", FINAL_SAMPLES if num_samples is None else num_samples, minimum=80)
@@ -137,7 +135,7 @@ def finished(search: _Search, moves, status: FitStatus, num_samples, method: str
     )  # fmt: skip
 
 
-def _compared(search: _Search, fields, excess) -> tuple[float, ...]:
+def _compared(search: Search, fields, excess) -> tuple[float, ...]:
     """⟨A − S⟩, the divergence and log Z_A/Z, each with its error; nan where model and target hardly overlap."""
     try:
         found = _divergence(search, fields)
@@ -157,7 +155,7 @@ def _compared(search: _Search, fields, excess) -> tuple[float, ...]:
     )  # fmt: skip
 
 
-def _divergence(search: _Search, fields) -> Divergence:
+def _divergence(search: Search, fields) -> Divergence:
     """From draws of the model, and half as many of p^β: rare fields at which A − S is large may have most of the variance."""
     model = search.model
     action = search.statistics(fields[:, : min(100, search.draws)]) @ search.theta
@@ -171,14 +169,7 @@ def _divergence(search: _Search, fields) -> Divergence:
         return combine_ensembles([fields], [model]).divergence(search.target)
 
 
-def correlation_of(series) -> float:
-    """2 τ_int of a series of shape (chains, draws): draws for one that is independent."""
-    if series.shape[1] < 8 or not np.ptp(series):
-        return 1.0
-    return max(1.0, 2 * float(gamma_method(series).tau_int))
-
-
-def _remaining(search: _Search, fields, excess) -> float:
+def _remaining(search: Search, fields, excess) -> float:
     """Improvement that is left, less what noise alone would show."""
     most = max(1, search.draws) if excess.size * search.vector.size > 5e7 else excess.shape[1]
     some, values = fields[:, :most], excess[:, :most]

@@ -1,4 +1,8 @@
-"""φ⁴ neural networks: restricted Boltzmann machines whose units are quartic, Gaussian, binary or spins, in any mixture."""
+"""φ⁴ neural networks: restricted Boltzmann machines of quartic, Gaussian, binary and spin units, in any mixture.
+
+Layers of units and data come in; trained machines, their log Z, densities and samples go out. Read `units` first, then
+`machine` and `training`.
+"""
 
 import importlib
 

@@ -19,9 +19,9 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..errors import ArgumentError, call_checked, finite_array, positive_int
 from ..lattice.labels import has_no_labels, is_labelled
-from ..model import MarkovRandomField
-from ..partition import PartitionEstimate
-from .chains import gaussian_draws
+from ..model.field import MarkovRandomField
+from ..partition.partition_estimate import PartitionEstimate
+from .block_gibbs import gaussian_draws
 from .machine import RestrictedBoltzmannMachine
 from .normalizer import annealed
 from .training import first_state, judged, normalizable, train

@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import ArgumentError, HammersleyCliffordError, call_checked, finite_array
-from ..lattice import bipartite
 from ..lattice.labels import aligned_units
-from ..model import MarkovRandomField, phi4
-from ..partition import PartitionEstimate
-from ..terms import as_field, is_concrete
+from ..lattice.regular import bipartite
+from ..model.families import phi4
+from ..model.field import MarkovRandomField
+from ..model.term import as_field, is_concrete
+from ..partition.partition_estimate import PartitionEstimate
 from .normalizer import log_partition
 from .units import GaussianUnits, Phi4Units, Units
 

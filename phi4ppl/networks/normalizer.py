@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,11 +9,8 @@ from scipy.optimize import brentq
 from scipy.special import logsumexp
 
 from ..errors import ArgumentError, call_checked, one_of
-from ..partition import PartitionEstimate
+from ..partition.partition_estimate import PartitionEstimate
 from .units import GaussianUnits
-
-if TYPE_CHECKING:
-    from .machine import RestrictedBoltzmannMachine
 
 __all__ = ["annealed", "is_summable", "log_partition"]
 
@@ -26,7 +21,7 @@ NODES = {1: 2001, 2: 401}
 BATCH = 2**14
 
 
-def log_partition(machine: RestrictedBoltzmannMachine, *, method: str, seed: int) -> PartitionEstimate:
+def log_partition(machine, *, method: str, seed: int) -> PartitionEstimate:
     """See `RestrictedBoltzmannMachine.log_partition`."""
     one_of("method", method, ("auto", "gaussian", "enumeration", "quadrature", "annealing"))
     binary, real, possible = _possible(machine)
@@ -126,9 +121,7 @@ def _integrated(side) -> tuple[float, float]:
 
 
 @call_checked
-def annealed(
-    machine: RestrictedBoltzmannMachine, *, start=None, num_chains: int = 128, num_steps: int = 1000, seed: int = 0
-) -> PartitionEstimate:
+def annealed(machine, *, start=None, num_chains: int = 128, num_steps: int = 1000, seed: int = 0) -> PartitionEstimate:
     """log Z by annealed importance sampling in both directions, combined by Bennett's acceptance ratio.
 
     The path multiplies the weights by β from 0, where log Z is a sum over single units, to 1. Chains going up start from exact

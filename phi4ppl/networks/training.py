@@ -18,8 +18,8 @@ from ..errors import ArgumentError, SamplingError, call_checked, finite_array, p
 from ..lattice.labels import aligned_units
 from ..sampling.interrupt import Interrupts
 from ..sampling.progress import Progress
-from .chains import advance, gaussian_draws
-from .gradients import (
+from .block_gibbs import advance, gaussian_draws
+from .gradients import (  # fmt: skip
     METHODS,
     both_gaussian,
     centred,
@@ -29,7 +29,7 @@ from .gradients import (
     objective,
     require_method,
     to_centred,
-)  # fmt: skip
+)
 from .machine import RestrictedBoltzmannMachine
 from .training_file import TrainingFile
 from .training_log import Epoch, look

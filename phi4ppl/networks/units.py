@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .. import quartic as site
+from ..energy import onesite as site
 from ..errors import ArgumentError, call_checked, finite_array
-from ..terms import is_concrete
+from ..model.term import is_concrete
 
 __all__ = ["BernoulliUnits", "GaussianUnits", "Phi4Units", "SpinUnits", "Units"]
 

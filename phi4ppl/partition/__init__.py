@@ -1,7 +1,10 @@
-"""Partition functions: log Z with its error, and as a function of couplings."""
+"""Partition functions: log Z with its error, and as a function of couplings.
 
-from .estimate import log_partition
-from .result import PartitionEstimate
+A model comes in; log Z with a standard error goes out. Read `log_partition` first, then `surface`.
+"""
+
+from .log_partition import log_partition
+from .partition_estimate import PartitionEstimate
 from .surface import PartitionSurface, SurfaceEstimate
 
 __all__ = ["PartitionEstimate", "PartitionSurface", "SurfaceEstimate", "log_partition"]

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import logsumexp
 
-from ..autocorrelation import gamma_method
+from ..analysis.gamma_method import gamma_method
 from ..sampling.progress import Progress
-from .ensembles import CHUNK, Draws
-from .path import Path
-from .result import PartitionEstimate
+from .coupling_ensembles import CHUNK, Draws
+from .coupling_path import Path
+from .partition_estimate import PartitionEstimate
 
 __all__ = ["anneal", "combine_directions", "one_sided"]
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 
-from ..autocorrelation import gamma_method
+from ..analysis.gamma_method import gamma_method
 from ..sampling.progress import Progress
-from .ensembles import CHUNK
-from .path import Path
-from .result import PartitionEstimate
+from .coupling_ensembles import CHUNK
+from .coupling_path import Path
+from .partition_estimate import PartitionEstimate
 
 __all__ = ["integrate"]
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..autocorrelation import gamma_method
-from ..reweighting import MbarSolution, solve_mbar
+from ..analysis.gamma_method import gamma_method
+from ..analysis.mbar import MbarSolution, solve_mbar
 
 __all__ = ["Pool"]
 

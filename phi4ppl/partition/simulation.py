@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..model import MarkovRandomField
-from .ensembles import Family
-from .sites import IndependentSites
+from ..energy.exact.independent_sites import IndependentSites
+from ..model.field import MarkovRandomField
+from .coupling_ensembles import Family
 
 __all__ = ["NUM_WARMUP", "simulate"]
 

@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..energy.functions import energy_function
 from ..errors import SamplingError
-from ..potential import energy_function
-from ..sampling import get_kernel
+from ..kernels.kernel import get_kernel
 from ..sampling.progress import Progress
 from .annealing import one_sided
-from .ensembles import Family
-from .path import Path
-from .result import PartitionEstimate
+from .coupling_ensembles import Family
+from .coupling_path import Path
+from .partition_estimate import PartitionEstimate
 
 __all__ = ["temper"]
 

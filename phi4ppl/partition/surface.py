@@ -13,13 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import ArgumentError, DoublyIntractableError, OverlapError, call_checked, finite_array, positive_int
-from ..model import MarkovRandomField
+from ..model.field import MarkovRandomField
+from ..model.term import is_concrete
 from ..sampling.progress import Progress
-from ..terms import is_concrete
-from .ensembles import family_of
-from .estimate import log_partition
+from .coupling_ensembles import family_of
+from .log_partition import log_partition
+from .partition_estimate import PartitionEstimate
 from .pool import Pool
-from .result import PartitionEstimate
 from .simulation import simulate
 
 __all__ = ["MAX_DIMENSIONS", "PartitionSurface", "SurfaceEstimate", "require_normalizable"]

@@ -1,6 +1,4 @@
-"""Reports of posteriors, comparisons and fits as self-contained HTML files."""
+"""Rendering: tables and pictures become self-contained HTML pages.
 
-from .fits import write_fit
-from .pages import write_comparison, write_inference
-
-__all__ = ["write_comparison", "write_fit", "write_inference"]
+Arrays and texts come in; pages go out. It knows neither models nor runs. Read `html` first.
+"""

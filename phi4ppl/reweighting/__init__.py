@@ -1,8 +1,11 @@
-"""Expectations and log Z at actions that were not sampled: real or complex, from one ensemble or from several."""
+"""Expectations and log Z at actions that were not sampled: real or complex, from one ensemble or from several.
 
+Draws and two actions come in; means with errors at the other action go out. Read `ensembles` first, then `scan`.
+"""
+
+from ..analysis.mbar import MbarSolution, log_mixture, overlap_matrix, solve_mbar
 from .ensembles import Ensembles, combine_ensembles, reweight
-from .mbar import MbarSolution, log_mixture, overlap_matrix, solve_mbar
-from .result import Divergence, Reweighted
+from .reweighted import Divergence, Reweighted
 from .scan import ReweightingScan, plot_scans, scan_reweighting
 
 __all__ = [

@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..energy.functions import energy_function
 from ..errors import ArgumentError
-from ..lattice import Lattice
+from ..lattice.frozen import Lattice
 from ..lattice.labels import aligned_fields
-from ..model import MarkovRandomField
-from ..potential import energy_function
+from ..model.field import MarkovRandomField
 
 __all__ = ["as_action", "as_samples", "difference", "evaluate", "lattice_of"]
 

@@ -7,12 +7,12 @@ from functools import cached_property
 
 import numpy as np
 
-from ..diagnostics.tails import pareto_k
+from ..analysis.blocks import Blocks, blocks_for, jackknife_error
+from ..analysis.mbar import MbarSolution, log_mixture, overlap_matrix, solve_mbar
 from ..errors import ArgumentError, OverlapError, call_checked, one_of
-from .blocks import Blocks, blocks_for, jackknife_error
+from ..results.tails import pareto_k
 from .energies import as_action, as_samples, difference, evaluate, lattice_of
-from .mbar import MbarSolution, log_mixture, overlap_matrix, solve_mbar
-from .result import Divergence, Reweighted, problems_of
+from .reweighted import Divergence, Reweighted, problems_of
 
 __all__ = ["Ensembles", "combine_ensembles", "reweight"]
 

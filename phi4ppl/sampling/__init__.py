@@ -1,14 +1,16 @@
-"""Kernels behind one registry, warm-up, chains and progress."""
+"""The engine: chains are warmed up, drawn, recorded, interrupted, and resumed from checkpoints.
 
-from . import catalogue  # noqa: F401  # registers the kernels
+A compiled model and a kernel come in; a `RunResult` of arrays goes out. Read `chains` first, then `program`.
+"""
+
+from ..kernels.adaptation import Tuning, WindowAdaptation
+from ..kernels.choose import resolve
+from ..kernels.kernel import Kernel, get_kernel, kernels, register
+from ..kernels.target import Target, target_of
+from ..kernels.tempering import tempering
 from .chains import run_chains
 from .checkpoint import is_checkpoint, read_saved
-from .choose import resolve
 from .harvest import RunResult, result_so_far
-from .kernels import Kernel, get_kernel, kernels, register
-from .target import Target, target_of
-from .tempering import tempering
-from .warmup import Tuning, WindowAdaptation
 
 __all__ = [
     "Kernel",

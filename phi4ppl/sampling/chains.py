@@ -12,19 +12,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from ..energy.compiled import CompiledModel
 from ..errors import ArgumentError, SamplingError, call_checked
-from ..potential import CompiledModel
-from . import warmup
+from ..kernels import adaptation as warmup
+from ..kernels.kernel import Kernel
+from ..kernels.symmetry import flipped
 from .checkpoint import Store, pack, unpack
 from .devices import OneDevice, Spread
 from .harvest import Harvest, RunResult
 from .identity import array_digest, model_identity, version_identity
 from .interrupt import Interrupts
-from .kernels import Kernel
 from .memory import readable, record_bytes, require_memory
 from .program import Chain, Program, like, program_of
 from .progress import Progress
-from .symmetry import flipped
 
 __all__ = ["run_chains"]
 

@@ -15,11 +15,11 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ..errors import ArgumentError, CheckpointError, positive_int
+from ..kernels.adaptation import CHAIN_DEVICES
 from .checkpoint import Saved, read_saved
-from .warmup import CHAIN_DEVICES
 
 if TYPE_CHECKING:
-    from .kernels import Kernel
+    from ..kernels.kernel import Kernel
     from .program import Program
 
 __all__ = ["OneDevice", "Spread", "placement", "require_spreadable"]

@@ -12,7 +12,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from .._version import __version__
-from ..potential import CompiledModel
+from ..energy.compiled import CompiledModel
 
 __all__ = ["array_digest", "function_digest", "model_identity", "version_identity"]
 

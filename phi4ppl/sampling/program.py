@@ -9,13 +9,12 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from ..observables import is_standard
-from ..potential import CompiledModel
+from ..energy.compiled import CompiledModel
+from ..kernels.adaptation import MAPPED_CHAINS
+from ..kernels.kernel import Kernel
+from ..kernels.symmetry import sign_flip
+from ..kernels.target import Target, field_target, target_of
 from .identity import function_digest
-from .kernels import Kernel
-from .symmetry import sign_flip
-from .target import Target, field_target, target_of
-from .warmup import MAPPED_CHAINS
 
 __all__ = ["Chain", "Program", "Record", "Sums", "cached_program", "like", "program_of"]
 
@@ -56,7 +55,8 @@ def program_of(
 
     Functions of the user's own are traced anew in every run: they may read values that have changed since.
     """
-    if compiled.signature is not None and is_standard(compiled.model, observables):
+    shared = all(getattr(function, "coupling_free", False) for _, function in observables)
+    if compiled.signature is not None and shared and all(form.built_in for form in compiled.model._forms):
         kept = tuple(name for name in compiled.fields if keep(name))
         return cached_program(compiled.signature, kernel, observables, kept, flip_signs, even)
     names = None if compiled.model is not None else tuple(compiled.fields) if even else ()

@@ -33,10 +33,10 @@ import numpyro.distributions as dist
 from numpyro.infer import MCMC, NUTS
 
 import phi4ppl as p4
-from phi4ppl.autocorrelation import gamma_method
-from phi4ppl.model_files import load_model_file, shipped_models
+from phi4ppl.analysis.gamma_method import gamma_method
+from phi4ppl.cli.model_files import load_model_file, shipped_models
+from phi4ppl.kernels.local_hmc import LocalSteps
 from phi4ppl.sampling import get_kernel, target_of
-from phi4ppl.sampling.sites import LocalSteps
 
 HERE = Path(__file__).parent
 CRITICAL = {"w": 1.0, "a": 1.52425, "b": 0.175}

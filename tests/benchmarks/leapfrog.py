@@ -26,7 +26,7 @@ import numba
 import numpy as np
 
 import phi4ppl as p4
-from phi4ppl.potential import energy_function
+from phi4ppl.energy.functions import energy_function
 
 SIZES = (32, 64, 128, 256, 512)
 GRAPH_SIZES = (1024, 16384, 131072)

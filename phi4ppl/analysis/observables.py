@@ -1,0 +1,101 @@
+"""Pure functions of one field, streamed during a run."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from ..energy.functions import energy_function
+from ..errors import ArgumentError, call_checked
+from ..lattice.frozen import Lattice
+from ..model.field import MarkovRandomField
+from ..model.term import TermForm, hopping
+
+__all__ = ["NAMES", "standard_observables", "with_own"]
+
+REAL = (jnp.float16, jnp.float32, jnp.float64)  # what files can hold
+
+NAMES = {
+    "magnetization": "m = (1/V) Σ φ_i",
+    "abs_magnetization": "|m|",
+    "energy_density": "S/V",
+    "phi_squared": "(1/V) Σ φ_i²",
+    "phi_fourth": "(1/V) Σ φ_i⁴",
+    "neighbour_correlation": 'mean of φ_i φ_j over the nearest-neighbour edges (kind "nn"; all edges where there is none)',
+}
+
+
+@call_checked
+def standard_observables(model: MarkovRandomField) -> dict[str, Callable]:
+    """The observables that every run of a field records, by name (`NAMES` has their formulas).
+
+    Each is a function of one field of shape ``model.field_shape`` that returns a scalar.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, phi4ppl as p4
+    >>> measure = p4.observables.standard_observables(p4.phi4(p4.lattice.square(4), a=1.5, b=0.2))
+    >>> float(measure["energy_density"](jnp.ones((4, 4))).round(4))
+    -0.3
+    """
+    _, energy = energy_function(model.lattice, model._forms)
+    values, num_sites = model._values, model.lattice.num_sites
+    return {**_without_couplings(model.lattice), "energy_density": lambda phi: energy(values, phi) / num_sites}
+
+
+@functools.lru_cache(maxsize=64)  # the same functions every time, so that compiled programs are found again
+def _without_couplings(lattice: Lattice) -> dict[str, Callable]:
+    edges = lattice.edges_of("nn") if "nn" in lattice.kinds else lattice.edges
+    observables = {
+        "magnetization": lambda phi: jnp.mean(phi),
+        "abs_magnetization": lambda phi: jnp.abs(jnp.mean(phi)),
+        "phi_squared": lambda phi: jnp.mean(phi**2),
+        "phi_fourth": lambda phi: jnp.mean(phi**4),
+    }
+    if len(edges):
+        # one hopping term of unit coupling: minus its energy is Σ φ_i φ_j, in the fast layout of the lattice
+        _, alignment = energy_function(lattice, (TermForm("edges", edges, hopping),))
+        observables["neighbour_correlation"] = lambda phi: -alignment((1.0,), phi) / len(edges)
+    for function in observables.values():
+        function.coupling_free = True  # programs that record only these are shared by all couplings
+    return observables
+
+
+@call_checked
+def with_own(model: MarkovRandomField, own: dict[str, Callable] | None, taken=()) -> dict[str, Callable]:
+    """Standard observables and a user's own, checked; ``taken`` are names that these cannot have.
+
+    Raises
+    ------
+    ArgumentError
+        If a name is taken or no identifier, or a function cannot be traced or does not return one real array.
+    """
+    observables = standard_observables(model)
+    if own is None:
+        return observables
+    if not isinstance(own, dict):
+        mend = "For example {'binder_m4': lambda phi: phi.mean()**4}."
+        raise ArgumentError("observables", "a dict of functions of one field", type(own).__name__, mend)
+    for name, function in own.items():
+        if not isinstance(name, str) or not name.isidentifier() or name in (*observables, "phi", *taken):
+            mend = "Standard observables, the field and dimensions keep their names."
+            raise ArgumentError("observables", "new names that are Python identifiers", repr(name), mend)
+        what = f"observable {name!r}"
+        expected = f"a JAX function of one field of shape {model.field_shape}"
+        if not callable(function):
+            raise ArgumentError(what, expected, repr(function))
+        try:
+            result = jax.eval_shape(function, jax.ShapeDtypeStruct(model.field_shape, jnp.result_type(float)))
+        except Exception as error:  # whatever a user's function raises under tracing is the user's to read
+            reason = str(error).strip().split("\n")[0]
+            mend = "Write it with jax.numpy."
+            raise ArgumentError(what, expected, f"{type(error).__name__}: {reason}", mend) from error
+        if not hasattr(result, "shape") or result.dtype not in REAL or 0 in result.shape:
+            mend = "End it with .astype(float) for counts and truth values."
+            if hasattr(result, "dtype") and jnp.issubdtype(result.dtype, jnp.complexfloating):
+                mend = "Record its real and imaginary parts as two observables: f(phi).real and f(phi).imag."
+            raise ArgumentError(what, "one array of real numbers returned", f"{result}", mend)
+    return observables | own

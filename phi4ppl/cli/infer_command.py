@@ -1,0 +1,73 @@
+"""``phi4ppl infer``: couplings given fields; results in one folder."""
+
+from __future__ import annotations
+
+import warnings
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import ModelFileError
+from ..inference.pages import summary
+from .field_files import noted_fields
+from .model_files import field_of, load_model_file
+from .option_names import for_command_line, verdict_for
+from .outcome import FAILED, INTERRUPTED, PASSED, REPORT, SAMPLES, checks_text, finish, result_folder
+from .prior_texts import priors_from
+
+__all__ = ["infer"]
+
+
+INFERENCE = "infer.json"
+
+
+def infer(arguments) -> int:
+    """Infer couplings of a model from fields in a file: posterior, predictive checks, report."""
+    file = load_model_file(arguments.model, arguments.set)
+    results = result_folder(arguments, "infer", Path("inferences") / file.name, INFERENCE, (SAMPLES, REPORT))
+    model, priors = field_of(file), priors_from(arguments.prior or [])
+    if not priors:
+        known = ", ".join(name for name, value in model.couplings.items() if np.ndim(value) == 0) or "none"
+        raise ModelFileError(
+            f"{file.path}: no prior. Give one for each coupling that is to be inferred, such as --prior w=uniform:0.4,1.2; "
+            f"this model has: {known}. The others stay as they are."
+        )
+    fields = noted_fields(arguments.data, model)
+    from ..inference.couplings import infer_couplings
+    from ..inference.pages import write_inference
+    from ..inference.predictive_check import predictive_check
+    from ..results.datatree import metadata, save_run
+    from ..results.estimates import estimate
+    from ..results.verdict import diagnose
+
+    print(f"{file.name}: {file.summary}", flush=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="infer_couplings: ")  # they stand in the settings
+        tree = infer_couplings(
+            model, fields, priors, normalizer=arguments.normalizer, num_auxiliary=arguments.num_auxiliary,
+            num_warmup=arguments.warmup, num_samples=arguments.samples, num_chains=arguments.chains, seed=arguments.seed,
+            progress=False if arguments.quiet else None,
+        )  # fmt: skip
+    draws = np.stack([tree["posterior"][name].values.ravel() for name in priors], axis=1).astype(float)
+    some = draws[np.linspace(0, len(draws) - 1, 20).round().astype(int)]
+    models = [model.replace(**dict(zip(priors, map(float, theta), strict=True))) for theta in some]
+    check = predictive_check(models, fields, seed=arguments.seed)
+    verdict, settings = verdict_for(diagnose(tree), "infer"), metadata(tree)["settings"]
+    words = partial(for_command_line, command="infer")
+    results.add(SAMPLES, lambda path: save_run(tree, path))
+    report = results.add(REPORT, lambda path: write_inference(tree, model, priors, fields, check, path, verdict, words))
+    good = verdict.passed and not settings["warnings"]
+    estimates = estimate(tree, list(priors))
+    print(f"\n{estimates}\n\n{checks_text(check, len(fields))}\n\n{verdict}")
+    for text in map(words, settings["warnings"]):
+        print(f"WARNING: {text}")
+    posterior = {
+        name: summary(draws[:, k]) | {"mc_error": float(estimates.loc[name, "error"])} for k, name in enumerate(priors)
+    }
+    facts = {"model": str(file.path), "settings": file.parameters, "data": arguments.data, "priors": arguments.prior}
+    facts |= {"passed": good, "posterior": posterior} | settings
+    finish(report, results, facts, finished=not settings["interrupted"])
+    if settings["interrupted"]:
+        return INTERRUPTED
+    return PASSED if good else FAILED

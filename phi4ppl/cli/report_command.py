@@ -1,0 +1,39 @@
+"""``phi4ppl report``: judge a run again, also one that is still running."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..errors import ResultFileError
+from .outcome import REPORT, SAMPLES, show_verdict
+from .result_files import ResultFolder, read_record
+from .run_command import RECORD
+
+__all__ = ["report"]
+
+
+REPORT_RECORD = "report.json"
+
+
+def report(arguments) -> int:
+    """Judge a run again and write its report; also one that is still running, from its checkpoint."""
+    from ..results.datatree import load_run
+    from ..results.verdict import diagnose
+    from ..sampling.checkpoint import is_checkpoint
+
+    path = Path(arguments.run)
+    live = is_checkpoint(path)
+    path = path / SAMPLES if path.is_dir() and not live else path
+    tree = load_run(path)
+    folder, of = (path, "") if live else (path.parent, path.name)
+    if of == SAMPLES and read_record(folder / RECORD, "run") is not None:  # the report is among the files of the run
+        command, record, facts = "run", RECORD, {}
+    else:
+        command, record, facts = "report", REPORT_RECORD, {"of": of}
+        other = (read_record(folder / record, command) or facts)["of"]
+        if other != of:
+            raise ResultFileError(f"{folder / REPORT} is the report of {other}. Move it and {record} away.")
+    results = ResultFolder(folder, command, record, (REPORT,), overwrite=True, amend=True)
+    status = show_verdict(diagnose(tree), results)
+    results.finish(facts)
+    return status

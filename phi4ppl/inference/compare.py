@@ -1,0 +1,348 @@
+"""Which of several models do the data support, and for what purpose?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from ..errors import ArgumentError, call_checked, finite_array, positive_int
+from ..lattice.labels import MISSING_FIELDS, aligned_fields, is_labelled
+from ..model.field import MarkovRandomField
+from ..results.leave_one_out import leave_one_out
+from .coupling_posterior import CouplingPosterior, coupling_posterior
+from .couplings import require_prior
+from .weights import bootstrap_errors, evidence_weights, pseudo_bma_weights, stacking_weights
+
+__all__ = ["Comparison", "compare"]
+
+SCHEMES = ("evidence", "stacking", "pseudo_bma")
+MAX_PARETO_K = 0.7
+CLEAR, SURE = 0.9, 2  # a scheme has decided when a weight less so many of its errors is at least that
+TITLES = {"evidence": "evidence", "stacking": "stacking", "pseudo_bma": "pseudo-BMA+"}
+
+
+@call_checked
+@dataclass(frozen=True)
+class Comparison:
+    """Models side by side; see `compare`.
+
+    Attributes
+    ----------
+    table : pandas.DataFrame
+        A row a model, best elpd first: ``log_evidence``, ``elpd`` (leave-one-out log score of all data) and
+        ``elpd_difference`` to the best, each with ``…_error``; ``max_pareto_k``; and the weights ``evidence_weight``,
+        ``stacking_weight``, ``pseudo_bma_weight`` with ``evidence_error``, ``stacking_error``, ``pseudo_bma_error``.
+    why : str
+        Whether the schemes decide, and why they agree or differ, in one line.
+    warnings : tuple of str
+        Numbers that are not to be trusted, and why.
+    posteriors : dict
+        `CouplingPosterior` of every model: draws of its couplings and pointwise log-likelihoods.
+    elpd : pandas.DataFrame
+        log p(φ_n | all other data), a row a field and a column a model.
+    data : array, shape ``(num_data, *lattice)``
+    """
+
+    table: pd.DataFrame
+    why: str
+    warnings: tuple[str, ...]
+    posteriors: dict[str, CouplingPosterior]
+    elpd: pd.DataFrame
+    data: np.ndarray
+
+    def weights(self, scheme: str = "stacking") -> dict[str, float]:
+        """Weights of the models by ``"evidence"``, ``"stacking"`` or ``"pseudo_bma"``; they add up to one."""
+        if scheme not in SCHEMES:
+            raise ArgumentError("scheme", "one of " + ", ".join(map(repr, SCHEMES)), repr(scheme))
+        return self.table[f"{scheme}_weight"].to_dict()
+
+    @property
+    def decisions(self) -> dict[str, str | None]:
+        """The model that each scheme decides for: its weight less two errors is at least 0.9. None where no weight is."""
+        return _decisions(self.table)
+
+    @property
+    def agreed(self) -> bool:
+        """Whether there are several models, and all schemes decide for the same one."""
+        return len(self.table) > 1 and len(set(self.decisions.values())) == 1 and None not in self.decisions.values()
+
+    def __str__(self) -> str:
+        if len(self.table) == 1:
+            row = self.table.iloc[0]
+            scores = "  ".join(_pm(row[c], row[f"{c}_error"], ".1f") for c in ("log_evidence", "elpd"))
+            return "\n".join(["model  log evidence  elpd", f"{row.name}  {scores}", *self._lines_below()])
+        rows = ["model  log evidence  elpd  difference  | weights: evidence, stacking, pseudo-BMA+"]
+        for name, row in self.table.iterrows():
+            numbers = [_pm(row[c], row[f"{c}_error"], ".1f") for c in ("log_evidence", "elpd", "elpd_difference")]
+            numbers += [_pm(row[f"{s}_weight"], row[f"{s}_error"], ".3f") for s in SCHEMES]
+            rows.append(f"{name}  {'  '.join(numbers[:3])}  |  {'  '.join(numbers[3:])}")
+        return "\n".join([*rows, *self._lines_below()])
+
+    def _lines_below(self) -> list[str]:
+        return [self.why, *(f"WARNING: {text}" for text in self.warnings)]
+
+    def plot(self):
+        """elpd differences and weights as a matplotlib figure."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(8.5, 1.6 + 0.45 * len(self.table)), layout="constrained")
+        left, right = figure.subplots(1, 2, sharey=True)
+        places = np.arange(len(self.table))[::-1]
+        left.errorbar(
+            self.table["elpd_difference"], places, xerr=self.table["elpd_difference_error"], fmt="o", capsize=3
+        )
+        left.axvline(0, color="0.7", lw=0.8)
+        left.set_yticks(places, self.table.index)
+        left.set_xlabel("elpd less that of the best")
+        for k, scheme in enumerate(SCHEMES):
+            right.barh(
+                places + 0.25 * (1 - k), self.table[f"{scheme}_weight"], 0.22,
+                xerr=self.table[f"{scheme}_error"], label=scheme.replace("_", "-"), error_kw={"lw": 0.8, "capsize": 2},
+            )  # fmt: skip
+        right.set_xlim(0, 1.05)
+        right.set_xlabel("weight")
+        right.legend(fontsize=8)
+        return figure
+
+
+def _pm(value, error, form) -> str:
+    return f"{value:{form}} ± {error:{form}}"
+
+
+@call_checked
+def compare(
+    models: dict, data, priors: dict | None = None, *, prior_weights: dict | None = None, num_draws: int = 4000,
+    seed: int = 0, progress: bool | None = None,
+) -> Comparison:  # fmt: skip
+    """Compare models of the same fields by evidence and by prediction.
+
+    The evidence Z_m = p(data | m) = ∫ Π_n p(φ_n | θ) p(θ) dθ asks how probable the data were before they were seen; the
+    expected log predictive density Σ_n log p(φ_n | all other data) asks how well the model predicts after they were. Both need
+    log Z of the field as a function of its couplings, which comes from ensembles at the mode of the posterior and around it.
+
+    Parameters
+    ----------
+    models : dict
+        Name → MarkovRandomField. Graphs and terms may differ; the number of sites is that of the data, whose order of sites
+        holds for all. A single model has its scores, and weights of 1.
+    data : array of shape ``(num_data, *lattice)``, or labelled as for `fit_likelihood`
+        Independent fields. Labels have to be the nodes of every model, in the same order in all of them.
+    priors : dict, optional
+        Coupling → NumPyro distribution, for all models that have the coupling; or model → such a dict. Couplings without a
+        prior are fixed at the model's; those with one have to be homogeneous, and few. Without priors all models are fixed.
+    prior_weights : dict, optional
+        Prior probabilities of the models, equal by default.
+    num_draws : int
+        Draws of an importance sample of the couplings of each model.
+    seed : int
+    progress : bool, optional
+
+    Returns
+    -------
+    Comparison
+
+    Raises
+    ------
+    ArgumentError, HammersleyCliffordError, OverlapError
+
+    Notes
+    -----
+    Leave-one-out: A. Vehtari, A. Gelman, J. Gabry, Stat. Comput. 27 (2017) 1413. Stacking and pseudo-BMA+: Y. Yao et al.,
+    Bayesian Anal. 13 (2018) 917. Errors of elpd are those of another data set of this size; to them comes the error of
+    log Z times the number of fields, which all fields of a model share.
+
+    Examples
+    --------
+    >>> import jax, numpyro.distributions as dist, phi4ppl as p4
+    >>> ring = p4.lattice.chain(6)
+    >>> data = p4.GibbsField(p4.gaussian(ring, w=0.8, a=1.0)).sample(jax.random.key(0), (100,))
+    >>> models = {"coupled": p4.gaussian(ring, w=0.8, a=1.0), "independent": p4.gaussian(ring, w=0.0, a=1.0)}
+    >>> result = p4.compare(models, data)
+    >>> result.weights("evidence")["coupled"] > 0.99
+    True
+    """
+    models, fields = _checked(models, data)
+    own = {name: _priors_of(name, model, models, priors) for name, model in models.items()}
+    prior = _prior_weights(models, prior_weights)
+    num_draws, seed = positive_int("num_draws", num_draws, minimum=100), positive_int("seed", seed, minimum=0)
+    flat = fields.reshape(len(fields), -1)
+    posteriors = {
+        name: coupling_posterior(model, flat, own[name], num_draws=num_draws, seed=seed, progress=progress)
+        for name, model in models.items()
+    }
+    return _compared(posteriors, prior, fields, seed)
+
+
+def _compared(posteriors: dict[str, CouplingPosterior], prior: np.ndarray, fields, seed: int) -> Comparison:
+    names, rng = list(posteriors), np.random.default_rng(seed)
+    held_out = {name: leave_one_out(p.log_likelihood, p.log_weights) for name, p in posteriors.items()}
+    pointwise = np.stack([held_out[name].elpd for name in names], axis=1)
+    count = len(pointwise)
+    evidence = np.array([posteriors[name].log_evidence for name in names])
+    doubt = np.array([posteriors[name].log_evidence_error for name in names])
+    normaliser = np.array([count * _log_z_error(posteriors[name]) for name in names])
+    best = int(pointwise.sum(axis=0).argmax())
+    apart = pointwise - pointwise[:, [best]]
+    stacked, bma = stacking_weights(pointwise), pseudo_bma_weights(pointwise, seed, shared=normaliser / count)
+    table = pd.DataFrame(
+        {
+            "log_evidence": evidence, "log_evidence_error": doubt,
+            "elpd": pointwise.sum(axis=0),
+            "elpd_error": np.hypot(np.sqrt(count) * pointwise.std(axis=0), normaliser),
+            "elpd_difference": apart.sum(axis=0),
+            "elpd_difference_error": np.where(
+                np.arange(len(names)) == best, 0.0,
+                np.sqrt(count * apart.var(axis=0) + normaliser**2 + normaliser[best] ** 2),
+            ),
+            "max_pareto_k": [held_out[name].pareto_k.max() for name in names],
+            "evidence_weight": evidence_weights(evidence, prior),
+            "evidence_error": evidence_weights(evidence + doubt * rng.normal(size=(4000, len(names))), prior).std(axis=0),
+            "stacking_weight": stacked, "stacking_error": bootstrap_errors(pointwise, seed, shared=normaliser / count),
+            "pseudo_bma_weight": bma[0], "pseudo_bma_error": bma[1],
+        },
+        index=pd.Index(names, name="model"),
+    )  # fmt: skip
+    warnings = tuple(_warnings(posteriors, held_out))
+    table = table.sort_values("elpd", ascending=False)
+    return Comparison(table, _why(table), warnings, posteriors, pd.DataFrame(pointwise, columns=names), fields)
+
+
+def _log_z_error(posterior: CouplingPosterior) -> float:
+    """Error of log Z of one field: nearly all of the error of the evidence, which has it once a field."""
+    return posterior.log_evidence_error / posterior.log_likelihood.shape[1]
+
+
+def _warnings(posteriors, held_out):
+    for name, posterior in posteriors.items():
+        yield from (f"{name}: {text}" for text in posterior.warnings)
+        bad = int((held_out[name].pareto_k > MAX_PARETO_K).sum())
+        if bad:
+            yield f"{name}: k̂ > {MAX_PARETO_K} for {bad} fields, whose elpd cannot be trusted."
+
+
+def _decisions(table: pd.DataFrame) -> dict[str, str | None]:
+    decided = {}
+    for scheme in SCHEMES:
+        name = table[f"{scheme}_weight"].idxmax()
+        sure = table.loc[name, f"{scheme}_weight"] - SURE * table.loc[name, f"{scheme}_error"]
+        decided[scheme] = name if sure >= CLEAR else None
+    return decided
+
+
+def _why(table: pd.DataFrame) -> str:
+    if len(table) == 1:
+        return f"One model, {table.index[0]}: these are its scores, with nothing to compare them with."
+    decided = _decisions(table)
+    open_ = [scheme for scheme, name in decided.items() if name is None]
+    if not open_:
+        return _all_decided(decided)
+    said = [f"{TITLES[scheme]} ({_leaders(table, scheme)})" for scheme in open_]
+    sentences = [f"Undecided by {', '.join(said)}."]
+    if rest := [f"{TITLES[scheme]} decides for {name}" for scheme, name in decided.items() if name is not None]:
+        sentences.append(f"{', '.join(rest)}.")
+    if gap := _small_gap(table):
+        sentences.append(gap)
+    elif open_ == ["stacking"]:
+        sentences.append(
+            "Stacking looks for the best mixture, and gives weight to models that predict some fields better, though worse "
+            "on the whole."
+        )
+    else:
+        sentences.append("More fields would tell the models apart if one of them is better.")
+    text = " ".join(sentences)
+    return text[0].upper() + text[1:]
+
+
+def _leaders(table: pd.DataFrame, scheme: str) -> str:
+    """The two largest weights of a scheme, with their errors."""
+    first = table.sort_values(f"{scheme}_weight", ascending=False).iloc[:2]
+    weights = [
+        f"{name} {_pm(row[f'{scheme}_weight'], row[f'{scheme}_error'], '.2f')}" for name, row in first.iterrows()
+    ]
+    return ", ".join(weights)
+
+
+def _small_gap(table: pd.DataFrame) -> str:
+    """What stands in the way of a decision by evidence, if that is the error of the evidence."""
+    top = table["log_evidence"].sort_values(ascending=False).index[:2]
+    gap = float(table.loc[top[0], "log_evidence"] - table.loc[top[1], "log_evidence"])
+    doubt = float(np.hypot(*table.loc[list(top), "log_evidence_error"]))
+    if gap >= SURE * doubt:
+        return ""
+    return (
+        f"The evidence does not decide: {top[0]} is ahead of {top[1]} by {gap:.1f} ± {doubt:.1f} nats. The error is that "
+        "of log Z times the number of fields; weights by prediction carry it too."
+    )
+
+
+def _all_decided(decided: dict[str, str]) -> str:
+    by_evidence, by_stacking, by_bma = (decided[scheme] for scheme in SCHEMES)
+    if by_evidence == by_stacking == by_bma:
+        return f"All three agree on {by_evidence}: most probable before the data, and best at prediction after them."
+    prediction = by_stacking if by_stacking == by_bma else f"by stacking {by_stacking}, by pseudo-BMA+ {by_bma}"
+    return (
+        f"Evidence prefers {by_evidence}, prediction {prediction}: evidence averages over the prior and charges for "
+        "couplings that it spreads out; leave-one-out scores come after the couplings have been learned."
+    )
+
+
+def _checked(models, data) -> tuple[dict, np.ndarray]:
+    if not isinstance(models, dict) or not models:
+        raise ArgumentError("models", "a dict of models by name", repr(models)[:100])
+    for name, model in models.items():
+        if not isinstance(name, str) or not isinstance(model, MarkovRandomField):
+            raise ArgumentError(f"models[{name!r}]", "a name and a MarkovRandomField", type(model).__name__)
+        model.check().raise_if_violated()
+    fields = _aligned(models, data)
+    sites = {name: model.lattice.num_sites for name, model in models.items()}
+    size = int(np.prod(fields.shape[1:])) if fields.ndim > 1 else 0
+    wrong = [name for name, count in sites.items() if count != size]
+    if wrong or len(fields) < 5:
+        expected = f"at least 5 fields of {sites[wrong[0]]} sites ({wrong[0]!r})" if wrong else "at least 5 fields"
+        raise ArgumentError("data", expected, f"shape {fields.shape}", "The first axis counts fields.")
+    return models, fields.astype(float)
+
+
+def _aligned(models: dict, data) -> np.ndarray:
+    """The data in the order of sites of the first model, which labels must show to be that of all."""
+    fields, *others = (
+        aligned_fields("data", data, model.lattice, MISSING_FIELDS, samples=1)
+        for model in (models.values() if is_labelled(data) else list(models.values())[:1])
+    )
+    for name, other in zip(list(models)[1:], others, strict=False):
+        if not np.array_equal(fields.reshape(len(fields), -1), other.reshape(len(other), -1)):
+            fix = "Build the graphs from one list of nodes, or give an array without labels, in an order that holds for all."
+            raise ArgumentError("models", "the same nodes in the same order", f"another order in {name!r}", fix)
+    return fields
+
+
+def _priors_of(name: str, model: MarkovRandomField, models: dict, priors) -> dict:
+    priors = {} if priors is None else priors
+    if not isinstance(priors, dict):
+        raise ArgumentError("priors", "a dict of NumPyro distributions by coupling", type(priors).__name__)
+    nested = bool(priors) and all(isinstance(p, dict) for p in priors.values())
+    if nested and set(priors) - set(models):
+        raise ArgumentError("priors", "names of the models", repr(sorted(set(priors) - set(models))[0]))
+    own = priors.get(name, {}) if nested else {c: p for c, p in priors.items() if c in model.couplings}
+    known = {c for m in models.values() for c in m.couplings} if not nested else set(model.couplings)
+    unknown = [c for c in (priors if not nested else own) if c not in known]
+    if unknown:
+        raise ArgumentError("priors", f"couplings among {', '.join(sorted(known))}", repr(unknown[0]))
+    for coupling, prior in own.items():
+        require_prior(coupling, prior)
+        if np.ndim(model.couplings[coupling]) != 0:
+            raise ArgumentError(f"prior of {coupling!r}", "a homogeneous coupling", f"one number a clique in {name!r}")
+    return own
+
+
+def _prior_weights(models: dict, given) -> np.ndarray:
+    if given is None:
+        return np.full(len(models), 1 / len(models))
+    if not isinstance(given, dict) or set(given) != set(models):
+        raise ArgumentError("prior_weights", f"a number for each of {', '.join(models)}", repr(given))
+    weights = finite_array("prior_weights", [given[name] for name in models])
+    if np.any(weights <= 0):
+        raise ArgumentError("prior_weights", "positive numbers", repr(given), "Leave out a model that is impossible.")
+    return weights / weights.sum()

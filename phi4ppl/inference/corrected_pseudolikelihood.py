@@ -1,0 +1,171 @@
+"""The pseudo-likelihood in place of the likelihood, as it stands or with mode and curvature of the likelihood.
+
+log PL(θ) = Σ_n Σ_i log p(φ_i | rest of φ_n; θ) needs no log Z, and is not the likelihood: sites are not independent data,
+so its maximum is another one and its width too small or too large. Corrected is PL(θ̂_PL + W(θ − θ̂)), with θ̂_PL and H_PL its own
+mode and curvature, θ̂ and H those of the likelihood, which a simulation gives, and WᵀH_PL W = H.
+
+Source: L. Bouranis, N. Friel and F. Maire, J. Comput. Graph. Stat. 27 (2018) 516. Of the matrices W the symmetric one is taken.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ..errors import ArgumentError
+from ..learning.ensemble import Ensemble
+from ..learning.pseudolikelihood import Objective
+from ..model.coupling_vector import CouplingVector
+from .mode import NUM_CHAINS, CouplingProblem, find_mode
+from .polynomial import LocalPolynomial
+
+__all__ = ["PseudoLikelihood", "Quadratic", "affine_map", "simulated_likelihood"]
+
+RADII = (
+    6.0,
+    5.0,
+    4.0,
+    3.0,
+)  # standard deviations over which the pseudo-likelihood is interpolated, as far as it can be
+TOLERANCE = 0.02  # of the interpolated log pseudo-likelihood
+NEWTON_STEPS, MOST_HALVINGS = 50, 30
+DRAWS, MOST_DRAWS = 400, 16_000  # of a chain in the simulation that corrects
+MOST_NOISE = 0.05  # posterior standard deviations, of the mode that it finds
+MOST_FAR = 1.0  # of these from the point of the simulation to that mode
+MOST_SIMULATIONS = 4
+
+
+class Quadratic(NamedTuple):
+    """The maximum of a log likelihood and minus its second derivatives there."""
+
+    theta: np.ndarray
+    precision: np.ndarray
+
+
+class PseudoLikelihood:
+    """−log PL of the couplings ``names`` of a model, given fields."""
+
+    def __init__(self, model, names, data):
+        vector = CouplingVector.of(model)
+        self.names, self.count = list(names), len(data)
+        self._all = vector.flatten(model.couplings)
+        self._free = [vector.slices[name].start for name in names]
+        self._objective = Objective(vector, np.asarray(data, float).reshape(len(data), -1))
+
+    def derivatives(self, theta) -> tuple[float, np.ndarray, np.ndarray]:
+        """Value, gradient and matrix of second derivatives."""
+        value, slope, hessian = self._objective(self._full(theta))
+        block = np.ix_(self._free, self._free)
+        return self.count * value, self.count * slope[self._free], self.count * hessian.toarray()[block]
+
+    def _full(self, theta) -> np.ndarray:
+        full = self._all.copy()
+        full[self._free] = theta
+        return full
+
+    def mode(self) -> Quadratic:
+        """The minimum, by Newton's method with steps halved while the value would rise."""
+        theta = self._all[self._free]
+        value, slope, hessian = self.derivatives(theta)
+        for _ in range(NEWTON_STEPS):
+            move = -np.linalg.lstsq(hessian, slope, rcond=None)[0]
+            decrement = -slope @ move
+            for halvings in range(MOST_HALVINGS):
+                trial = theta + 0.5**halvings * move
+                found = self.derivatives(trial)
+                if found[0] <= value + 1e-6 * abs(value):
+                    break
+            else:
+                break
+            theta, (value, slope, hessian) = trial, found
+            if decrement < 1e-6 and np.linalg.eigvalsh(hessian)[0] > 0:
+                return Quadratic(theta, hessian)
+        mend = (
+            "The data do not settle these couplings without log Z: normalizer='surface' or 'exchange' needs no maximum."
+        )
+        got = "none, or one where a quartic coupling is zero"
+        raise ArgumentError("data", "fields whose pseudo-likelihood has a maximum", got, mend)
+
+    def around(self, mode: Quadratic) -> tuple[LocalPolynomial, np.ndarray]:
+        """cost(z) = −log PL(θ̂_PL + Lz) up to a constant, for JAX, and L: in z the curvature at the mode is one."""
+        scale = np.linalg.inv(np.linalg.cholesky(mode.precision)).T
+        self.derivatives(mode.theta)  # settles the nodes of quadratures
+        lowest = self._objective.value(self._full(mode.theta))
+
+        def cost(z) -> float:
+            return self.count * (self._objective.value(self._full(mode.theta + scale @ z)) - lowest)
+
+        for radius in RADII:
+            found = LocalPolynomial(cost, len(self.names), radius)
+            if found.error < TOLERANCE:
+                return found, scale
+        mend = "Use more fields, or normalizer='surface' or 'exchange'."
+        got = "a pseudo-likelihood that is far from a Gaussian"
+        raise ArgumentError("data", "fields that settle the couplings", got, mend)
+
+
+def affine_map(own: Quadratic, other: Quadratic) -> np.ndarray:
+    """The symmetric W with WᵀH W = H′, H of ``own`` and H′ of ``other``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> own, other = Quadratic(np.zeros(2), np.diag([4.0, 1.0])), Quadratic(np.zeros(2), np.eye(2))
+    >>> affine_map(own, other).tolist()
+    [[0.5, 0.0], [0.0, 1.0]]
+    """
+    half = _root(own.precision)
+    back = np.linalg.inv(half)
+    return back @ _root(half @ other.precision @ half) @ back
+
+
+def _root(matrix) -> np.ndarray:
+    values, basis = np.linalg.eigh((matrix + matrix.T) / 2)
+    return basis * np.sqrt(np.maximum(values, 0.0)) @ basis.T
+
+
+def simulated_likelihood(model, names, data, start, seed: int) -> tuple[Quadratic, float, tuple[str, ...]]:
+    """Mode and curvature of the likelihood by simulation, from couplings ``start``; its noise; and what is not right with it.
+
+    The noise is a standard error of the mode in posterior standard deviations, the largest along any direction.
+    """
+    problem = CouplingProblem(model, data, dict.fromkeys(names))
+    order = [problem.names.index(name) for name in names]
+    found = find_mode(problem, np.asarray(start)[np.argsort(order)], seed)
+    theta = found.theta
+    ensemble = Ensemble(problem.at(theta), num_chains=NUM_CHAINS, seed=seed + 1)
+    ensemble.warm_up(problem.at(theta), 300)
+    for _ in range(MOST_SIMULATIONS):
+        means, fisher = _expectation(problem, ensemble, theta)
+        move = np.linalg.solve(fisher, means.mean(axis=0) - problem.statistics.mean(axis=0))
+        theta = problem.inside(theta, move)
+        if problem.count * move @ fisher @ move < MOST_FAR**2:
+            break
+    noise = _noise(problem, means, fisher)
+    return Quadratic(theta[order], problem.count * fisher[np.ix_(order, order)]), noise, found.warnings
+
+
+def _expectation(problem: CouplingProblem, ensemble: Ensemble, theta) -> tuple[np.ndarray, np.ndarray]:
+    """Means of the statistics over every chain, and their covariance, from as many draws as the noise asks for."""
+    model, totals, products, drawn = problem.at(theta), 0.0, 0.0, 0
+    ensemble.draw(model, DRAWS // 4)
+    while drawn < MOST_DRAWS:
+        fields = ensemble.draw(model, DRAWS)
+        away = problem.statistics_of(fields.reshape(-1, *model.field_shape)) - problem.statistics.mean(axis=0)
+        totals = totals + away.reshape(NUM_CHAINS, DRAWS, -1).sum(axis=1)
+        products, drawn = products + away.T @ away, drawn + DRAWS
+        means = totals / drawn
+        middle = means.mean(axis=0)
+        fisher = products / (NUM_CHAINS * drawn) - np.outer(middle, middle)
+        if _noise(problem, means, fisher) < MOST_NOISE:
+            break
+    return means + problem.statistics.mean(axis=0), fisher
+
+
+def _noise(problem: CouplingProblem, means, fisher) -> float:
+    """Of the mode, from the spread of the chains: in units where the posterior's covariance, (n G)⁻¹, is one."""
+    away = means - means.mean(axis=0)
+    scaled = np.linalg.solve(np.linalg.cholesky(fisher), away.T)
+    spread = problem.count * scaled @ scaled.T / (NUM_CHAINS * (NUM_CHAINS - 1))
+    return float(np.sqrt(np.linalg.eigvalsh(spread)[-1]))

@@ -1,0 +1,25 @@
+"""BlackJAX sampling algorithms behind one registry, their metrics, and the choice among them.
+
+A compiled model comes in; a `Kernel` that maps a state to the next one goes out. Read `kernel` first: it says what a kernel
+is; then `gradient` for HMC and NUTS, `local_hmc` and `cluster` for lattices.
+"""
+
+from . import catalogue  # noqa: F401  # registers the kernels
+from .adaptation import Tuning, WindowAdaptation
+from .choose import resolve
+from .kernel import Kernel, get_kernel, kernels, register
+from .target import Target, target_of
+from .tempering import tempering
+
+__all__ = [
+    "Kernel",
+    "Target",
+    "Tuning",
+    "WindowAdaptation",
+    "get_kernel",
+    "kernels",
+    "register",
+    "resolve",
+    "target_of",
+    "tempering",
+]

@@ -1,0 +1,99 @@
+"""``kernel="auto"``: look at the model, take a kernel, and say why."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from ..energy.compiled import CompiledModel
+from ..errors import ArgumentError, call_checked
+from ..lattice.coloring import colours
+from .kernel import Kernel, get_kernel
+
+__all__ = ["choose", "resolve"]
+
+MAX_COLOURS = 16  # a sweep costs a force for every colour
+DEEP = 15.0  # Σ_j w_ij φ² of the mean field; 5 at the critical point of the square lattice with λ = 0.7
+
+
+def choose(compiled: CompiledModel, symmetry_moves: bool = True) -> tuple[str, str]:
+    """Name of the kernel for a model, and the reason in words; without kernels that change signs if that is not wanted."""
+    model = compiled.model
+    if model is None:
+        return "nuts", "a NumPyro model has no graph to exploit"
+    terms = list(zip(model._forms, model._values, strict=True))
+    num_colours = int(colours(model.lattice, model._forms).max()) + 1
+    if num_colours > MAX_COLOURS:
+        return "chees", f"the sites need {num_colours} colours, too many for sweeps"
+    own = [form.name for form, _ in terms if not form.built_in and form.cliques.shape[1] > 1]
+    if own:
+        return "metropolis", f"clusters cannot cross the own term {own[0]!r} of several sites, sweeps can"
+    if not any(form.built_in == "hopping" and np.any(np.asarray(value)) for form, value in terms):
+        return "metropolis", "no hopping term ties the sites, so sweeps move each on its own"
+    if not symmetry_moves:
+        return "metropolis", "clusters would change signs, and symmetry_moves=False"
+    if (strength := _mean_field_order(model)) > DEEP:
+        return "metropolis", f"deep in its ordered phase (Σ w φ² = {strength:.0f}), where one cluster spans the lattice"
+    if _signs_compete(model):
+        return "cluster", (
+            "sweeps move the sites; the signs of w compete, no field satisfies them all, so that clusters help little: "
+            "take kernel='tempering' if the chains disagree"
+        )
+    return "cluster", "clusters over the hopping terms move long waves, sweeps the short ones"
+
+
+def _signs_compete(model) -> bool:
+    """Whether no signs of φ make w_ij φ_i φ_j > 0 on every edge (frustration).
+
+    In two copies of the graph where negative w cross over, such signs cut every component in two (F. Harary, Michigan Math.
+    J. 2 (1953) 143).
+    """
+    hopping = [(form.cliques, value) for form, value in zip(model._forms, model._values, strict=True)
+               if form.built_in == "hopping"]  # fmt: skip
+    edges = np.concatenate([cliques for cliques, _ in hopping])
+    w = np.concatenate([np.broadcast_to(np.asarray(value, float), len(cliques)) for cliques, value in hopping])
+    edges, w, number = edges[w != 0], w[w != 0], model.lattice.num_sites
+    if (w > 0).all():
+        return False
+
+    def components(edges, size):
+        ones = np.ones(len(edges))
+        return connected_components(coo_array((ones, edges.T), shape=(size, size)), directed=False)[0]
+
+    crossed = np.stack([edges[:, 0], edges[:, 1] + number * (w < 0)], axis=1)
+    back = np.stack([edges[:, 0] + number, edges[:, 1] + number * (w > 0)], axis=1)
+    return components(np.concatenate([crossed, back]), 2 * number) < 2 * components(edges, number)
+
+
+def _mean_field_order(model) -> float:
+    """Σ_j w_ij φ² at the minimum of S over constant fields, with couplings averaged over sites; 0 if that is at φ = 0.
+
+    Negative w count as positive ones: where fields of alternating signs can follow them, that is the same model.
+    """
+    mean = dict.fromkeys(("hopping", "mass", "quartic"), 0.0)
+    for form, value in zip(model._forms, model._values, strict=True):
+        if form.built_in in mean:
+            total = np.sum(np.broadcast_to(np.asarray(value, float), len(form.cliques)))
+            mean[form.built_in] += (abs(total) if form.built_in == "hopping" else total) / model.lattice.num_sites
+    if mean["quartic"] <= 0 or mean["hopping"] <= mean["mass"]:
+        return 0.0
+    return mean["hopping"] * (mean["hopping"] - mean["mass"]) / mean["quartic"]
+
+
+@call_checked
+def resolve(kernel: str | Kernel, compiled: CompiledModel, symmetry_moves: bool = True) -> tuple[Kernel, str]:
+    """The kernel that will run, and why.
+
+    Raises
+    ------
+    ArgumentError
+        If there is no kernel of that name, or it cannot sample this model.
+    """
+    name, reason = choose(compiled, symmetry_moves) if kernel == "auto" else (kernel, "asked for")
+    kernel = get_kernel(name)
+    objection = kernel.objection(compiled)
+    if objection is not None:
+        mend = "kernel='auto' finds one that suits the model."
+        raise ArgumentError("kernel", "one that can sample this model", f"{kernel.name!r}, which {objection}", mend)
+    return kernel, reason

@@ -1,0 +1,11 @@
+"""Declarations: terms with couplings on the cliques of a lattice, checked against the Hammersley–Clifford theorem.
+
+A lattice and terms come in; a `MarkovRandomField` goes out, a pytree whose leaves are the couplings. Read `field` first,
+then `term`; `coupling_vector` views the couplings as one vector θ.
+"""
+
+from .families import gaussian, phi4, phi4_from_lagrangian
+from .field import MarkovRandomField, load_model
+from .term import Term
+
+__all__ = ["MarkovRandomField", "Term", "gaussian", "load_model", "phi4", "phi4_from_lagrangian"]

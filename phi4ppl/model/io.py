@@ -1,0 +1,79 @@
+"""Models of built-in terms on disk: one ``.npz`` file of plain arrays and a JSON header, never pickled code."""
+
+from __future__ import annotations
+
+import ast
+import json
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+
+from ..errors import ArgumentError, path_of, writing
+from ..lattice.frozen import Lattice
+from .term import BUILT_IN, Term
+
+__all__ = ["read_terms", "write_terms"]
+
+FORMAT = "phi4ppl-model-1"
+
+
+def write_terms(path, lattice: Lattice, terms: tuple[Term, ...]) -> Path:
+    """Write a lattice and its terms; refuse user-defined statistics and labels that are not Python literals."""
+    for term in terms:
+        if term.form.built_in is None:
+            raise ArgumentError(
+                f"term {term.name!r}", "a built-in statistic", f"{term.statistic!r}",
+                "Code is not written to disk: keep models with your own terms as a model file (see docs/declare).",
+            )  # fmt: skip
+    labels = None if lattice._nodes is None else [repr(n) for n in lattice.nodes]
+    for label, text in zip(lattice.nodes if labels else (), labels or (), strict=True):
+        try:
+            same = ast.literal_eval(text) == label
+        except (ValueError, SyntaxError):
+            same = False
+        if not same:
+            raise ArgumentError("lattice", "labels that are numbers, strings or tuples", text, "Relabel the graph.")
+    header = {
+        "format": FORMAT,
+        "name": lattice.name, "num_sites": lattice.num_sites, "shape": lattice.shape, "kinds": lattice.kinds,
+        "periodic": lattice.periodic, "offsets": lattice.offsets, "layout_hint": lattice.layout_hint, "nodes": labels,
+        "terms": [[t.name, t.form.built_in] for t in terms],
+    }  # fmt: skip
+    arrays = {"edges": lattice.edges, "edge_kinds": lattice._edge_kinds}
+    if lattice._positions is not None:
+        arrays["positions"] = np.asarray(lattice._positions, float)
+    for number, term in enumerate(terms):
+        arrays[f"cliques_{number}"] = term.cliques
+        arrays[f"coupling_{number}"] = np.asarray(term.coupling)
+    path = path_of("path", path)
+    with writing("path", path), path.open("wb") as file:
+        np.savez_compressed(file, header=np.array(json.dumps(header)), **arrays)
+    return path
+
+
+def read_terms(path) -> tuple[Lattice, list[Term]]:
+    """Read what `write_terms` wrote; refuse anything else with the reason."""
+    try:
+        with Path(path).open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        header = json.loads(str(arrays["header"]))
+        if header["format"] != FORMAT:
+            raise KeyError(header["format"])
+    except FileNotFoundError:
+        raise ArgumentError("path", "a file written by model.save", f"no file {path}") from None
+    except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile) as error:
+        raise ArgumentError("path", "a file written by model.save", f"{path} ({error})") from error
+    tuples = lambda value: tuple(map(tuples, value)) if isinstance(value, list) else value  # noqa: E731
+    offsets = header["offsets"] and {kind: tuples(o) for kind, o in header["offsets"].items()}
+    lattice = Lattice(
+        name=header["name"], num_sites=header["num_sites"], edges=arrays["edges"], edge_kinds=arrays["edge_kinds"],
+        kinds=header["kinds"], shape=tuples(header["shape"]), periodic=tuples(header["periodic"]), offsets=offsets,
+        layout_hint=header["layout_hint"], positions=arrays.get("positions"),
+        nodes=None if header["nodes"] is None else tuple(ast.literal_eval(t) for t in header["nodes"]),
+    )  # fmt: skip
+    terms = [
+        Term(name, arrays[f"cliques_{number}"], BUILT_IN[statistic], arrays[f"coupling_{number}"])
+        for number, (name, statistic) in enumerate(header["terms"])
+    ]
+    return lattice, terms

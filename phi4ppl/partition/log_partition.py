@@ -1,0 +1,134 @@
+"""`log_partition`: one call, several ways."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+
+from ..energy.exact.exact_log_z import exact_log_partition
+from ..errors import ArgumentError, call_checked, one_of, positive_int
+from ..model.field import MarkovRandomField
+from .annealing import anneal
+from .coupling_path import Path, path_to
+from .integration import integrate
+from .partition_estimate import PartitionEstimate
+from .smc import temper
+
+__all__ = ["log_partition"]
+
+METHODS = ("auto", "exact", "integration", "ais", "smc")
+NUM_WARMUP = 300
+WALKERS = 16  # of annealing, in each direction, for every chain
+AGREE = 3  # standard errors
+
+
+@call_checked
+def log_partition(
+    model: MarkovRandomField, *, method: str = "auto", num_samples: int = 1000, num_chains: int = 4, seed: int = 0,
+    progress: bool | None = None,
+) -> PartitionEstimate:  # fmt: skip
+    """log Z of a field, Z = ∫ exp(−S(φ; θ)) dφ with the Lebesgue measure on all sites, with its error.
+
+    Parameters
+    ----------
+    model : MarkovRandomField
+    method : str
+        ``"exact"``: Gaussian fields by determinant; any other model whose graph is small or narrow (chains, trees, strips) by
+        eliminating sites on quadrature nodes, which on a strip is its transfer matrix.
+        ``"integration"``: log Z = log Z_0 − ∫₀¹ ⟨Σ_t θ_t T_t⟩_λ dλ, t over the terms of several sites, which enter S_λ with
+        λθ_t; Z_0 of the independent sites left at λ = 0 is a product of one-dimensional integrals.
+        ``"ais"``: annealed importance sampling along the same path in both directions, forward from independent draws and
+        backward from draws of the model; their averages bracket log Z.
+        ``"smc"``: BlackJAX's adaptive tempered sequential Monte Carlo along the same path.
+        ``"auto"``: exact where that takes no more than a few seconds; else by integration and by annealing, averaged. If they
+        differ by more than three standard errors, a warning says so and the error is widened to cover both.
+    num_samples, num_chains : int
+        Draws a chain, and chains, at every node of the integration; iterations of an annealed walker, of which 16 a chain go
+        in each direction; particles of each of 16 populations of ``"smc"``.
+    seed : int
+    progress : bool, optional
+        Draw a line of progress on standard error; by default only on a terminal.
+
+    Returns
+    -------
+    PartitionEstimate
+        ``value``, ``error`` (one standard error, quadrature errors included), ``method``, and how it came about (with
+        ``parts``, one a method, and ``bracket``); ``print`` it.
+
+    Warns
+    -----
+    UserWarning
+        If there is a reason to distrust the number; the result lists them too.
+
+    Raises
+    ------
+    HammersleyCliffordError
+        If the model is not normalizable: Z is infinite.
+    ArgumentError
+        If ``"exact"`` is asked for and would take too long, and for arguments out of range.
+
+    Examples
+    --------
+    >>> import phi4ppl as p4
+    >>> result = p4.log_partition(p4.phi4(p4.lattice.chain(8), w=0.8, a=1.4, b=0.2))
+    >>> result.method, round(result.value, 8)
+    ('exact', 3.00172532)
+    """
+    if not isinstance(model, MarkovRandomField):
+        raise ArgumentError("model", "a MarkovRandomField", type(model).__name__, "Build one with phi4ppl.phi4(…).")
+    one_of("method", method, METHODS)
+    num_samples = positive_int("num_samples", num_samples, minimum=50)
+    num_chains = positive_int(
+        "num_chains", num_chains, minimum=2, mend="Chains that disagree can only be seen by others."
+    )
+    seed = positive_int("seed", seed, minimum=0)
+    model.check().raise_if_violated()
+    if method in ("auto", "exact"):
+        result = exact_log_partition(model)
+        if result is not None:
+            return PartitionEstimate(result.value, result.error, "exact", result.how)
+        if method == "exact":
+            got = f"{model!r}, whose graph is too wide for the memory of a few seconds' sum"
+            mend = "method='integration' takes any model."
+            raise ArgumentError("model", "a Gaussian field, or a small or narrow graph", got, mend)
+    result = _sampled(path_to(model), method, num_samples, num_chains, seed, progress)
+    for text in result.warnings:
+        warnings.warn(f"log_partition: {text}", stacklevel=2)
+    return result
+
+
+def _sampled(path: Path, method: str, num_samples: int, num_chains: int, seed: int, progress) -> PartitionEstimate:
+    shared = {"num_warmup": NUM_WARMUP, "seed": seed, "progress": progress}
+    if path.is_constant:
+        how = f"{len(path.sites.row_of)} independent sites by one-dimensional quadrature"
+        return PartitionEstimate(path.sites.log_partition, path.sites.error, method, how)
+    if method == "smc":
+        return temper(path, num_particles=num_samples, **shared)
+    if method == "integration":
+        return integrate(path, num_samples=num_samples, num_chains=num_chains, **shared)
+    annealed = anneal(path, num_steps=num_samples, num_walkers=WALKERS * num_chains, **shared)
+    if method == "ais":
+        return annealed
+    return agreement(integrate(path, num_samples=num_samples, num_chains=num_chains, **shared), annealed)
+
+
+def agreement(one: PartitionEstimate, other: PartitionEstimate) -> PartitionEstimate:
+    """Two independent estimates as one: their weighted mean if they agree, a widened error and a warning if they do not."""
+    gap, spread = abs(one.value - other.value), float(np.hypot(one.error, other.error))
+    texts = tuple(f"{part.method}: {text}" for part in (one, other) for text in part.warnings)
+    if gap <= AGREE * spread:
+        weights = np.array([other.error**2, one.error**2]) / spread**2
+        value = float(weights @ [one.value, other.value])
+        error = one.error * other.error / spread * max(1.0, gap / spread)
+        how = f"weighted mean of {one.method} and {other.method}, which agree within {gap / spread:.1f} standard errors"
+    else:
+        value, error = (one.value + other.value) / 2, gap / 2 + max(one.error, other.error)
+        how = f"{one.method} and {other.method} DISAGREE by {gap / spread:.1f} standard errors; the error covers both"
+        texts = (
+            f"{one.method} ({one.value:.6g} ± {one.error:.2g}) and {other.method} ({other.value:.6g} ± {other.error:.2g}) "
+            "disagree, so one of them is wrong: chains may not mix, or annealing is too fast. Increase num_samples, and look "
+            "at phi4ppl.diagnose of a run of phi4ppl.sample.",
+            *texts,
+        )
+    return PartitionEstimate(value, float(error), "auto", how, parts=(one, other), warnings=texts)

@@ -1,0 +1,24 @@
+"""Runs as ArviZ trees: `sample`, estimates with errors, a verdict with advice, runs on disk, leave-one-out scores.
+
+A model comes in and an `xarray.DataTree` goes out; this is the only package that touches ArviZ. Read `run` first, then
+`datatree`.
+"""
+
+from .datatree import load_run, save_run
+from .estimates import estimate
+from .integrated_likelihood import integrated_log_likelihood
+from .leave_one_out import loo
+from .run import sample
+from .verdict import Check, ConvergenceReport, diagnose
+
+__all__ = [
+    "Check",
+    "ConvergenceReport",
+    "diagnose",
+    "estimate",
+    "integrated_log_likelihood",
+    "load_run",
+    "loo",
+    "sample",
+    "save_run",
+]

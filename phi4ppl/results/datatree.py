@@ -1,0 +1,287 @@
+"""Results as an ArviZ `DataTree`: groups, dimensions, coordinates and provenance. Also files on disk."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import arviz_base
+import numpy as np
+import xarray as xr
+
+from .._version import __version__
+from ..energy.compiled import CompiledModel
+from ..errors import ArgumentError, CheckpointError, call_checked, path_of, writing
+from ..sampling.checkpoint import is_checkpoint, read_saved
+from ..sampling.harvest import RunResult, result_so_far
+from ..sampling.identity import array_digest
+from .dimensions import arranged
+
+__all__ = [
+    "add_group", "draws_digest", "frame_of", "load_run", "metadata", "predictive_tree", "provenance", "save_run",
+    "to_datatree",
+]  # fmt: skip
+
+PACKAGES = ("jax", "jaxlib", "numpyro", "blackjax", "arviz-base", "arviz-stats", "numpy")
+STREAMED = ("mean", "error", "variance", "tau_int", "tau_int_error", "count", "reliable", "replica_q", "long_enough")
+STATISTIC_DIMS = {"exchange_rate": ["pair"], "inverse_temperature": ["copy"]}  # of parallel tempering
+DRAWN_SITES = 2000  # larger graphs are not drawn, so their positions are not stored
+
+
+def frame_of(
+    compiled: CompiledModel,
+    checks: dict[str, str],
+    settings: dict,
+    dims: dict | None = None,
+    coords: dict | None = None,
+) -> tuple[dict, dict[str, np.ndarray]]:
+    """What the results of a run are of, before it starts: plain values, and arrays. `to_datatree` needs no model then.
+
+    ``settings`` are those that the sampler does not know of; ``dims`` and ``coords`` are as users give them.
+
+    Raises
+    ------
+    ArgumentError
+        If a site of a NumPyro model has a name that results cannot have, or ``dims`` or ``coords`` do not fit the model.
+    """
+    drawn, data_dims, coords = arranged(compiled, dims, coords)
+    dims = STATISTIC_DIMS | drawn
+    constant, constant_dims = _constants(compiled)
+    model = compiled.model
+    constant_dims["schwinger_dyson_site"] = [
+        "sd_chain",
+        "sd_block",
+        *(dims["phi"] if model else ["unconstrained_dimension"]),
+    ]
+    frame = {
+        "dims": dims, "constant_dims": constant_dims, "data_dims": data_dims,
+        "field_shape": None if model is None else list(model.field_shape),
+        "provenance": provenance(compiled, checks), "settings": settings,
+    }  # fmt: skip
+    arrays = {f"coordinate/{name}": np.asarray(values) for name, values in coords.items()}
+    data = compiled.data if compiled.log_likelihood else {}
+    arrays |= {f"observed/{name}": np.asarray(values) for name, values in data.items()}
+    return frame, arrays | {f"constant/{name}": values for name, values in constant.items()}
+
+
+def to_datatree(result: RunResult, frame: tuple[dict, dict[str, np.ndarray]]) -> xr.DataTree:
+    """Arrange what the chains left.
+
+    Groups are ``posterior``, ``sample_stats``, ``streamed``, ``constant_data``, and ``log_likelihood`` and ``observed_data``
+    where there are data to leave out one by one; metadata are in the attributes.
+    """
+    facts, arrays = frame
+    dims, constant_dims, shape = facts["dims"], facts["constant_dims"], facts["field_shape"]
+    for name in dims.keys() & result.values.keys():  # copies of a field in a plate
+        copies = np.ndim(result.values[name]) - 2 - len(dims[name])
+        dims = dims | {name: [*(f"{name}_copy_{k}" for k in range(copies)), *dims[name]]}
+    coords, constant, data = (_of_kind(arrays, kind) for kind in ("coordinate/", "constant/", "observed/"))
+
+    def coordinates(*used):
+        return {k: v for k, v in coords.items() if any(k in d for d in used)}
+
+    observables, statistics, streamed = dict(result.observables), dict(result.statistics), dict(result.streamed)
+    blocks, energy = result.schwinger_dyson_blocks, streamed.pop("sample_stats/lp")
+    if shape is not None:
+        observables["energy_density"] = -statistics["lp"] / math.prod(shape)
+        streamed["energy_density"] = energy.scaled(-1 / math.prod(shape))
+        blocks = blocks.reshape(*blocks.shape[:2], *shape)
+    streamed.setdefault("schwinger_dyson", streamed.pop("sample_stats/schwinger_dyson"))
+    constant["schwinger_dyson_site"] = blocks
+    # both spellings are read by tools in use
+    if "reached_max_treedepth" in statistics:
+        statistics["reached_max_tree_depth"] = statistics["reached_max_treedepth"]
+    tree = arviz_base.from_dict(
+        {"posterior": result.values | observables, "sample_stats": statistics},
+        dims=dims, coords=coordinates(*(dims[n] for n in result.values if n in dims)),
+        check_conventions=False,  # it would warn of fewer draws than chains, which a run that was cut short may have
+    )  # fmt: skip
+    add_group(tree, frame, "log_likelihood", result.log_likelihood)
+    add_group(tree, frame, "observed_data", data, [])
+    tree["streamed"] = xr.DataTree(_streamed(streamed, dims, coordinates(*dims.values())))
+    whole = draws_digest(tree["sample_stats"]["lp"])
+    for name, values in tree["streamed"].data_vars.items():
+        kept = name in tree["posterior"].data_vars
+        values.attrs["draws"] = draws_digest(tree["posterior"][name]) if kept else whole
+    data = arviz_base.dict_to_dataset(
+        constant, sample_dims=[], dims=constant_dims, coords=coordinates(*constant_dims.values())
+    )
+    tree["constant_data"] = xr.DataTree(data)
+    for group in tree.children.values():
+        group.attrs.clear()
+    told = facts["provenance"] | {"draws": whole, "settings": result.settings | facts["settings"]}
+    tree.attrs = {"phi4ppl": json.dumps(told)}
+    return tree
+
+
+def _of_kind(arrays: dict, kind: str) -> dict:
+    return {name.removeprefix(kind): values for name, values in arrays.items() if name.startswith(kind)}
+
+
+def add_group(
+    tree: xr.DataTree, frame: tuple[dict, dict], group: str, values: dict, sample_dims=("chain", "draw")
+) -> None:
+    """Add arrays of data, or of what is drawn, by site as a group of the tree; nothing if there are none."""
+    if not values:
+        return
+    facts, arrays = frame
+    dims, coords = facts["dims"] | facts.get("data_dims", {}), _of_kind(arrays, "coordinate/")
+    # data have the axes of an event behind those of their log likelihoods
+    used = {n: dims[n][: np.ndim(v) - len(sample_dims)] for n, v in values.items() if n in dims}
+    coords = {name: labels for name, labels in coords.items() if any(name in names for names in used.values())}
+    arranged = arviz_base.dict_to_dataset(
+        values, sample_dims=list(sample_dims), dims=used, coords=coords, check_conventions=False
+    )
+    arranged.attrs.clear()
+    old = tree[group].to_dataset() if group in tree.children else xr.Dataset()
+    tree[group] = xr.DataTree(old.assign(arranged.data_vars))
+
+
+def draws_digest(variable: xr.DataArray) -> str:
+    """Digest of all draws of a variable: what was streamed of them holds while they are all there, unchanged."""
+    return array_digest(variable.transpose("chain", "draw", ...).values)
+
+
+def predictive_tree(predicted: dict, observed: dict, dims: list[str], coords: dict, weights: dict) -> xr.DataTree:
+    """Predicted fields and what is measured of them, arrays with leading (chain, draw, field), beside the data."""
+    rows = {name: ["field"] for name in predicted} | {"phi": ["field", *dims]}
+    tree = arviz_base.from_dict({"posterior_predictive": predicted}, dims=rows, coords=coords, check_conventions=False)
+    tree["observed_data"] = xr.DataTree(arviz_base.dict_to_dataset(observed, sample_dims=[], dims=rows, coords=coords))
+    for group in tree.children.values():
+        group.attrs.clear()
+    tree["posterior_predictive"].attrs["weights"] = json.dumps(weights)
+    return tree
+
+
+def _streamed(estimates: dict, dims: dict, coords: dict) -> xr.Dataset:
+    """Statistics over all iterations, those between kept draws too: one variable a name, along ``statistic``."""
+    data = {
+        name: np.stack([np.asarray(getattr(estimate, key), np.float64) for key in STREAMED])
+        for name, estimate in estimates.items()
+    }
+    return arviz_base.dict_to_dataset(
+        data, sample_dims=["statistic"], dims=dims, coords=coords | {"statistic": list(STREAMED)}
+    )
+
+
+def _constants(compiled: CompiledModel) -> tuple[dict, dict]:
+    """Edges and pictures' positions of every field; couplings of a field that was sampled by itself."""
+    data, dims = {}, {}
+    for name, model in compiled.fields.items():
+        suffix = "" if len(compiled.fields) == 1 else f"_{name}"
+        if model.lattice.num_edges:
+            data["edges" + suffix], dims["edges" + suffix] = np.asarray(model.lattice.edges), ["edge" + suffix, "end"]
+        if model.lattice.num_sites <= DRAWN_SITES:
+            data["positions" + suffix] = model.lattice.positions
+            dims["positions" + suffix] = ["position_site" + suffix, "axis"]
+    if compiled.model is not None:
+        for name, value in compiled.model.couplings.items():
+            data[f"coupling_{name}"] = np.asarray(value)
+            dims[f"coupling_{name}"] = [f"clique_{name}"] if np.ndim(value) else []
+    return data, dims
+
+
+def provenance(compiled: CompiledModel, checks: dict[str, str]) -> dict:
+    """What is needed beside the settings to know where numbers come from: model, versions, machine, checks."""
+    model = compiled.model
+    return {
+        "model": model.describe() if model is not None else "NumPyro model",
+        "couplings": {
+            name: float(value) if np.ndim(value) == 0 else f"constant_data: coupling_{name}"
+            for name, value in (model.couplings if model is not None else {}).items()
+        },
+        "num_dimensions": compiled.num_dimensions,
+        "fields": {
+            name: {
+                "lattice": field.lattice.name,
+                "num_sites": field.lattice.num_sites,
+                "shape": field.lattice.shape,
+                "periodic": field.lattice.periodic,
+                "digest": field.lattice.digest,
+            }
+            for name, field in compiled.fields.items()
+        },
+        "checks": checks,
+        "single_factors": compiled.single_factors,
+        "versions": {"phi4ppl": __version__} | {name: version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def metadata(tree: xr.DataTree) -> dict:
+    """The provenance of a run made by this library.
+
+    Raises
+    ------
+    ArgumentError
+        If the tree was made by something else.
+    """
+    text = getattr(tree, "attrs", {}).get("phi4ppl")
+    if text is None:
+        raise ArgumentError("tree", "a DataTree made by phi4ppl.sample", f"{type(tree).__name__} without its metadata")
+    return json.loads(text)
+
+
+@call_checked
+def save_run(tree: xr.DataTree, path) -> Path:
+    """Write a run to one netCDF file, whose folder has to exist.
+
+    Raises
+    ------
+    ArgumentError
+        If the tree was made by something else, or the file cannot be written.
+    """
+    path = path_of("path", path)
+    metadata(tree)
+    with writing("path", path):
+        tree.to_netcdf(path, engine="h5netcdf")
+    return path
+
+
+@call_checked
+def load_run(path) -> xr.DataTree:
+    """Read a run into memory: from a netCDF file, or from the directory of a checkpoint.
+
+    A run that has not finished is read as far as its last checkpoint; its settings then say ``incomplete``. A run that goes on
+    is not disturbed.
+
+    Raises
+    ------
+    ArgumentError
+        If there is no such file, or it is no run of this library.
+    CheckpointError
+        If a checkpoint is damaged, or has no draws yet, or is of a training.
+    """
+    path = path_of("path", path)
+    if is_checkpoint(path):
+        return _load_checkpoint(path)
+    if not path.is_file():
+        got = f"the directory {path}, which holds no checkpoint" if path.is_dir() else f"no file {path}"
+        raise ArgumentError("path", "a netCDF file written by phi4ppl, or a checkpoint directory", got)
+    try:
+        with xr.open_datatree(path, engine="h5netcdf") as tree:
+            loaded = tree.load()
+            loaded.close()
+    except (OSError, ValueError, KeyError) as error:
+        raise ArgumentError("path", "a netCDF file written by phi4ppl", f"{path} ({error})") from error
+    metadata(loaded)
+    return loaded
+
+
+def _load_checkpoint(path: Path) -> xr.DataTree:
+    saved = read_saved(path)
+    if "warmed" not in saved.progress:
+        raise CheckpointError(
+            path, "is of the training of a network, no run", "The same call of train goes on from it."
+        )
+    if not saved.files:
+        done, of = saved.progress["warmed"], saved.progress["settings"]["num_warmup"]
+        mend = "Try again later: a run writes its checkpoint about once a minute."
+        raise CheckpointError(path, f"has no draws yet: {done} of {of} warm-up steps are done", mend)
+    return to_datatree(result_so_far(saved, saved.progress["settings"]), saved.frame)
