@@ -27,7 +27,7 @@ from .errors import (
     SamplingError,
     SingleFactorError,
 )
-from .inference import Comparison, average, compare, infer_couplings
+from .inference import Comparison, Posterior, average, compare, infer_couplings
 from .kernels import kernels
 from .lattice import plaquettes
 from .learning import (
@@ -80,6 +80,7 @@ __all__ = [
     "PartitionEstimate",
     "PartitionSurface",
     "Phi4pplError",
+    "Posterior",
     "ResultFileError",
     "SamplingError",
     "SingleFactorError",

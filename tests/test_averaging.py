@@ -4,6 +4,7 @@ Statistical tests: false alarms 1e-4 each, about six of them; seeds are fixed.
 """
 
 import re
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +19,9 @@ import phi4ppl as p4
 from phi4ppl.energy.exact.exact_log_z import ExactFamily
 from phi4ppl.inference import mode
 from phi4ppl.inference.compare import _compared, _decisions, _why
-from phi4ppl.inference.coupling_posterior import CouplingPosterior, _improper, coupling_posterior
+from phi4ppl.inference.coupling_problem import CouplingProblem
 from phi4ppl.inference.weights import bootstrap_errors, pseudo_bma_weights, stacking_weights
+from phi4ppl.results.datatree import metadata
 
 pytestmark = pytest.mark.compile_quickly
 
@@ -161,7 +163,7 @@ def test_couplings_of_a_comparison_have_the_error_of_log_z(quartic_chain, monkey
         z, alone, share = scores(seed)
         assert np.abs(z).max() < 4 and share.max() < 0.03
         np.testing.assert_array_equal(z, alone)
-    monkeypatch.setattr("phi4ppl.inference.coupling_posterior.MOST_OPERATIONS", 0)
+    monkeypatch.setattr("phi4ppl.inference.log_z.MOST_AT_DRAWS", 0)
     simulated = [scores(seed) for seed in range(6)]
     assert np.abs([z for z, *_ in simulated]).max() < 3.9
     assert np.sqrt(np.mean([alone**2 for _, alone, _ in simulated])) > 3
@@ -243,13 +245,18 @@ def test_prior_weights_enter_the_evidence():
     assert ratio == pytest.approx(3)
 
 
+def _known(elpd, log_evidence, error):
+    """Instead of the posterior of a fixed model: its scores of all fields, and its evidence."""
+    return SimpleNamespace(
+        log_likelihood=np.array([elpd]), log_weights=np.zeros(1), log_evidence=log_evidence, log_evidence_error=error,
+        warnings=(),
+    )  # fmt: skip
+
+
 def test_reasons_for_differences():
     def result(elpd, evidence, error=0.1):
         posteriors = {
-            name: CouplingPosterior(
-                TRUE, (), np.zeros((1, 0)), np.zeros(1), np.array([column]), value, error, np.zeros(0)
-            )
-            for name, column, value in zip("AB", elpd, evidence, strict=True)
+            name: _known(column, value, error) for name, column, value in zip("AB", elpd, evidence, strict=True)
         }
         return _compared(posteriors, np.full(2, 0.5), np.zeros((len(elpd[0]), 6)), 0)
 
@@ -269,7 +276,7 @@ def _two_models(evidence_gap, elpd_gap, spread=0.0, error=0.0):
     noise = np.random.default_rng(1).normal(size=100)
     apart = elpd_gap / 100 + spread * (noise - noise.mean())
     posteriors = {
-        name: CouplingPosterior(TRUE, (), np.zeros((1, 0)), np.zeros(1), np.array([column]), value, error, np.zeros(0))
+        name: _known(column, value, error)
         for name, column, value in (("A", noise + apart, evidence_gap - 100.0), ("B", noise, -100.0))
     }
     return _compared(posteriors, np.full(2, 0.5), np.zeros((100, 6)), 0)
@@ -349,25 +356,117 @@ def test_average_can_be_drawn_by_arviz(compared):
     assert arviz_plots.plot_ppc_dist(tree, var_names=["phi_squared"], backend="matplotlib") is not None
 
 
-def test_prior_on_negative_quartic_couplings_is_lost_evidence():
-    """Z is infinite there, so Normal(0, σ) has half the evidence of HalfNormal(σ) and no draw below zero."""
-    model = p4.phi4(p4.lattice.chain(3), w=0.3, a=1.2, b=0.1)
-    data = draws_of(p4.gaussian(model.lattice, w=0.3, a=1.2), 1, 20)
-    found = [
-        coupling_posterior(model, data, {"b": prior}, num_draws=1000, seed=0, progress=False)
-        for prior in (dist.Normal(0, 0.3), dist.HalfNormal(0.3))
-    ]
-    assert (found[0].draws < 0).any() and np.all(found[0].log_weights[found[0].draws[:, 0] < 0] == -np.inf)
-    assert found[0].log_evidence == pytest.approx(found[1].log_evidence - np.log(2), abs=0.15)
-
-
 def test_draws_without_a_density_are_told():
     """The ring has one for |w| < 1: eigenvalues 2 (a − w cos k)."""
-    problem = mode.CouplingProblem(TRUE.replace(a=1.0, w=0.5), draws_of(TRUE, 0, 5), {"w": dist.Normal()})
-    thetas, weights = np.array([[0.5], [1.5]]), np.array([0.5, 0.5])
-    (told,) = _improper(problem, thetas, weights, 0)
-    assert re.match(r"(1\d|2\d) of 40 draws of the couplings make no density", told)
-    assert not list(_improper(problem, thetas, np.array([1.0, 0.0]), 0))
+    problem = CouplingProblem(TRUE.replace(a=1.0, w=0.5), draws_of(TRUE, 0, 5), {"w": dist.Normal()})
+    thetas = np.where(np.arange(40) % 2, 0.5, 1.5)[:, None]
+    assert problem.improper(thetas) == ["20 of 40 draws make no density (Z is infinite): use narrower priors."]
+    assert problem.improper(thetas[1::2]) == []
+    half = p4.gaussian(RING, w=0.5, a=1.0).replace(w=1.5)
+    assert not half.check().is_normalizable
+
+
+# --- posteriors of infer_couplings
+
+
+@pytest.fixture(scope="module")
+def inferred(quartic_chain):
+    """Posteriors given 60 fields with log Z exact and simulated, and the exact log evidence by Gauss–Legendre quadrature."""
+    chain, data, priors, *_ = quartic_chain
+    data = data[:60]
+    run = {"num_warmup": 300, "num_samples": 500, "progress": False}
+    found = {name: p4.infer_couplings(chain, data, priors, normalizer=name, **run) for name in ("exact", "surface")}
+    low, high = np.array([0.2, 0.5]), np.array([1.2, 1.6])
+    x, weight = np.polynomial.legendre.leggauss(40)
+    nodes = np.stack(np.meshgrid(x, x, indexing="ij"), axis=-1).reshape(-1, 2)
+    thetas = (low + high) / 2 + (high - low) / 2 * nodes
+    log_z, _ = ExactFamily(chain, ["w", "a"]).eliminated(thetas)
+    hops, squares = -(data[:, 1:] * data[:, :-1]).sum(), (data**2).sum()
+    total = -thetas @ [hops, squares] - 0.2 * (data**4).sum() - len(data) * log_z
+    return found, logsumexp(total, b=np.outer(weight, weight).ravel() / 4)  # the prior is 1/volume
+
+
+def test_evidence_of_inferred_posteriors_is_that_of_quadrature(inferred):
+    """Two scores at 3.9 errors. Planted: a prior over twice the volume."""
+    found, exact = inferred
+    for name, posterior in found.items():
+        error = posterior.log_evidence_error
+        assert abs(posterior.log_evidence - exact) < 3.9 * error and error < (0.05 if name == "exact" else 1.0)
+    assert abs(found["exact"].log_evidence - np.log(2) - exact) > 3.9 * found["exact"].log_evidence_error
+
+
+def test_comparison_takes_inferred_posteriors(quartic_chain, inferred):
+    """Beside the same model with the same priors: one evidence, one elpd, weights of a half.
+
+    The two elpd are from other draws of one posterior: 4000 and 2000 of them, whose noise is far below 0.3.
+    """
+    chain, data, priors, *_ = quartic_chain
+    data, posterior = data[:60], inferred[0]["exact"]
+    result = p4.compare({"inferred": posterior, "model": chain}, data, {"model": priors}, progress=False)
+    table = result.table
+    assert result.posteriors["inferred"] is posterior and list(result.posteriors) == ["inferred", "model"]
+    errors = np.hypot(*table["log_evidence_error"])
+    assert abs(table.loc["inferred", "log_evidence"] - table.loc["model", "log_evidence"]) < 3.9 * errors
+    assert abs(table.loc["inferred", "elpd"] - table.loc["model", "elpd"]) < 0.3
+    fields = p4.average(result, weights={"inferred": 1.0, "model": 0.0}, num_draws=10)["posterior_predictive"]
+    assert set(fields["model"].values.ravel()) == {"inferred"}
+    with pytest.raises(p4.ArgumentError, match="expected a Posterior given the same data, got one given others"):
+        p4.compare({"inferred": posterior}, data[::-1])
+    with pytest.raises(p4.ArgumentError, match="priors: expected names of the models, got 'inferred'"):
+        p4.compare({"inferred": posterior, "model": chain}, data, {"inferred": priors})
+
+
+def test_posterior_is_used_like_its_tree(quartic_chain, inferred, tmp_path):
+    data, posterior = quartic_chain[1], inferred[0]["surface"]
+    w = posterior["posterior"]["w"]
+    assert w.identical(posterior.posterior["w"]) and w.identical(posterior.tree["posterior"]["w"])
+    np.testing.assert_allclose(posterior.draws[:, 0], w.values.ravel())
+    assert posterior.attrs is posterior.tree.attrs and set(posterior.children) == set(posterior.tree.children)
+    assert p4.estimate(posterior).equals(p4.estimate(posterior.tree)) and str(p4.diagnose(posterior)) == str(
+        p4.diagnose(posterior.tree)
+    )
+    saved = p4.load_run(p4.save_run(posterior, tmp_path / "run.nc"))
+    assert metadata(saved)["settings"]["log_evidence"] == posterior.log_evidence
+    text = str(posterior)
+    assert f"log evidence {posterior.log_evidence:.2f}" in text and len(text.splitlines()) < 10
+    exact, some = inferred[0]["exact"], slice(0, None, 200)
+    log_z, _ = ExactFamily(quartic_chain[0], ["w", "a"]).eliminated(exact.draws[some])
+    np.testing.assert_allclose(exact.log_partition[some], log_z, atol=2e-3)
+    energy = np.array([np.asarray(exact.at(k).energy(data[:60])) for k in range(len(exact.draws))[some]])
+    np.testing.assert_allclose(exact.log_likelihood[some], -energy - log_z[:, None], atol=3e-3)
+
+
+def test_the_tree_of_a_comparison_has_draws_of_equal_weight(compared):
+    """Mean and width of the resampled draws are those of the weighted ones: within 5 of their errors, and 10 %."""
+    posterior = compared[1].posteriors["ring"]
+    weights, table = np.exp(posterior.log_weights), p4.estimate(posterior)
+    mean = weights @ posterior.draws
+    spread = np.sqrt(weights @ (posterior.draws - mean) ** 2)
+    found = table.loc[list(posterior.names)]
+    assert np.abs(found["mean"] - mean).max() < 5 * (spread / np.sqrt(1 / np.sum(weights**2))).max()
+    np.testing.assert_allclose(found["sd"], spread, rtol=0.1)
+    np.testing.assert_allclose(found["error"], posterior.mean_errors, rtol=0.2)
+    even = posterior.draws.mean(axis=0)  # planted: the proposal without its weights is wider
+    assert np.abs(np.sqrt(((posterior.draws - even) ** 2).mean(axis=0)) / spread - 1).max() > 0.1
+
+
+@pytest.mark.parametrize("normalizer", ["auto", "exchange", "pseudolikelihood"])
+def test_priors_are_judged_by_one_rule(normalizer):
+    """Of infer_couplings and compare: quartic couplings below zero, where Z is infinite, have no prior."""
+    model = p4.phi4(p4.lattice.chain(3), w=0.3, a=1.2, b=0.1)
+    data = draws_of(p4.gaussian(model.lattice, w=0.3, a=1.2), 1, 20)
+    said = []
+    for prior in (dist.Normal(0, 0.3), dist.Uniform(-0.1, 1.0), dist.Delta(0.2), 3.0, dist.Uniform(1.0, 0.5)):
+        for run in (p4.compare, p4.infer_couplings):
+            first = {"m": model} if run is p4.compare else model
+            options = {} if run is p4.compare else {"normalizer": normalizer}
+            with pytest.raises(p4.ArgumentError, match="prior of 'b': expected") as refusal:
+                run(first, data, {"b": prior}, **options)
+            said.append(str(refusal.value))
+    assert said[::2] == said[1::2] and "a distribution of positive numbers" in said[0]
+    own = p4.Term("c", np.arange(3)[:, None], lambda x: x**6, 0.1)  # which holds the field
+    held = p4.MarkovRandomField(model.lattice, [*model.terms, own])
+    assert CouplingProblem(held, data, {"b": dist.Normal(0, 0.3)}).names == ("b",)
 
 
 # --- refusals
@@ -390,7 +489,7 @@ def test_draws_without_a_density_are_told():
         ({"priors": {"w": dist.Poisson(1.0)}}, "prior of 'w': expected a distribution with a density, got Poisson"),
         (
             {"models": {"a": TRUE.inhomogeneous("w"), "b": TRUE}, "priors": {"w": dist.Normal()}},
-            "a homogeneous coupling",
+            "priors: expected homogeneous couplings of 'a': 'a', got 'w'",
         ),
         ({"prior_weights": {"a": 1}}, "prior_weights: expected a number for each of a, b"),
         ({"prior_weights": {"a": 1, "b": 0}}, "prior_weights: expected positive numbers"),

@@ -161,12 +161,21 @@ def test_complex_numbers_are_refused_without_dropping_a_part():
 # --- on the command line
 
 ROOT = Path(p4.__file__).parent
-INFER = ("couplings", "log_z", "interpolated", "exchange", "mode", "corrected_pseudolikelihood", "predictive_check")
+INFER = (
+    "couplings",
+    "problem",
+    "log_z",
+    "interpolated",
+    "exchange",
+    "mode",
+    "corrected_pseudolikelihood",
+    "predictive_check",
+)
 SPOKEN = {  # where the messages come from that a command can show
     "run": ("results/verdict.py", "results/run.py", "sampling/*.py", "kernels/*.py"),
     "report": ("results/verdict.py",),
     "infer": ("results/verdict.py", *(f"inference/{name}.py" for name in INFER)),
-    "compare": ("inference/compare.py", "inference/average.py", "inference/coupling_posterior.py", "inference/mode.py"),
+    "compare": tuple(f"inference/{name}.py" for name in ("compare", "average", "importance", "mode")),
     "fit": ("learning/*.py",),
 }
 CALLED = {  # what a command calls, and arguments that it gives without an option

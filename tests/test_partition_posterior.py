@@ -257,8 +257,9 @@ def test_model_without_exact_log_z_is_refused():
 
 
 def test_infinite_z_under_the_prior_is_refused():
+    gaussian = p4.gaussian(TRIANGLE.lattice, w=0.3, a=1.0)
     with pytest.raises(p4.HammersleyCliffordError, match="normalizable +NO"):
-        p4.infer_couplings(TRIANGLE, np.zeros((1, 3)), {"b": dist.Uniform(-1.0, 1.0)}, normalizer="exact")
+        p4.infer_couplings(gaussian, np.zeros((1, 3)), {"w": dist.Uniform(0.0, 1.5)}, normalizer="exact")
 
 
 def test_prior_beyond_the_surface_is_refused():

@@ -18,8 +18,9 @@ from test_partition_posterior import fields_at
 import phi4ppl as p4
 from phi4ppl.energy.exact.exact_log_z import ExactFamily
 from phi4ppl.inference import log_z as log_z_module
+from phi4ppl.inference.coupling_problem import CouplingProblem
 from phi4ppl.inference.interpolated import interpolate_likelihood
-from phi4ppl.inference.log_z import MOST_SHIFT, exact_log_z, mean_errors, mean_shift, simulated_log_z
+from phi4ppl.inference.log_z import MOST_SHIFT, Chebyshev, SurfaceOnBox, mean_errors, mean_shift
 from phi4ppl.reports import html
 from phi4ppl.results.datatree import metadata
 
@@ -42,6 +43,7 @@ class Truth:
 
     def __init__(self, data, names, number: int):
         self.names, self.priors = list(names), {name: PRIORS[name] for name in names}
+        self.problem = CouplingProblem(STAR, data, self.priors)
         self.low, self.high = (np.array([BOX[name][k] for name in names]) for k in (0, 1))
         found = STAR.statistics(jnp.asarray(data))
         self.mean = np.array([float(np.mean(np.asarray(found[name], float))) for name in names])
@@ -63,10 +65,6 @@ class Truth:
         p = np.exp(log_p - log_p.max()) * self.volume
         return p / p.sum()
 
-    @property
-    def problem(self) -> tuple:
-        return self.names, self.mean, COUNT, self.priors, self.low, self.high
-
 
 @pytest.fixture(scope="module")
 def two(data):
@@ -82,12 +80,13 @@ def surface_of(truth: Truth, seed: int, **options) -> p4.PartitionSurface:
 
 def test_exact_values_of_three_couplings_are_interpolated_and_not_refused(data):
     """The log likelihood of 200 fields at 1000 points of a box so wide that nine nodes a coupling do not do."""
-    names = list(BOX)
-    low, high = (np.array([BOX[name][k] for name in names]) for k in (0, 1))
-    mean = np.array([float(np.mean(np.asarray(STAR.statistics(jnp.asarray(data))[name], float))) for name in names])
-    found = exact_log_z(STAR, names, mean, COUNT, PRIORS, low, high)
-    points = np.random.default_rng(5).uniform(low, high, (1000, 3))
+    names, problem = list(BOX), CouplingProblem(STAR, data, PRIORS)
+    mean, found = problem.statistics.mean(axis=0), Chebyshev(problem)
+    points = np.random.default_rng(5).uniform(*problem.box, (1000, 3))
     values, _ = ExactFamily(STAR, names).log_partition(points)
+    log_z, error = found(points)  # log Z itself, wherever the posterior can be
+    near = COUNT * (values + points @ mean) < COUNT * (values + points @ mean).min() + 10
+    assert np.abs(log_z - values)[near].max() < 11 * error < 11 * 0.011 / COUNT
     exact = COUNT * (values + points @ mean)
     difference = found.likelihood.cost.values(points) - exact
     difference -= difference[exact.argmin()]
@@ -142,7 +141,7 @@ def mean_scores(truth: Truth, seeds, refine: bool, **options) -> tuple[np.ndarra
     """
     off, errors = [], []
     for seed in seeds:
-        found = simulated_log_z(surface_of(truth, seed, **options), *truth.problem, refine=refine, seed=seed)
+        found = SurfaceOnBox(truth.problem, surface_of(truth, seed, **options), refine=refine, seed=seed)
         weights = truth.posterior(found.pool.log_partition(truth.nodes))
         off.append((weights @ truth.nodes - truth.means) / truth.widths)
         errors.append(mean_errors(found.pool, COUNT, truth.nodes, weights)[: len(truth.names)] / truth.widths)
@@ -199,7 +198,7 @@ def test_posteriors_from_surfaces_are_calibrated(data, two):
 def test_simulation_that_reaches_its_limit_says_so(two, monkeypatch):
     monkeypatch.setattr(log_z_module, "MOST_DRAWS", 5000.0)
     surface = surface_of(two, 0, num_samples=100, num_chains=2)
-    found = simulated_log_z(surface, *two.problem, refine=True, seed=0)
+    found = SurfaceOnBox(two.problem, surface, refine=True, seed=0)
     shift = mean_shift(mean_errors(found.pool, COUNT, two.nodes, two.weights), two.covariance)
     assert shift > MOST_SHIFT and found.stopped.startswith("the simulation of log Z stopped at its limit")
 

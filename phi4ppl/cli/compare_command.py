@@ -44,15 +44,14 @@ def compare(arguments) -> int:
     result = replace(result, warnings=tuple(for_command_line(text, "compare") for text in result.warnings))
     rng, checks, first = np.random.default_rng(arguments.seed), {}, next(iter(models.values()))
     for name, posterior in result.posteriors.items():
-        chosen = rng.choice(len(posterior.draws), 20 if posterior.names else 1, p=np.exp(posterior.log_weights))
-        data = fields.reshape(-1, *posterior.model.field_shape)
-        checks[name] = predictive_check([posterior.at(k) for k in chosen], data, like=first, seed=arguments.seed)
+        chosen = posterior.choose(20 if posterior.names else 1, rng)
+        checks[name] = predictive_check(chosen, posterior.problem.data, like=first, seed=arguments.seed)
     results.add(TABLE, result.table.to_csv)
     predicted = average(result, seed=arguments.seed)
     results.add(PREDICTIONS, lambda path: predicted.to_netcdf(path, engine="h5netcdf"))
     facts = {"models": ", ".join(str(file.path) for file in files.values()), "data": arguments.data, "seed": arguments.seed,
              "priors": "  ".join(arguments.prior or ["none: all couplings are fixed"])}  # fmt: skip
-    report = results.add(REPORT, lambda path: write_comparison(result, own, checks, path, facts))
+    report = results.add(REPORT, lambda path: write_comparison(result, checks, path, facts))
     print(result)
     for name, check in checks.items():
         print(f"\n{name}\n{checks_text(check, len(fields))}")

@@ -44,29 +44,28 @@ def infer(arguments) -> int:
     print(f"{file.name}: {file.summary}", flush=True)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="infer_couplings: ")  # they stand in the settings
-        tree = infer_couplings(
+        posterior = infer_couplings(
             model, fields, priors, normalizer=arguments.normalizer, num_auxiliary=arguments.num_auxiliary,
             num_warmup=arguments.warmup, num_samples=arguments.samples, num_chains=arguments.chains, seed=arguments.seed,
             progress=False if arguments.quiet else None,
         )  # fmt: skip
-    draws = np.stack([tree["posterior"][name].values.ravel() for name in priors], axis=1).astype(float)
-    some = draws[np.linspace(0, len(draws) - 1, 20).round().astype(int)]
-    models = [model.replace(**dict(zip(priors, map(float, theta), strict=True))) for theta in some]
+    draws = posterior.draws
+    models = [posterior.at(k) for k in np.linspace(0, len(draws) - 1, 20).round().astype(int)]
     check = predictive_check(models, fields, seed=arguments.seed)
-    verdict, settings = verdict_for(diagnose(tree), "infer"), metadata(tree)["settings"]
+    verdict, settings = verdict_for(diagnose(posterior), "infer"), metadata(posterior)["settings"]
     words = partial(for_command_line, command="infer")
-    results.add(SAMPLES, lambda path: save_run(tree, path))
-    report = results.add(REPORT, lambda path: write_inference(tree, model, priors, fields, check, path, verdict, words))
-    good = verdict.passed and not settings["warnings"]
-    estimates = estimate(tree, list(priors))
+    results.add(SAMPLES, lambda path: save_run(posterior, path))
+    report = results.add(REPORT, lambda path: write_inference(posterior, check, path, verdict, words))
+    good = verdict.passed and not posterior.warnings
+    estimates = estimate(posterior, list(priors))
     print(f"\n{estimates}\n\n{checks_text(check, len(fields))}\n\n{verdict}")
-    for text in map(words, settings["warnings"]):
+    for text in map(words, posterior.warnings):
         print(f"WARNING: {text}")
-    posterior = {
+    rows = {
         name: summary(draws[:, k]) | {"mc_error": float(estimates.loc[name, "error"])} for k, name in enumerate(priors)
     }
     facts = {"model": str(file.path), "settings": file.parameters, "data": arguments.data, "priors": arguments.prior}
-    facts |= {"passed": good, "posterior": posterior} | settings
+    facts |= {"passed": good, "posterior": rows} | settings
     finish(report, results, facts, finished=not settings["interrupted"])
     if settings["interrupted"]:
         return INTERRUPTED

@@ -1,11 +1,13 @@
 """Posteriors of couplings given fields, fields predicted from them, comparison of models and averages over them.
 
-Data and priors come in; posteriors, evidences and weights go out. Read `couplings` first, then `log_z` and `compare`.
+Data and priors come in; posteriors, evidences and weights go out. Read `coupling_problem` and `posterior` first,
+then `couplings`, `log_z` and `compare`.
 """
 
 from .average import average
 from .compare import Comparison, compare
 from .couplings import infer_couplings
+from .posterior import Posterior
 from .predictive_check import PredictiveCheck, predictive_check
 
-__all__ = ["Comparison", "PredictiveCheck", "average", "compare", "infer_couplings", "predictive_check"]
+__all__ = ["Comparison", "Posterior", "PredictiveCheck", "average", "compare", "infer_couplings", "predictive_check"]

@@ -9,7 +9,7 @@ from ..errors import ArgumentError, call_checked, finite_array, positive_int
 from ..lattice.labels import field_dims
 from ..results.datatree import predictive_tree
 from .compare import Comparison
-from .coupling_posterior import CouplingPosterior
+from .posterior import Posterior
 from .predictive_check import NUM_CHAINS, fields_of
 
 __all__ = ["average"]
@@ -95,11 +95,10 @@ def _shares(comparison: Comparison, weights, names) -> np.ndarray:
     return shares / shares.sum()
 
 
-def _predictive(posterior: CouplingPosterior, count: int, seed: int, rng) -> np.ndarray:
+def _predictive(posterior: Posterior, count: int, seed: int, rng) -> np.ndarray:
     """``count`` fields of one model, couplings from its posterior."""
     couplings = min(MOST_COUPLINGS if posterior.names else 1, len(posterior.draws), max(1, count // NUM_CHAINS))
-    chosen = rng.choice(len(posterior.draws), couplings, p=np.exp(posterior.log_weights))
-    fields = fields_of([posterior.at(draw) for draw in chosen], -(-count // couplings), seed)
+    fields = fields_of(posterior.choose(couplings, rng), -(-count // couplings), seed)
     fields = fields.reshape(-1, posterior.model.lattice.num_sites)
     return fields[rng.choice(len(fields), count, replace=False)]
 

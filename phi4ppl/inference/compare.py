@@ -11,8 +11,9 @@ from ..errors import ArgumentError, call_checked, finite_array, positive_int
 from ..lattice.labels import MISSING_FIELDS, aligned_fields, is_labelled
 from ..model.field import MarkovRandomField
 from ..results.leave_one_out import leave_one_out
-from .coupling_posterior import CouplingPosterior, coupling_posterior
-from .couplings import require_prior
+from .coupling_problem import CouplingProblem
+from .importance import posterior_by_importance
+from .posterior import CANNOT_COMPARE, Posterior
 from .weights import bootstrap_errors, evidence_weights, pseudo_bma_weights, stacking_weights
 
 __all__ = ["Comparison", "compare"]
@@ -39,7 +40,7 @@ class Comparison:
     warnings : tuple of str
         Numbers that are not to be trusted, and why.
     posteriors : dict
-        `CouplingPosterior` of every model: draws of its couplings and pointwise log-likelihoods.
+        `Posterior` of every model: draws of its couplings and pointwise log-likelihoods.
     elpd : pandas.DataFrame
         log p(φ_n | all other data), a row a field and a column a model.
     data : array, shape ``(num_data, *lattice)``
@@ -48,7 +49,7 @@ class Comparison:
     table: pd.DataFrame
     why: str
     warnings: tuple[str, ...]
-    posteriors: dict[str, CouplingPosterior]
+    posteriors: dict[str, Posterior]
     elpd: pd.DataFrame
     data: np.ndarray
 
@@ -125,17 +126,19 @@ def compare(
     Parameters
     ----------
     models : dict
-        Name → MarkovRandomField. Graphs and terms may differ; the number of sites is that of the data, whose order of sites
-        holds for all. A single model has its scores, and weights of 1.
+        Name → MarkovRandomField; or → Posterior from `infer_couplings`, given the same data and with log Z known. Graphs and
+        terms may differ; the number of sites is that of the data, whose order of sites holds for all. A single model has its
+        scores, and weights of 1.
     data : array of shape ``(num_data, *lattice)``, or labelled as for `fit_likelihood`
         Independent fields. Labels have to be the nodes of every model, in the same order in all of them.
     priors : dict, optional
         Coupling → NumPyro distribution, for all models that have the coupling; or model → such a dict. Couplings without a
-        prior are fixed at the model's; those with one have to be homogeneous, and few. Without priors all models are fixed.
+        prior are fixed at the model's; those with one have to be homogeneous, and few, and priors of quartic couplings start at
+        0. Without priors all models are fixed.
     prior_weights : dict, optional
         Prior probabilities of the models, equal by default.
     num_draws : int
-        Draws of an importance sample of the couplings of each model.
+        Draws of an importance sample of the couplings of each model that is not a Posterior.
     seed : int
     progress : bool, optional
 
@@ -163,19 +166,19 @@ def compare(
     >>> result.weights("evidence")["coupled"] > 0.99
     True
     """
-    models, fields = _checked(models, data)
-    own = {name: _priors_of(name, model, models, priors) for name, model in models.items()}
+    given, (models, fields) = models, _checked(models, data)
     prior = _prior_weights(models, prior_weights)
     num_draws, seed = positive_int("num_draws", num_draws, minimum=100), positive_int("seed", seed, minimum=0)
-    flat = fields.reshape(len(fields), -1)
-    posteriors = {
-        name: coupling_posterior(model, flat, own[name], num_draws=num_draws, seed=seed, progress=progress)
-        for name, model in models.items()
-    }
+    flat, run = fields.reshape(len(fields), -1), {"num_draws": num_draws, "seed": seed, "progress": progress}
+    posteriors = {name: _of_these_data(name, p, flat) for name, p in given.items() if isinstance(p, Posterior)}
+    own = _priors_by_model({name: model for name, model in models.items() if name not in posteriors}, priors)
+    problems = {name: CouplingProblem(models[name], flat, own[name], repr(name)) for name in own}
+    posteriors |= {name: posterior_by_importance(problem, **run) for name, problem in problems.items()}
+    posteriors = {name: posteriors[name] for name in models}
     return _compared(posteriors, prior, fields, seed)
 
 
-def _compared(posteriors: dict[str, CouplingPosterior], prior: np.ndarray, fields, seed: int) -> Comparison:
+def _compared(posteriors: dict[str, Posterior], prior: np.ndarray, fields, seed: int) -> Comparison:
     names, rng = list(posteriors), np.random.default_rng(seed)
     held_out = {name: leave_one_out(p.log_likelihood, p.log_weights) for name, p in posteriors.items()}
     pointwise = np.stack([held_out[name].elpd for name in names], axis=1)
@@ -209,7 +212,7 @@ def _compared(posteriors: dict[str, CouplingPosterior], prior: np.ndarray, field
     return Comparison(table, _why(table), warnings, posteriors, pd.DataFrame(pointwise, columns=names), fields)
 
 
-def _log_z_error(posterior: CouplingPosterior) -> float:
+def _log_z_error(posterior: Posterior) -> float:
     """Error of log Z of one field: nearly all of the error of the evidence, which has it once a field."""
     return posterior.log_evidence_error / posterior.log_likelihood.shape[1]
 
@@ -288,13 +291,17 @@ def _all_decided(decided: dict[str, str]) -> str:
     )
 
 
-def _checked(models, data) -> tuple[dict, np.ndarray]:
-    if not isinstance(models, dict) or not models:
-        raise ArgumentError("models", "a dict of models by name", repr(models)[:100])
-    for name, model in models.items():
-        if not isinstance(name, str) or not isinstance(model, MarkovRandomField):
+def _checked(given, data) -> tuple[dict, np.ndarray]:
+    """Models by name, and the fields."""
+    if not isinstance(given, dict) or not given:
+        raise ArgumentError("models", "a dict of models by name", repr(given)[:100])
+    models = {}
+    for name, model in given.items():
+        models[name] = model.problem.model if isinstance(model, Posterior) else model
+        if not isinstance(name, str) or not isinstance(models[name], MarkovRandomField):
             raise ArgumentError(f"models[{name!r}]", "a name and a MarkovRandomField", type(model).__name__)
-        model.check().raise_if_violated()
+        if model is models[name]:
+            model.check().raise_if_violated()
     fields = _aligned(models, data)
     sites = {name: model.lattice.num_sites for name, model in models.items()}
     size = int(np.prod(fields.shape[1:])) if fields.ndim > 1 else 0
@@ -318,23 +325,26 @@ def _aligned(models: dict, data) -> np.ndarray:
     return fields
 
 
-def _priors_of(name: str, model: MarkovRandomField, models: dict, priors) -> dict:
+def _of_these_data(name: str, posterior: Posterior, flat: np.ndarray) -> Posterior:
+    if posterior.log_evidence is None:
+        raise ArgumentError(f"models[{name!r}]", "a Posterior with known log Z", "one without", CANNOT_COMPARE)
+    if not np.array_equal(posterior.problem.data.reshape(posterior.problem.count, -1), flat):
+        raise ArgumentError(f"models[{name!r}]", "a Posterior given the same data", "one given others")
+    return posterior
+
+
+def _priors_by_model(models: dict, priors) -> dict[str, dict]:
     priors = {} if priors is None else priors
     if not isinstance(priors, dict):
         raise ArgumentError("priors", "a dict of NumPyro distributions by coupling", type(priors).__name__)
-    nested = bool(priors) and all(isinstance(p, dict) for p in priors.values())
-    if nested and set(priors) - set(models):
-        raise ArgumentError("priors", "names of the models", repr(sorted(set(priors) - set(models))[0]))
-    own = priors.get(name, {}) if nested else {c: p for c, p in priors.items() if c in model.couplings}
-    known = {c for m in models.values() for c in m.couplings} if not nested else set(model.couplings)
-    unknown = [c for c in (priors if not nested else own) if c not in known]
-    if unknown:
+    if priors and all(isinstance(p, dict) for p in priors.values()):
+        if unknown := sorted(set(priors) - set(models)):
+            raise ArgumentError("priors", "names of the models", repr(unknown[0]))
+        return {name: priors.get(name, {}) for name in models}
+    known = {c for model in models.values() for c in model.couplings}
+    if unknown := [c for c in priors if c not in known]:
         raise ArgumentError("priors", f"couplings among {', '.join(sorted(known))}", repr(unknown[0]))
-    for coupling, prior in own.items():
-        require_prior(coupling, prior)
-        if np.ndim(model.couplings[coupling]) != 0:
-            raise ArgumentError(f"prior of {coupling!r}", "a homogeneous coupling", f"one number a clique in {name!r}")
-    return own
+    return {name: {c: p for c, p in priors.items() if c in model.couplings} for name, model in models.items()}
 
 
 def _prior_weights(models: dict, given) -> np.ndarray:

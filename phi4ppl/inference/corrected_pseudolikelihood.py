@@ -15,21 +15,18 @@ import numpy as np
 
 from ..errors import ArgumentError
 from ..learning.ensemble import Ensemble
-from ..learning.pseudolikelihood import Objective
+from ..learning.history import FitStatus
+from ..learning.pseudolikelihood import SMALL_STEP, Objective, newton
 from ..model.coupling_vector import CouplingVector
-from .mode import NUM_CHAINS, CouplingProblem, find_mode
+from .coupling_problem import CouplingProblem
+from .mode import NUM_CHAINS, find_mode
 from .polynomial import LocalPolynomial
 
 __all__ = ["PseudoLikelihood", "Quadratic", "affine_map", "simulated_likelihood"]
 
-RADII = (
-    6.0,
-    5.0,
-    4.0,
-    3.0,
-)  # standard deviations over which the pseudo-likelihood is interpolated, as far as it can be
+RADII = (6.0, 5.0, 4.0, 3.0)  # standard deviations over which log PL is interpolated, as far as it can be
 TOLERANCE = 0.02  # of the interpolated log pseudo-likelihood
-NEWTON_STEPS, MOST_HALVINGS = 50, 30
+NEWTON_STEPS = 50
 DRAWS, MOST_DRAWS = 400, 16_000  # of a chain in the simulation that corrects
 MOST_NOISE = 0.05  # posterior standard deviations, of the mode that it finds
 MOST_FAR = 1.0  # of these from the point of the simulation to that mode
@@ -44,20 +41,20 @@ class Quadratic(NamedTuple):
 
 
 class PseudoLikelihood:
-    """−log PL of the couplings ``names`` of a model, given fields."""
+    """−log PL of the couplings of a problem, its priors aside."""
 
-    def __init__(self, model, names, data):
-        vector = CouplingVector.of(model)
-        self.names, self.count = list(names), len(data)
-        self._all = vector.flatten(model.couplings)
-        self._free = [vector.slices[name].start for name in names]
-        self._objective = Objective(vector, np.asarray(data, float).reshape(len(data), -1))
+    def __init__(self, problem: CouplingProblem):
+        vector = CouplingVector.of(problem.model)
+        self.count, self._start, self._bounded = problem.count, problem.start, problem.vector.bounded
+        self._all = vector.flatten(problem.model.couplings)
+        self._free = [vector.slices[name].start for name in problem.names]
+        self._objective = Objective(vector, np.asarray(problem.data, float).reshape(problem.count, -1))
 
     def derivatives(self, theta) -> tuple[float, np.ndarray, np.ndarray]:
         """Value, gradient and matrix of second derivatives."""
         value, slope, hessian = self._objective(self._full(theta))
-        block = np.ix_(self._free, self._free)
-        return self.count * value, self.count * slope[self._free], self.count * hessian.toarray()[block]
+        block = hessian.tocsc()[self._free][:, self._free].toarray()
+        return self.count * value, self.count * slope[self._free], self.count * block
 
     def _full(self, theta) -> np.ndarray:
         full = self._all.copy()
@@ -65,21 +62,12 @@ class PseudoLikelihood:
         return full
 
     def mode(self) -> Quadratic:
-        """The minimum, by Newton's method with steps halved while the value would rise."""
-        theta = self._all[self._free]
-        value, slope, hessian = self.derivatives(theta)
-        for _ in range(NEWTON_STEPS):
-            move = -np.linalg.lstsq(hessian, slope, rcond=None)[0]
-            decrement = -slope @ move
-            for halvings in range(MOST_HALVINGS):
-                trial = theta + 0.5**halvings * move
-                found = self.derivatives(trial)
-                if found[0] <= value + 1e-6 * abs(value):
-                    break
-            else:
-                break
-            theta, (value, slope, hessian) = trial, found
-            if decrement < 1e-6 and np.linalg.eigvalsh(hessian)[0] > 0:
+        """The minimum, which has to be one of a smooth function: not at the bound of a quartic coupling."""
+        small = SMALL_STEP * len(self._free)
+        theta, solved, status = newton(self.derivatives, self._start, self._bounded, small, NEWTON_STEPS)
+        if status is FitStatus.CONVERGED and solved.free.all() and not solved.singular:
+            hessian = self.derivatives(theta)[2]
+            if np.linalg.eigvalsh(hessian)[0] > 0:
                 return Quadratic(theta, hessian)
         mend = (
             "The data do not settle these couplings without log Z: normalizer='surface' or 'exchange' needs no maximum."
@@ -97,7 +85,7 @@ class PseudoLikelihood:
             return self.count * (self._objective.value(self._full(mode.theta + scale @ z)) - lowest)
 
         for radius in RADII:
-            found = LocalPolynomial(cost, len(self.names), radius)
+            found = LocalPolynomial(cost, len(self._free), radius)
             if found.error < TOLERANCE:
                 return found, scale
         mend = "Use more fields, or normalizer='surface' or 'exchange'."
@@ -125,14 +113,13 @@ def _root(matrix) -> np.ndarray:
     return basis * np.sqrt(np.maximum(values, 0.0)) @ basis.T
 
 
-def simulated_likelihood(model, names, data, start, seed: int) -> tuple[Quadratic, float, tuple[str, ...]]:
-    """Mode and curvature of the likelihood by simulation, from couplings ``start``; its noise; and what is not right with it.
+def simulated_likelihood(problem: CouplingProblem, start, seed: int) -> tuple[Quadratic, float, tuple[str, ...]]:
+    """Mode and curvature of the likelihood by simulation, from couplings ``start``; its noise; and warnings.
 
     The noise is a standard error of the mode in posterior standard deviations, the largest along any direction.
     """
-    problem = CouplingProblem(model, data, dict.fromkeys(names))
-    order = [problem.names.index(name) for name in names]
-    found = find_mode(problem, np.asarray(start)[np.argsort(order)], seed)
+    problem = problem.flat
+    found = find_mode(problem, start, seed)
     theta = found.theta
     ensemble = Ensemble(problem.at(theta), num_chains=NUM_CHAINS, seed=seed + 1)
     ensemble.warm_up(problem.at(theta), 300)
@@ -142,8 +129,7 @@ def simulated_likelihood(model, names, data, start, seed: int) -> tuple[Quadrati
         theta = problem.inside(theta, move)
         if problem.count * move @ fisher @ move < MOST_FAR**2:
             break
-    noise = _noise(problem, means, fisher)
-    return Quadratic(theta[order], problem.count * fisher[np.ix_(order, order)]), noise, found.warnings
+    return Quadratic(theta, problem.count * fisher), _noise(problem, means, fisher), found.warnings
 
 
 def _expectation(problem: CouplingProblem, ensemble: Ensemble, theta) -> tuple[np.ndarray, np.ndarray]:

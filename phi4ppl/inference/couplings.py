@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import warnings
 from collections.abc import Callable
@@ -11,23 +10,25 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import xarray as xr
-from numpyro.distributions import Delta, Distribution
 
 from ..errors import ArgumentError, OverlapError, call_checked, one_of, positive_int
 from ..lattice.labels import MISSING_FIELDS, aligned_fields
 from ..model.field import MarkovRandomField
 from ..numpyro_plugin.numpyro_model import compile as compile_model
-from ..partition.surface import MAX_DIMENSIONS, PartitionSurface, require_normalizable
+from ..partition.surface import PartitionSurface, require_normalizable
 from ..results.run import sample
 from .corrected_pseudolikelihood import PseudoLikelihood, affine_map, simulated_likelihood
+from .coupling_problem import CouplingProblem
 from .exchange import auxiliary_tau, exchange, tuned
-from .log_z import MOST_SHIFT, LogZ, Unaffordable, exact_log_z, mean_errors, mean_shift, simulated_log_z
+from .importance import MAX_PARETO_K, importance_sample
+from .log_z import MOST_SHIFT, Chebyshev, Interpolated, SurfaceOnBox, Unaffordable, mean_errors, mean_shift
+from .posterior import Posterior
 
 __all__ = ["infer_couplings"]
 
 NORMALIZERS = ("auto", "surface", "exact", "exchange", "pseudolikelihood", "pseudolikelihood_uncorrected")
 LONG = 10  # autocorrelation times that an auxiliary chain should run for
-CHECKED = 40  # draws, whether Z is finite
+EVIDENCE_DRAWS = 4000  # of the importance sample that gives the evidence
 FELT = 300  # draws that stand for the posterior where the error of log Z is carried to its means
 APPROXIMATION = "the pseudo-likelihood stands in place of the likelihood"
 CORRECTED = "with mode and curvature of the likelihood from a simulation"
@@ -38,7 +39,7 @@ NOTICED = 0.25  # posterior standard deviations by which the noise of a correcti
 def infer_couplings(
     model: MarkovRandomField, data, priors: dict, *, normalizer="auto", num_auxiliary: int = 50,
     num_warmup: int = 500, num_samples: int = 1000, num_chains: int = 4, seed: int = 0, progress: bool | None = None,
-) -> xr.DataTree:  # fmt: skip
+) -> Posterior:  # fmt: skip
     """The posterior of homogeneous couplings, p(θ | φ_1 … φ_n) ∝ p(θ) Π_i exp(−S(φ_i; θ))/Z(θ).
 
     S is linear in θ, so the data enter through the means of the statistics conjugate to θ, and log Z as a function of θ is all
@@ -75,11 +76,12 @@ def infer_couplings(
 
     Returns
     -------
-    xarray.DataTree
-        As from `phi4ppl.sample`, with the couplings in ``posterior``. The settings in its metadata have ``normalizer``, and
-        ``normalizer_how``, where log Z is from; ``normalizer_error``, the standard error that log Z gives to the posterior mean
-        of each coupling, which is part of the errors of `phi4ppl.estimate`; and ``normalizer_shift``, the largest of these
-        errors along any coupling or principal axis, in posterior standard deviations, which `phi4ppl.diagnose` checks. For
+    Posterior
+        Its ``tree`` is as from `phi4ppl.sample`, with the couplings in ``posterior``; ``log_evidence`` is known where log Z is,
+        from an importance sample. The settings in the metadata have ``normalizer``, and ``normalizer_how``, where log Z is
+        from; ``normalizer_error``, the standard error that log Z gives to the posterior mean of each coupling, which is part of
+        the errors of `phi4ppl.estimate`; ``normalizer_shift``, the largest of these errors along any coupling or principal
+        axis, in posterior standard deviations, which `phi4ppl.diagnose` checks; and ``log_evidence`` with its error. For
         ``"exchange"`` instead ``num_auxiliary`` and ``auxiliary_tau``, the autocorrelation time τ of those chains; and
         ``approximation``, a line that `phi4ppl.diagnose` repeats, where the pseudo-likelihood was taken.
 
@@ -87,7 +89,7 @@ def infer_couplings(
     -----
     UserWarning
         If that shift is more than 0.05, auxiliary chains are shorter than ten autocorrelation times, or the most probable
-        couplings were not found; the ``warnings`` in the settings repeat it.
+        couplings were not found; ``warnings`` of the result, and in the settings, repeat it.
 
     Raises
     ------
@@ -105,31 +107,37 @@ def infer_couplings(
     >>> import numpy as np, numpyro.distributions as dist, phi4ppl as p4
     >>> ring = p4.phi4(p4.lattice.chain(8), w=0.8, a=1.4, b=0.2)
     >>> fields = p4.sample(ring, num_warmup=100, num_samples=10, thinning=10)["posterior"]["phi"].values.reshape(-1, 8)
-    >>> tree = p4.infer_couplings(ring, fields, {"w": dist.Uniform(0.4, 1.2)}, normalizer="exact", num_samples=500)
-    >>> bool(abs(tree["posterior"]["w"].values.mean() - 0.8) < 0.4)
+    >>> found = p4.infer_couplings(ring, fields, {"w": dist.Uniform(0.4, 1.2)}, normalizer="exact", num_samples=500)
+    >>> bool(abs(found["posterior"]["w"].values.mean() - 0.8) < 0.4)
     True
     """
     num_auxiliary = positive_int("num_auxiliary", num_auxiliary)
     by_name = not isinstance(normalizer, PartitionSurface) and one_of("normalizer", normalizer, NORMALIZERS)
-    data = _checked(model, data, priors)
+    problem = _checked(model, data, priors)
     run = {"num_warmup": num_warmup, "num_samples": num_samples, "num_chains": num_chains, "seed": seed}
     run |= {"progress": progress}
     if by_name == "exchange":
-        found = _by_exchange(model, data, priors, num_auxiliary, run)
+        tree, facts, complaints, *known = _by_exchange(problem, num_auxiliary, run)
     elif by_name and by_name.startswith("pseudolikelihood"):
-        found = _by_pseudolikelihood(model, data, priors, by_name == "pseudolikelihood", run)
+        tree, facts, complaints, *known = _by_pseudolikelihood(problem, by_name == "pseudolikelihood", run)
     else:
-        found = _by_log_partition(model, data, priors, normalizer, run)
-    tree, facts, complaints = found
+        tree, facts, complaints, *known = _by_log_partition(problem, normalizer, run)
     told = json.loads(tree.attrs["phi4ppl"])
-    told["settings"] |= {"normalizer": by_name} | facts | {"warnings": list(complaints)}
+    told["settings"] |= {"normalizer": by_name} | facts | {"warnings": complaints}
     tree.attrs["phi4ppl"] = json.dumps(told)
     for complaint in complaints:
         warnings.warn(f"infer_couplings: {complaint}", stacklevel=3)
-    return tree
+    draws = _draws(tree, problem.names)
+    even = np.full(len(draws), -np.log(len(draws)))
+    return Posterior(problem, tree, draws, even, *known, warnings=tuple(complaints))
 
 
-def _posterior(priors: dict, log_likelihood: Callable) -> Callable:
+def _draws(tree: xr.DataTree, names) -> np.ndarray:
+    """The couplings of all chains, shape (num_draws, num_couplings)."""
+    return np.stack([tree["posterior"][name].values.ravel().astype(float) for name in names], axis=1)
+
+
+def _numpyro_model(priors: dict, log_likelihood: Callable) -> Callable:
     def posterior():
         theta = jnp.stack([numpyro.sample(name, prior) for name, prior in priors.items()])
         numpyro.factor("likelihood", log_likelihood(theta))
@@ -137,48 +145,44 @@ def _posterior(priors: dict, log_likelihood: Callable) -> Callable:
     return posterior
 
 
-def _statistics(model, data, names) -> list[np.ndarray]:
-    """The statistics of every field, for each of the couplings."""
-    found = model.statistics(jnp.asarray(data))
-    return [np.asarray(found[name], float) for name in names]
-
-
-def _by_log_partition(model, data, priors: dict, normalizer, run: dict) -> tuple[xr.DataTree, dict, list[str]]:
-    """With log Z exact or from a surface: draws, facts for the metadata, and complaints."""
-    names, box = list(priors), _box(priors)
-    mean = np.array([float(np.mean(t)) for t in _statistics(model, data, names)])
-    low, high = (np.array([ends[k] for ends in box.values()]) for k in (0, 1))
-    require_normalizable(model, names, low, high)
-    log_z = _log_z(model, normalizer, (names, mean, len(data), priors, low, high), box, run)
-    tree = sample(_posterior(priors, lambda theta: -log_z.likelihood.cost(theta)), **run)
-    errors, shift = _carried(log_z, tree, names, len(data))
+def _by_log_partition(problem: CouplingProblem, normalizer, run: dict) -> tuple:
+    """With log Z exact or from a surface: draws, facts for the metadata, complaints, log Z at the draws, and the evidence."""
+    require_normalizable(problem.model, problem.names, *problem.box)
+    log_z = _log_z(problem, normalizer, run)
+    likelihood = log_z.likelihood
+    tree = sample(_numpyro_model(problem.priors, lambda theta: -likelihood.cost(theta)), **run)
+    errors, shift = _carried(log_z, tree)
+    around = importance_sample(problem, log_z, likelihood.mean, likelihood.covariance, EVIDENCE_DRAWS, run["seed"])
+    evidence = {"log_evidence": around.log_evidence, "log_evidence_error": around.log_evidence_error}
     facts = {
         "normalizer": log_z.name, "normalizer_how": log_z.how, "normalizer_shift": shift, "normalizer_error": errors,
     }  # fmt: skip
-    if shift <= MOST_SHIFT:
-        return tree, facts, []
-    own = isinstance(normalizer, PartitionSurface)
-    mend = (
-        "normalizer='surface' samples until that is less, or pass a PartitionSurface of more num_samples."
-        if own
-        else "Use fewer fields, or pass a PartitionSurface of more num_samples over a smaller box as normalizer."
-    )
-    reason = f": {log_z.stopped}" if log_z.stopped else ""
-    complaint = (
-        f"the error of log Z may have moved the posterior by {shift:.2g} of its standard deviations, more than "
-        f"{MOST_SHIFT:g}{reason}. It is part of the errors of the couplings. {mend}"
-    )
-    return tree, facts, [complaint]
+    complaints = []
+    if shift > MOST_SHIFT:
+        own = isinstance(normalizer, PartitionSurface)
+        mend = (
+            "normalizer='surface' samples until that is less, or pass a PartitionSurface of more num_samples."
+            if own
+            else "Use fewer fields, or pass a PartitionSurface of more num_samples over a smaller box as normalizer."
+        )
+        reason = f": {log_z.stopped}" if log_z.stopped else ""
+        complaints.append(
+            f"the error of log Z may have moved the posterior by {shift:.2g} of its standard deviations, more than "
+            f"{MOST_SHIFT:g}{reason}. It is part of the errors of the couplings. {mend}"
+        )
+    if (k := around.pareto_k) > MAX_PARETO_K:
+        complaints.append(f"log_evidence is not to be trusted: the posterior is not Gaussian (Pareto k̂ = {k:.2f}).")
+    return tree, facts | evidence, complaints, log_z(_draws(tree, problem.names))[0], *evidence.values()
 
 
-def _log_z(model, normalizer, problem: tuple, box: dict, run: dict) -> LogZ:
-    """log Z from where ``normalizer`` says; ``problem`` are the arguments that exact and simulated values share."""
+def _log_z(problem: CouplingProblem, normalizer, run: dict) -> Interpolated:
+    """log Z from where ``normalizer`` says."""
     options, beside = {"seed": run["seed"], "progress": run["progress"]}, ""
     if isinstance(normalizer, PartitionSurface):
-        return simulated_log_z(_require_cover(normalizer, model, box), *problem, refine=False, **options)
+        return SurfaceOnBox(problem, _require_cover(normalizer, problem), refine=False, **options)
     if normalizer != "surface":
         try:
-            return exact_log_z(model, *problem)
+            return Chebyshev(problem)
         except Unaffordable as refusal:
             if normalizer == "exact":
                 mend = "normalizer='surface' takes any model."
@@ -186,80 +190,59 @@ def _log_z(model, normalizer, problem: tuple, box: dict, run: dict) -> LogZ:
                     mend = "Narrow the priors, or take normalizer='surface'."
                 raise ArgumentError(*refusal.args, mend) from None
             beside = "; exact values would take too long"
-    surface = PartitionSurface(model, box, num_chains=max(2, run["num_chains"]), **options)
-    found = simulated_log_z(surface, *problem, refine=True, **options)
-    return dataclasses.replace(found, how=found.how + beside)
+    box = dict(zip(problem.names, zip(*(ends.tolist() for ends in problem.box), strict=True), strict=True))
+    surface = PartitionSurface(problem.model, box, num_chains=max(2, run["num_chains"]), **options)
+    found = SurfaceOnBox(problem, surface, refine=True, **options)
+    found.how += beside
+    return found
 
 
-def _carried(log_z: LogZ, tree: xr.DataTree, names, count: int) -> tuple[dict[str, float], float]:
+def _carried(log_z: Interpolated, tree: xr.DataTree) -> tuple[dict[str, float], float]:
     """Standard errors that log Z gives to the means of the couplings, and the largest in posterior standard deviations."""
-    draws = np.stack([tree["posterior"][name].values.ravel().astype(float) for name in names], axis=1)
+    names = log_z.problem.names
+    draws = _draws(tree, names)
     width = np.atleast_2d(np.cov(draws.T))
-    numerical = log_z.numerical * np.sqrt(np.diag(width))
-    if log_z.pool is None:
-        return dict(zip(names, numerical.tolist(), strict=True)), float(log_z.numerical)
     some = draws[:: max(1, len(draws) // FELT)]
-    errors = mean_errors(log_z.pool, count, some, np.full(len(some), 1 / len(some)))
+    errors = mean_errors(log_z.pool, log_z.problem.count, some, np.full(len(some), 1 / len(some)))
     shift = float(np.hypot(mean_shift(errors, width), log_z.numerical))
-    return dict(zip(names, np.hypot(errors[: len(names)], numerical).tolist(), strict=True)), shift
+    errors = np.hypot(errors[: len(names)], log_z.numerical * np.sqrt(np.diag(width)))
+    return dict(zip(names, errors.tolist(), strict=True)), shift
 
 
-def _by_pseudolikelihood(model, data, priors: dict, corrected: bool, run: dict) -> tuple[xr.DataTree, dict, list[str]]:
-    if len(priors) > MAX_DIMENSIONS:
-        mend = "normalizer='exchange' takes more."
-        raise ArgumentError("priors", f"at most {MAX_DIMENSIONS} couplings", str(len(priors)), mend)
-    model.check().raise_if_violated()
-    _require_positive(model, priors)
-    names, facts, complaints = list(priors), {"approximation": APPROXIMATION}, []
-    likelihood = PseudoLikelihood(model, names, data)
+def _by_pseudolikelihood(problem: CouplingProblem, corrected: bool, run: dict) -> tuple:
+    problem.require_few()
+    problem.model.check().raise_if_violated()
+    likelihood, facts, complaints = PseudoLikelihood(problem), {"approximation": APPROXIMATION}, []
     own = likelihood.mode()
     cost, scale = likelihood.around(own)
     centre, to_z = own.theta, np.linalg.inv(scale)
     if corrected:
-        other, noise, complaints = simulated_likelihood(model, names, data, own.theta, run["seed"])
+        other, noise, warned = simulated_likelihood(problem, own.theta, run["seed"])
         centre, to_z = other.theta, to_z @ affine_map(own, other)
         facts = {"approximation": f"{APPROXIMATION}, {CORRECTED}", "normalizer_shift": noise}
+        complaints += warned
         if noise > NOTICED:
-            complaints = [
-                *complaints,
+            complaints.append(
                 f"the simulation that corrects the pseudo-likelihood may have moved the posterior by {noise:.2g} of its "
-                "standard deviations. normalizer='surface' is more accurate.",
-            ]
+                "standard deviations. normalizer='surface' is more accurate."
+            )
 
     def log_likelihood(theta):
         return -cost(jnp.asarray(to_z, theta.dtype) @ (theta - jnp.asarray(centre, theta.dtype)))
 
-    tree = sample(_posterior(priors, log_likelihood), **run)
+    tree = sample(_numpyro_model(problem.priors, log_likelihood), **run)
+    draws = _draws(tree, problem.names)
     if corrected:
-        widths = {name: float(tree["posterior"][name].values.astype(float).std()) for name in names}
-        facts["normalizer_error"] = {name: noise * width for name, width in widths.items()}
-    return tree, facts, [*complaints, *_improper(model, tree, names)]
+        facts["normalizer_error"] = dict(zip(problem.names, (noise * draws.std(axis=0)).tolist(), strict=True))
+    return tree, facts, complaints + problem.improper(draws)
 
 
-def _require_positive(model, priors: dict) -> None:
-    """With quartic couplings below zero a site has no density."""
-    for name in [form.name for form in model._forms if form.built_in == "quartic" and form.name in priors]:
-        low = getattr(priors[name].support, "lower_bound", None)
-        if low is None or low < 0:
-            mend = "Use HalfNormal, or Uniform from 0 on."
-            raise ArgumentError(f"prior of {name!r}", "a distribution of positive numbers", repr(priors[name]), mend)
-
-
-def _improper(model, tree: xr.DataTree, names) -> list[str]:
-    """A complaint, where every site has a density given the rest, but all together have none."""
-    draws = np.stack([tree["posterior"][name].values.ravel() for name in names], axis=1)
-    some = draws[:: max(1, len(draws) // CHECKED)]
-    bad = sum(not model.replace(**dict(zip(names, map(float, t), strict=True))).check().is_normalizable for t in some)
-    return [f"{bad} of {len(some)} draws make no density (Z is infinite): use narrower priors."] if bad else []
-
-
-def _by_exchange(model, data, priors: dict, num_auxiliary: int, run: dict) -> tuple[xr.DataTree, dict, list[str]]:
+def _by_exchange(problem: CouplingProblem, num_auxiliary: int, run: dict) -> tuple:
+    model, data, names, seed = problem.model, problem.data, list(problem.names), run["seed"]
     model.check().raise_if_violated()
-    _require_positive(model, priors)
-    names = list(priors)
-    total = np.array([t.sum() for t in _statistics(model, data, names)])
-    posterior = _posterior(priors, lambda theta: -jnp.asarray(total, theta.dtype) @ theta)
-    constrain, seed = compile_model(posterior).constrain, run["seed"]
+    total = problem.statistics.sum(axis=0)
+    posterior = _numpyro_model(problem.priors, lambda theta: -jnp.asarray(total, theta.dtype) @ theta)
+    constrain = compile_model(posterior).constrain
     kernel = exchange(
         model, names, data, lambda position: {name: constrain(position)[name] for name in names},
         num_auxiliary=num_auxiliary, tuning=tuned(model, data, seed),
@@ -269,20 +252,19 @@ def _by_exchange(model, data, priors: dict, num_auxiliary: int, run: dict) -> tu
     for group, unknown in (("sample_stats", ["lp", "schwinger_dyson"]), ("constant_data", ["schwinger_dyson_site"]),
                            ("streamed", ["schwinger_dyson"])):  # fmt: skip
         tree[group] = xr.DataTree(tree[group].to_dataset().drop_vars(unknown))
-    there = model.replace(**{name: float(tree["posterior"][name].values.mean()) for name in names})
-    tau = auxiliary_tau(there, names, data, seed)
+    draws = _draws(tree, names)
+    tau = auxiliary_tau(problem.at(draws.mean(axis=0)), names, data, seed)
     complaint = (
         f"auxiliary chains of {num_auxiliary} iterations are {num_auxiliary / tau:.2g} autocorrelation times long, so the "
         "posterior is biased towards where the auxiliary fields still resemble the data: too narrow or too wide. Increase "
         "num_auxiliary."
     )
-    facts = {"num_auxiliary": num_auxiliary, "auxiliary_tau": tau}
     complaints = [complaint] if num_auxiliary < LONG * tau else []
-    return tree, facts, [*complaints, *_improper(model, tree, names)]
+    return tree, {"num_auxiliary": num_auxiliary, "auxiliary_tau": tau}, complaints + problem.improper(draws)
 
 
-def _checked(model, data, priors) -> np.ndarray:
-    """The data as an array; model and priors are what they should be."""
+def _checked(model, data, priors) -> CouplingProblem:
+    """The problem; model, data and priors are what they should be."""
     if not isinstance(model, MarkovRandomField):
         raise ArgumentError("model", "a MarkovRandomField", type(model).__name__, "Build one with phi4ppl.phi4(…).")
     data = aligned_fields("data", data, model.lattice, MISSING_FIELDS, samples=1)
@@ -291,47 +273,13 @@ def _checked(model, data, priors) -> np.ndarray:
         raise ArgumentError("data", expected, f"shape {data.shape}", "One field needs a leading axis: field[None].")
     if not isinstance(priors, dict) or not priors:
         raise ArgumentError("priors", "a dict of NumPyro distributions by the names of couplings", repr(priors))
-    for name, prior in priors.items():
-        if name not in model.couplings or np.ndim(model.couplings[name]) != 0:
-            known = ", ".join(repr(n) for n, v in model.couplings.items() if np.ndim(v) == 0)
-            raise ArgumentError("priors", f"homogeneous couplings of the model: {known or 'it has none'}", repr(name))
-        require_prior(name, prior)
-    return data
+    return CouplingProblem(model, data, priors)
 
 
-def require_prior(name: str, prior) -> None:
-    """Refuse what is no density of one number: couplings move over an interval, not between points."""
-    what = f"prior of {name!r}"
-    if not isinstance(prior, Distribution) or prior.shape() != ():
-        raise ArgumentError(what, "a NumPyro distribution of one number", repr(prior))
-    if isinstance(prior, Delta) or prior.support.is_discrete:
-        mend = "A coupling without prior stays as it is: model.replace(…) sets it."
-        raise ArgumentError(what, "a distribution with a density", type(prior).__name__, mend)
-    low, high = (getattr(prior.support, end, None) for end in ("lower_bound", "upper_bound"))
-    if low is not None and high is not None and not low < high:
-        raise ArgumentError(what, "low < high", f"({float(low):.6g}, {float(high):.6g})")
-
-
-def _box(priors: dict) -> dict[str, tuple[float, float]]:
-    """The intervals on which the priors live."""
-    if len(priors) > MAX_DIMENSIONS:
-        mend = "normalizer='exchange' takes more."
-        raise ArgumentError("priors", f"at most {MAX_DIMENSIONS} couplings", str(len(priors)), mend)
-    box = {}
-    for name, prior in priors.items():
-        ends = [getattr(prior.support, end, None) for end in ("lower_bound", "upper_bound")]
-        if any(end is None for end in ends) or not np.all(np.isfinite(ends)):
-            mend = (
-                "log Z is computed on it: use Uniform, or TruncatedNormal with low and high (or normalizer='exchange')."
-            )
-            raise ArgumentError(f"prior of {name!r}", "a distribution on a finite interval", repr(prior), mend)
-        box[name] = (float(ends[0]), float(ends[1]))
-    return box
-
-
-def _require_cover(surface: PartitionSurface, model, box) -> PartitionSurface:
-    surface.check_model(model)
-    others = {name: value for name, value in model.couplings.items() if name not in box}
+def _require_cover(surface: PartitionSurface, problem: CouplingProblem) -> PartitionSurface:
+    surface.check_model(problem.model)
+    box = dict(zip(problem.names, zip(*problem.box, strict=True), strict=True))
+    others = {name: value for name, value in problem.model.couplings.items() if name not in box}
     if set(surface.region) != set(box):
         raise ArgumentError("normalizer", f"a PartitionSurface over {', '.join(map(repr, box))}", repr(surface))
     surface.log_partition(others | {name: sum(surface.region[name]) / 2 for name in box})  # refuses other couplings

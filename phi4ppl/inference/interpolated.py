@@ -27,7 +27,8 @@ class InterpolatedLikelihood(NamedTuple):
     """−log p(data | θ) + log p(data | mode), and the posterior as points with weights.
 
     ``cost`` is a function for JAX. ``error`` is its largest deviation in units of 1 + how far the log posterior is below its
-    maximum; ``evaluations`` counts values of the function that was interpolated.
+    maximum; ``evaluations`` counts values of the function that was interpolated; ``lowest`` is what was subtracted of
+    ``count`` times that function.
     """
 
     cost: Interpolant
@@ -35,6 +36,7 @@ class InterpolatedLikelihood(NamedTuple):
     points: np.ndarray
     weights: np.ndarray
     evaluations: int
+    lowest: float
 
     @property
     def mean(self) -> np.ndarray:
@@ -91,8 +93,9 @@ def interpolate_likelihood(
             fit = fit.shifted(0.0, 1.0, mode)
             points, energies, mode = _posterior(fit, priors, low, high, DEPTH)
         weights = np.exp(energies.min() - energies)
-        cost = fit.shifted(fit.values(mode[None])[0], 1.0, mode)
-        found = InterpolatedLikelihood(cost, error, points, weights / weights.sum(), used)
+        lowest = float(fit.values(mode[None])[0])
+        cost = fit.shifted(lowest, 1.0, mode)
+        found = InterpolatedLikelihood(cost, error, points, weights / weights.sum(), used, lowest)
         first, last = points.min(axis=0), points.max(axis=0)
         width = right - left
         below, above = first < left - SLACK * width, last > right + SLACK * width

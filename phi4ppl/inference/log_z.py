@@ -1,26 +1,28 @@
-"""log Z(θ) for posteriors of couplings, exact or simulated, and what its error does to posterior means."""
+"""log Z(θ) for posteriors of couplings, from one of several places, and what its error does to posterior means."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
-from ..energy.exact.exact_log_z import ExactFamily
+from ..energy.exact.exact_log_z import OVERHEAD, ExactFamily
 from ..errors import ArgumentError
-from ..model.field import MarkovRandomField
 from ..partition.coupling_ensembles import family_of
+from ..partition.log_partition import log_partition
 from ..partition.pool import Pool
 from ..partition.simulation import NUM_WARMUP, simulate
 from ..partition.surface import PartitionSurface
 from ..sampling.progress import Progress
+from .coupling_problem import CouplingProblem
 from .interpolated import InterpolatedLikelihood, interpolate_likelihood
+from .mode import Mode
 
-__all__ = ["MOST_SHIFT", "LogZ", "exact_log_z", "mean_errors", "simulated_log_z"]
+__all__ = ["MOST_SHIFT", "Chebyshev", "Exact", "LogZ", "SurfaceAlongAxes", "SurfaceOnBox", "Unaffordable", "mean_errors",
+           "mean_shift"]  # fmt: skip
 
 MOST_SHIFT = 0.05  # posterior standard deviations by which the error of log Z may move a mean
 AIM = 0.04  # of the simulation, so that the estimate after it stays below that
-MOST_OPERATIONS = 2e11  # multiplications of exact values: a few minutes
+MOST_OPERATIONS = 2e11  # multiplications of exact values at nodes: a few minutes
+MOST_AT_DRAWS = 2e10  # of exact values at draws: some ten seconds
 MOST_EXPONENTIALS = 2e11  # of interpolating simulated values
 MOST_UPDATES = 3e9  # of single sites in the simulations
 MOST_DRAWS = 2e6  # of all ensembles together
@@ -31,21 +33,71 @@ FAR = 0.3  # posterior standard deviations of a shift after which the posterior 
 SHARE = 1e-3  # of the weight at the posterior that an ensemble must have to be kept
 FEWEST_DRAWS = 250  # of a chain
 TAUS = 30  # of warm-up
+AXIS, AXIS_DRAWS = 2.5, 250  # posterior standard deviations from a mode to the other ensembles; their draws a chain
+AXIS_NUMBER = 20_000  # that tells these draws apart from others of the same seed
+TYPICAL = 5  # points at which the error of simulated values is computed
 
 
-@dataclass(frozen=True)
 class LogZ:
-    """The likelihood of couplings with the error that comes from log Z.
+    """log Z of a field as a function θ ↦ (value, error) of a few homogeneous couplings.
+
+    Attributes
+    ----------
+    name : str
+        What `phi4ppl.infer_couplings` calls it.
+    how : str
+        Where log Z is from, in words.
+    pool : Pool or None
+        The simulation behind it, with the couplings in their order; None where values are exact.
+    """
+
+    name, how = "", ""
+    pool: Pool | None = None
+
+    def __call__(self, thetas: np.ndarray) -> tuple[np.ndarray, float]:
+        """log Z at every row of ``thetas``, shape (points,), and one standard error, typical of these values."""
+        raise NotImplementedError
+
+
+class Unaffordable(Exception):
+    """Exact values would take too long. The arguments are an argument, what was expected of it, and what it is."""
+
+
+class Exact(LogZ):
+    """log Z by determinants or by eliminating sites, at every row anew.
+
+    Raises
+    ------
+    Unaffordable
+    """
+
+    name, how = "exact", "exact log Z at every draw"
+
+    def __init__(self, problem: CouplingProblem):
+        self.family = ExactFamily(problem.model, list(problem.names))
+        self._impossible = ("model", "a Gaussian field, or a small or narrow graph", repr(problem.model))
+
+    def operations(self, thetas) -> float:
+        """Multiplications of one value at couplings like these."""
+        operations = self.family.operations(thetas)
+        if operations is None:
+            raise Unaffordable(*self._impossible)
+        return operations
+
+    def __call__(self, thetas):
+        found = self.family.log_partition(thetas)
+        if found is None:
+            raise Unaffordable(*self._impossible)
+        return found
+
+
+class Interpolated(LogZ):
+    """log Z by polynomials over the part of the box of the priors where the posterior lives, for NUTS.
 
     Attributes
     ----------
     likelihood : InterpolatedLikelihood
-    name : str
-        The normalizer that this is.
-    how : str
-        Where log Z is from, in words.
-    pool : Pool, optional
-        Of a simulation, with the couplings in the order of the priors.
+        Its ``cost`` is −log p(data | θ) up to a constant, a function for JAX.
     numerical : float
         Error of values and interpolation, in posterior standard deviations.
     stopped : str
@@ -53,125 +105,175 @@ class LogZ:
     """
 
     likelihood: InterpolatedLikelihood
-    name: str
-    how: str
-    pool: Pool | None = None
-    numerical: float = 0.0
-    stopped: str = ""
+    numerical, stopped = 0.0, ""
+    _offset, _error = 0.0, 0.0
+
+    def __init__(self, problem: CouplingProblem):
+        self.problem, self._mean = problem, problem.statistics.mean(axis=0)
+
+    def __call__(self, thetas):
+        total = self.likelihood.cost.values(thetas) + self.likelihood.lowest
+        return total / self.problem.count - thetas @ self._mean + self._offset, self._error
+
+    def _interpolate(self, log_z, most: float, start=None) -> InterpolatedLikelihood:
+        """``log_z(thetas)`` by at most so many of its values."""
+        problem = self.problem
+        return interpolate_likelihood(
+            lambda thetas: thetas @ self._mean + log_z(thetas), problem.count, problem.priors, *problem.box, most, start
+        )
 
 
-class Unaffordable(Exception):
-    """Exact values would take too long."""
-
-
-def exact_log_z(model: MarkovRandomField, names, mean, count: int, priors: dict, low, high) -> LogZ:
-    """With log Z exact at Chebyshev nodes.
+class Chebyshev(Interpolated):
+    """Exact values at Chebyshev nodes, interpolated.
 
     Raises
     ------
     Unaffordable
-        With the argument, what was expected of it, and what it is.
     """
-    family, worst = ExactFamily(model, names), 0.0
-    operations = family.operations(np.array([low, high]))
-    impossible = ("model", "a Gaussian field, or a small or narrow graph", repr(model))
-    if operations is None:
-        raise Unaffordable(*impossible)
 
-    def function(thetas):
-        nonlocal worst
-        found = family.log_partition(thetas)
-        if found is None:
-            raise Unaffordable(*impossible)
-        values, error = found
-        worst = max(worst, error)
-        return values + thetas @ mean
+    name = "exact"
 
-    most = MOST_OPERATIONS / operations
-    try:
-        likelihood = interpolate_likelihood(function, count, priors, low, high, most)
-    except ValueError:
-        raise Unaffordable(*impossible) from None
-    if not likelihood.good:
-        got = (
-            f"a log posterior of {count} fields off by {likelihood.error:.2g} of itself between the nodes, after "
-            f"{likelihood.evaluations} exact values, more of which would take too long"
+    def __init__(self, problem: CouplingProblem):
+        super().__init__(problem)
+        exact, worst = Exact(problem), 0.0
+        most = MOST_OPERATIONS / exact.operations(np.array(problem.box))
+
+        def log_z(thetas):
+            nonlocal worst
+            values, error = exact(thetas)
+            worst = max(worst, error)
+            return values
+
+        try:
+            self.likelihood = likelihood = self._interpolate(log_z, most)
+        except ValueError:
+            raise Unaffordable(*exact._impossible) from None
+        if not likelihood.good:
+            got = (
+                f"a log posterior of {problem.count} fields off by {likelihood.error:.2g} of itself between the nodes, after "
+                f"{likelihood.evaluations} exact values, more of which would take too long"
+            )
+            raise Unaffordable("priors", "intervals over which log Z can be interpolated", got)
+        ends = zip(problem.names, likelihood.cost.low, likelihood.cost.high, strict=True)
+        self.how = (
+            f"exact log Z, {likelihood.evaluations} values, interpolated from {likelihood.cost.coefficients.shape[0]} "
+            f"Chebyshev nodes a coupling over {', '.join(f'{name} in [{a:.4g}, {b:.4g}]' for name, a, b in ends)}"
         )
-        raise Unaffordable("priors", "intervals over which log Z can be interpolated", got)
-    nodes = likelihood.cost.coefficients.shape[0]
-    box = ", ".join(
-        f"{name} in [{a:.4g}, {b:.4g}]"
-        for name, a, b in zip(names, likelihood.cost.low, likelihood.cost.high, strict=True)
-    )
-    how = (
-        f"exact log Z, {likelihood.evaluations} values, interpolated from {nodes} Chebyshev nodes a coupling over {box}"
-    )
-    return LogZ(likelihood, "exact", how, numerical=likelihood.error + count * worst)
+        self.numerical = likelihood.error + problem.count * worst
+        self._error = self.numerical / problem.count
 
 
-def simulated_log_z(
-    surface: PartitionSurface, names, mean, count: int, priors: dict, low, high, *, refine: bool, seed: int, progress=None
-) -> LogZ:  # fmt: skip
-    """With log Z from the ensembles of a surface, and more of them where the posterior lives until its error is small.
+class SurfaceOnBox(Interpolated):
+    """log Z from the ensembles of a surface over the box of the priors, and more of them where the posterior lives.
 
-    Beyond a box of the priors only differences of log Z inside the posterior matter, ``count`` times: more ensembles are placed
+    Beyond a box of the priors only differences of log Z inside the posterior matter, once a field: more ensembles are placed
     at its mean and on both sides of it along its principal axes, with draws in proportion to the square of the shift still to
-    be removed.
+    be removed, until the error is small. Without ``refine`` the surface is taken as it is.
     """
-    pool, refined, added, stopped = surface.pool_of(names), None, 0.0, ""
-    model, family, bar = surface.model, family_of(surface.model), Progress(1, progress)
-    likelihood, known = _interpolated(pool, mean, count, priors, low, high), pool
-    for turn in range(MOST_ROUNDS + 1):
-        shift = mean_shift(mean_errors(pool, count, likelihood.points, likelihood.weights), likelihood.covariance)
-        if shift <= AIM or not refine or stopped:
-            break
-        if shift > FAR and known is not pool:  # the posterior is somewhere else
-            likelihood, known = _interpolated(pool, mean, count, priors, low, high, likelihood), pool
-        wanted = count * 2 * pool.tau_int / AIM**2 if refined is None else added * (1.1 * (shift / AIM) ** 2 - 1)
-        room = min(MOST_UPDATES / model.lattice.num_sites, MOST_DRAWS) - added
-        if turn == MOST_ROUNDS or wanted > room:
-            stopped = "the simulation of log Z stopped at its limit, when the error was still larger than wanted"
-            if turn == MOST_ROUNDS or room < CHAINS * FEWEST_DRAWS:
+
+    name = "surface"
+
+    def __init__(self, problem: CouplingProblem, surface: PartitionSurface, *, refine: bool, seed: int, progress=None):
+        super().__init__(problem)
+        base = self.pool = surface.pool_of(problem.names)
+        self.how = f"{len(surface.ensembles)} ensembles over the box of the priors"
+        self._fit()
+        if refine:
+            bar = Progress(1, progress)
+            self._refine(base, seed, bar)
+            bar.close()
+        self.numerical = self.likelihood.error
+        first = self.pool.couplings[0]  # where values of the pool are zero
+        self._offset = surface.anchor.value + float(base.log_partition(first)[0])
+        errors = self.pool.error(self.likelihood.mean), self.numerical / problem.count
+        self._error = float(np.hypot(surface.anchor.error + base.error(first), np.hypot(*errors)))
+
+    def shift(self) -> float:
+        """What the noise of log Z may have moved the posterior by, in its standard deviations."""
+        errors = mean_errors(self.pool, self.problem.count, self.likelihood.points, self.likelihood.weights)
+        return mean_shift(errors, self.likelihood.covariance)
+
+    def _fit(self, start=None) -> None:
+        self.likelihood = self._interpolate(self.pool.log_partition, MOST_EXPONENTIALS / len(self.pool.flat), start)
+        self._fitted = self.pool
+        if not self.likelihood.good:
+            got = f"a log posterior off by {self.likelihood.error:.2g} of itself between the nodes of an interpolation"
+            raise ArgumentError("priors", "intervals over which log Z can be interpolated", got, "Narrow the priors.")
+
+    def _refine(self, base: Pool, seed: int, bar: Progress) -> None:
+        problem, refined, added = self.problem, None, 0.0
+        family = family_of(problem.model)
+        for turn in range(MOST_ROUNDS + 1):
+            shift = self.shift()
+            if shift <= AIM or self.stopped:
                 break
-        bar.message(
-            f"log Z: {min(wanted, room):.2g} draws where the posterior lives (shift {shift:.2g} standard deviations)"
-        )
-        thetas = _around(likelihood, low, high)
-        draws = int(np.clip(np.ceil(min(wanted, room) / (CHAINS * len(thetas))), FEWEST_DRAWS, None))
-        warmup = int(np.clip(TAUS * pool.tau_int, NUM_WARMUP, 10 * NUM_WARMUP))
-        statistics = simulate(
-            family, model, names, thetas, num_chains=CHAINS, num_samples=draws, num_warmup=warmup, seed=seed,
-            number=10_000 + turn,
-        )  # fmt: skip
-        new = Pool(thetas, list(statistics))
-        refined = new if refined is None else refined.joined(new)
-        added += float(new.counts.sum())
-        pool = _relevant(surface.pool_of(names), likelihood.mean).joined(refined)
-    bar.close()
-    if known is not pool:
-        likelihood = _interpolated(pool, mean, count, priors, low, high, likelihood)
-    how = f"{len(surface.ensembles)} ensembles over the box of the priors"
-    if refined is not None:
-        how += f", {len(refined.couplings)} with {added:.3g} draws where the posterior lives"
-    return LogZ(likelihood, "surface", how, pool, likelihood.error, stopped)
+            if shift > FAR and self._fitted is not self.pool:  # the posterior is somewhere else
+                self._fit(self.likelihood)
+            pool = self.pool
+            wanted = added * (1.1 * (shift / AIM) ** 2 - 1) if added else problem.count * 2 * pool.tau_int / AIM**2
+            room = min(MOST_UPDATES / problem.model.lattice.num_sites, MOST_DRAWS) - added
+            if turn == MOST_ROUNDS or wanted > room:
+                self.stopped = (
+                    "the simulation of log Z stopped at its limit, when its error was still larger than wanted"
+                )
+                if turn == MOST_ROUNDS or room < CHAINS * FEWEST_DRAWS:
+                    break
+            wanted = min(wanted, room)
+            bar.message(f"log Z: {wanted:.2g} draws where the posterior lives (shift {shift:.2g} standard deviations)")
+            thetas = np.clip(_around(self.likelihood.mean, self.likelihood.covariance, SPREAD), *problem.box)
+            draws = int(np.clip(np.ceil(wanted / (CHAINS * len(thetas))), FEWEST_DRAWS, None))
+            warmup = int(np.clip(TAUS * pool.tau_int, NUM_WARMUP, 10 * NUM_WARMUP))
+            statistics = simulate(
+                family, problem.model, problem.names, thetas, num_chains=CHAINS, num_samples=draws, num_warmup=warmup,
+                seed=seed, number=10_000 + turn,
+            )  # fmt: skip
+            new = Pool(thetas, list(statistics))
+            refined = new if refined is None else refined.joined(new)
+            added += float(new.counts.sum())
+            self.pool = _relevant(base, self.likelihood.mean).joined(refined)
+        if self._fitted is not self.pool:
+            self._fit(self.likelihood)
+        if refined is not None:
+            self.how += f", {len(refined.couplings)} with {added:.3g} draws where the posterior lives"
 
 
-def _interpolated(pool: Pool, mean, count: int, priors: dict, low, high, start=None) -> InterpolatedLikelihood:
-    most = MOST_EXPONENTIALS / len(pool.flat)
-    likelihood = interpolate_likelihood(
-        lambda thetas: thetas @ mean + pool.log_partition(thetas), count, priors, low, high, most, start
-    )
-    if not likelihood.good:
-        got = f"a log posterior off by {likelihood.error:.2g} of itself between the nodes of an interpolation"
-        raise ArgumentError("priors", "intervals over which log Z can be interpolated", got, "Narrow the priors.")
-    return likelihood
+class SurfaceAlongAxes(LogZ):
+    """log Z from ensembles at a mode and on both sides of it along the principal axes, and `phi4ppl.log_partition` at the mode.
+
+    The axes, and not a box: couplings of a field are so correlated that the corners of a box are other phases.
+    """
+
+    name = "surface"
+
+    def __init__(self, problem: CouplingProblem, mode: Mode, seed: int, progress=None):
+        points = _around(mode.theta, mode.covariance, AXIS)
+        points = np.array([problem.inside(mode.theta, point - mode.theta) for point in points])
+        sizes = {"num_chains": CHAINS, "num_samples": AXIS_DRAWS, "seed": seed, "number": AXIS_NUMBER}
+        self.pool = Pool(points, simulate(family_of(problem.model), problem.model, problem.names, points, **sizes))
+        self.anchor = log_partition(problem.at(mode.theta), seed=seed, progress=progress)
+        self.how = f"{len(points)} ensembles along the principal axes; at the mode {self.anchor.how}"
+
+    def __call__(self, thetas):
+        some = thetas[:: max(1, len(thetas) // TYPICAL)][:TYPICAL]
+        ends = np.vstack([some, self.pool.couplings[:1]])
+        differences = np.hstack([np.eye(len(some)), -np.ones((len(some), 1))])
+        typical = float(np.median(self.pool.errors(ends, differences)))
+        return self.anchor.value + self.pool.log_partition(thetas), float(np.hypot(self.anchor.error, typical))
 
 
-def _around(likelihood: InterpolatedLikelihood, low, high) -> np.ndarray:
-    """The posterior mean, and points on both sides of it along the principal axes of the posterior."""
-    lengths, axes = np.linalg.eigh(likelihood.covariance)
-    steps = SPREAD * (axes * np.sqrt(np.maximum(lengths, 0.0))).T
-    return np.clip(likelihood.mean + np.concatenate([np.zeros((1, len(low))), steps, -steps]), low, high)
+def exact_at(problem: CouplingProblem, thetas: np.ndarray) -> Exact | None:
+    """Exact values, where each of ``thetas`` has a density and all together take some ten seconds; else None."""
+    exact = Exact(problem)
+    operations = exact.family.operations(thetas) if problem.is_always_proper else None
+    affordable = operations is not None and (operations - OVERHEAD) * len(thetas) <= MOST_AT_DRAWS  # all summed at once
+    return exact if affordable else None
+
+
+def _around(mean, covariance, far: float) -> np.ndarray:
+    """A point, and points on both sides of it along the principal axes, ``far`` standard deviations away."""
+    lengths, axes = np.linalg.eigh(covariance)
+    steps = far * (axes * np.sqrt(np.maximum(lengths, 0.0))).T
+    return np.concatenate([[mean], mean + steps, mean - steps])
 
 
 def _relevant(pool: Pool, theta) -> Pool:
@@ -183,11 +285,14 @@ def _relevant(pool: Pool, theta) -> Pool:
     return Pool(pool.couplings[kept], [pool.statistics[k] for k in kept])
 
 
-def mean_errors(pool: Pool, count: int, points, weights) -> np.ndarray:
+def mean_errors(pool: Pool | None, count: int, points, weights) -> np.ndarray:
     """Standard errors of posterior means that come from the noise of log Z: of the couplings, then of the principal axes.
 
-    To first order δ⟨θ⟩ = −n Cov(θ, δ log Z(θ)) over the posterior, which ``points`` with ``weights`` stand for.
+    To first order δ⟨θ⟩ = −n Cov(θ, δ log Z(θ)) over the posterior, which ``points`` with ``weights`` stand for. Without a pool
+    log Z is exact.
     """
+    if pool is None:
+        return np.zeros(2 * points.shape[1])
     kept = weights > 1e-6 * weights.max()
     points, weights = points[kept], weights[kept] / weights[kept].sum()
     away = points - weights @ points

@@ -2,99 +2,18 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ..learning.ensemble import Ensemble
-from ..model.coupling_vector import statistics_matrix
-from ..model.field import MarkovRandomField
+from .coupling_problem import CouplingProblem
 
-__all__ = ["NUM_CHAINS", "CouplingProblem", "Mode", "find_mode"]
+__all__ = ["NUM_CHAINS", "Mode", "find_mode"]
 
 SEARCH_STEPS, SEARCH_DRAWS, NUM_CHAINS = 30, 200, 8
 LATE_STEPS = 6  # limited by noise, which are averaged
 FARTHEST = 1.0  # nats a field, of one step
-
-
-class CouplingProblem:
-    """Sufficient statistics of the data for some homogeneous couplings of a model, and their priors.
-
-    ``priors`` are NumPyro distributions by coupling, or None for a flat one, which has no ends.
-    """
-
-    def __init__(self, model: MarkovRandomField, data: np.ndarray, priors: dict):
-        self.model, self.priors = model, priors
-        self.names = tuple(name for name in model.couplings if name in priors)
-        self.count = len(data)
-        self.data = data.reshape(len(data), *model.field_shape)
-        self.free = [form.name in priors for form in model._forms]
-
-    @cached_property
-    def statistics(self) -> np.ndarray:
-        """∂S/∂θ of the couplings that vary at every field, shape (num_data, num_couplings)."""
-        return self.statistics_of(self.data)
-
-    def statistics_of(self, fields) -> np.ndarray:
-        """The same at other fields."""
-        forms = tuple(f for f, free in zip(self.model._forms, self.free, strict=True) if free)
-        values = tuple(np.zeros(()) for _ in forms)
-        return statistics_matrix(MarkovRandomField._from_parts(self.model.lattice, forms, values), fields)
-
-    @cached_property
-    def fixed_energy(self) -> np.ndarray:
-        """What the fixed couplings contribute to S of every field, shape (num_data,)."""
-        parts = [
-            (f, v) for f, v, free in zip(self.model._forms, self.model._values, self.free, strict=True) if not free
-        ]
-        if not parts:
-            return np.zeros(self.count)
-        fixed = MarkovRandomField._from_parts(self.model.lattice, *map(tuple, zip(*parts, strict=True)))
-        flat = np.concatenate([np.atleast_1d(np.asarray(v, float)) for _, v in parts])
-        return statistics_matrix(fixed, self.data) @ flat
-
-    @property
-    def start(self) -> np.ndarray:
-        """The couplings of the model."""
-        return np.array([float(self.model.couplings[name]) for name in self.names])
-
-    def at(self, theta) -> MarkovRandomField:
-        return self.model.replace(**dict(zip(self.names, map(float, theta), strict=True)))
-
-    def log_prior(self, thetas: np.ndarray) -> np.ndarray:
-        """Σ log p(θ), shape (num_thetas,); −∞ outside the support."""
-        total = np.zeros(len(thetas))
-        for name, column in zip(self.names, np.asarray(thetas, float).T, strict=True):
-            prior, values = self.priors[name], jnp.asarray(column)
-            if prior is None:
-                continue
-            inside = np.asarray(prior.support(values))
-            safe = jnp.where(inside, values, prior.sample(jax.random.key(0)))
-            total += np.where(inside, np.asarray(prior.log_prob(safe), float), -np.inf)
-        return total
-
-    def prior_slope(self, theta) -> tuple[np.ndarray, np.ndarray]:
-        """Gradient of the log prior, and its curvature (as a positive precision), both zero where not finite."""
-        slope, curvature = np.zeros(len(theta)), np.zeros(len(theta))
-        for k, (name, value) in enumerate(zip(self.names, theta, strict=True)):
-            if self.priors[name] is None:
-                continue
-            density = self.priors[name].log_prob
-            first, second = jax.grad(density)(float(value)), jax.grad(jax.grad(density))(float(value))
-            slope[k], curvature[k] = (float(x) if np.isfinite(x) else 0.0 for x in (first, -second))
-        return slope, np.maximum(curvature, 0.0)
-
-    def inside(self, theta, step) -> np.ndarray:
-        """θ + step, or as much of the step as stays where the prior and the model are."""
-        for _ in range(30):
-            new = theta + step
-            if np.isfinite(self.log_prior(new[None])[0]) and self.at(new).check().is_normalizable:
-                return new
-            step = step / 2
-        return theta
 
 
 class Mode(NamedTuple):

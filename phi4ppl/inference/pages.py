@@ -7,9 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import xarray as xr
 
-from ..model.field import MarkovRandomField
 from ..reports.html import (
     advice,
     checks_table,
@@ -28,6 +26,7 @@ from ..results.figures import figures
 from ..results.verdict import ConvergenceReport, diagnose
 from .compare import SCHEMES, Comparison
 from .pictures import couplings_figure, predictive_figure
+from .posterior import Posterior
 from .predictive_check import PredictiveCheck
 
 __all__ = ["summary", "write_comparison", "write_inference"]
@@ -46,55 +45,51 @@ CALIBRATION = (
 
 
 def write_inference(
-    tree: xr.DataTree, model: MarkovRandomField, priors: dict, data, check: PredictiveCheck, path,
-    verdict: ConvergenceReport | None = None, words: Callable[[str], str] = str,
+    posterior: Posterior, check: PredictiveCheck, path, verdict: ConvergenceReport | None = None,
+    words: Callable[[str], str] = str,
 ) -> Path:  # fmt: skip
     """Write the report of `phi4ppl.infer_couplings` to ``path``.
 
     Parameters
     ----------
-    tree : xarray.DataTree
-    model, priors, data
-        What it was made from.
+    posterior : Posterior
     check : PredictiveCheck
     verdict : ConvergenceReport, optional
         By default that of `phi4ppl.diagnose`.
     words : callable, optional
         Puts warnings into other words.
     """
-    facts, verdict = metadata(tree), verdict or diagnose(tree)
-    settings = facts["settings"]
-    draws = {name: tree["posterior"][name].values for name in priors}
+    facts, verdict = metadata(posterior), verdict or diagnose(posterior)
+    settings, model, priors = facts["settings"], posterior.problem.model, posterior.problem.priors
+    draws, count = dict(zip(posterior.names, posterior.draws.T, strict=True)), posterior.problem.count
     head = (
-        f"<p>{html.escape(model.describe().splitlines()[0])}<br>{len(data)} fields, normalizer {settings['normalizer']}, "
+        f"<p>{html.escape(model.describe().splitlines()[0])}<br>{count} fields, normalizer {settings['normalizer']}, "
         f"{size_in_words(settings['num_chains'], settings['num_samples'])}, seed {settings['seed']}</p>"
     )
     parts = ["<h1>phi4ppl infer: couplings given fields</h1>", head]
-    estimates = estimate(tree, list(priors))
-    parts.append(verdict_line(verdict.passed and not settings["warnings"], verdict.verdict))
-    parts += [_warning(words(text)) for text in settings["warnings"]]
+    estimates = estimate(posterior, list(priors))
+    parts.append(verdict_line(verdict.passed and not posterior.warnings, verdict.verdict))
+    parts += [_warning(words(text)) for text in posterior.warnings]
     parts += [
         "<h2>Couplings</h2>", _couplings(priors, draws, dict(estimates["error"])), f"<p>{MC_ERROR}</p>",
         picture("Prior and posterior of the couplings", png_of(couplings_figure(priors, draws))),
-        *_predictive({"posterior": check}, len(data)),
+        *_predictive({"posterior": check}, count),
         "<h2>Calibration</h2>", CALIBRATION,
         "<h2>Convergence</h2>", checks_table(verdict.checks), "<h3>Estimates</h3>",
         estimates_table(estimates),
     ]  # fmt: skip
-    parts += [picture(title, png) for title, png in figures(tree).values()]
+    parts += [picture(title, png) for title, png in figures(posterior.tree).values()]
     parts += ["<h2>Model</h2>", f"<pre>{html.escape(model.describe())}</pre>", "<h2>Provenance</h2>"]
     parts.append(rows_table(settings | facts["versions"] | {k: facts[k] for k in ("python", "machine", "created")}))
     return write_page(path, "phi4ppl infer", parts)
 
 
-def write_comparison(result: Comparison, priors: dict, checks: dict[str, PredictiveCheck], path, facts: dict) -> Path:
+def write_comparison(result: Comparison, checks: dict[str, PredictiveCheck], path, facts: dict) -> Path:
     """Write the report of `phi4ppl.compare` to ``path``.
 
     Parameters
     ----------
     result : Comparison
-    priors : dict
-        Of the couplings that vary, by model.
     checks : dict
         `PredictiveCheck` by model.
     facts : dict
@@ -112,16 +107,14 @@ def write_comparison(result: Comparison, priors: dict, checks: dict[str, Predict
     ]  # fmt: skip
     if several:
         parts.append(picture("Predictive scores, and weights of the models", png_of(result.plot())))
-    for name, own in priors.items():
-        if own:
-            posterior = result.posteriors[name]
+    for name, posterior in result.posteriors.items():
+        if own := posterior.problem.priors:
             weights = np.exp(posterior.log_weights)
             draws = dict(zip(posterior.names, posterior.draws.T, strict=True))
-            ordered = {coupling: own[coupling] for coupling in posterior.names}
             errors = dict(zip(posterior.names, posterior.mean_errors, strict=True))
-            parts += [f"<h2>Couplings of {html.escape(name)}</h2>", _couplings(ordered, draws, errors, weights)]
+            parts += [f"<h2>Couplings of {html.escape(name)}</h2>", _couplings(own, draws, errors, weights)]
             parts.append(f"<p>{MC_ERROR} It includes the error of log Z.</p>")
-            parts.append(picture("Prior and posterior", png_of(couplings_figure(ordered, draws, weights))))
+            parts.append(picture("Prior and posterior", png_of(couplings_figure(own, draws, weights))))
     parts += [*_predictive(checks, len(result.data)), "<h2>Calibration</h2>", CALIBRATION, "<h2>Models</h2>"]
     for name, posterior in result.posteriors.items():
         parts.append(f"<pre>{html.escape(f'{name}: {posterior.model.describe()}')}</pre>")

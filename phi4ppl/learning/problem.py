@@ -55,13 +55,8 @@ class Problem:
 
     @property
     def bounded(self) -> np.ndarray:
-        """Which couplings cannot be negative: quartic ones, where no own term could hold the field."""
-        bounded = np.zeros(self.vector.size, bool)
-        forms = [term.form for term in self.vector.template.terms]
-        if all(form.built_in for form in forms):
-            for form in forms:
-                bounded[self.vector.slices[form.name]] = form.built_in == "quartic"
-        return bounded
+        """Which couplings cannot be negative."""
+        return self.vector.bounded
 
     def homogeneous(self) -> Problem:
         """The same data for the family with one coupling a term, with a history of its own."""

@@ -10,7 +10,9 @@ Newton's method needs a few steps; its matrix couples only cliques that share a 
 
 from __future__ import annotations
 
-from scipy import sparse
+from collections.abc import Callable
+
+import numpy as np
 
 from ..model.coupling_vector import CouplingVector
 from ..sampling.interrupt import Interrupts
@@ -18,10 +20,10 @@ from .conditionals import conditional_of
 from .history import FitStatus
 from .local import LocalStructure
 from .problem import Estimate, Problem
-from .ridge import cross_validated, penalty, sandwich_errors, solve
+from .ridge import Solved, cross_validated, penalty, sandwich_errors, solve
 from .score_matching import starting_point
 
-__all__ = ["Objective", "fit_pseudolikelihood"]
+__all__ = ["SMALL_STEP", "Objective", "fit_pseudolikelihood", "newton"]
 
 SMALL_STEP = 1e-6  # of Newton's method: its square in units of standard errors, a coupling
 MOST_HALVINGS = 30
@@ -86,7 +88,22 @@ def fit_pseudolikelihood(problem: Problem, num_steps: int) -> Estimate:
             strength = _automatic(problem, objective, centre)
             notes.append(problem.ridge_note(strength))
         strength = strength or 0.0
-        theta, solved, status = _newton(objective, problem, theta, (strength, centre), num_steps, interrupts)
+        pull = penalty(objective(centre)[2], strength, problem.wide) if strength else None
+
+        def pulled(theta):
+            value, slope, hessian = objective(theta)
+            if pull is None:
+                return value, slope, hessian
+            away = theta - centre
+            return value + 0.5 * away @ (pull @ away), slope + pull @ away, hessian + pull
+
+        def report(step, theta, value, decrement) -> bool:
+            problem.tell(step, num_steps, f"pseudo-likelihood, Newton decrement {decrement:.2g}")
+            problem.history.add(theta, {"objective": value, "newton_decrement": decrement})
+            return interrupts.asked
+
+        small = SMALL_STEP * problem.vector.size / problem.num_samples
+        theta, solved, status = newton(pulled, theta, problem.bounded, small, num_steps, report)
     errors = sandwich_errors(solved.inverse, solved.free, objective.scores(theta), problem.num_samples)
     if solved.singular:
         notes.append("The data do not determine all couplings: the Hessian is singular, and a ridge of 1e-8 was added.")
@@ -100,31 +117,44 @@ def _automatic(problem: Problem, objective: Objective, centre) -> float:
     return cross_validated(quadratic, problem.wide)
 
 
-def _newton(objective: Objective, problem: Problem, theta, ridge: tuple, num_steps: int, interrupts):
-    """Newton's method under bounds, with steps halved while J would rise. Returns couplings, last solution and status."""
-    strength, centre = ridge
-    pull = penalty(objective(centre)[2], strength, problem.wide) if strength else sparse.csc_matrix((len(theta),) * 2)
+def newton(
+    function: Callable, theta, bounded, small: float, num_steps: int, report: Callable | None = None
+) -> tuple[np.ndarray, Solved, FitStatus]:
+    """Minimum of a convex function with θ ≥ 0 where ``bounded``: Newton's method, with steps halved while it would rise.
 
-    def at(theta):
-        value, slope, hessian = objective(theta)
-        away = theta - centre
-        return value + 0.5 * away @ (pull @ away), slope + pull @ away, hessian + pull
+    Parameters
+    ----------
+    function : callable
+        ``function(theta)``: value, gradient and Hessian.
+    theta : array, shape (size,)
+        Where to start.
+    bounded : bool array, shape (size,)
+    small : float
+        The Newton decrement −gᵀΔθ at which the search has converged.
+    num_steps : int
+    report : callable, optional
+        ``report(step, theta, value, decrement)``, called before every step; the search stops where it returns True.
 
-    small = SMALL_STEP * problem.vector.size / problem.num_samples
-    value, slope, hessian = at(theta)
+    Returns
+    -------
+    theta : array
+    solved : Solved
+        Of the last step: which couplings are not at their bound, and the inverse of the Hessian on these.
+    status : FitStatus
+    """
+    value, slope, hessian = function(theta)
     for step in range(1, num_steps + 1):
-        solved = solve(hessian, hessian @ theta - slope, problem.bounded)
+        solved = solve(hessian, hessian @ theta - slope, bounded)
         move = solved.theta - theta
         decrement = max(-slope @ move, 0.0)
-        problem.tell(step, num_steps, f"pseudo-likelihood, Newton decrement {decrement:.2g}")
-        problem.history.add(theta, {"objective": value, "newton_decrement": decrement})
+        stop = report is not None and report(step, theta, value, decrement)
         if decrement <= small:
             return solved.theta, solved, FitStatus.CONVERGED
-        if interrupts.asked:
+        if stop:
             return theta, solved, FitStatus.INTERRUPTED
         for halvings in range(MOST_HALVINGS):
             trial = theta + 0.5**halvings * move
-            found = at(trial)
+            found = function(trial)
             if found[0] <= value + ROUNDING * abs(value):
                 break
         else:

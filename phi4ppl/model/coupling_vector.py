@@ -28,7 +28,7 @@ class CouplingVector:
     template : MarkovRandomField
         Gives lattice, terms and which couplings are homogeneous; its numbers do not matter.
     slices : dict
-        Where each term is in the vector, by name.
+        Where each term is in the vector, by name; terms that are not there keep the couplings of the template.
 
     Examples
     --------
@@ -46,19 +46,30 @@ class CouplingVector:
     slices: dict[str, slice]
 
     @classmethod
-    def of(cls, model: MarkovRandomField) -> CouplingVector:
+    def of(cls, model: MarkovRandomField, names=None) -> CouplingVector:
+        """The vector of all couplings of a model, or of the terms ``names`` in their order."""
         if not isinstance(model, MarkovRandomField):
             raise ArgumentError("model", "a MarkovRandomField", type(model).__name__)
         slices, start = {}, 0
-        for name, value in model.couplings.items():
-            stop = start + int(np.size(value))
+        for name in model.couplings if names is None else names:
+            stop = start + int(np.size(model.couplings[name]))
             slices[name], start = slice(start, stop), stop
         return cls(model, slices)
 
     @property
     def size(self) -> int:
         """Number of couplings."""
-        return max(part.stop for part in self.slices.values())
+        return max((part.stop for part in self.slices.values()), default=0)
+
+    @property
+    def bounded(self) -> np.ndarray:
+        """Which couplings cannot be negative: quartic ones, where no user-defined term could hold the field."""
+        forms = [term.form for term in self.template.terms]
+        bounded, held = np.zeros(self.size, bool), not all(form.built_in for form in forms)
+        for form in forms:
+            if form.name in self.slices:
+                bounded[self.slices[form.name]] = form.built_in == "quartic" and not held
+        return bounded
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -92,7 +103,7 @@ class CouplingVector:
 
     def model(self, theta) -> MarkovRandomField:
         """The model at couplings ``theta``, shape ``(size,)``."""
-        return self.template.replace(**self.unflatten(theta))
+        return self.template.replace(**self.unflatten(theta if hasattr(theta, "shape") else np.asarray(theta, float)))
 
 
 def sign_notes(model: MarkovRandomField) -> list[str]:

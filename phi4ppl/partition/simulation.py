@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..energy.exact.independent_sites import IndependentSites
+from ..model.coupling_vector import CouplingVector
 from ..model.field import MarkovRandomField
 from .coupling_ensembles import Family
 
@@ -43,7 +44,7 @@ def simulate(
     order = [list(names).index(form.name) for form in model._forms if form.name in names]
     starts = []
     for theta in thetas:
-        sites = IndependentSites.of(model.replace(**dict(zip(names, theta.tolist(), strict=True))))
+        sites = IndependentSites.of(CouplingVector.of(model, names).model(theta))
         count = model.lattice.num_sites
         starts.append(rng.standard_normal((num_chains, count)) if sites is None else sites.draw(rng, num_chains))
     values = []

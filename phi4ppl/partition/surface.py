@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import ArgumentError, DoublyIntractableError, OverlapError, call_checked, finite_array, positive_int
+from ..model.coupling_vector import CouplingVector
 from ..model.field import MarkovRandomField
 from ..model.term import is_concrete
 from ..sampling.progress import Progress
@@ -341,7 +342,7 @@ def require_normalizable(model, names, low, high) -> None:
 
 
 def _at(model, names, theta) -> MarkovRandomField:
-    return model.replace(**dict(zip(names, map(float, theta), strict=True)))
+    return CouplingVector.of(model, names).model(theta)
 
 
 def _grid(low, high) -> np.ndarray:

@@ -23,7 +23,7 @@ from .dimensions import arranged
 
 __all__ = [
     "add_group", "draws_digest", "frame_of", "load_run", "metadata", "predictive_tree", "provenance", "save_run",
-    "to_datatree",
+    "to_datatree", "tree_of",
 ]  # fmt: skip
 
 PACKAGES = ("jax", "jaxlib", "numpyro", "blackjax", "arviz-base", "arviz-stats", "numpy")
@@ -214,6 +214,11 @@ def provenance(compiled: CompiledModel, checks: dict[str, str]) -> dict:
     }
 
 
+def tree_of(source):
+    """A DataTree as it is, or that of a result that holds one in ``source.tree``, such as `phi4ppl.Posterior`."""
+    return source if isinstance(source, xr.DataTree) else getattr(source, "tree", source)
+
+
 def metadata(tree: xr.DataTree) -> dict:
     """The provenance of a run made by this library.
 
@@ -230,14 +235,14 @@ def metadata(tree: xr.DataTree) -> dict:
 
 @call_checked
 def save_run(tree: xr.DataTree, path) -> Path:
-    """Write a run to one netCDF file, whose folder has to exist.
+    """Write a run, or the tree of a `Posterior`, to one netCDF file, whose folder has to exist.
 
     Raises
     ------
     ArgumentError
         If the tree was made by something else, or the file cannot be written.
     """
-    path = path_of("path", path)
+    path, tree = path_of("path", path), tree_of(tree)
     metadata(tree)
     with writing("path", path):
         tree.to_netcdf(path, engine="h5netcdf")

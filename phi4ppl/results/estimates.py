@@ -9,7 +9,7 @@ import xarray as xr
 from ..analysis.gamma_method import gamma_method
 from ..errors import call_checked
 from .contents import element_names, facts_of, scalar_names, series, spacing
-from .datatree import draws_digest
+from .datatree import draws_digest, tree_of
 
 __all__ = ["EstimateTable", "estimate"]
 
@@ -48,9 +48,9 @@ def estimate(tree: xr.DataTree, names=None) -> pd.DataFrame:
 
     Parameters
     ----------
-    tree : xarray.DataTree
-        From `phi4ppl.sample`, or any with a group ``posterior`` of dimensions chain and draw (ArviZ makes them of the runs of
-        NumPyro, PyMC or Stan).
+    tree : xarray.DataTree or Posterior
+        From `phi4ppl.sample` or `phi4ppl.infer_couplings`, or any with a group ``posterior`` of dimensions chain and draw
+        (ArviZ makes them of the runs of NumPyro, PyMC or Stan).
     names : str or list of str, optional
         Variables of the posterior; by default all but the fields. Array variables give one row an element, named by its
         coordinates.
@@ -90,6 +90,7 @@ def estimate(tree: xr.DataTree, names=None) -> pd.DataFrame:
     >>> bool(abs(table.loc["m2", "mean"] - exact) < 5 * table.loc["m2", "error"])
     True
     """
+    tree = tree_of(tree)
     facts = facts_of(tree)
     default = scalar_names(tree, facts)
     names = default if names is None else [names] if isinstance(names, str) else list(names)

@@ -13,6 +13,7 @@ from scipy.special import ndtri, stdtrit
 from ..analysis.gamma_method import gamma_method
 from ..errors import ArgumentError, call_checked
 from .contents import element_names, facts_of, holds_run, scalar_names, series, size_in_words, statistics_of
+from .datatree import tree_of
 from .estimates import estimate
 
 __all__ = ["Check", "ConvergenceReport", "diagnose"]
@@ -133,8 +134,8 @@ def diagnose(tree: xr.DataTree) -> ConvergenceReport:
 
     Parameters
     ----------
-    tree : xarray.DataTree
-        From `phi4ppl.sample`, or any with a group ``posterior`` of dimensions chain and draw.
+    tree : xarray.DataTree or Posterior
+        From `phi4ppl.sample` or `phi4ppl.infer_couplings`, or any with a group ``posterior`` of dimensions chain and draw.
 
     Returns
     -------
@@ -158,6 +159,7 @@ def diagnose(tree: xr.DataTree) -> ConvergenceReport:
     >>> report.passed
     True
     """
+    tree = tree_of(tree)
     facts = facts_of(tree)
     if tree["posterior"].sizes["draw"] < 10:
         raise ArgumentError("tree", "at least 10 draws a chain", str(tree["posterior"].sizes["draw"]))

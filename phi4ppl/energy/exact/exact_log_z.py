@@ -9,6 +9,7 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse.linalg import splu
 
+from ...model.coupling_vector import CouplingVector
 from ...model.field import MarkovRandomField
 from .elimination import cheapest_order, elimination_order, log_sum
 from .gaussian import DENSE_LIMIT
@@ -92,12 +93,12 @@ class ExactFamily:
     """
 
     def __init__(self, model: MarkovRandomField, names: list[str]):
-        self.model, self.names = model, list(names)
+        self.model, self.names, self._vector = model, list(names), CouplingVector.of(model, names)
         self.scopes = [tuple(c) for f in model._forms if f.cliques.shape[1] > 1 for c in f.cliques.tolist()]
         self.is_gaussian = all(form.built_in in ("hopping", "mass", "source") for form in model._forms)
 
     def at(self, theta) -> MarkovRandomField:
-        return self.model.replace(**dict(zip(self.names, map(float, theta), strict=True)))
+        return self._vector.model(theta)
 
     def operations(self, thetas) -> float | None:
         """Multiplications, about, of one log Z at couplings like these, shape (points, couplings); None for too many."""

@@ -1,0 +1,179 @@
+"""Which couplings are sought from which fields: sufficient statistics, priors, and where there is a density at all."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro.distributions import Delta, Distribution
+
+from ..errors import ArgumentError
+from ..model.coupling_vector import CouplingVector, statistics_matrix
+from ..model.field import MarkovRandomField
+from ..partition.surface import MAX_DIMENSIONS
+
+__all__ = ["CouplingProblem"]
+
+CHECKED = 40  # draws, whether Z is finite
+
+
+class CouplingProblem:
+    """The posterior p(θ | φ_1 … φ_n) ∝ p(θ) Π_n exp(−θ·T(φ_n) − E(φ_n))/Z(θ) of some homogeneous couplings of a model.
+
+    Parameters
+    ----------
+    model : MarkovRandomField
+        Couplings without prior stay as they are; E is their part of the action.
+    data : array of shape ``(num_data, *field_shape)``, or with all sites in one axis
+    priors : dict
+        NumPyro distributions by coupling, in the order of θ; None for a flat one, which has no ends.
+    who : str
+        What messages call the model.
+
+    Raises
+    ------
+    ArgumentError
+        For couplings that the model does not have or that are not homogeneous, and for priors that are not densities of one
+        number or that reach to negative quartic couplings, where Z is infinite.
+    """
+
+    def __init__(self, model: MarkovRandomField, data: np.ndarray, priors: dict, who: str = "the model"):
+        for name in priors:
+            if name not in model.couplings or np.ndim(model.couplings[name]) != 0:
+                known = ", ".join(repr(n) for n, v in model.couplings.items() if np.ndim(v) == 0)
+                raise ArgumentError("priors", f"homogeneous couplings of {who}: {known or 'it has none'}", repr(name))
+        self.model, self.priors, self.names = model, priors, tuple(priors)
+        self.vector, self.count = CouplingVector.of(model, priors), len(data)
+        self.data = data.reshape(len(data), *model.field_shape)
+        for (name, prior), bounded in zip(priors.items(), self.vector.bounded, strict=True):
+            if prior is not None:
+                _require_density(name, prior, bounded)
+
+    @property
+    def flat(self) -> CouplingProblem:
+        """The same without priors: its posterior is the likelihood."""
+        return CouplingProblem(self.model, self.data, dict.fromkeys(self.names))
+
+    @cached_property
+    def statistics(self) -> np.ndarray:
+        """T = ∂S/∂θ of every field, shape (num_data, num_couplings)."""
+        return self.statistics_of(self.data)
+
+    def statistics_of(self, fields) -> np.ndarray:
+        """T of other fields."""
+        part = self._part(self.names)
+        return np.zeros((len(fields), 0)) if part is None else statistics_matrix(part, fields)
+
+    @cached_property
+    def fixed_energy(self) -> np.ndarray:
+        """E of every field, shape (num_data,)."""
+        part = self._part([name for name in self.model.couplings if name not in self.priors])
+        if part is None:
+            return np.zeros(self.count)
+        return statistics_matrix(part, self.data) @ CouplingVector.of(part).flatten(part.couplings)
+
+    def _part(self, names) -> MarkovRandomField | None:
+        terms = {term.name: term for term in self.model.terms}
+        return MarkovRandomField(self.model.lattice, [terms[name] for name in names]) if names else None
+
+    @property
+    def start(self) -> np.ndarray:
+        """The couplings of the model."""
+        return np.array([float(self.model.couplings[name]) for name in self.names])
+
+    def at(self, theta) -> MarkovRandomField:
+        """The model at couplings θ."""
+        return self.vector.model(theta)
+
+    @cached_property
+    def box(self) -> tuple[np.ndarray, np.ndarray]:
+        """Lower and upper ends of the intervals on which the priors live.
+
+        Raises
+        ------
+        ArgumentError
+            If one of them has no ends, or there are more than three.
+        """
+        self.require_few()
+        ends = []
+        for name, prior in self.priors.items():
+            both = [getattr(prior.support, end, None) for end in ("lower_bound", "upper_bound")]
+            if any(end is None for end in both) or not np.all(np.isfinite(both)):
+                mend = "log Z is computed on it: use Uniform, or TruncatedNormal with low and high (or normalizer='exchange')."
+                raise ArgumentError(f"prior of {name!r}", "a distribution on a finite interval", repr(prior), mend)
+            ends.append([float(end) for end in both])
+        low, high = np.array(ends).T
+        return low, high
+
+    def require_few(self) -> None:
+        """Raise `ArgumentError` for more couplings than log Z or the pseudo-likelihood can be interpolated in."""
+        if len(self.names) > MAX_DIMENSIONS:
+            mend = "normalizer='exchange' takes more."
+            raise ArgumentError("priors", f"at most {MAX_DIMENSIONS} couplings", str(len(self.names)), mend)
+
+    def log_prior(self, thetas: np.ndarray) -> np.ndarray:
+        """Σ log p(θ), shape (num_thetas,); −∞ outside the support."""
+        total = np.zeros(len(thetas))
+        for name, column in zip(self.names, np.asarray(thetas, float).T, strict=True):
+            prior, values = self.priors[name], jnp.asarray(column)
+            if prior is None:
+                continue
+            inside = np.asarray(prior.support(values))
+            safe = jnp.where(inside, values, prior.sample(jax.random.key(0)))
+            total += np.where(inside, np.asarray(prior.log_prob(safe), float), -np.inf)
+        return total
+
+    def prior_slope(self, theta) -> tuple[np.ndarray, np.ndarray]:
+        """Gradient of the log prior, and its curvature (as a positive precision), both zero where not finite."""
+        slope, curvature = np.zeros(len(theta)), np.zeros(len(theta))
+        for k, (name, value) in enumerate(zip(self.names, theta, strict=True)):
+            if self.priors[name] is None:
+                continue
+            density = self.priors[name].log_prob
+            first, second = jax.grad(density)(float(value)), jax.grad(jax.grad(density))(float(value))
+            slope[k], curvature[k] = (float(x) if np.isfinite(x) else 0.0 for x in (first, -second))
+        return slope, np.maximum(curvature, 0.0)
+
+    def log_likelihood(self, thetas, log_partition) -> np.ndarray:
+        """log p(φ_n | θ) with log Z at every row of ``thetas``, shape (num_thetas, num_data)."""
+        return -thetas @ self.statistics.T - self.fixed_energy - np.asarray(log_partition)[:, None]
+
+    def inside(self, theta, step) -> np.ndarray:
+        """θ + step, or as much of the step as stays where the prior and the model are."""
+        for _ in range(30):
+            new = theta + step
+            if np.isfinite(self.log_prior(new[None])[0]) and self.at(new).check().is_normalizable:
+                return new
+            step = step / 2
+        return theta
+
+    @property
+    def is_always_proper(self) -> bool:
+        """Whether Z is finite wherever the priors are, because every site has a quartic coupling that is positive there."""
+        forms = [term.form for term in self.model.terms]
+        sites = {tuple(row) for form in forms if form.built_in == "quartic" for row in form.cliques.tolist()}
+        return len(sites) == self.model.lattice.num_sites and all(form.built_in for form in forms)
+
+    def improper(self, thetas: np.ndarray) -> list[str]:
+        """A complaint, if some of the draws ``thetas`` have no density: Z is infinite there, which finite sums do not see."""
+        some = thetas[np.linspace(0, len(thetas) - 1, min(len(thetas), CHECKED)).round().astype(int)]
+        bad = sum(not self.at(theta).check().is_normalizable for theta in some)
+        return [f"{bad} of {len(some)} draws make no density (Z is infinite): use narrower priors."] if bad else []
+
+
+def _require_density(name: str, prior, bounded: bool) -> None:
+    """Refuse what is not a density of one number: couplings move over an interval, not between points."""
+    what = f"prior of {name!r}"
+    if not isinstance(prior, Distribution) or prior.shape() != ():
+        raise ArgumentError(what, "a NumPyro distribution of one number", repr(prior))
+    if isinstance(prior, Delta) or prior.support.is_discrete:
+        mend = "A coupling without prior stays as it is: model.replace(…) sets it."
+        raise ArgumentError(what, "a distribution with a density", type(prior).__name__, mend)
+    low, high = (getattr(prior.support, end, None) for end in ("lower_bound", "upper_bound"))
+    if low is not None and high is not None and not low < high:
+        raise ArgumentError(what, "low < high", f"({float(low):.6g}, {float(high):.6g})")
+    if bounded and (low is None or low < 0):
+        mend = "Use HalfNormal, or Uniform from 0 on: a negative quartic coupling makes Z infinite."
+        raise ArgumentError(what, "a distribution of positive numbers", repr(prior), mend)

@@ -1,0 +1,108 @@
+"""The posterior of couplings: draws as a DataTree, and the evidence where log Z is known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import xarray as xr
+
+from ..errors import ArgumentError, call_checked
+from ..model.field import MarkovRandomField
+from ..results.contents import size_in_words
+from ..results.estimates import estimate
+from .coupling_problem import CouplingProblem
+
+__all__ = ["Posterior"]
+
+CANNOT_COMPARE = "normalizer='auto', 'exact' or 'surface' of phi4ppl.infer_couplings knows it."
+
+
+@call_checked
+@dataclass(frozen=True, eq=False, repr=False)
+class Posterior:
+    """Draws from p(θ | data) of one model, and its evidence p(data) = ∫ Π_n p(φ_n | θ) p(θ) dθ.
+
+    It can be used like its tree: ``posterior["posterior"]``, ``posterior.posterior``, ``posterior.attrs`` and all else that a
+    DataTree has. `phi4ppl.estimate`, `phi4ppl.diagnose` and `phi4ppl.save_run` take it; ArviZ takes ``posterior.tree``.
+
+    Attributes
+    ----------
+    tree : xarray.DataTree
+        Draws of equal weight in the group ``posterior``, as from `phi4ppl.sample`; of `compare` resampled by their weights.
+    log_evidence, log_evidence_error : float or None
+        log p(data) and its standard error, which has that of log Z times the number of fields; None where log Z is not known.
+    warnings : tuple of str
+        What is not to be trusted, and why.
+    problem : CouplingProblem
+        ``problem.model``, ``problem.data``, ``problem.priors``.
+    draws : array, shape (num_draws, num_couplings)
+        Couplings in the order of ``names``: those of the tree, or of `compare` an importance sample.
+    log_weights : array, shape (num_draws,)
+        Of the draws; their exponentials add up to one.
+    log_partition : array, shape (num_draws,), or None
+        log Z at the draws.
+    """
+
+    problem: CouplingProblem
+    tree: xr.DataTree
+    draws: np.ndarray
+    log_weights: np.ndarray
+    log_partition: np.ndarray | None = None
+    log_evidence: float | None = None
+    log_evidence_error: float | None = None
+    warnings: tuple[str, ...] = ()
+    _mean_errors: np.ndarray | None = field(default=None)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The couplings that vary, none for a fixed model."""
+        return self.problem.names
+
+    @property
+    def model(self) -> MarkovRandomField:
+        """The model at the posterior mean."""
+        return self.problem.at(np.exp(self.log_weights) @ self.draws)
+
+    def at(self, draw: int) -> MarkovRandomField:
+        """The model at one draw of the couplings."""
+        return self.problem.at(self.draws[draw])
+
+    def choose(self, number: int, rng: np.random.Generator) -> list[MarkovRandomField]:
+        """The model at ``number`` draws of equal weight."""
+        return [self.at(k) for k in rng.choice(len(self.draws), number, p=np.exp(self.log_weights))]
+
+    @property
+    def log_likelihood(self) -> np.ndarray:
+        """log p(φ_n | θ_s), normalised, shape (num_draws, num_data)."""
+        if self.log_partition is None:
+            raise ArgumentError("posterior", "one with log Z at its draws", "one without", CANNOT_COMPARE)
+        return self.problem.log_likelihood(self.draws, self.log_partition)
+
+    @property
+    def mean_errors(self) -> np.ndarray:
+        """Standard errors of the means of the couplings, of the sample and of log Z, shape (num_couplings,)."""
+        if self._mean_errors is not None:
+            return self._mean_errors
+        return estimate(self.tree, list(self.names))["error"].to_numpy()
+
+    def __getitem__(self, name):
+        return self.tree[name]
+
+    def __getattr__(self, name):
+        if name == "tree" or name.startswith("__"):  # while it is unpickled
+            raise AttributeError(name)
+        return getattr(self.tree, name)
+
+    def __str__(self) -> str:
+        sizes = self.tree["posterior"].sizes
+        lines = [f"Posterior of {', '.join(self.names) or 'a fixed model'}: {self.problem.count} fields, "
+                 f"{size_in_words(sizes['chain'], sizes['draw'])}"]  # fmt: skip
+        if self.names:
+            columns = ["mean", "sd", "3%", "97%", "error"]
+            lines.append(str(estimate(self.tree, list(self.names))[columns]))
+        if self.log_evidence is not None:
+            lines.append(f"log evidence {self.log_evidence:.2f} ± {self.log_evidence_error:.2g}")
+        return "\n".join([*lines, *(f"WARNING: {text}" for text in self.warnings)])
+
+    __repr__ = __str__
