@@ -237,8 +237,9 @@ def _by_pseudolikelihood(model, data, priors: dict, corrected: bool, run: dict) 
 
 
 def _require_positive(model, priors: dict) -> None:
-    """With quartic couplings below zero a site has no density."""
-    for name in [form.name for form in model._forms if form.built_in == "quartic" and form.name in priors]:
+    """With couplings of the highest power below zero a site has no density."""
+    highest = model.structure.highest_power or 4
+    for name in [form.name for form in model.forms if form.power == highest and form.name in priors]:
         low = getattr(priors[name].support, "lower_bound", None)
         if low is None or low < 0:
             mend = "Use HalfNormal, or Uniform from 0 on."

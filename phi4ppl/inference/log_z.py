@@ -9,7 +9,6 @@ import numpy as np
 from ..energy.exact.exact_log_z import ExactFamily
 from ..errors import ArgumentError
 from ..model.field import MarkovRandomField
-from ..partition.coupling_ensembles import family_of
 from ..partition.pool import Pool
 from ..partition.simulation import NUM_WARMUP, simulate
 from ..partition.surface import PartitionSurface
@@ -119,7 +118,7 @@ def simulated_log_z(
     be removed.
     """
     pool, refined, added, stopped = surface.pool_of(names), None, 0.0, ""
-    model, family, bar = surface.model, family_of(surface.model), Progress(1, progress)
+    model, bar = surface.model, Progress(1, progress)
     likelihood, known = _interpolated(pool, mean, count, priors, low, high), pool
     for turn in range(MOST_ROUNDS + 1):
         shift = mean_shift(mean_errors(pool, count, likelihood.points, likelihood.weights), likelihood.covariance)
@@ -140,7 +139,7 @@ def simulated_log_z(
         draws = int(np.clip(np.ceil(min(wanted, room) / (CHAINS * len(thetas))), FEWEST_DRAWS, None))
         warmup = int(np.clip(TAUS * pool.tau_int, NUM_WARMUP, 10 * NUM_WARMUP))
         statistics = simulate(
-            family, model, names, thetas, num_chains=CHAINS, num_samples=draws, num_warmup=warmup, seed=seed,
+            model, names, thetas, num_chains=CHAINS, num_samples=draws, num_warmup=warmup, seed=seed,
             number=10_000 + turn,
         )  # fmt: skip
         new = Pool(thetas, list(statistics))

@@ -74,7 +74,7 @@ def _at(target: Target, beta) -> Target:
     """The target at inverse temperature β: all couplings times β."""
     return Target(
         lambda x: beta * target.logdensity_fn(x), lambda new, old: beta * target.energy_change(new, old),
-        target.lattice, target.forms, jax.tree.map(lambda value: beta * value, target.values),
+        jax.tree.map(lambda value: beta * value, target.model),
     )  # fmt: skip
 
 

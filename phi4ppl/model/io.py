@@ -38,7 +38,7 @@ def write_terms(path, lattice: Lattice, terms: tuple[Term, ...]) -> Path:
         "format": FORMAT,
         "name": lattice.name, "num_sites": lattice.num_sites, "shape": lattice.shape, "kinds": lattice.kinds,
         "periodic": lattice.periodic, "offsets": lattice.offsets, "layout_hint": lattice.layout_hint, "nodes": labels,
-        "terms": [[t.name, t.form.built_in] for t in terms],
+        "terms": [[t.name, t.form.built_in.name] for t in terms],
     }  # fmt: skip
     arrays = {"edges": lattice.edges, "edge_kinds": lattice._edge_kinds}
     if lattice._positions is not None:

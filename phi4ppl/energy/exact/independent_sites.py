@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ...model.field import MarkovRandomField
-from ...model.term import BUILT_IN
+from ...model.statistic import Statistic
 
 __all__ = ["IndependentSites", "SiteEnergies", "evaluate"]
 
@@ -22,7 +22,7 @@ ROWS = 2**22  # numbers worked on at once
 
 def evaluate(statistic, *fields) -> np.ndarray:
     """A statistic of one clique at arrays of fields (of one shape), in double precision whatever the user's setting."""
-    if statistic in BUILT_IN.values():  # plain arithmetic: without a compiler in between
+    if isinstance(statistic, Statistic):  # plain arithmetic: without a compiler in between
         return np.asarray(statistic(*(np.asarray(x, float) for x in fields)))
     with jax.enable_x64(True):
         flat = [jnp.asarray(np.ravel(x), jnp.float64) for x in fields]
@@ -43,7 +43,7 @@ class SiteEnergies:
         """``curvature`` (one number a site) adds −½ curvature_i x² to the energy of every site."""
         n = model.lattice.num_sites
         self.statistics, columns = [], []
-        for form, value in zip(model._forms, model._values, strict=True):
+        for form, value in model.interactions:
             if form.cliques.shape[1] == 1:
                 column = np.zeros(n)
                 np.add.at(column, form.cliques[:, 0], np.broadcast_to(np.asarray(value, float), len(form.cliques)))
