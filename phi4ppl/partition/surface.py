@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import itertools
-import json
 from pathlib import Path as FilePath
 from typing import NamedTuple
-from zipfile import BadZipFile
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ..errors import ArgumentError, DoublyIntractableError, OverlapError, call_checked, finite_array, positive_int
+from ..model.array_file import read_arrays, write_arrays
 from ..model.field import MarkovRandomField
 from ..model.term import is_concrete
 from ..sampling.progress import Progress
@@ -261,16 +260,13 @@ class PartitionSurface:
             "format": FORMAT, "names": self._names, "settings": self._settings, "model": _identity(self.model, self._names),
             "anchor": [self.anchor.value, self.anchor.error, self.anchor.method, self.anchor.how],
         }  # fmt: skip
-        path = FilePath(path)
         arrays = {
             "low": self._low,
             "high": self._high,
             "couplings": self.ensembles,
             "statistics": self._pool.statistics,
         }
-        with path.open("wb") as file:
-            np.savez_compressed(file, header=np.array(json.dumps(header)), **arrays)
-        return path
+        return write_arrays(path, header, arrays)
 
     @classmethod
     def load(cls, path, model: MarkovRandomField) -> PartitionSurface:
@@ -281,16 +277,7 @@ class PartitionSurface:
         ArgumentError
             If there is no such file, it is something else, or belongs to another model.
         """
-        try:
-            with FilePath(path).open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
-            header = json.loads(str(arrays["header"]))
-            if header["format"] != FORMAT:
-                raise KeyError(header["format"])
-        except FileNotFoundError:
-            raise ArgumentError("path", "a file written by PartitionSurface.save", f"no file {path}") from None
-        except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile) as error:
-            raise ArgumentError("path", "a file written by PartitionSurface.save", f"{path} ({error})") from error
+        header, arrays = read_arrays(path, FORMAT, "PartitionSurface.save")
         if header["model"] != _identity(model, header["names"]):
             mend = "Lattice, terms and the couplings that are not in the region must be the same."
             raise ArgumentError("model", f"the model of the surface in {path}", repr(model), mend)

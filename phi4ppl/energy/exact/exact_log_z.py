@@ -11,7 +11,7 @@ from scipy.sparse.linalg import splu
 
 from ...model.field import MarkovRandomField
 from .elimination import cheapest_order, elimination_order, log_sum
-from .gaussian import DENSE_LIMIT
+from .gaussian import DENSE_LIMIT, log_gaussian_integral
 from .independent_sites import SiteEnergies, evaluate
 
 __all__ = ["ExactFamily", "ExactLogZ", "exact_log_partition"]
@@ -59,14 +59,13 @@ def _gaussian(model: MarkovRandomField) -> ExactLogZ | None:
     coordinates = np.concatenate(rows), np.concatenate(columns)
     precision = sparse.csc_matrix((np.concatenate(entries), coordinates), shape=(n, n))
     if n <= DENSE_LIMIT:
-        dense = precision.toarray()
-        log_det, solution = np.linalg.slogdet(dense)[1], np.linalg.solve(dense, linear)
+        value = log_gaussian_integral(precision.toarray(), linear, np)
     elif precision.nnz <= 64 * n:
         factors = splu(precision)
-        log_det, solution = np.sum(np.log(np.abs(factors.U.diagonal()))), factors.solve(linear)
+        log_det = np.sum(np.log(np.abs(factors.U.diagonal())))
+        value = (n * np.log(2 * np.pi) - log_det + linear @ factors.solve(linear)) / 2
     else:
         return None
-    value = n / 2 * np.log(2 * np.pi) - log_det / 2 + linear @ solution / 2
     rounding = 1e-14 * (n + abs(value))
     return ExactLogZ(float(value), float(rounding), f"determinant of the {n}×{n} precision matrix")
 

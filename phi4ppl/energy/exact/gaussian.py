@@ -129,6 +129,12 @@ def gaussian_log_partition(model: MarkovRandomField, *, intrinsic: bool = False)
     return jnp.where(jnp.min(jnp.diagonal(factor)) ** 2 > rounding, log_z, jnp.nan)
 
 
+def log_gaussian_integral(precision, linear, library=jnp):
+    """log ∫ exp(−½ xᵀQx − lᵀx) dx = (n log 2π − log det Q + lᵀQ⁻¹l)/2 of a positive definite Q, by JAX or by NumPy."""
+    log_det = library.linalg.slogdet(precision)[1]
+    return (len(linear) * np.log(2 * np.pi) - log_det + linear @ library.linalg.solve(precision, linear)) / 2
+
+
 @call_checked
 def quadrature(
     model: MarkovRandomField, observables: dict[str, Callable] | None = None, *, half_width=6.0, points=64
