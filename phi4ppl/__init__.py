@@ -52,6 +52,7 @@ from .results import (
     load_run,
     loo,
     sample,
+    sample_ensemble,
     save_run,
 )
 from .reweighting import combine_ensembles, plot_scans, reweight, scan_reweighting
@@ -117,6 +118,7 @@ __all__ = [
     "quartic",
     "reweight",
     "sample",
+    "sample_ensemble",
     "sampling",
     "save_run",
     "scan_reweighting",

@@ -464,9 +464,10 @@ def test_priors_are_judged_by_one_rule(normalizer):
                 run(first, data, {"b": prior}, **options)
             said.append(str(refusal.value))
     assert said[::2] == said[1::2] and "a distribution of positive numbers" in said[0]
-    own = p4.Term("c", np.arange(3)[:, None], lambda x: x**6, 0.1)  # which holds the field
-    held = p4.MarkovRandomField(model.lattice, [*model.terms, own])
+    held = p4.phi4(model.lattice, w=0.3, a=1.2, b=0.1, c=0.1)  # by φ⁶
     assert CouplingProblem(held, data, {"b": dist.Normal(0, 0.3)}).names == ("b",)
+    with pytest.raises(p4.ArgumentError, match="prior of 'c': expected a distribution of positive numbers"):
+        CouplingProblem(held, data, {"c": dist.Normal(0, 0.3)})
 
 
 # --- refusals

@@ -71,5 +71,7 @@ def test_wrong_arguments_are_named(chains):
 def test_fields_without_a_finite_action_are_an_error(reference):
     model = model_of(reference["fisher_chain_N4_w0.8_a1.4_b0.2"])
     far = Ensemble(model, kernel="metropolis", num_chains=64, seed=0, start=np.full((64, 4), 1e30))
-    with pytest.raises(p4.SamplingError, match="where the action is finite"):
+    with pytest.raises(
+        p4.SamplingError, match="chain 0 has log density nan .* at draw 3. The action is not finite everywhere"
+    ):
         far.draw(model, 3)

@@ -36,7 +36,7 @@ class CouplingProblem:
     ------
     ArgumentError
         For couplings that the model does not have or that are not homogeneous, and for priors that are not densities of one
-        number or that reach to negative quartic couplings, where Z is infinite.
+        number or that reach to negative couplings of the highest power, where Z is infinite.
     """
 
     def __init__(self, model: MarkovRandomField, data: np.ndarray, priors: dict, who: str = "the model"):
@@ -47,9 +47,13 @@ class CouplingProblem:
         self.model, self.priors, self.names = model, priors, tuple(priors)
         self.vector, self.count = CouplingVector.of(model, priors), len(data)
         self.data = data.reshape(len(data), *model.field_shape)
-        for (name, prior), bounded in zip(priors.items(), self.vector.bounded, strict=True):
+        highest = (
+            model.structure.highest_power or 4
+        )  # reweighting, which sees finite sums, would not notice an infinite Z
+        holding = {form.name for form in model.forms if form.power == highest}
+        for name, prior in priors.items():
             if prior is not None:
-                _require_density(name, prior, bounded)
+                _require_density(name, prior, name in holding)
 
     @property
     def flat(self) -> CouplingProblem:
@@ -151,10 +155,11 @@ class CouplingProblem:
 
     @property
     def is_always_proper(self) -> bool:
-        """Whether Z is finite wherever the priors are, because every site has a quartic coupling that is positive there."""
-        forms = [term.form for term in self.model.terms]
-        sites = {tuple(row) for form in forms if form.built_in == "quartic" for row in form.cliques.tolist()}
-        return len(sites) == self.model.lattice.num_sites and all(form.built_in for form in forms)
+        """Whether Z is finite wherever the priors are: every site has a coupling of the highest power, positive there."""
+        structure = self.model.structure
+        holding = [form for form in structure.forms if form.power and form.power == structure.highest_power]
+        sites = {tuple(row) for form in holding for row in form.cliques.tolist()}
+        return len(sites) == structure.lattice.num_sites and structure.is_built_in
 
     def improper(self, thetas: np.ndarray) -> list[str]:
         """A complaint, if some of the draws ``thetas`` have no density: Z is infinite there, which finite sums do not see."""
@@ -175,5 +180,5 @@ def _require_density(name: str, prior, bounded: bool) -> None:
     if low is not None and high is not None and not low < high:
         raise ArgumentError(what, "low < high", f"({float(low):.6g}, {float(high):.6g})")
     if bounded and (low is None or low < 0):
-        mend = "Use HalfNormal, or Uniform from 0 on: a negative quartic coupling makes Z infinite."
+        mend = "Use HalfNormal, or Uniform from 0 on: below 0 this coupling makes Z infinite."
         raise ArgumentError(what, "a distribution of positive numbers", repr(prior), mend)

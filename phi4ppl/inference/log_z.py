@@ -6,7 +6,6 @@ import numpy as np
 
 from ..energy.exact.exact_log_z import OVERHEAD, ExactFamily
 from ..errors import ArgumentError
-from ..partition.coupling_ensembles import family_of
 from ..partition.log_partition import log_partition
 from ..partition.pool import Pool
 from ..partition.simulation import NUM_WARMUP, simulate
@@ -202,7 +201,6 @@ class SurfaceOnBox(Interpolated):
 
     def _refine(self, base: Pool, seed: int, bar: Progress) -> None:
         problem, refined, added = self.problem, None, 0.0
-        family = family_of(problem.model)
         for turn in range(MOST_ROUNDS + 1):
             shift = self.shift()
             if shift <= AIM or self.stopped:
@@ -224,7 +222,7 @@ class SurfaceOnBox(Interpolated):
             draws = int(np.clip(np.ceil(wanted / (CHAINS * len(thetas))), FEWEST_DRAWS, None))
             warmup = int(np.clip(TAUS * pool.tau_int, NUM_WARMUP, 10 * NUM_WARMUP))
             statistics = simulate(
-                family, problem.model, problem.names, thetas, num_chains=CHAINS, num_samples=draws, num_warmup=warmup,
+                problem.model, problem.names, thetas, num_chains=CHAINS, num_samples=draws, num_warmup=warmup,
                 seed=seed, number=10_000 + turn,
             )  # fmt: skip
             new = Pool(thetas, list(statistics))
@@ -249,7 +247,7 @@ class SurfaceAlongAxes(LogZ):
         points = _around(mode.theta, mode.covariance, AXIS)
         points = np.array([problem.inside(mode.theta, point - mode.theta) for point in points])
         sizes = {"num_chains": CHAINS, "num_samples": AXIS_DRAWS, "seed": seed, "number": AXIS_NUMBER}
-        self.pool = Pool(points, simulate(family_of(problem.model), problem.model, problem.names, points, **sizes))
+        self.pool = Pool(points, simulate(problem.model, problem.names, points, **sizes))
         self.anchor = log_partition(problem.at(mode.theta), seed=seed, progress=progress)
         self.how = f"{len(points)} ensembles along the principal axes; at the mode {self.anchor.how}"
 

@@ -123,7 +123,7 @@ def fit_variational(
 
 
 def _same_terms(one: MarkovRandomField, other: MarkovRandomField) -> bool:
-    return (one.lattice, one._forms) == (other.lattice, other._forms)
+    return one.structure == other.structure
 
 
 def _loop(search: Search, moves, num_steps: int, progress: bool | None) -> FitStatus:

@@ -63,12 +63,11 @@ class CouplingVector:
 
     @property
     def bounded(self) -> np.ndarray:
-        """Which couplings cannot be negative: quartic ones, where no user-defined term could hold the field."""
-        forms = [term.form for term in self.template.terms]
-        bounded, held = np.zeros(self.size, bool), not all(form.built_in for form in forms)
-        for form in forms:
+        """Which couplings cannot be negative: those of the highest power, where no user-defined term could hold the field."""
+        bounded, structure = np.zeros(self.size, bool), self.template.structure
+        for form in structure.forms if structure.is_built_in and structure.highest_power else ():
             if form.name in self.slices:
-                bounded[self.slices[form.name]] = form.built_in == "quartic" and not held
+                bounded[self.slices[form.name]] = form.power == structure.highest_power
         return bounded
 
     @property

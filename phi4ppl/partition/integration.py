@@ -9,7 +9,7 @@ import numpy as np
 
 from ..analysis.gamma_method import gamma_method
 from ..sampling.progress import Progress
-from .coupling_ensembles import CHUNK
+from .coupling_ensembles import sample_energies
 from .coupling_path import Path
 from .partition_estimate import PartitionEstimate
 
@@ -63,19 +63,19 @@ def integrate(
     the difference to its seven-point Gauss rule, as far as it exceeds twice its own noise: an estimate for the worse rule.
     """
     key, rng = jax.random.key(seed), np.random.default_rng(seed)
-    steps = CHUNK * (-(-num_warmup // CHUNK) - (-num_samples // CHUNK))
+    steps = num_warmup + num_samples
     bar = Progress(steps, progress)
     bar.message("compiling the ensembles along the path …")
 
     def over(low: float, high: float, number: int) -> _Interval:
         nodes, kronrod, gauss = _rule()
-        values = path.values(low + (high - low) * nodes)
+        values = path.models(low + (high - low) * nodes)
         start = path.draw(rng, (len(nodes), num_chains))
-        draws = path.family.sample(
+        energies, _ = sample_energies(
             values, path.change, start, num_warmup=num_warmup, num_samples=num_samples,
             key=jax.random.fold_in(key, number), progress=bar,
         )  # fmt: skip
-        slope = np.moveaxis(draws.energies.sum(axis=3), 0, 2)
+        slope = np.moveaxis(energies.sum(axis=3), 0, 2)
         estimate = gamma_method(slope)
         wide = high - low
         noise = wide * np.sqrt(np.sum((kronrod * estimate.error) ** 2))

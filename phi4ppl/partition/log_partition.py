@@ -28,11 +28,13 @@ def log_partition(
     model: MarkovRandomField, *, method: str = "auto", num_samples: int = 1000, num_chains: int = 4, seed: int = 0,
     progress: bool | None = None,
 ) -> PartitionEstimate:  # fmt: skip
-    """log Z of a field, Z = ∫ exp(−S(φ; θ)) dφ with the Lebesgue measure on all sites, with its error.
+    """log Z of a field or of a machine, Z = ∫ exp(−S(φ; θ)) dφ with the Lebesgue measure on all sites, with its error.
 
     Parameters
     ----------
-    model : MarkovRandomField
+    model : MarkovRandomField or RestrictedBoltzmannMachine
+        A machine has methods of its own, see `phi4ppl.networks.RestrictedBoltzmannMachine.log_partition`; those below are for
+        fields.
     method : str
         ``"exact"``: Gaussian fields by determinant; any other model whose graph is small or narrow (chains, trees, strips) by
         eliminating sites on quadrature nodes, which on a strip is its transfer matrix.
@@ -75,6 +77,8 @@ def log_partition(
     >>> result.method, round(result.value, 8)
     ('exact', 3.00172532)
     """
+    if callable(getattr(model, "log_partition", None)):  # a machine of phi4ppl.networks
+        return model.log_partition(method=method, seed=seed)
     if not isinstance(model, MarkovRandomField):
         raise ArgumentError("model", "a MarkovRandomField", type(model).__name__, "Build one with phi4ppl.phi4(…).")
     one_of("method", method, METHODS)
