@@ -118,15 +118,18 @@ class CouplingProblem:
             raise ArgumentError("priors", f"at most {MAX_DIMENSIONS} couplings", str(len(self.names)), mend)
 
     def log_prior(self, thetas: np.ndarray) -> np.ndarray:
-        """Σ log p(θ), shape (num_thetas,); −∞ outside the support."""
+        """Σ log p(θ) in double precision, shape (num_thetas,); −∞ outside the support, at whose ends rounding is forgiven."""
         total = np.zeros(len(thetas))
-        for name, column in zip(self.names, np.asarray(thetas, float).T, strict=True):
-            prior, values = self.priors[name], jnp.asarray(column)
-            if prior is None:
-                continue
-            inside = np.asarray(prior.support(values))
-            safe = jnp.where(inside, values, prior.sample(jax.random.key(0)))
-            total += np.where(inside, np.asarray(prior.log_prob(safe), float), -np.inf)
+        with jax.enable_x64(True):
+            for prior, column in zip(self.priors.values(), np.asarray(thetas, float).T, strict=True):
+                if prior is None:
+                    continue
+                low, high = (getattr(prior.support, end, None) for end in ("lower_bound", "upper_bound"))
+                near = np.clip(column, -np.inf if low is None else float(low), np.inf if high is None else float(high))
+                near = np.where(np.abs(near - column) < 1e-9 * (1 + np.abs(near)), near, column)
+                inside = np.asarray(prior.support(near))
+                safe = near if inside.all() else np.where(inside, near, float(prior.sample(jax.random.key(0))))
+                total += np.where(inside, np.asarray(prior.log_prob(jnp.asarray(safe)), float), -np.inf)
         return total
 
     def prior_slope(self, theta) -> tuple[np.ndarray, np.ndarray]:

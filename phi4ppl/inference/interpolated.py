@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ..partition.chebyshev import CHECKS, Interpolant
@@ -53,8 +51,8 @@ class InterpolatedLikelihood(NamedTuple):
 
 
 def interpolate_likelihood(
-    function: Callable, count: int, priors: dict, low, high, most: float, start: InterpolatedLikelihood | None = None
-) -> InterpolatedLikelihood:
+    function: Callable, count: int, log_prior: Callable, low, high, most: float, start: InterpolatedLikelihood | None = None
+) -> InterpolatedLikelihood:  # fmt: skip
     """Interpolate ``count`` times a convex function over as much of a box as the posterior needs.
 
     The posterior exp(−count · function(θ)) p(θ) is looked for with the interpolant of few nodes; then the nodes move to where
@@ -68,8 +66,8 @@ def interpolate_likelihood(
         θ·T̄ + log Z(θ), of shape (points, dimensions) to (points,).
     count : int
         Number of fields.
-    priors : dict
-        NumPyro distributions in the order of the columns of θ.
+    log_prior : callable
+        log p(θ), of shape (points, dimensions) to (points,).
     low, high : arrays
         The box.
     most : float
@@ -87,11 +85,11 @@ def interpolate_likelihood(
         used += next_cost
         fit = Interpolant(function, left, right, number).shifted(0.0, count)
         # the fit is known inside its box only, until it is good
-        points, energies, mode = _posterior(fit, priors, left, right, DEPTH + 2 * fit.error)
-        error = _relative_error(fit, lambda t: count * function(t), priors, points, energies)
+        points, energies, mode = _posterior(fit, log_prior, left, right, DEPTH + 2 * fit.error)
+        error = _relative_error(fit, lambda t: count * function(t), log_prior, points, energies)
         if good := error <= TOLERANCE:
             fit = fit.shifted(0.0, 1.0, mode)
-            points, energies, mode = _posterior(fit, priors, low, high, DEPTH)
+            points, energies, mode = _posterior(fit, log_prior, low, high, DEPTH)
         weights = np.exp(energies.min() - energies)
         lowest = float(fit.values(mode[None])[0])
         cost = fit.shifted(lowest, 1.0, mode)
@@ -118,35 +116,25 @@ def interpolate_likelihood(
     return found._replace(error=max(found.error, 2 * TOLERANCE))
 
 
-def _log_prior(priors: dict, thetas: np.ndarray) -> np.ndarray:
-    """log p(θ), shape (points,), in double precision; of points that rounding put outside the support, at its end."""
-    total = np.zeros(len(thetas))
-    with jax.enable_x64(True):
-        for prior, column in zip(priors.values(), np.asarray(thetas, float).T, strict=True):
-            ends = float(prior.support.lower_bound), float(prior.support.upper_bound)
-            total += np.asarray(prior.log_prob(jnp.asarray(np.clip(column, *ends))), float)
-    return total
-
-
-def _relative_error(fit: Interpolant, function, priors, points, energies) -> float:
+def _relative_error(fit: Interpolant, function, log_prior, points, energies) -> float:
     """The largest deviation at the checks of the fit and at some points of the posterior, in units of 1 + depth."""
     tempered = np.exp((energies.min() - energies) / 4)
     chosen = np.random.default_rng(1).choice(len(points), NEAR, p=tempered / tempered.sum())
     near = points[chosen]
     deviations = np.abs(function(near) - fit.values(near))
-    depth = fit.values(fit.checked) - _log_prior(priors, fit.checked) - energies.min()
+    depth = fit.values(fit.checked) - log_prior(fit.checked) - energies.min()
     far = fit.deviations / (1 + np.maximum(depth, 0.0))
     return float(max(far.max(), np.max(deviations / (1 + energies[chosen] - energies.min()))))
 
 
-def _posterior(fit: Interpolant, priors: dict, low, high, depth: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _posterior(fit: Interpolant, log_prior, low, high, depth: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Points of a grid over the posterior down to ``depth`` nats below its maximum, −log of it there, and the mode.
 
     The grid is turned to the principal axes of these points, and stretched to hold them, a few times over.
     """
 
     def energy(thetas):
-        value = fit.values(thetas) - _log_prior(priors, thetas)
+        value = fit.values(thetas) - log_prior(thetas)
         return np.where(np.isfinite(value), value, np.inf)
 
     middle, half = (low + high) / 2, (high - low) / 2

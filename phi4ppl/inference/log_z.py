@@ -116,10 +116,12 @@ class Interpolated(LogZ):
 
     def _interpolate(self, log_z, most: float, start=None) -> InterpolatedLikelihood:
         """``log_z(thetas)`` by at most so many of its values."""
-        problem = self.problem
-        return interpolate_likelihood(
-            lambda thetas: thetas @ self._mean + log_z(thetas), problem.count, problem.priors, *problem.box, most, start
-        )
+        problem, box = self.problem, self.problem.box
+
+        def total(thetas):
+            return thetas @ self._mean + log_z(thetas)
+
+        return interpolate_likelihood(total, problem.count, problem.log_prior, *box, most, start)
 
 
 class Chebyshev(Interpolated):
