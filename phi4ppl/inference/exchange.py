@@ -11,6 +11,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from ..analysis.gamma_method import gamma_method
+from ..errors import stream_key
 from ..kernels.adaptation import Tuning, WindowAdaptation
 from ..kernels.kernel import Kernel
 from ..kernels.target import Target
@@ -102,23 +103,24 @@ def _algorithm(target: Target, walk: Tuning, couplings_of, names, statistics, nu
 
 def tuned(model: MarkovRandomField, data, seed: int):
     """What the sampler of the auxiliary fields is built with, from chains at the couplings of a model."""
-    return jax.tree.map(lambda leaf: leaf.mean(axis=(0, 1)), _simulate(family_of(model), model, data, 1, seed).tuning)
+    draws = _simulate(family_of(model), model, data, 1, stream_key(seed, "tuning of auxiliary fields"))
+    return jax.tree.map(lambda leaf: leaf.mean(axis=(0, 1)), draws.tuning)
 
 
 def auxiliary_tau(model: MarkovRandomField, names: list[str], data, seed: int) -> float:
     """Longest integrated autocorrelation time of the statistics of ``names``, in iterations, at the couplings of a model."""
     family = family_of(model)
-    energies = _simulate(family, model, data, NUM_DRAWS, seed).energies[0]
+    energies = _simulate(family, model, data, NUM_DRAWS, stream_key(seed, "auxiliary fields")).energies[0]
     chosen = [k for k, name in enumerate(model.couplings) if name in names]
     return float(gamma_method(energies[..., chosen]).tau_int.max())
 
 
-def _simulate(family: Family, model: MarkovRandomField, data, num_samples: int, seed: int) -> Draws:
+def _simulate(family: Family, model: MarkovRandomField, data, num_samples: int, key) -> Draws:
     """Chains that start at fields of the data."""
     dtype = jnp.result_type(float)
     start = jnp.asarray(np.resize(data, (max(2, min(len(data), MOST_CHAINS)), *model.field_shape)), dtype)
     values = tuple(jnp.asarray(v, dtype)[None] for v in model._values)
     return family.sample(
         values, (1.0,) * len(values), start[None], num_warmup=NUM_WARMUP, num_samples=num_samples,
-        key=jax.random.key(seed),
+        key=key,
     )  # fmt: skip

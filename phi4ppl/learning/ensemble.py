@@ -34,18 +34,18 @@ class Ensemble:
         Its terms are those of all models to come.
     kernel : str or Kernel
     num_chains : int
-    seed : int
+    key : JAX random key
     start : array, optional
         Fields to start from, shape ``(num_chains, *field_shape)``; by default random ones of both signs.
     """
 
-    def __init__(self, model: MarkovRandomField, *, kernel="auto", num_chains: int, seed: int, start=None):
+    def __init__(self, model: MarkovRandomField, *, kernel="auto", num_chains: int, key, start=None):
         compiled = compile_model(model)
         self.signature = compiled.signature
         self.kernel, self.kernel_reason = resolve(kernel, compiled)
         even = all(form.built_in in EVEN for form in model._forms)
         self._program = cached_program(compiled.signature, self.kernel, (), ("phi",), True, even)
-        self.num_chains, self._seed, self._calls = num_chains, seed, 0
+        self.num_chains, self._key, self._calls = num_chains, key, 0
         if start is None:
             start = compiled.initial_position(jax.random.split(self._next_key(), num_chains))
             positive = jnp.arange(num_chains).reshape(-1, *[1] * (start.ndim - 1)) % 2 == 0
@@ -63,7 +63,7 @@ class Ensemble:
 
     def _next_key(self):
         self._calls += 1
-        return jax.random.fold_in(jax.random.key(self._seed), self._calls)
+        return jax.random.fold_in(self._key, self._calls)
 
     def _parameters(self, model: MarkovRandomField):
         if (model.lattice, model._forms) != self.signature:

@@ -8,6 +8,7 @@ import numpy as np
 from scipy.special import logsumexp
 
 from ..analysis.gamma_method import gamma_method
+from ..errors import stream_key, stream_rng
 from ..sampling.progress import Progress
 from .coupling_ensembles import CHUNK, Draws
 from .coupling_path import Path
@@ -31,7 +32,7 @@ def anneal(
     acceptance ratio is not used: it needs the backward kernel to be the time reversal of the forward one, and sweeps through
     the colours of a lattice are not.
     """
-    key, rng = jax.random.key(seed), np.random.default_rng(seed)
+    key, rng = stream_key(seed, "annealing"), stream_rng(seed, "annealing")
     num_steps = CHUNK * -(-num_steps // CHUNK)
     bar = Progress(CHUNK * (-(-num_warmup // CHUNK) - (-PILOT_DRAWS // CHUNK)) + 2 * num_steps, progress)
     bar.message("compiling the annealing …")
