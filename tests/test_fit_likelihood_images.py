@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
@@ -16,7 +17,7 @@ RNG = np.random.default_rng
 
 def sampled(model, *, number: int = 60, kernel: str = "metropolis") -> np.ndarray:
     """Fields of 64 chains, five sweeps apart."""
-    chains = Ensemble(model, kernel=kernel, num_chains=64, seed=1)
+    chains = Ensemble(model, kernel=kernel, num_chains=64, key=jax.random.key(1))
     chains.warm_up(model, 300)
     return chains.draw(model, number, thinning=5).reshape(-1, model.lattice.num_sites)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 
+import jax
 import numpy as np
 import optax
 import pytest
@@ -63,7 +64,7 @@ def test_expectations_and_fisher_matrix_are_exact(reference):
     """Against the reference within 4.4 standard errors (12 numbers, false alarm 1e-4); half the draws' error would fail."""
     case = reference["fisher_chain_N4_w0.8_a1.4_b0.2"]
     exact, model = {k: v["value"] for k, v in case["quantities"].items()}, model_of(case)
-    ensemble = Ensemble(model, kernel="metropolis", num_chains=64, seed=5)
+    ensemble = Ensemble(model, kernel="metropolis", num_chains=64, key=jax.random.key(5))
     ensemble.warm_up(model, 100)
     found = expectation(ensemble, CouplingVector.of(model), np.array([0.8, 1.4, 0.2]), 1000)
     error = found.chain_deviations.std(axis=0, ddof=1) / 8
@@ -123,7 +124,7 @@ def test_errors_from_neighbours_are_those_of_the_full_matrix():
     vector = CouplingVector.of(family)
     theta = vector.flatten(family.couplings)
     _, fisher = exact_moments(family, theta)
-    ensemble = Ensemble(family, kernel="metropolis", num_chains=64, seed=3)
+    ensemble = Ensemble(family, kernel="metropolis", num_chains=64, key=jax.random.key(3))
     ensemble.warm_up(family, 100)
     problem = type("Problem", (), {"vector": vector, "num_samples": 100})
     statistics = statistics_matrix(family, ensemble.draw(family, 100, 3).reshape(-1, 3))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ..errors import ArgumentError, call_checked, finite_array, positive_int
+from ..errors import ArgumentError, call_checked, finite_array, positive_int, seed_within, stream_rng
 from ..lattice.labels import MISSING_FIELDS, aligned_fields, is_labelled
 from ..model.field import MarkovRandomField
 from ..results.leave_one_out import leave_one_out
@@ -166,7 +166,7 @@ def compare(
     models, fields = _checked(models, data)
     own = {name: _priors_of(name, model, models, priors) for name, model in models.items()}
     prior = _prior_weights(models, prior_weights)
-    num_draws, seed = positive_int("num_draws", num_draws, minimum=100), positive_int("seed", seed, minimum=0)
+    num_draws, seed = positive_int("num_draws", num_draws, minimum=100), seed_within(seed)
     flat = fields.reshape(len(fields), -1)
     posteriors = {
         name: coupling_posterior(model, flat, own[name], num_draws=num_draws, seed=seed, progress=progress)
@@ -176,7 +176,7 @@ def compare(
 
 
 def _compared(posteriors: dict[str, CouplingPosterior], prior: np.ndarray, fields, seed: int) -> Comparison:
-    names, rng = list(posteriors), np.random.default_rng(seed)
+    names, rng = list(posteriors), stream_rng(seed, "comparison")
     held_out = {name: leave_one_out(p.log_likelihood, p.log_weights) for name, p in posteriors.items()}
     pointwise = np.stack([held_out[name].elpd for name in names], axis=1)
     count = len(pointwise)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, stream_key
 from ..learning.ensemble import Ensemble
 from ..learning.pseudolikelihood import Objective
 from ..model.coupling_vector import CouplingVector
@@ -134,7 +134,7 @@ def simulated_likelihood(model, names, data, start, seed: int) -> tuple[Quadrati
     order = [problem.names.index(name) for name in names]
     found = find_mode(problem, np.asarray(start)[np.argsort(order)], seed)
     theta = found.theta
-    ensemble = Ensemble(problem.at(theta), num_chains=NUM_CHAINS, seed=seed + 1)
+    ensemble = Ensemble(problem.at(theta), num_chains=NUM_CHAINS, key=stream_key(seed, "simulated likelihood"))
     ensemble.warm_up(problem.at(theta), 300)
     for _ in range(MOST_SIMULATIONS):
         means, fisher = _expectation(problem, ensemble, theta)

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.special import logsumexp
 
 from ..energy.exact.exact_log_z import OVERHEAD, ExactFamily
-from ..errors import ArgumentError
+from ..errors import ArgumentError, stream_key, stream_rng
 from ..learning.ensemble import Ensemble
 from ..model.field import MarkovRandomField
 from ..partition.log_partition import log_partition
@@ -90,7 +90,7 @@ def _pool(problem: CouplingProblem, mode, covariance, seed: int) -> Pool:
     points = [mode]
     for step in (axes * np.sqrt(np.maximum(length, 0.0))).T:
         points += [problem.inside(mode, AXIS * step), problem.inside(mode, -AXIS * step)]
-    ensemble = Ensemble(problem.at(mode), num_chains=NUM_CHAINS, seed=seed + 1)
+    ensemble = Ensemble(problem.at(mode), num_chains=NUM_CHAINS, key=stream_key(seed, "pool"))
     ensemble.warm_up(problem.at(mode), 300)
     found = []
     for theta in points:
@@ -104,7 +104,7 @@ def _importance_sample(problem, found: Mode, num_draws: int, seed: int, progress
     from scipy.stats import multivariate_t  # slow to import
 
     mode, covariance, _ = found
-    proposal = multivariate_t(mode, 1.2 * covariance, df=FREEDOM, seed=np.random.default_rng(seed))
+    proposal = multivariate_t(mode, 1.2 * covariance, df=FREEDOM, seed=stream_rng(seed, "proposal"))
     thetas = np.asarray(proposal.rvs(num_draws)).reshape(num_draws, -1)
     pool = _pool(problem, mode, covariance, seed)
     anchor = log_partition(problem.at(mode), seed=seed, progress=progress)
@@ -173,7 +173,7 @@ def _negative_quartic(problem, thetas: np.ndarray) -> np.ndarray:
 
 
 def _improper(problem, thetas, weights, seed: int):
-    some = np.random.default_rng(seed).choice(len(thetas), CHECKED, p=weights)
+    some = stream_rng(seed, "checked draws").choice(len(thetas), CHECKED, p=weights)
     bad = sum(not problem.at(thetas[k]).check().is_normalizable for k in some)
     if bad:
         yield f"{bad} of {CHECKED} draws of the couplings make no density (Z is infinite): use narrower priors."

@@ -13,7 +13,7 @@ import numpyro
 import xarray as xr
 from numpyro.distributions import Delta, Distribution
 
-from ..errors import ArgumentError, OverlapError, call_checked, one_of, positive_int
+from ..errors import ArgumentError, OverlapError, call_checked, one_of, positive_int, seed_within
 from ..lattice.labels import MISSING_FIELDS, aligned_fields
 from ..model.field import MarkovRandomField
 from ..numpyro_plugin.numpyro_model import compile as compile_model
@@ -112,7 +112,7 @@ def infer_couplings(
     num_auxiliary = positive_int("num_auxiliary", num_auxiliary)
     by_name = not isinstance(normalizer, PartitionSurface) and one_of("normalizer", normalizer, NORMALIZERS)
     data = _checked(model, data, priors)
-    run = {"num_warmup": num_warmup, "num_samples": num_samples, "num_chains": num_chains, "seed": seed}
+    run = {"num_warmup": num_warmup, "num_samples": num_samples, "num_chains": num_chains, "seed": seed_within(seed)}
     run |= {"progress": progress}
     if by_name == "exchange":
         found = _by_exchange(model, data, priors, num_auxiliary, run)

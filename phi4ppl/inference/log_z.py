@@ -140,7 +140,7 @@ def simulated_log_z(
         warmup = int(np.clip(TAUS * pool.tau_int, NUM_WARMUP, 10 * NUM_WARMUP))
         statistics = simulate(
             model, names, thetas, num_chains=CHAINS, num_samples=draws, num_warmup=warmup, seed=seed,
-            number=10_000 + turn,
+            stream=("around the posterior", turn),
         )  # fmt: skip
         new = Pool(thetas, list(statistics))
         refined = new if refined is None else refined.joined(new)

@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 import xarray as xr
 
-from ..errors import ArgumentError, call_checked, one_of, positive_int
+from ..errors import ArgumentError, call_checked, one_of, positive_int, seed_within
 from ..lattice.labels import MISSING_FIELDS, aligned_fields
 from ..model.coupling_vector import CouplingVector, sign_notes
 from ..model.field import MarkovRandomField
@@ -183,7 +183,7 @@ def fit_likelihood(
     ):
         raise ArgumentError("ridge", "a number of at least 0, or None", repr(ridge))
     start, earlier = _start(vector, initial)
-    fit = _fitter(method, given, positive_int("seed", seed, minimum=0))
+    fit = _fitter(method, given, seed_within(seed))
     bar = Progress(1, progress)
     problem = Problem(vector, flat, ridge, start, History(vector, earlier), bar)
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import ArgumentError, call_checked, one_of, positive_int
+from ..errors import ArgumentError, call_checked, one_of, positive_int, seed_within
 from ..model.field import MarkovRandomField
 from ..reweighting.energies import as_action
 from ..sampling.interrupt import Interrupts
@@ -103,7 +103,7 @@ def fit_variational(
     if not isinstance(model, MarkovRandomField):
         raise ArgumentError("model", "a MarkovRandomField", type(model).__name__)
     steps = positive_int("num_steps", METHODS[method] if num_steps is None else num_steps)
-    seed = positive_int("seed", seed, minimum=0)
+    seed = seed_within(seed)
     if optimizer is not None and (method != "gradient" or not hasattr(optimizer, "update")):
         mend = "Choose method='gradient' to use an optimizer, such as optax.sgd(0.01)."
         raise ArgumentError("optimizer", "an optax optimizer for method 'gradient'", type(optimizer).__name__, mend)

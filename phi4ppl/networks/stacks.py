@@ -15,7 +15,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
-from ..errors import ArgumentError, call_checked, positive_int
+from ..errors import ArgumentError, call_checked, positive_int, stream_key
 from ..sampling.interrupt import Interrupts
 from ..sampling.progress import Progress
 from .estimators import _RBM, checked_rows, seed_of
@@ -201,7 +201,7 @@ class DeepPhi4Network(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         """
         check_is_fitted(self, "machines_")
         positive_int("n_samples", n_samples), positive_int("n_sweeps", n_sweeps, minimum=0)
-        key = jax.random.fold_in(jax.random.key(seed_of(self.random_state)), zlib.crc32(b"sample"))
+        key = stream_key(seed_of(self.random_state), "sample of a stack")
         layers, top = self._layers(), self.machines_[-1]
         if start is None:
             x = jax.random.choice(jax.random.fold_in(key, 0), top.state_.chains, (n_samples,))
@@ -238,7 +238,7 @@ class DeepPhi4Network(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         draws = positive_int("n_draws", self.n_draws, minimum=2)
         # a row's own draws, so that neither its place nor its company matters; equal rows share them
         names = np.array([zlib.crc32(row.tobytes()) for row in rows], np.uint32)
-        key = jax.random.key(seed_of(self.random_state))
+        key = stream_key(seed_of(self.random_state), "bounds")
         terms = np.asarray(_unnormalised(self._layers(), key, names, self._inside(rows), draws), float)
         constants = [machine.log_partition().value for machine in self.machines_]
         constants = np.array(constants) + np.log(self.machines_[0].scale_).sum()
@@ -273,7 +273,7 @@ class DeepPhi4Network(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         """What machine ``number`` learns from: draws of the hidden layer below it given the data."""
         if number == 0:
             return X
-        key = jax.random.fold_in(jax.random.key(seed_of(self.random_state)), epoch)
+        key = stream_key(seed_of(self.random_state), "hidden data", epoch)
         return np.asarray(_hidden(self._layers(number), key, self._inside(X)), X.dtype)
 
     @property

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import ArgumentError, SamplingError, call_checked, finite_array, positive_int, seed_within
+from ..errors import ArgumentError, SamplingError, call_checked, finite_array, positive_int, seed_within, stream_key
 from ..lattice.labels import aligned_units
 from ..sampling.interrupt import Interrupts
 from ..sampling.progress import Progress
@@ -170,7 +170,7 @@ def train(
     settings = Settings(
         method, sweeps, min(batch_size, len(data)), _optimizer(learning_rate, weight_decay), bool(centring)
     )
-    key = jax.random.key(seed)
+    key = stream_key(seed, "training")
     if state is None:
         start = jax.random.permutation(jax.random.fold_in(key, 0), data)[jnp.arange(num_chains) % len(data)]
         state = first_state(machine, start, learning_rate, weight_decay, num_levels)
@@ -195,7 +195,8 @@ def train(
             watch, measured = watched(new.watch, new[:4], new.epoch, data, len(data) // settings.batch_size, norm)
             new = new._replace(watch=watch)
             likelihood_now = likelihood_every is not None and new.epoch % likelihood_every == 0
-            record = look(state, new, data, validation, likelihood_now)._replace(gradient_norm=norm, exchange=exchange)
+            record = look(state, new, data, validation, likelihood_now, seed)
+            record = record._replace(gradient_norm=norm, exchange=exchange)
             state = new
             history.append(record)
             if file is not None:

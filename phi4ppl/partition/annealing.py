@@ -10,6 +10,7 @@ import numpy as np
 from scipy.special import logsumexp
 
 from ..analysis.gamma_method import gamma_method
+from ..errors import stream_key, stream_rng
 from ..kernels.kernel import Kernel
 from ..kernels.symmetry import is_even
 from ..kernels.target import target_of
@@ -40,7 +41,7 @@ def anneal(
     acceptance ratio is not used: it needs the backward kernel to be the time reversal of the forward one, and sweeps through
     the colours of a lattice are not.
     """
-    key, rng = jax.random.key(seed), np.random.default_rng(seed)
+    key, rng = stream_key(seed, "annealing"), stream_rng(seed, "annealing")
     num_steps = CHUNK * -(-num_steps // CHUNK)
     bar = Progress(num_warmup + PILOT_DRAWS + 2 * num_steps, progress)
     bar.message("compiling the annealing …")

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from ..analysis.gamma_method import gamma_method
+from ..errors import stream_key, stream_rng
 from ..sampling.progress import Progress
 from .coupling_ensembles import sample_energies
 from .coupling_path import Path
@@ -62,7 +63,7 @@ def integrate(
     Chains run at all nodes of an interval at once. The error of the integrand is that of the Γ-method; that of the rule is
     the difference to its seven-point Gauss rule, as far as it exceeds twice its own noise: an estimate for the worse rule.
     """
-    key, rng = jax.random.key(seed), np.random.default_rng(seed)
+    key, rng = stream_key(seed, "integration"), stream_rng(seed, "integration")
     steps = num_warmup + num_samples
     bar = Progress(steps, progress)
     bar.message("compiling the ensembles along the path …")

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..energy.functions import log_density
-from ..errors import SamplingError
+from ..errors import SamplingError, stream_key, stream_rng
 from ..sampling.progress import Progress
 from .annealing import one_sided
 from .coupling_ensembles import sample_energies
@@ -35,7 +35,7 @@ def temper(path: Path, *, num_warmup: int, num_particles: int, seed: int, progre
     """
     from blackjax.smc import adaptive_tempered  # here, because importing BlackJAX creates JAX arrays
 
-    key, rng = jax.random.key(seed), np.random.default_rng(seed)
+    key, rng = stream_key(seed, "tempering"), stream_rng(seed, "tempering")
     bar = Progress(POPULATIONS, progress)
     bar.message("compiling tempered sequential Monte Carlo …")
     start = path.draw(rng, (1, POPULATIONS))

@@ -10,7 +10,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import ArgumentError, DoublyIntractableError, OverlapError, call_checked, finite_array, positive_int
+from ..errors import (
+    ArgumentError,
+    DoublyIntractableError,
+    OverlapError,
+    call_checked,
+    finite_array,
+    positive_int,
+    seed_within,
+    stream_seed,
+)
 from ..model.array_file import read_arrays, write_arrays
 from ..model.field import MarkovRandomField
 from ..model.term import is_concrete
@@ -27,7 +36,6 @@ MAX_DIMENSIONS = 3
 CANDIDATES = {1: 41, 2: 15, 3: 8}  # points a dimension at which overlap is looked at
 REACH = 0.03  # overlap at which a new ensemble is still tied to the others
 MARGIN = 1.2  # of the overlap of pilot draws, over the one that is asked for
-REDRAWN = 100_000  # added to the number of an ensemble whose couplings are drawn anew
 
 
 class SurfaceEstimate(NamedTuple):
@@ -113,7 +121,7 @@ class PartitionSurface:
     ):  # fmt: skip
         num_samples = positive_int("num_samples", num_samples, minimum=100)
         num_chains = positive_int("num_chains", num_chains, minimum=2)
-        max_ensembles, seed = positive_int("max_ensembles", max_ensembles), positive_int("seed", seed, minimum=0)
+        max_ensembles, seed = positive_int("max_ensembles", max_ensembles), seed_within(seed)
         if not 0.05 <= min_overlap <= 0.9:
             raise ArgumentError("min_overlap", "a number from 0.05 to 0.9", repr(min_overlap))
         names, low, high = _checked(model, region)
@@ -249,7 +257,9 @@ class PartitionSurface:
         low, high = np.minimum(low, self._low), np.maximum(high, self._high)
         require_normalizable(self.model, names, low, high)
         surface = object.__new__(PartitionSurface)
-        surface._settings = self._settings | {"seed": self._settings["seed"] + len(self.ensembles)}
+        surface._settings = self._settings | {
+            "seed": stream_seed(self._settings["seed"], "extension", len(self.ensembles))
+        }
         pool = _simulated(self.model, names, low, high, self._pool, surface._settings, progress)
         surface._set(self.model, names, low, high, pool, self.anchor)
         return surface
@@ -347,7 +357,7 @@ def _simulated(model, names, low, high, pool: Pool | None, settings: dict, progr
     while True:
         pool, turn = _explore(model, names, low, high, pool, settings, progress), turn + 1
         draws = [
-            simulate(model, names, pool.couplings[k], number=turn * REDRAWN + k, **sizes)[0]
+            simulate(model, names, pool.couplings[k], stream=("surface", turn, k), **sizes)[0]
             for k in range(known, len(pool.couplings))
         ]
         pool = Pool(pool.couplings, np.stack([*pool.statistics[:known], *draws]))
@@ -379,6 +389,6 @@ def _explore(model, names, low, high, pool: Pool | None, settings: dict, progres
             f"partition surface: ensemble {number + 1} at {dict(zip(names, theta.round(4).tolist(), strict=True))}"
         )
         sizes = {name: settings[name] for name in ("num_chains", "num_samples", "seed")}
-        (statistics,) = simulate(model, names, theta, number=number, **sizes)
+        (statistics,) = simulate(model, names, theta, stream=("pilot of a surface", number), **sizes)
         pool = Pool(theta[None], statistics[None]) if pool is None else pool.with_ensemble(theta, statistics)
         theta = None

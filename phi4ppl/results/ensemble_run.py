@@ -13,7 +13,15 @@ import xarray as xr
 from .._version import __version__
 from ..analysis.observables import with_own
 from ..energy.functions import energy
-from ..errors import ArgumentError, HammersleyCliffordError, call_checked, finite_array, positive_int, seed_within
+from ..errors import (
+    ArgumentError,
+    HammersleyCliffordError,
+    call_checked,
+    finite_array,
+    positive_int,
+    seed_within,
+    stream_key,
+)
 from ..lattice.labels import field_dims
 from ..model.field import MarkovRandomField
 from ..sampling.engine import Engine
@@ -76,7 +84,7 @@ def sample_ensemble(
     functions = tuple((name, _of_field(function)) for name, function in measured.items())
     _require_room(functions, model, keep_field, members * num_chains, num_samples)
     engine = Engine(
-        models, kernel=kernel, num_chains=num_chains, key=jax.random.fold_in(jax.random.key(seed), 0x656E73),
+        models, kernel=kernel, num_chains=num_chains, key=stream_key(seed, "ensemble"),
         num_members=members, keep_field=keep_field, observables=(*functions, ("lp", _log_density)),
     )  # fmt: skip
     bar = Progress(num_warmup + num_samples * thinning, progress)

@@ -16,6 +16,7 @@ from numpyro.distributions import Unit
 from numpyro.infer import Predictive
 
 from ..energy.compiled import CompiledModel
+from ..errors import stream_key
 from ..numpyro_plugin.gibbs_field import field_of
 from ..numpyro_plugin.numpyro_model import trace_of
 from ..sampling.memory import require_memory
@@ -23,7 +24,6 @@ from .datatree import add_group
 
 __all__ = ["Predictions", "predictions_of"]
 
-STREAM = 0x9BED  # folded into the seed of a run: other random numbers than those of its chains
 BATCH = 64  # draws worked on at once
 
 
@@ -60,7 +60,7 @@ class Predictions:
         """Add ``posterior_predictive``, ``prior``, ``prior_predictive`` and ``log_prior`` to the tree of a run."""
         posterior = {n: jnp.asarray(tree["posterior"][n].transpose("chain", "draw", ...).values) for n in self.latent}
         chains_draws = tree["posterior"].sizes["chain"], tree["posterior"].sizes["draw"]
-        key = jax.random.fold_in(jax.random.key(seed), STREAM)
+        key = stream_key(seed, "predictions")
         model = _redrawn(self.model, self.redrawn)
         if self.redrawn:
             predict = Predictive(model, posterior, return_sites=self.redrawn, batch_ndims=2)
