@@ -90,7 +90,7 @@ def test_chains_of_the_pool_are_not_those_of_the_next_mode_search():
     """As `compare` makes them; ``seed + 1`` for the pool made them the same fields."""
 
     def fields(seed, purpose):
-        return Ensemble(MODEL, kernel="metropolis", num_chains=8, key=stream_key(seed, purpose)).fields
+        return Ensemble(MODEL, kernel="local_hmc", num_chains=8, key=stream_key(seed, purpose)).fields
 
     assert np.all(fields(0, "pool") == fields(0, "pool"))
     assert not np.any(fields(0, "pool") == fields(1, "mode search"))

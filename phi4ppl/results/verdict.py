@@ -216,7 +216,7 @@ def _mends(settings: dict, statistics) -> _Mends:
         "Chains disagree or drift: run longer (num_samples, num_warmup), and look at the trace of this variable. "
         + move,
         " kernel='auto' may need fewer." if asked else "",
-        "warm up longer, or take kernel='metropolis', which moves one site at a time"
+        "warm up longer, or take kernel='local_hmc', which moves one site at a time"
         if field
         else "reparametrise (non-centred scales), warm up longer, or use stronger priors",
         settings["thinning"],
