@@ -17,7 +17,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ..errors import ArgumentError, call_checked, finite_array, positive_int
+from ..errors import ArgumentError, call_checked, finite_array, positive_int, warn
 from ..lattice.labels import has_no_labels, is_labelled
 from ..model import MarkovRandomField
 from ..partition import PartitionEstimate
@@ -373,7 +373,7 @@ class GaussianGaussianRBM(_RBM):
             # at the usual rate a fall from the maximum is no fault of the user, and the maximum is returned
             own_rate = self.learning_rate != inspect.signature(_RBM.__init__).parameters["learning_rate"].default
             if own_rate or not issubclass(warning.category, TrainingWarning):
-                warnings.warn(warning.message, stacklevel=3)
+                warn(warning.message)
         return self
 
 

@@ -6,7 +6,6 @@ import contextlib
 import functools
 import math
 import numbers
-import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import ArgumentError, SamplingError, call_checked, finite_array, positive_int, seed_within
+from ..errors import ArgumentError, SamplingError, call_checked, finite_array, positive_int, seed_within, warn
 from ..lattice.labels import aligned_units
 from ..sampling.interrupt import Interrupts
 from ..sampling.progress import Progress
@@ -205,7 +204,7 @@ def train(
             _tell(bar, record, last)
     bar.close()
     if state.epoch < last:
-        warnings.warn(f"interrupted: training has come to epoch {state.epoch} of {last}.", stacklevel=2)
+        warn(f"interrupted: training has come to epoch {state.epoch} of {last}.")
     elif epochs > 1 or measured:
         state = judged(state, data, method, history[-1].gradient_norm if history else np.nan)
     return state, history
@@ -226,7 +225,7 @@ def judged(state: TrainingState, data, method: str, norm: float = np.nan) -> Tra
     if problem is not None:
         from .training_warning import TrainingWarning  # imports scikit-learn where that is installed
 
-        warnings.warn(problem, TrainingWarning, stacklevel=3)
+        warn(problem, TrainingWarning)
     return state if best is None else TrainingState(*best[:4], state.watch, int(best.epoch))
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 
-from ..errors import ArgumentError, call_checked, one_of, positive_int
+from ..errors import ArgumentError, call_checked, one_of, positive_int, warn
 from ..model import MarkovRandomField
 from .annealing import anneal
 from .determinate import exact_log_partition
@@ -94,7 +92,7 @@ def log_partition(
             raise ArgumentError("model", "a Gaussian field, or a small or narrow graph", got, mend)
     result = _sampled(path_to(model), method, num_samples, num_chains, seed, progress)
     for text in result.warnings:
-        warnings.warn(f"log_partition: {text}", stacklevel=2)
+        warn(f"log_partition: {text}")
     return result
 
 
