@@ -369,11 +369,14 @@ class GaussianGaussianRBM(_RBM):
             chains = gaussian_draws(start, jax.random.key(self._seed()), self.state_.chains[None])[0]
             self.state_ = first_state(start, chains, self.learning_rate, self.weight_decay, self.n_levels)
             self.machine_ = start
-        for warning in caught:
-            # at the usual rate a fall from the maximum is no fault of the user, and the maximum is returned
-            own_rate = self.learning_rate != inspect.signature(_RBM.__init__).parameters["learning_rate"].default
-            if own_rate or not issubclass(warning.category, TrainingWarning):
-                warn(warning.message)
+        own_rate = self.learning_rate != inspect.signature(_RBM.__init__).parameters["learning_rate"].default
+        for message in (warning.message for warning in caught):
+            if isinstance(message, TrainingWarning):
+                if not own_rate:  # a fall from the maximum is no fault of the user, and the maximum is returned
+                    continue
+                if self.state_.epoch == 0:
+                    message = TrainingWarning(message.problem, "The factor analysis at the start is returned.")
+            warn(message)
         return self
 
 

@@ -166,7 +166,7 @@ def annealed(
     value, error = _bennett(up, down)
     spread = [float(np.std(np.exp(x - x.max())) / np.mean(np.exp(x - x.max())) / np.sqrt(len(x))) for x in (up, -down)]
     bracket = base + lower - 2 * spread[0], base + upper + 2 * spread[1]
-    how = f"{num_chains} chains up and down in {num_steps} steps"
+    how = f"{num_chains} chain{'s' if num_chains != 1 else ''} up and down in {num_steps} steps"
     return PartitionEstimate(base + value, float(np.hypot(error, (upper - lower) / 2)), "annealing", how, bracket)
 
 

@@ -225,7 +225,8 @@ def judged(state: TrainingState, data, method: str, norm: float = np.nan) -> Tra
     if problem is not None:
         from .training_warning import TrainingWarning  # imports scikit-learn where that is installed
 
-        warn(problem, TrainingWarning)
+        which = "last state" if best is None else f"state of epoch {int(best.epoch)}"
+        warn(TrainingWarning(problem, f"Of those that were compared, the {which} is returned, the best."))
     return state if best is None else TrainingState(*best[:4], state.watch, int(best.epoch))
 
 

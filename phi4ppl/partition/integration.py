@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from ..autocorrelation import gamma_method
+from ..sampling.memory import size_in_words
 from ..sampling.progress import Progress
 from .ensembles import CHUNK
 from .path import Path
@@ -106,7 +107,7 @@ def _result(path: Path, intervals: list[_Interval], num_chains: int, num_samples
     value = path.sites.log_partition - sum(part.value for part in intervals)
     error = float(np.hypot(noise, quadrature) + path.sites.error)
     how = (
-        f"{15 * len(intervals)} nodes × {num_chains} chains × {num_samples} draws; "
+        f"{15 * len(intervals)} nodes × {size_in_words(num_chains, num_samples)}; "
         f"statistical error {noise:.2g}, of the rule {quadrature:.2g}"
     )
     warnings = []

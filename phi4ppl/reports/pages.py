@@ -13,12 +13,12 @@ from ..averaging import Comparison
 from ..averaging.compare import SCHEMES
 from ..datatree import metadata
 from ..diagnostics import ConvergenceReport, diagnose, estimate
-from ..diagnostics.contents import size_in_words
 from ..diagnostics.figures import figures, png_of
 from ..diagnostics.html import checks_table, estimates_table, page, picture, rows_table
 from ..errors import path_of, writing
 from ..inference import PredictiveCheck
 from ..model import MarkovRandomField
+from ..sampling.memory import size_in_words
 from .pictures import couplings_figure, predictive_figure
 
 __all__ = ["summary", "write_comparison", "write_inference"]
