@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import warnings
 from collections.abc import Callable
 
 import jax.numpy as jnp
@@ -13,7 +12,7 @@ import numpyro
 import xarray as xr
 from numpyro.distributions import Delta, Distribution
 
-from ..errors import ArgumentError, OverlapError, call_checked, one_of, positive_int, seed_within
+from ..errors import ArgumentError, OverlapError, call_checked, one_of, positive_int, seed_within, warn
 from ..lattice.labels import MISSING_FIELDS, aligned_fields
 from ..model.field import MarkovRandomField
 from ..numpyro_plugin.numpyro_model import compile as compile_model
@@ -125,7 +124,7 @@ def infer_couplings(
     told["settings"] |= {"normalizer": by_name} | facts | {"warnings": list(complaints)}
     tree.attrs["phi4ppl"] = json.dumps(told)
     for complaint in complaints:
-        warnings.warn(f"infer_couplings: {complaint}", stacklevel=3)
+        warn(f"infer_couplings: {complaint}")
     return tree
 
 

@@ -90,7 +90,8 @@ def exact_log_z(model: MarkovRandomField, names, mean, count: int, priors: dict,
     try:
         likelihood = interpolate_likelihood(function, count, priors, low, high, most)
     except ValueError:
-        raise Unaffordable(*impossible) from None
+        got = f"{model!r}, for which {most:.0f} values, as many as a few minutes allow, are too few"
+        raise Unaffordable("model", "a graph narrow enough for hundreds of exact values of log Z", got) from None
     if not likelihood.good:
         got = (
             f"a log posterior of {count} fields off by {likelihood.error:.2g} of itself between the nodes, after "

@@ -158,7 +158,7 @@ def annealed(machine, *, start=None, num_chains: int = 128, num_steps: int = 100
     (lower, lower_error), (minus_upper, upper_error) = one_sided(-up), one_sided(down)
     upper, (value, error) = -minus_upper, _bennett(up, down)
     bracket = base + lower - 2 * lower_error, base + upper + 2 * upper_error
-    how = f"{num_chains} chains up and down in {num_steps} steps"
+    how = f"{num_chains} chain{'s' if num_chains != 1 else ''} up and down in {num_steps} steps"
     return PartitionEstimate(base + value, float(np.hypot(error, (upper - lower) / 2)), "annealing", how, bracket)
 
 

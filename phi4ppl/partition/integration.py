@@ -9,6 +9,7 @@ import numpy as np
 
 from ..analysis.gamma_method import gamma_method
 from ..errors import stream_key, stream_rng
+from ..sampling.memory import size_in_words
 from ..sampling.progress import Progress
 from .coupling_ensembles import sample_energies
 from .coupling_path import Path
@@ -107,7 +108,7 @@ def _result(path: Path, intervals: list[_Interval], num_chains: int, num_samples
     value = path.sites.log_partition - sum(part.value for part in intervals)
     error = float(np.hypot(noise, quadrature) + path.sites.error)
     how = (
-        f"{15 * len(intervals)} nodes × {num_chains} chains × {num_samples} draws; "
+        f"{15 * len(intervals)} nodes × {size_in_words(num_chains, num_samples)}; "
         f"statistical error {noise:.2g}, of the rule {quadrature:.2g}"
     )
     warnings = []

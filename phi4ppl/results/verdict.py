@@ -12,7 +12,8 @@ from scipy.special import ndtri, stdtrit
 
 from ..analysis.gamma_method import gamma_method
 from ..errors import ArgumentError, call_checked
-from .contents import element_names, facts_of, holds_run, scalar_names, series, size_in_words, statistics_of
+from ..sampling.memory import size_in_words
+from .contents import element_names, facts_of, holds_run, scalar_names, series, statistics_of
 from .estimates import estimate
 
 __all__ = ["Check", "ConvergenceReport", "diagnose"]
