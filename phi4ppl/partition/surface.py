@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import warnings
 from pathlib import Path as FilePath
 from typing import NamedTuple
 from zipfile import BadZipFile
@@ -134,6 +135,8 @@ class PartitionSurface:
         }  # fmt: skip
         anchor = log_partition(_at(model, names, middle), num_chains=num_chains, seed=seed, progress=progress)
         pool = _simulated(model, names, low, high, None, self._settings, progress)
+        for text in pool.complaints:
+            warnings.warn(f"PartitionSurface: {text}. Increase num_samples.", stacklevel=2)
         self._set(model, names, low, high, pool, anchor)
 
     def _set(self, model, names, low, high, pool: Pool, anchor: PartitionEstimate) -> None:
