@@ -53,6 +53,7 @@ from .results import (
     loo,
     sample,
     save_run,
+    settings,
 )
 from .reweighting import combine_ensembles, plot_scans, reweight, scan_reweighting
 
@@ -119,5 +120,6 @@ __all__ = [
     "sampling",
     "save_run",
     "scan_reweighting",
+    "settings",
     "terms",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import warnings
 from collections.abc import Callable
 
@@ -19,6 +18,7 @@ from ..model.field import MarkovRandomField
 from ..numpyro_plugin.numpyro_model import compile as compile_model
 from ..partition.surface import MAX_DIMENSIONS, PartitionSurface, require_normalizable
 from ..results.run import sample
+from ..results.settings import add_settings
 from .corrected_pseudolikelihood import PseudoLikelihood, affine_map, simulated_likelihood
 from .exchange import auxiliary_tau, exchange, tuned
 from .log_z import MOST_SHIFT, LogZ, Unaffordable, exact_log_z, mean_errors, mean_shift, simulated_log_z
@@ -121,9 +121,9 @@ def infer_couplings(
     else:
         found = _by_log_partition(model, data, priors, normalizer, run)
     tree, facts, complaints = found
-    told = json.loads(tree.attrs["phi4ppl"])
-    told["settings"] |= {"normalizer": by_name} | facts | {"warnings": list(complaints)}
-    tree.attrs["phi4ppl"] = json.dumps(told)
+    add_settings(
+        tree, {"normalizer": by_name} | facts | {"warnings": list(complaints)}
+    )
     for complaint in complaints:
         warnings.warn(f"infer_couplings: {complaint}", stacklevel=3)
     return tree
@@ -266,9 +266,9 @@ def _by_exchange(model, data, priors: dict, num_auxiliary: int, run: dict) -> tu
     )  # fmt: skip
     tree = sample(posterior, kernel=kernel, **run)
     # these are of the density without log Z
-    for group, unknown in (("sample_stats", ["lp", "schwinger_dyson"]), ("constant_data", ["schwinger_dyson_site"]),
-                           ("streamed", ["schwinger_dyson"])):  # fmt: skip
+    for group, unknown in (("sample_stats", ["lp", "schwinger_dyson"]), ("streamed", ["schwinger_dyson"])):
         tree[group] = xr.DataTree(tree[group].to_dataset().drop_vars(unknown))
+    del tree["schwinger_dyson"]
     there = model.replace(**{name: float(tree["posterior"][name].values.mean()) for name in names})
     tau = auxiliary_tau(there, names, data, seed)
     complaint = (

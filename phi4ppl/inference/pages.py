@@ -22,9 +22,9 @@ from ..reports.html import (
     write_page,
 )
 from ..results.contents import size_in_words
-from ..results.datatree import metadata
 from ..results.estimates import estimate
 from ..results.figures import figures
+from ..results.settings import metadata
 from ..results.verdict import ConvergenceReport, diagnose
 from .compare import SCHEMES, Comparison
 from .pictures import couplings_figure, predictive_figure

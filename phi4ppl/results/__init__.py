@@ -9,6 +9,7 @@ from .estimates import estimate
 from .integrated_likelihood import integrated_log_likelihood
 from .leave_one_out import loo
 from .run import sample
+from .settings import settings
 from .verdict import Check, ConvergenceReport, diagnose
 
 __all__ = [
@@ -21,4 +22,5 @@ __all__ = [
     "loo",
     "sample",
     "save_run",
+    "settings",
 ]
