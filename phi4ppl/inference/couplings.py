@@ -17,6 +17,7 @@ from ..lattice.labels import MISSING_FIELDS, aligned_fields
 from ..model.field import MarkovRandomField
 from ..numpyro_plugin.numpyro_model import compile as compile_model
 from ..partition.surface import MAX_DIMENSIONS, PartitionSurface, require_normalizable
+from ..results.independent_fields import independent_fields
 from ..results.run import sample
 from ..results.settings import add_settings
 from .corrected_pseudolikelihood import PseudoLikelihood, affine_map, simulated_likelihood
@@ -49,7 +50,8 @@ def infer_couplings(
     model : MarkovRandomField
         Couplings without prior stay as they are.
     data : array of shape ``(num_fields, *model.field_shape)``, or labelled as for `fit_likelihood`
-        Independent fields.
+        Independent fields, or the DataTree of `phi4ppl.sample`, which is thinned to one draw in 2 τ_int of every chain
+        (``notes`` in `phi4ppl.settings` say so).
     priors : dict
         NumPyro distributions by the names of homogeneous couplings: one to three, or any number with ``"exchange"``. For
         ``"auto"``, ``"surface"`` and ``"exact"`` each on a finite interval (``Uniform``, ``TruncatedNormal``, …).
@@ -111,6 +113,8 @@ def infer_couplings(
     """
     num_auxiliary = positive_int("num_auxiliary", num_auxiliary)
     by_name = not isinstance(normalizer, PartitionSurface) and one_of("normalizer", normalizer, NORMALIZERS)
+    if isinstance(model, MarkovRandomField):
+        data, note = independent_fields(data, model)
     data = _checked(model, data, priors)
     run = {"num_warmup": num_warmup, "num_samples": num_samples, "num_chains": num_chains, "seed": seed_within(seed)}
     run |= {"progress": progress}
@@ -122,7 +126,7 @@ def infer_couplings(
         found = _by_log_partition(model, data, priors, normalizer, run)
     tree, facts, complaints = found
     add_settings(
-        tree, {"normalizer": by_name} | facts | {"warnings": list(complaints)}
+        tree, {"normalizer": by_name} | facts | {"warnings": list(complaints), "notes": [note] if note else []}
     )
     for complaint in complaints:
         warnings.warn(f"infer_couplings: {complaint}", stacklevel=3)
