@@ -187,12 +187,9 @@ def fit_likelihood(
         raise ArgumentError("ridge", "a number of at least 0, or None", repr(ridge))
     start, earlier = _start(vector, initial)
     fit = _fitter(method, given, seed_within(seed))
-    bar = Progress(1, progress)
-    problem = Problem(vector, flat, ridge, start, History(vector, earlier), bar)
-    try:
+    with Progress(None, progress) as bar:
+        problem = Problem(vector, flat, ridge, start, History(vector, earlier), bar)
         estimate = fit(problem)
-    finally:
-        bar.close()
     return _result(problem, method, estimate, (note,) if note else ())
 
 

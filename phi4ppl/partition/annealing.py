@@ -34,17 +34,16 @@ def anneal(
     """
     key, rng = stream_key(seed, "annealing"), stream_rng(seed, "annealing")
     num_steps = CHUNK * -(-num_steps // CHUNK)
-    bar = Progress(CHUNK * (-(-num_warmup // CHUNK) - (-PILOT_DRAWS // CHUNK)) + 2 * num_steps, progress)
-    bar.message("compiling the annealing …")
-    start = path.draw(rng, (len(PILOT), num_walkers))
-    pilot = path.family.sample(
-        path.values(PILOT), path.change, start, num_warmup=num_warmup, num_samples=PILOT_DRAWS,
-        key=jax.random.fold_in(key, 0), progress=bar,
-    )  # fmt: skip
-    lambdas = _schedule(pilot, num_steps)
-    forward = _work(path, pilot, lambdas, path.draw(rng, (num_walkers,)), jax.random.fold_in(key, 1), bar)
-    back = _work(path, pilot, lambdas[::-1], pilot.positions[-1], jax.random.fold_in(key, 2), bar)
-    bar.close()
+    with Progress(CHUNK * (-(-num_warmup // CHUNK) - (-PILOT_DRAWS // CHUNK)) + 2 * num_steps, progress) as bar:
+        bar.message("compiling the annealing …")
+        start = path.draw(rng, (len(PILOT), num_walkers))
+        pilot = path.family.sample(
+            path.values(PILOT), path.change, start, num_warmup=num_warmup, num_samples=PILOT_DRAWS,
+            key=jax.random.fold_in(key, 0), progress=bar,
+        )  # fmt: skip
+        lambdas = _schedule(pilot, num_steps)
+        forward = _work(path, pilot, lambdas, path.draw(rng, (num_walkers,)), jax.random.fold_in(key, 1), bar)
+        back = _work(path, pilot, lambdas[::-1], pilot.positions[-1], jax.random.fold_in(key, 2), bar)
     value, error, bracket, warnings = combine_directions(forward, -back)
     z_0 = path.sites.log_partition
     how = f"2 × {num_walkers} walkers × {num_steps} steps; work spreads by {np.std(forward):.2g} and {np.std(back):.2g}"

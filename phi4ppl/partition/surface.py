@@ -386,27 +386,27 @@ def _explore(model, names, low, high, pool: Pool | None, settings: dict, progres
     """Add ensembles until the overlap is large enough at all candidates: the next one where it is lowest but not yet lost."""
     family = family_of(_at(model, names, (low + high) / 2))
     candidates, wanted = _grid(low, high), min(MARGIN * settings["min_overlap"], 0.95)
-    theta, bar = (low + high) / 2 if pool is None else None, Progress(1, progress)
-    while True:
-        if theta is None:
-            overlap = pool.overlap(candidates)
-            missing = np.flatnonzero(overlap < wanted)
-            if not len(missing):
-                bar.close()
-                return pool
-            if len(pool.couplings) >= settings["max_ensembles"]:
-                raise OverlapError(
-                    f"{len(pool.couplings)} ensembles leave an overlap of {overlap.min():.2g} in the region, less than "
-                    f"{wanted:g}. Take a smaller region, or a larger max_ensembles."
-                )
-            tied = missing[overlap[missing] >= REACH]
-            best = tied[overlap[tied].argmin()] if len(tied) else missing[overlap[missing].argmax()]
-            theta = candidates[best]
-        number = 0 if pool is None else len(pool.couplings)
-        bar.message(
-            f"partition surface: ensemble {number + 1} at {dict(zip(names, theta.round(4).tolist(), strict=True))}"
-        )
-        sizes = {name: settings[name] for name in ("num_chains", "num_samples", "seed")}
-        (statistics,) = simulate(family, model, names, theta, stream=("pilot of a surface", number), **sizes)
-        pool = Pool(theta[None], statistics[None]) if pool is None else pool.with_ensemble(theta, statistics)
-        theta = None
+    theta = (low + high) / 2 if pool is None else None
+    with Progress(None, progress) as bar:
+        while True:
+            if theta is None:
+                overlap = pool.overlap(candidates)
+                missing = np.flatnonzero(overlap < wanted)
+                if not len(missing):
+                    return pool
+                if len(pool.couplings) >= settings["max_ensembles"]:
+                    raise OverlapError(
+                        f"{len(pool.couplings)} ensembles leave an overlap of {overlap.min():.2g} in the region, less than "
+                        f"{wanted:g}. Take a smaller region, or a larger max_ensembles."
+                    )
+                tied = missing[overlap[missing] >= REACH]
+                best = tied[overlap[tied].argmin()] if len(tied) else missing[overlap[missing].argmax()]
+                theta = candidates[best]
+            number = 0 if pool is None else len(pool.couplings)
+            bar.message(
+                f"partition surface: ensemble {number + 1} at {dict(zip(names, theta.round(4).tolist(), strict=True))}"
+            )
+            sizes = {name: settings[name] for name in ("num_chains", "num_samples", "seed")}
+            (statistics,) = simulate(family, model, names, theta, stream=("pilot of a surface", number), **sizes)
+            pool = Pool(theta[None], statistics[None]) if pool is None else pool.with_ensemble(theta, statistics)
+            theta = None
