@@ -101,7 +101,7 @@ def test_a_fault_at_one_site_is_caught(good):
         blocks[:, :, 1, 2] *= 1.6
         return blocks
 
-    faulty = with_values(good, "constant_data", "schwinger_dyson_site", one_site)
+    faulty = with_values(good, "schwinger_dyson", "block_means", one_site)
     assert failed(faulty) == {"Schwinger-Dyson, sites"}
     check = p4.diagnose(faulty).checks[-1]
     assert "at [1,2]" in check.value

@@ -93,7 +93,7 @@ def test_streamed_statistics_are_of_every_iteration(whole):
         np.testing.assert_allclose(
             streamed.sel(statistic="variance"), values.var(axis=(0, 1)) + error**2, rtol=1e-4, atol=1e-6
         )
-    blocks = whole["constant_data"]["schwinger_dyson_site"].values
+    blocks = whole["schwinger_dyson"]["block_means"].values
     mean = whole["streamed"]["schwinger_dyson"].sel(statistic="mean")
     np.testing.assert_allclose(blocks.mean(), mean, rtol=1e-5)
 

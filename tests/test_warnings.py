@@ -17,6 +17,7 @@ from test_interrupted import press_ctrl_c
 import phi4ppl as p4
 from phi4ppl import errors, networks
 from phi4ppl.inference import couplings
+from phi4ppl.partition import surface
 from phi4ppl.partition.partition_estimate import PartitionEstimate
 from phi4ppl.results import predictive_groups
 
@@ -66,6 +67,11 @@ def disagreement(monkeypatch):
     p4.log_partition(RING)
 
 
+def short_surface(monkeypatch):
+    monkeypatch.setattr(surface.Pool, "complaints", ["chains are short"])
+    p4.PartitionSurface(RING, {"w": (0.45, 0.5)}, num_samples=100, num_chains=2, progress=False)
+
+
 def noisy_posterior(monkeypatch):
     found = p4.sample(RING, **RUN), {}, ["may have moved the posterior"]
     monkeypatch.setattr(couplings, "_by_log_partition", lambda *_: found)
@@ -105,6 +111,7 @@ CASES = {
     "results/predictive_groups.py": [prediction],
     "reweighting/reweighted.py": [far_target, lambda _: far_target(_, pooled=True)],
     "partition/log_partition.py": [disagreement],
+    "partition/surface.py": [short_surface],
     "inference/couplings.py": [noisy_posterior],
     "networks/training.py": [interrupted_training, diverging_training, diverging_stack],
     "networks/estimators.py": [diverging_gaussian],

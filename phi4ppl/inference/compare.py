@@ -10,6 +10,7 @@ import pandas as pd
 from ..errors import ArgumentError, call_checked, finite_array, positive_int, seed_within, stream_rng
 from ..lattice.labels import MISSING_FIELDS, aligned_fields, is_labelled
 from ..model.field import MarkovRandomField
+from ..results.independent_fields import independent_fields
 from ..results.leave_one_out import leave_one_out
 from .coupling_posterior import CouplingPosterior, coupling_posterior
 from .couplings import require_prior
@@ -128,7 +129,8 @@ def compare(
         Name → MarkovRandomField. Graphs and terms may differ; the number of sites is that of the data, whose order of sites
         holds for all. A single model has its scores, and weights of 1.
     data : array of shape ``(num_data, *lattice)``, or labelled as for `fit_likelihood`
-        Independent fields. Labels have to be the nodes of every model, in the same order in all of them.
+        Independent fields, or the DataTree of `phi4ppl.sample`, which is thinned to one draw in 2 τ_int of every chain; a
+        printed line says so. Labels have to be the nodes of every model, in the same order in all of them.
     priors : dict, optional
         Coupling → NumPyro distribution, for all models that have the coupling; or model → such a dict. Couplings without a
         prior are fixed at the model's; those with one have to be homogeneous, and few. Without priors all models are fixed.
@@ -295,6 +297,9 @@ def _checked(models, data) -> tuple[dict, np.ndarray]:
         if not isinstance(name, str) or not isinstance(model, MarkovRandomField):
             raise ArgumentError(f"models[{name!r}]", "a name and a MarkovRandomField", type(model).__name__)
         model.check().raise_if_violated()
+    data, note = independent_fields(data, *models.values())
+    if note:
+        print(note)
     fields = _aligned(models, data)
     sites = {name: model.lattice.num_sites for name, model in models.items()}
     size = int(np.prod(fields.shape[1:])) if fields.ndim > 1 else 0

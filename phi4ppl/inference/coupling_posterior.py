@@ -132,6 +132,7 @@ def _importance_sample(problem, found: Mode, num_draws: int, seed: int, progress
         means = np.hypot(means, from_log_z)
         shift = np.max(from_log_z / np.sqrt(weights @ (thetas - weights @ thetas) ** 2))
         warnings += tuple(_warnings(log_weights, weights @ pool.overlap(thetas), shift))
+        warnings += tuple(f"{text}; infer_couplings simulates longer." for text in pool.complaints)
     else:
         typical = 0.0
         warnings += tuple(_warnings(log_weights, 1.0, 0.0))

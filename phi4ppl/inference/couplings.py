@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable
 
 import jax.numpy as jnp
@@ -17,7 +16,9 @@ from ..lattice.labels import MISSING_FIELDS, aligned_fields
 from ..model.field import MarkovRandomField
 from ..numpyro_plugin.numpyro_model import compile as compile_model
 from ..partition.surface import MAX_DIMENSIONS, PartitionSurface, require_normalizable
+from ..results.independent_fields import independent_fields
 from ..results.run import sample
+from ..results.settings import add_settings
 from .corrected_pseudolikelihood import PseudoLikelihood, affine_map, simulated_likelihood
 from .exchange import auxiliary_tau, exchange, tuned
 from .log_z import MOST_SHIFT, LogZ, Unaffordable, exact_log_z, mean_errors, mean_shift, simulated_log_z
@@ -48,7 +49,8 @@ def infer_couplings(
     model : MarkovRandomField
         Couplings without prior stay as they are.
     data : array of shape ``(num_fields, *model.field_shape)``, or labelled as for `fit_likelihood`
-        Independent fields.
+        Independent fields, or the DataTree of `phi4ppl.sample`, which is thinned to one draw in 2 τ_int of every chain
+        (``notes`` in `phi4ppl.settings` say so).
     priors : dict
         NumPyro distributions by the names of homogeneous couplings: one to three, or any number with ``"exchange"``. For
         ``"auto"``, ``"surface"`` and ``"exact"`` each on a finite interval (``Uniform``, ``TruncatedNormal``, …).
@@ -110,6 +112,8 @@ def infer_couplings(
     """
     num_auxiliary = positive_int("num_auxiliary", num_auxiliary)
     by_name = not isinstance(normalizer, PartitionSurface) and one_of("normalizer", normalizer, NORMALIZERS)
+    if isinstance(model, MarkovRandomField):
+        data, note = independent_fields(data, model)
     data = _checked(model, data, priors)
     run = {"num_warmup": num_warmup, "num_samples": num_samples, "num_chains": num_chains, "seed": seed_within(seed)}
     run |= {"progress": progress}
@@ -120,9 +124,9 @@ def infer_couplings(
     else:
         found = _by_log_partition(model, data, priors, normalizer, run)
     tree, facts, complaints = found
-    told = json.loads(tree.attrs["phi4ppl"])
-    told["settings"] |= {"normalizer": by_name} | facts | {"warnings": list(complaints)}
-    tree.attrs["phi4ppl"] = json.dumps(told)
+    add_settings(
+        tree, {"normalizer": by_name} | facts | {"warnings": list(complaints), "notes": [note] if note else []}
+    )
     for complaint in complaints:
         warn(f"infer_couplings: {complaint}")
     return tree
@@ -266,9 +270,9 @@ def _by_exchange(model, data, priors: dict, num_auxiliary: int, run: dict) -> tu
     )  # fmt: skip
     tree = sample(posterior, kernel=kernel, **run)
     # these are of the density without log Z
-    for group, unknown in (("sample_stats", ["lp", "schwinger_dyson"]), ("constant_data", ["schwinger_dyson_site"]),
-                           ("streamed", ["schwinger_dyson"])):  # fmt: skip
+    for group, unknown in (("sample_stats", ["lp", "schwinger_dyson"]), ("streamed", ["schwinger_dyson"])):
         tree[group] = xr.DataTree(tree[group].to_dataset().drop_vars(unknown))
+    del tree["schwinger_dyson"]
     there = model.replace(**{name: float(tree["posterior"][name].values.mean()) for name in names})
     tau = auxiliary_tau(there, names, data, seed)
     complaint = (

@@ -119,35 +119,35 @@ def simulated_log_z(
     be removed.
     """
     pool, refined, added, stopped = surface.pool_of(names), None, 0.0, ""
-    model, bar = surface.model, Progress(1, progress)
+    model = surface.model
     likelihood, known = _interpolated(pool, mean, count, priors, low, high), pool
-    for turn in range(MOST_ROUNDS + 1):
-        shift = mean_shift(mean_errors(pool, count, likelihood.points, likelihood.weights), likelihood.covariance)
-        if shift <= AIM or not refine or stopped:
-            break
-        if shift > FAR and known is not pool:  # the posterior is somewhere else
-            likelihood, known = _interpolated(pool, mean, count, priors, low, high, likelihood), pool
-        wanted = count * 2 * pool.tau_int / AIM**2 if refined is None else added * (1.1 * (shift / AIM) ** 2 - 1)
-        room = min(MOST_UPDATES / model.lattice.num_sites, MOST_DRAWS) - added
-        if turn == MOST_ROUNDS or wanted > room:
-            stopped = "the simulation of log Z stopped at its limit, when the error was still larger than wanted"
-            if turn == MOST_ROUNDS or room < CHAINS * FEWEST_DRAWS:
+    with Progress(None, progress) as bar:
+        for turn in range(MOST_ROUNDS + 1):
+            shift = mean_shift(mean_errors(pool, count, likelihood.points, likelihood.weights), likelihood.covariance)
+            if shift <= AIM or not refine or stopped:
                 break
-        bar.message(
-            f"log Z: {min(wanted, room):.2g} draws where the posterior lives (shift {shift:.2g} standard deviations)"
-        )
-        thetas = _around(likelihood, low, high)
-        draws = int(np.clip(np.ceil(min(wanted, room) / (CHAINS * len(thetas))), FEWEST_DRAWS, None))
-        warmup = int(np.clip(TAUS * pool.tau_int, NUM_WARMUP, 10 * NUM_WARMUP))
-        statistics = simulate(
-            model, names, thetas, num_chains=CHAINS, num_samples=draws, num_warmup=warmup, seed=seed,
-            stream=("around the posterior", turn),
-        )  # fmt: skip
-        new = Pool(thetas, list(statistics))
-        refined = new if refined is None else refined.joined(new)
-        added += float(new.counts.sum())
-        pool = _relevant(surface.pool_of(names), likelihood.mean).joined(refined)
-    bar.close()
+            if shift > FAR and known is not pool:  # the posterior is somewhere else
+                likelihood, known = _interpolated(pool, mean, count, priors, low, high, likelihood), pool
+            wanted = count * 2 * pool.tau_int / AIM**2 if refined is None else added * (1.1 * (shift / AIM) ** 2 - 1)
+            room = min(MOST_UPDATES / model.lattice.num_sites, MOST_DRAWS) - added
+            if turn == MOST_ROUNDS or wanted > room:
+                stopped = "the simulation of log Z stopped at its limit, when the error was still larger than wanted"
+                if turn == MOST_ROUNDS or room < CHAINS * FEWEST_DRAWS:
+                    break
+            bar.message(
+                f"log Z: {min(wanted, room):.2g} draws where the posterior lives (shift {shift:.2g} standard deviations)"
+            )
+            thetas = _around(likelihood, low, high)
+            draws = int(np.clip(np.ceil(min(wanted, room) / (CHAINS * len(thetas))), FEWEST_DRAWS, None))
+            warmup = int(np.clip(TAUS * pool.tau_int, NUM_WARMUP, 10 * NUM_WARMUP))
+            statistics = simulate(
+                model, names, thetas, num_chains=CHAINS, num_samples=draws, num_warmup=warmup, seed=seed,
+                stream=("around the posterior", turn),
+            )  # fmt: skip
+            new = Pool(thetas, list(statistics))
+            refined = new if refined is None else refined.joined(new)
+            added += float(new.counts.sum())
+            pool = _relevant(surface.pool_of(names), likelihood.mean).joined(refined)
     if known is not pool:
         likelihood = _interpolated(pool, mean, count, priors, low, high, likelihood)
     how = f"{len(surface.ensembles)} ensembles over the box of the priors"

@@ -21,9 +21,9 @@ from ..reports.html import (
     verdict_line,
     write_page,
 )
-from ..results.datatree import metadata
 from ..results.estimates import estimate
 from ..results.figures import figures
+from ..results.settings import metadata
 from ..results.verdict import ConvergenceReport, diagnose
 from ..sampling.memory import size_in_words
 from .compare import SCHEMES, Comparison

@@ -127,18 +127,14 @@ def _same_terms(one: MarkovRandomField, other: MarkovRandomField) -> bool:
 
 
 def _loop(search: Search, moves, num_steps: int, progress: bool | None) -> FitStatus:
-    bar = Progress(num_steps, progress)
-    bar.message(f"compiling {search.ensemble.kernel.name} …")
-    try:
-        with Interrupts() as interrupts:
-            for _ in range(num_steps):
-                status = moves.step()
-                bar.advance(1, "fitting", None, None)
-                if status is not None or interrupts.asked:
-                    return status or FitStatus.INTERRUPTED
-            return FitStatus.MAX_STEPS
-    finally:
-        bar.close()
+    with Progress(num_steps, progress) as bar, Interrupts() as interrupts:
+        bar.message(f"compiling {search.ensemble.kernel.name} …")
+        for _ in range(num_steps):
+            status = moves.step()
+            bar.advance(1, "fitting", None, None)
+            if status is not None or interrupts.asked:
+                return status or FitStatus.INTERRUPTED
+        return FitStatus.MAX_STEPS
 
 
 class _Natural:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import itertools
 import zlib
@@ -141,8 +140,7 @@ class DeepPhi4Network(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         X = self._checked(X, reset=True)
         self._require_a_stack()
         self.machines_ = []
-        bar = Progress(1, self.progress)
-        with Interrupts() as interrupts, contextlib.closing(bar):
+        with Progress(None, self.progress) as bar, Interrupts() as interrupts:
             for number, machine in enumerate(self.machines):
                 self.machines_.append(clone(machine))
                 for epoch in range(positive_int("n_epochs", machine.n_epochs)):

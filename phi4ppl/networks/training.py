@@ -185,9 +185,8 @@ def train(
     else:
         _require_same(state, machine, num_levels, num_chains if method == "persistent_cd" else None, settings.optimizer)
     last, history = state.epoch + epochs, []
-    bar = Progress(epochs, progress)
-    bar.message("compiling the training …")
-    with Interrupts() as interrupts, contextlib.ExitStack() as stack:
+    with Progress(None, progress) as bar, Interrupts() as interrupts, contextlib.ExitStack() as stack:
+        bar.message("compiling the training …")
         file = None
         if checkpoint is not None:
             values = {
@@ -212,7 +211,6 @@ def train(
             if on_epoch is not None:
                 on_epoch(record, state)
             _tell(bar, record, last)
-    bar.close()
     if state.epoch < last:
         warn(f"interrupted: training has come to epoch {state.epoch} of {last}.")
     elif epochs > 1 or measured:

@@ -43,17 +43,16 @@ def anneal(
     """
     key, rng = stream_key(seed, "annealing"), stream_rng(seed, "annealing")
     num_steps = CHUNK * -(-num_steps // CHUNK)
-    bar = Progress(num_warmup + PILOT_DRAWS + 2 * num_steps, progress)
-    bar.message("compiling the annealing …")
-    start = path.draw(rng, (len(PILOT), num_walkers))
-    energies, pilot = sample_energies(
-        path.models(PILOT), path.change, start, num_warmup=num_warmup, num_samples=PILOT_DRAWS,
-        key=jax.random.fold_in(key, 0), progress=bar,
-    )  # fmt: skip
-    lambdas = _schedule(energies, num_steps)
-    forward = _work(path, pilot, lambdas, path.draw(rng, (num_walkers,)), jax.random.fold_in(key, 1), bar)
-    back = _work(path, pilot, lambdas[::-1], jnp.asarray(pilot.fields[-1]), jax.random.fold_in(key, 2), bar)
-    bar.close()
+    with Progress(num_warmup + PILOT_DRAWS + 2 * num_steps, progress) as bar:
+        bar.message("compiling the annealing …")
+        start = path.draw(rng, (len(PILOT), num_walkers))
+        energies, pilot = sample_energies(
+            path.models(PILOT), path.change, start, num_warmup=num_warmup, num_samples=PILOT_DRAWS,
+            key=jax.random.fold_in(key, 0), progress=bar,
+        )  # fmt: skip
+        lambdas = _schedule(energies, num_steps)
+        forward = _work(path, pilot, lambdas, path.draw(rng, (num_walkers,)), jax.random.fold_in(key, 1), bar)
+        back = _work(path, pilot, lambdas[::-1], jnp.asarray(pilot.fields[-1]), jax.random.fold_in(key, 2), bar)
     value, error, bracket, warnings = combine_directions(forward, -back)
     z_0 = path.sites.log_partition
     how = f"2 × {num_walkers} walkers × {num_steps} steps; work spreads by {np.std(forward):.2g} and {np.std(back):.2g}"

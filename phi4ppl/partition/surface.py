@@ -19,6 +19,7 @@ from ..errors import (
     positive_int,
     seed_within,
     stream_seed,
+    warn,
 )
 from ..model.array_file import read_arrays, write_arrays
 from ..model.field import MarkovRandomField
@@ -132,6 +133,8 @@ class PartitionSurface:
         }  # fmt: skip
         anchor = log_partition(_at(model, names, middle), num_chains=num_chains, seed=seed, progress=progress)
         pool = _simulated(model, names, low, high, None, self._settings, progress)
+        for text in pool.complaints:
+            warn(f"PartitionSurface: {text}. Increase num_samples.")
         self._set(model, names, low, high, pool, anchor)
 
     def _set(self, model, names, low, high, pool: Pool, anchor: PartitionEstimate) -> None:
@@ -368,27 +371,27 @@ def _simulated(model, names, low, high, pool: Pool | None, settings: dict, progr
 def _explore(model, names, low, high, pool: Pool | None, settings: dict, progress) -> Pool:
     """Add ensembles until the overlap is large enough at all candidates: the next one where it is lowest but not yet lost."""
     candidates, wanted = _grid(low, high), min(MARGIN * settings["min_overlap"], 0.95)
-    theta, bar = (low + high) / 2 if pool is None else None, Progress(1, progress)
-    while True:
-        if theta is None:
-            overlap = pool.overlap(candidates)
-            missing = np.flatnonzero(overlap < wanted)
-            if not len(missing):
-                bar.close()
-                return pool
-            if len(pool.couplings) >= settings["max_ensembles"]:
-                raise OverlapError(
-                    f"{len(pool.couplings)} ensembles leave an overlap of {overlap.min():.2g} in the region, less than "
-                    f"{wanted:g}. Take a smaller region, or a larger max_ensembles."
-                )
-            tied = missing[overlap[missing] >= REACH]
-            best = tied[overlap[tied].argmin()] if len(tied) else missing[overlap[missing].argmax()]
-            theta = candidates[best]
-        number = 0 if pool is None else len(pool.couplings)
-        bar.message(
-            f"partition surface: ensemble {number + 1} at {dict(zip(names, theta.round(4).tolist(), strict=True))}"
-        )
-        sizes = {name: settings[name] for name in ("num_chains", "num_samples", "seed")}
-        (statistics,) = simulate(model, names, theta, stream=("pilot of a surface", number), **sizes)
-        pool = Pool(theta[None], statistics[None]) if pool is None else pool.with_ensemble(theta, statistics)
-        theta = None
+    theta = (low + high) / 2 if pool is None else None
+    with Progress(None, progress) as bar:
+        while True:
+            if theta is None:
+                overlap = pool.overlap(candidates)
+                missing = np.flatnonzero(overlap < wanted)
+                if not len(missing):
+                    return pool
+                if len(pool.couplings) >= settings["max_ensembles"]:
+                    raise OverlapError(
+                        f"{len(pool.couplings)} ensembles leave an overlap of {overlap.min():.2g} in the region, less than "
+                        f"{wanted:g}. Take a smaller region, or a larger max_ensembles."
+                    )
+                tied = missing[overlap[missing] >= REACH]
+                best = tied[overlap[tied].argmin()] if len(tied) else missing[overlap[missing].argmax()]
+                theta = candidates[best]
+            number = 0 if pool is None else len(pool.couplings)
+            bar.message(
+                f"partition surface: ensemble {number + 1} at {dict(zip(names, theta.round(4).tolist(), strict=True))}"
+            )
+            sizes = {name: settings[name] for name in ("num_chains", "num_samples", "seed")}
+            (statistics,) = simulate(model, names, theta, stream=("pilot of a surface", number), **sizes)
+            pool = Pool(theta[None], statistics[None]) if pool is None else pool.with_ensemble(theta, statistics)
+            theta = None

@@ -6,7 +6,8 @@ import numpy as np
 import xarray as xr
 
 from ..errors import ArgumentError
-from .datatree import draws_digest, metadata
+from .datatree import draws_digest
+from .settings import metadata
 
 __all__ = ["element_names", "facts_of", "holds_run", "scalar_names", "series", "spacing", "statistics_of"]
 

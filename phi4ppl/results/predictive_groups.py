@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,6 +19,7 @@ from ..numpyro_plugin.gibbs_field import field_of
 from ..numpyro_plugin.numpyro_model import trace_of
 from ..sampling.memory import require_memory
 from .datatree import add_group
+from .settings import add_settings, mark_groups
 
 __all__ = ["Predictions", "predictions_of"]
 
@@ -76,9 +76,8 @@ class Predictions:
         flat = {name: values.reshape(-1, *values.shape[2:]) for name, values in posterior.items()}
         densities = jax.jit(lambda draws: jax.lax.map(self._log_prior, draws, batch_size=BATCH))(flat)
         add_group(tree, frame, "log_prior", {n: np.asarray(v).reshape(chains_draws) for n, v in densities.items()})
-        told = json.loads(tree.attrs["phi4ppl"])
-        told["settings"] |= {"predictive": list(self.notes)}
-        tree.attrs["phi4ppl"] = json.dumps(told)
+        add_settings(tree, {"predictive": list(self.notes)})
+        mark_groups(tree)
         return tree
 
     def _data(self, predicted: dict) -> dict[str, np.ndarray]:

@@ -350,7 +350,7 @@ def _schwinger_dyson(tree: xr.DataTree, statistics: xr.Dataset, facts: dict, not
     bound = -ndtri(FALSE_ALARM / 2)
     value = f"{whole.mean:.4f} ± {whole.error:.4f}, z = {z:+.2f}"
     checks = [Check("Schwinger-Dyson, mean", abs(z) <= bound, value, f"1 within {bound:.1f} errors", advice)]
-    if "constant_data" not in tree.children or "schwinger_dyson_site" not in tree["constant_data"]:
+    if "schwinger_dyson" not in tree.children:
         return checks
     if facts.get("draws") is None or "lp" not in statistics or not holds_run(tree, facts):
         notes.append(
@@ -358,7 +358,7 @@ def _schwinger_dyson(tree: xr.DataTree, statistics: xr.Dataset, facts: dict, not
             + ("does not say which draws those were" if facts.get("draws") is None else "does not hold all its draws")
         )
         return checks
-    variable = tree["constant_data"]["schwinger_dyson_site"]
+    variable = tree["schwinger_dyson"]["block_means"]
     blocks, names = variable.values, element_names(variable.rename({"sd_chain": "chain", "sd_block": "draw"}))
     if blocks.shape[1] >= 8:
         sites = gamma_method(blocks)
