@@ -54,6 +54,7 @@ from .results import (
     sample,
     sample_ensemble,
     save_run,
+    settings,
 )
 from .reweighting import combine_ensembles, plot_scans, reweight, scan_reweighting
 
@@ -122,5 +123,6 @@ __all__ = [
     "sampling",
     "save_run",
     "scan_reweighting",
+    "settings",
     "terms",
 ]

@@ -1,4 +1,4 @@
-"""Exceptions and argument checks.
+"""Exceptions, argument checks, and random streams of checked seeds.
 
 Every message has the same four parts: what is wrong, what was expected, what was given, and how to mend it.
 """
@@ -10,10 +10,14 @@ import functools
 import inspect
 import numbers
 import os
+import sys
 import types
+import warnings
+import zlib
 from contextlib import contextmanager
 from pathlib import Path
 
+import jax
 import numpy as np
 
 __all__ = [
@@ -138,6 +142,20 @@ class ResultFileError(Phi4pplError):
     """Results of a command would replace a file that is not its own; nothing has been computed or written."""
 
 
+PACKAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
+
+
+def warn(message: str | Warning, category: type[Warning] = UserWarning) -> None:
+    """Issue a warning at the line that called this package, however many of its frames lie between.
+
+    ``skip_file_prefixes`` of Python 3.12 does the same.
+    """
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)
+
+
 def call_checked(thing):
     """Decorate a public function, or a class with its public methods: a wrong call raises `CallError` with the nearest name.
 
@@ -223,11 +241,41 @@ def positive_int(name: str, value, *, minimum: int = 1, mend: str = "") -> int:
 
 
 def seed_within(value) -> int:
-    """Return ``value`` as a seed of JAX, which would drop bits above 32 without a word: a run of another seed."""
+    """Return ``value`` as a seed, or raise `ArgumentError`: JAX silently truncates seeds to 32 bits, a run of another seed."""
     seed = positive_int("seed", value, minimum=0)
     if seed > MOST_SEED:
         raise ArgumentError("seed", f"an integer of at most {MOST_SEED}", repr(value))
     return seed
+
+
+def stream_key(seed: int, *names: str | int) -> jax.Array:
+    """The random key of one purpose of a run: the seed's key with the names folded in, one after the other.
+
+    Purposes need names. ``seed + 1`` for the second would be the first of the next seed, so that a repeat with another seed
+    would not be independent.
+
+    Examples
+    --------
+    >>> from phi4ppl.errors import stream_key
+    >>> bool((stream_key(0, "pool") == stream_key(1, "mode search")).all())
+    False
+    """
+    return functools.reduce(jax.random.fold_in, _numbers(names), jax.random.key(seed))
+
+
+def stream_rng(seed: int, *names: str | int) -> np.random.Generator:
+    """The NumPy generator of one purpose of a run, as `stream_key`."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=_numbers(names)))
+
+
+def stream_seed(seed: int, *names: str | int) -> int:
+    """The seed of one purpose of a run, for functions that take a seed."""
+    return int(np.random.SeedSequence(seed, spawn_key=_numbers(names)).generate_state(1)[0])
+
+
+def _numbers(names) -> tuple[int, ...]:
+    """Numbers of 32 bits; those of texts are the same in every process, which hash() is not."""
+    return tuple(zlib.crc32(name.encode()) if isinstance(name, str) else int(name) for name in names)
 
 
 def path_of(name: str, value) -> Path:

@@ -169,6 +169,19 @@ def test_couplings_of_a_comparison_have_the_error_of_log_z(quartic_chain, monkey
     assert np.sqrt(np.mean([alone**2 for _, alone, _ in simulated])) > 3
 
 
+def test_comparison_says_when_chains_are_too_short_for_the_error_of_log_z(quartic_chain, monkeypatch):
+    chain, data, priors, *_ = quartic_chain
+    monkeypatch.setattr("phi4ppl.inference.log_z.MOST_AT_DRAWS", 0)
+
+    def told():
+        found = p4.compare({"chain": chain}, data, priors, progress=False).warnings
+        return any(re.search("chain: chains of .* autocorrelation times long, less than 20", text) for text in found)
+
+    assert not told()
+    monkeypatch.setattr("phi4ppl.inference.log_z.AXIS_DRAWS", 8)
+    assert told()
+
+
 def test_search_for_the_mode_says_when_it_runs_out_of_steps(monkeypatch, compared):
     """From couplings far from the data two steps are too few, and thirty are enough."""
     assert not compared[1].warnings

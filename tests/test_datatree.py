@@ -69,7 +69,7 @@ def test_sample_stats_agree_with_the_stored_field(model, tree):
     two = sum(np.asarray(model.couplings[n] * statistics[n]) for n in ("w_nn", "w_diagonal", "a"))
     four = (model.couplings["b"] * np.asarray(statistics["b"])).sum(axis=-1)
     np.testing.assert_allclose(stats["schwinger_dyson"], (2 * two + 4 * four) / 12, rtol=1e-3, atol=1e-4)
-    blocks = tree["constant_data"]["schwinger_dyson_site"]
+    blocks = tree["schwinger_dyson"]["block_means"]
     assert blocks.dims == ("sd_chain", "sd_block", "x", "y")
     for name in ("acceptance_rate", "diverging", "energy", "n_steps", "step_size", "sign_flipped"):
         assert stats[name].dims == ("chain", "draw"), name
@@ -77,7 +77,7 @@ def test_sample_stats_agree_with_the_stored_field(model, tree):
 
 def test_schwinger_dyson_blocks_average_all_iterations(model):
     tree = p4.sample(model, num_warmup=50, num_samples=40, num_chains=2, kernel="hmc")
-    blocks = tree["constant_data"]["schwinger_dyson_site"].values
+    blocks = tree["schwinger_dyson"]["block_means"].values
     per_draw = tree["sample_stats"]["schwinger_dyson"].values
     np.testing.assert_allclose(blocks.mean(axis=(1, 2, 3)), per_draw.mean(axis=1), rtol=1e-4)
 
@@ -100,6 +100,34 @@ def test_provenance_tells_how_to_do_it_again(model, tree):
     assert facts["versions"]["phi4ppl"] == p4.__version__
     assert {"jax", "numpyro", "blackjax", "arviz-base"} <= set(facts["versions"])
     assert "satisfied" in facts["checks"]["phi"]
+
+
+def test_settings_are_a_dict_that_needs_no_parsing(model, tree):
+    found, stored = p4.settings(tree), metadata(tree)
+    assert found == stored["settings"] | {k: v for k, v in stored.items() if k not in ("settings", "draws")}
+    assert (found["seed"], found["kernel"], found["couplings"]["a"]) == (5, "hmc", 1.5)
+    with pytest.raises(
+        p4.ArgumentError, match="tree: expected a DataTree made by phi4ppl.sample, got DataTree without"
+    ):
+        p4.settings(xr.DataTree())
+
+
+def test_groups_have_the_attributes_of_arviz_and_of_the_run(tree):
+    found = p4.settings(tree)
+    expected = {
+        "creation_library": "ArviZ", "inference_library": "phi4ppl", "inference_library_version": p4.__version__,
+        "sampling_time": found["seconds"], "tuning_steps": found["num_warmup"], "created_at": found["created"],
+    }  # fmt: skip
+    assert len(tree.children) > 4
+    for name, group in tree.children.items():
+        assert expected.items() <= group.attrs.items(), name
+        assert {"creation_library_version", "creation_library_language"} <= set(group.attrs), name
+
+
+def test_constant_data_are_inputs_of_the_model(tree):
+    assert set(tree["constant_data"].data_vars) == {
+        "edges", "positions", "coupling_w_nn", "coupling_w_diagonal", "coupling_a", "coupling_b",
+    }  # fmt: skip
 
 
 def test_saves_and_loads_back_equal(tree, tmp_path):

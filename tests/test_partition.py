@@ -11,6 +11,7 @@ import importlib
 import itertools
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -207,10 +208,10 @@ def wrong_path(path):
     """dS/dλ with couplings ten per cent too large, at ensembles of the right ones."""
 
     class Wrong(Path):
-        values = lambda self, lambdas: path.values(lambdas)  # noqa: E731
+        models = lambda self, lambdas: path.models(lambdas)  # noqa: E731
 
     parts = {f.name: getattr(path, f.name) for f in dataclasses.fields(Path)}
-    return Wrong(**parts | {"change": tuple(1.1 * c for c in path.change)})
+    return Wrong(**parts | {"change": jax.tree.map(lambda c: 1.1 * c, path.change)})
 
 
 def test_planted_wrong_integrand_is_found(reference, quick_path):

@@ -95,6 +95,25 @@ def test_errors_know_the_autocorrelation_of_the_draws():
     assert np.sqrt(np.mean(without**2)) > 1.6 and np.mean(np.abs(without) < 1.96) < 0.8
 
 
+def test_chains_too_short_for_their_errors_are_told():
+    """Twelve draws are 5 τ_int: errors too small by a factor of 1.75 (measured over 150 pools), and 300 draws are 130."""
+    rng = np.random.default_rng(3)
+    exact, scores, told = -np.log(ENDS[:, 0]) / 2, [], []
+    for _ in range(50):
+        pool = Pool(GAUSSIAN, [chains(rng, (4, 12), 0.8, theta) for (theta,) in GAUSSIAN])
+        scores.append(DIFFERENCES @ (pool.log_partition(ENDS) - exact) / pool.errors(ENDS, DIFFERENCES))
+        told.append(len(pool.complaints))
+    assert np.sqrt(np.mean(np.square(scores))) > 1.3 and np.mean(told) > 0.95
+    assert all(pool.complaints == shuffled.complaints == () for pool, shuffled in pools(0.8, 20))
+
+
+def test_surface_of_short_chains_warns(monkeypatch):
+    """With a threshold that no chain of 100 draws meets."""
+    monkeypatch.setattr("phi4ppl.partition.pool.MIN_TAUS", 10_000)
+    with pytest.warns(UserWarning, match=r"PartitionSurface: chains of 100 draws are .* Increase num_samples\.$"):
+        p4.PartitionSurface(MODEL, {"w": (0.75, 0.85)}, num_samples=100)
+
+
 def test_influence_of_a_sample_is_the_derivative_by_its_weight():
     """Exactly: more weight on one draw, less on the others of its ensemble, and the equations of all ensembles solved anew."""
     rng = np.random.default_rng(0)

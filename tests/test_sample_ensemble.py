@@ -48,7 +48,9 @@ def test_the_tree_has_the_member_as_a_dimension_and_its_couplings(tree):
         tree["sample_stats"]["lp"].isel(member=2), -np.asarray(model.energy(phi)), rtol=1e-4, atol=1e-5
     )
     np.testing.assert_allclose(tree["posterior"]["magnetization"].isel(member=2), phi.mean(axis=-1), atol=1e-6)
-    assert tree["posterior"].attrs["inference_library"] == "phi4ppl"
+    assert tree["posterior"].attrs["inference_library"] == "phi4ppl" and p4.settings(tree)["members"] == 3
+    report = p4.diagnose(tree.isel(member=2))
+    assert report.passed and abs(report.estimates.loc["phi_squared", "mean"] - exact(2)["phi_squared"]) < 0.05
 
 
 def test_members_have_streams_of_their_own_and_seeds_repeat():

@@ -11,6 +11,9 @@ Moments of higher than the fourth order are left out: their distributions are so
 
 import io
 import re
+import sys
+import types
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -289,8 +292,8 @@ def test_a_run_that_does_not_fit_in_memory_is_refused_before_it_starts():
     message = r"would keep .* \(4 chains × 100 draws of .*\), and at most 1 kB is to be used\. Keep observables only"
     with pytest.raises(p4.MemoryLimitError, match=message):
         run_of(model, memory_limit=1000)
-    with pytest.raises(p4.MemoryLimitError, match="this run would keep .* TB"):
-        p4.sample(model, num_samples=10**12, kernel="hmc")
+    with pytest.raises(p4.MemoryLimitError, match=r"this run would keep .* TB \(1 chain × 1000000000000 draws"):
+        p4.sample(model, num_samples=10**12, num_chains=1, kernel="hmc")
 
 
 @pytest.mark.parametrize(
@@ -369,11 +372,49 @@ def test_progress_is_drawn_on_request_and_never_by_default_into_a_file(capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_speed_and_time_left_leave_out_what_was_also_compiled(monkeypatch):
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
 
+
+def test_a_line_left_by_an_error_is_closed(monkeypatch):
+    """On a terminal one line, redrawn in place; the traceback begins on the next."""
+    monkeypatch.setattr(progress.sys, "stderr", terminal := Terminal())
+    with pytest.raises(p4.OverlapError):
+        p4.PartitionSurface(p4.gaussian(p4.lattice.chain(4), w=0.2, a=1.0), {"w": (0.0, 0.9)}, max_ensembles=1)
+    text = terminal.getvalue()
+    assert "partition surface: ensemble 1" in text and text.count("\n") == 1 and text.endswith("\n")
+
+
+def test_every_progress_line_is_closed():
+    """All but the run, which closes it with its checkpoint, are context managers."""
+    package = Path(p4.__file__).parent
+    lines = [line for path in package.rglob("*.py") for line in path.read_text(encoding="utf-8").splitlines()]
+    used = [line for line in lines if re.search(r"[^`]\bProgress\(", line)]
+    assert len(used) > 8 and [line.split("=")[0].strip() for line in used if " with " not in line] == ["self.bar"]
+
+
+def test_notebooks_show_progress_though_their_streams_are_no_terminals(monkeypatch):
+    class Kernel:
+        config = {"IPKernelApp": {}}
+
+    assert not progress.in_notebook()
+    bar = progress.Progress(4, None, stream := io.StringIO())
+    bar.advance(4, "sampling", None, None)
+    assert stream.getvalue() == ""
+    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=Kernel))
+    with progress.Progress(4, None, stream) as bar:
+        bar.message("compiling …")
+        bar.advance(1, "warm-up", 0.8, None)
+        assert bar.bar.n == 25
+    assert stream.getvalue().split("\r")[1].strip() == "compiling …"
+    assert re.fullmatch("warm-up   25% · acceptance 0.80", stream.getvalue().split("\r")[2].strip())
+    silent = progress.Progress(4, False, io.StringIO())
+    silent.message("nothing")
+    assert silent.stream.getvalue() == ""
+
+
+def test_speed_and_time_left_leave_out_what_was_also_compiled(monkeypatch):
     now, terminal = [0.0], Terminal()
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     bar = progress.Progress(1_000_000, None, terminal)

@@ -44,7 +44,7 @@ def test_three_sites_have_the_log_partition_of_a_quadrature(x64):
     )
 
 
-@pytest.mark.parametrize("kernel", ["nuts", "metropolis"])
+@pytest.mark.parametrize("kernel", ["nuts", "local_hmc"])
 def test_moments_of_one_site(kernel):
     """Two moments by two kernels, each within 4.5 errors of quadrature: false alarm 3e-5 in all."""
     tree = p4.sample(SITE, kernel=kernel, num_warmup=500, num_samples=4000, seed=1)
@@ -121,7 +121,7 @@ def test_files_descriptions_evenness_and_the_choice_of_a_kernel(tmp_path):
     assert "c: sextic on 16 sites" in model.describe()
     assert choose(p4.compile(model))[0] == "cluster"
     deep = p4.phi4(p4.lattice.square(4), a=-30.0, b=-0.5, c=0.2)  # Σ w φ² = 4φ² with φ⁴ ≈ 30/0.6: above 15
-    assert choose(p4.compile(deep))[0] == "metropolis"
+    assert choose(p4.compile(deep))[0] == "local_hmc"
 
 
 def test_one_site_densities_of_powers_up_to_four_say_what_they_know():

@@ -266,7 +266,7 @@ def even_torus():
 def scores_of_sweep(name, number=1):
     model, before, fresh = even_torus() if name == "even torus" else model_and_draws(name)
     target = target_of(p4.compile(model))
-    steps = fixed_tuning(get_kernel("metropolis"), model, before.std(axis=0)).step_size
+    steps = fixed_tuning(get_kernel("local_hmc"), model, before.std(axis=0)).step_size
     after, acceptance = mapped(lambda key, phi: sweeps(target, key, phi, steps, number), before)
     assert acceptance.shape == after.shape and np.all((acceptance >= 0) & (acceptance <= 1))
     return invariance_scores(model, before, np.asarray(after), fresh)
@@ -398,7 +398,7 @@ def test_every_site_reaches_the_target_acceptance():
     lattice = p4.lattice.square(4)
     a = np.geomspace(0.3, 100, 16)[rng.permutation(16)]
     model = p4.phi4(lattice, w=0.2, a=a, b=0.2 * a, r=rng.normal(size=16))
-    kernel = get_kernel("metropolis")
+    kernel = get_kernel("local_hmc")
     target = target_of(p4.compile(model))
 
     def walk(key, phi):

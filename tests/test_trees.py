@@ -115,7 +115,7 @@ def netcdf(tree, folder):
     [
         lambda tree, folder: tree.copy(deep=True),
         netcdf,
-        lambda tree, folder: tree.filter(lambda node: node.name not in ("sample_stats", "constant_data")),
+        lambda tree, folder: tree.filter(lambda node: node.name not in ("sample_stats", "schwinger_dyson")),
         lambda tree, folder: tree.isel(draw=slice(None)).sel(chain=[0, 1, 2, 3]),
         lambda tree, folder: tree.map_over_datasets(lambda data: data),
         lambda tree, folder: with_posterior(tree, tree["posterior"].to_dataset().assign(new=tree["posterior"][NAME] + 1)),
@@ -150,7 +150,7 @@ def test_files_from_before_the_digests_are_read_by_their_draws(thinned):
 def bad_block_means(tree):
     """φ ∂S/∂φ at one site is 1.6, and the fields are right: a fault that only the block means show."""
     copy = tree.copy(deep=True)
-    blocks = copy["constant_data"]["schwinger_dyson_site"]
+    blocks = copy["schwinger_dyson"]["block_means"]
     blocks[:, :, 2] *= 1.6
     return copy
 

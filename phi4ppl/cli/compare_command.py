@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import ModelFileError
+from ..errors import ModelFileError, stream_rng
 from ..inference.compare import SCHEMES
 from .field_files import LABELLED, load_fields, noted_fields
 from .model_files import field_of, load_model_file
@@ -42,7 +42,7 @@ def compare(arguments) -> int:
 
     result = compare_models(models, fields, own, seed=arguments.seed, progress=False if arguments.quiet else None)
     result = replace(result, warnings=tuple(for_command_line(text, "compare") for text in result.warnings))
-    rng, checks, first = np.random.default_rng(arguments.seed), {}, next(iter(models.values()))
+    rng, checks, first = stream_rng(arguments.seed, "checked models"), {}, next(iter(models.values()))
     for name, posterior in result.posteriors.items():
         chosen = posterior.choose(20 if posterior.names else 1, rng)
         checks[name] = predictive_check(chosen, posterior.problem.data, like=first, seed=arguments.seed)

@@ -10,10 +10,10 @@ from zipfile import BadZipFile
 import numpy as np
 import pandas as pd
 
-from ..analysis.gamma_method import gamma_method
 from ..errors import ArgumentError, MissingPackageError, ModelFileError
 from ..lattice.labels import MISSING_FIELDS, aligned_fields
 from ..model.field import MarkovRandomField
+from ..results.independent_fields import independent_step, note_of
 
 __all__ = ["LABELLED", "load_fields", "noted_fields"]
 
@@ -32,8 +32,7 @@ def load_fields(path, model: MarkovRandomField) -> tuple[np.ndarray, str]:
     table starts with a row of names: ``0, 1, …``, the labels of a graph, or ``"(0, 1)"`` for the site (0, 1) of a square
     lattice. A first column without a name, which pandas writes for the index of a table, is left out.
 
-    Draws of a run, chains of correlated fields, are thinned to one in 2 τ_int of the slower of m² and φ²: fits take fields for
-    independent, and their errors would come out too small.
+    Draws of a run, chains of correlated fields, are thinned as by `independent_fields`.
 
     Raises
     ------
@@ -64,15 +63,10 @@ def load_fields(path, model: MarkovRandomField) -> tuple[np.ndarray, str]:
         raise ModelFileError(
             f"{path}: expected fields of shape {shape} with leading axes for samples, got {fields.shape}."
         )
-    step = _spacing(fields) if is_run and fields.ndim == len(shape) + 2 and fields.shape[1] >= 8 else 1
-    note = f"{path}: one draw in {step} of every chain, about 2 τ_int, as independent fields." if step > 1 else note
-    return (fields[:, ::step] if step > 1 else fields).reshape(-1, *shape), note
-
-
-def _spacing(chains: np.ndarray) -> int:
-    flat = chains.reshape(*chains.shape[:2], -1).astype(float)
-    series = np.stack([flat.mean(axis=2) ** 2, (flat**2).mean(axis=2)], axis=2)
-    return min(max(1, int(np.ceil(2 * np.max(gamma_method(series).tau_int) - 0.2))), chains.shape[1])
+    if is_run and fields.ndim == len(shape) + 2:
+        step = independent_step(fields, model)
+        fields, note = fields[:, ::step], note_of(step, path)
+    return fields.reshape(-1, *shape), note
 
 
 def _fields(path: Path) -> tuple:

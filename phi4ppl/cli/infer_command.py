@@ -37,8 +37,9 @@ def infer(arguments) -> int:
     from ..inference.couplings import infer_couplings
     from ..inference.pages import write_inference
     from ..inference.predictive_check import predictive_check
-    from ..results.datatree import metadata, save_run
+    from ..results.datatree import save_run
     from ..results.estimates import estimate
+    from ..results.settings import metadata
     from ..results.verdict import diagnose
 
     print(f"{file.name}: {file.summary}", flush=True)

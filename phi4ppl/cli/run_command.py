@@ -27,8 +27,9 @@ def run(arguments) -> int:
         arguments, "run", Path("runs") / file.name, RECORD, (SAMPLES, REPORT),
         continues=lambda record: continued is not None and not record[FINISHED] and record.get("checkpoint") == continued,
     )  # fmt: skip
-    from ..results.datatree import metadata, save_run
+    from ..results.datatree import save_run
     from ..results.run import sample
+    from ..results.settings import metadata
     from ..results.verdict import diagnose
 
     print(f"{file.name}: {file.summary}", flush=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from ..errors import ArgumentError, call_checked, finite_array, positive_int
+from ..errors import ArgumentError, call_checked, finite_array, positive_int, seed_within, stream_rng, stream_seed
 from ..lattice.labels import field_dims
 from ..results.datatree import predictive_tree
 from .compare import Comparison
@@ -59,17 +59,17 @@ def average(comparison: Comparison, *, weights="stacking", num_draws: int = 100,
     """
     if not isinstance(comparison, Comparison):
         raise ArgumentError("comparison", "the result of phi4ppl.compare", type(comparison).__name__)
-    num_draws, seed = positive_int("num_draws", num_draws, minimum=10), positive_int("seed", seed, minimum=0)
+    num_draws, seed = positive_int("num_draws", num_draws, minimum=10), seed_within(seed)
     names = list(comparison.posteriors)
     shares = _shares(comparison, weights, names)
-    rng = np.random.default_rng(seed)
+    rng = stream_rng(seed, "average")
     together = min(len(comparison.data), MOST_FIELDS)
     counts = rng.multinomial(num_draws * together, shares)
     shape = comparison.data.shape[1:]
     fields, origin = [], []
-    for k, (name, count) in enumerate(zip(names, counts, strict=True)):
+    for name, count in zip(names, counts, strict=True):
         if count:
-            drawn = _predictive(comparison.posteriors[name], int(count), seed + k, rng)
+            drawn = _predictive(comparison.posteriors[name], int(count), stream_seed(seed, "average", name), rng)
             fields.append(drawn.reshape(-1, *shape))
             origin += [name] * int(count)
     order = rng.permutation(num_draws * together)

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ..errors import ArgumentError, call_checked, finite_array, positive_int
+from ..errors import ArgumentError, call_checked, finite_array, positive_int, seed_within, stream_rng
 from ..lattice.labels import MISSING_FIELDS, aligned_fields, is_labelled
 from ..model.field import MarkovRandomField
+from ..results.independent_fields import independent_fields
 from ..results.leave_one_out import leave_one_out
 from .coupling_problem import CouplingProblem
 from .importance import posterior_by_importance
@@ -130,7 +131,8 @@ def compare(
         terms may differ; the number of sites is that of the data, whose order of sites holds for all. A single model has its
         scores, and weights of 1.
     data : array of shape ``(num_data, *lattice)``, or labelled as for `fit_likelihood`
-        Independent fields. Labels have to be the nodes of every model, in the same order in all of them.
+        Independent fields, or the DataTree of `phi4ppl.sample`, which is thinned to one draw in 2 τ_int of every chain; a
+        printed line says so. Labels have to be the nodes of every model, in the same order in all of them.
     priors : dict, optional
         Coupling → NumPyro distribution, for all models that have the coupling; or model → such a dict. Couplings without a
         prior are fixed at the model's; those with one have to be homogeneous, and few, and priors of quartic couplings start at
@@ -168,7 +170,7 @@ def compare(
     """
     given, (models, fields) = models, _checked(models, data)
     prior = _prior_weights(models, prior_weights)
-    num_draws, seed = positive_int("num_draws", num_draws, minimum=100), positive_int("seed", seed, minimum=0)
+    num_draws, seed = positive_int("num_draws", num_draws, minimum=100), seed_within(seed)
     flat, run = fields.reshape(len(fields), -1), {"num_draws": num_draws, "seed": seed, "progress": progress}
     posteriors = {name: _of_these_data(name, p, flat) for name, p in given.items() if isinstance(p, Posterior)}
     own = _priors_by_model({name: model for name, model in models.items() if name not in posteriors}, priors)
@@ -179,7 +181,7 @@ def compare(
 
 
 def _compared(posteriors: dict[str, Posterior], prior: np.ndarray, fields, seed: int) -> Comparison:
-    names, rng = list(posteriors), np.random.default_rng(seed)
+    names, rng = list(posteriors), stream_rng(seed, "comparison")
     held_out = {name: leave_one_out(p.log_likelihood, p.log_weights) for name, p in posteriors.items()}
     pointwise = np.stack([held_out[name].elpd for name in names], axis=1)
     count = len(pointwise)
@@ -302,6 +304,9 @@ def _checked(given, data) -> tuple[dict, np.ndarray]:
             raise ArgumentError(f"models[{name!r}]", "a name and a MarkovRandomField", type(model).__name__)
         if model is models[name]:
             model.check().raise_if_violated()
+    data, note = independent_fields(data, *models.values())
+    if note:
+        print(note)
     fields = _aligned(models, data)
     sites = {name: model.lattice.num_sites for name, model in models.items()}
     size = int(np.prod(fields.shape[1:])) if fields.ndim > 1 else 0

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, stream_key
 from ..learning.ensemble import Ensemble
 from ..learning.history import FitStatus
 from ..learning.pseudolikelihood import SMALL_STEP, Objective, newton
@@ -121,7 +121,7 @@ def simulated_likelihood(problem: CouplingProblem, start, seed: int) -> tuple[Qu
     problem = problem.flat
     found = find_mode(problem, start, seed)
     theta = found.theta
-    ensemble = Ensemble(problem.at(theta), num_chains=NUM_CHAINS, seed=seed + 1)
+    ensemble = Ensemble(problem.at(theta), num_chains=NUM_CHAINS, key=stream_key(seed, "simulated likelihood"))
     ensemble.warm_up(problem.at(theta), 300)
     for _ in range(MOST_SIMULATIONS):
         means, fisher = _expectation(problem, ensemble, theta)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import warnings
 from collections.abc import Callable
 
 import jax.numpy as jnp
@@ -11,12 +9,14 @@ import numpy as np
 import numpyro
 import xarray as xr
 
-from ..errors import ArgumentError, OverlapError, call_checked, one_of, positive_int
+from ..errors import ArgumentError, OverlapError, call_checked, one_of, positive_int, seed_within, warn
 from ..lattice.labels import MISSING_FIELDS, aligned_fields
 from ..model.field import MarkovRandomField
 from ..numpyro_plugin.numpyro_model import compile as compile_model
 from ..partition.surface import PartitionSurface, require_normalizable
+from ..results.independent_fields import independent_fields
 from ..results.run import sample
+from ..results.settings import add_settings
 from .corrected_pseudolikelihood import PseudoLikelihood, affine_map, simulated_likelihood
 from .coupling_problem import CouplingProblem
 from .exchange import auxiliary_tau, exchange, tuned
@@ -50,7 +50,8 @@ def infer_couplings(
     model : MarkovRandomField
         Couplings without prior stay as they are.
     data : array of shape ``(num_fields, *model.field_shape)``, or labelled as for `fit_likelihood`
-        Independent fields.
+        Independent fields, or the DataTree of `phi4ppl.sample`, which is thinned to one draw in 2 τ_int of every chain
+        (``notes`` in `phi4ppl.settings` say so).
     priors : dict
         NumPyro distributions by the names of homogeneous couplings: one to three, or any number with ``"exchange"``. For
         ``"auto"``, ``"surface"`` and ``"exact"`` each on a finite interval (``Uniform``, ``TruncatedNormal``, …).
@@ -113,8 +114,10 @@ def infer_couplings(
     """
     num_auxiliary = positive_int("num_auxiliary", num_auxiliary)
     by_name = not isinstance(normalizer, PartitionSurface) and one_of("normalizer", normalizer, NORMALIZERS)
+    if isinstance(model, MarkovRandomField):
+        data, note = independent_fields(data, model)
     problem = _checked(model, data, priors)
-    run = {"num_warmup": num_warmup, "num_samples": num_samples, "num_chains": num_chains, "seed": seed}
+    run = {"num_warmup": num_warmup, "num_samples": num_samples, "num_chains": num_chains, "seed": seed_within(seed)}
     run |= {"progress": progress}
     if by_name == "exchange":
         tree, facts, complaints, *known = _by_exchange(problem, num_auxiliary, run)
@@ -122,11 +125,9 @@ def infer_couplings(
         tree, facts, complaints, *known = _by_pseudolikelihood(problem, by_name == "pseudolikelihood", run)
     else:
         tree, facts, complaints, *known = _by_log_partition(problem, normalizer, run)
-    told = json.loads(tree.attrs["phi4ppl"])
-    told["settings"] |= {"normalizer": by_name} | facts | {"warnings": complaints}
-    tree.attrs["phi4ppl"] = json.dumps(told)
+    add_settings(tree, {"normalizer": by_name} | facts | {"warnings": complaints, "notes": [note] if note else []})
     for complaint in complaints:
-        warnings.warn(f"infer_couplings: {complaint}", stacklevel=3)
+        warn(f"infer_couplings: {complaint}")
     draws = _draws(tree, problem.names)
     even = np.full(len(draws), -np.log(len(draws)))
     return Posterior(problem, tree, draws, even, *known, warnings=tuple(complaints))
@@ -249,9 +250,9 @@ def _by_exchange(problem: CouplingProblem, num_auxiliary: int, run: dict) -> tup
     )  # fmt: skip
     tree = sample(posterior, kernel=kernel, **run)
     # these are of the density without log Z
-    for group, unknown in (("sample_stats", ["lp", "schwinger_dyson"]), ("constant_data", ["schwinger_dyson_site"]),
-                           ("streamed", ["schwinger_dyson"])):  # fmt: skip
+    for group, unknown in (("sample_stats", ["lp", "schwinger_dyson"]), ("streamed", ["schwinger_dyson"])):
         tree[group] = xr.DataTree(tree[group].to_dataset().drop_vars(unknown))
+    del tree["schwinger_dyson"]
     draws = _draws(tree, names)
     tau = auxiliary_tau(problem.at(draws.mean(axis=0)), names, data, seed)
     complaint = (

@@ -12,6 +12,7 @@ from jax.flatten_util import ravel_pytree
 
 from ..analysis.gamma_method import gamma_method
 from ..energy.compiled import compile_field
+from ..errors import stream_key
 from ..kernels.adaptation import Tuning, WindowAdaptation
 from ..kernels.choose import resolve
 from ..kernels.kernel import Kernel
@@ -107,22 +108,25 @@ def _algorithm(target: Target, walk: Tuning, couplings_of, names, statistics, nu
 
 def tuned(model: MarkovRandomField, data, seed: int):
     """What the sampler of the auxiliary fields is built with, from chains at the couplings of a model."""
-    return jax.tree.map(lambda leaf: leaf.mean(axis=(0, 1)), _simulate(model, data, 1, seed)[1].tuning)
+    return jax.tree.map(
+        lambda leaf: leaf.mean(axis=(0, 1)),
+        _simulate(model, data, 1, stream_key(seed, "tuning of auxiliary fields"))[1].tuning,
+    )
 
 
 def auxiliary_tau(model: MarkovRandomField, names: list[str], data, seed: int) -> float:
     """Longest integrated autocorrelation time of the statistics of ``names``, in iterations, at the couplings of a model."""
-    (energies,), _ = _simulate(model, data, NUM_DRAWS, seed)
+    (energies,), _ = _simulate(model, data, NUM_DRAWS, stream_key(seed, "auxiliary fields"))
     chosen = [k for k, name in enumerate(model.couplings) if name in names]
     return float(gamma_method(energies[..., chosen]).tau_int.max())
 
 
-def _simulate(model: MarkovRandomField, data, num_samples: int, seed: int) -> tuple:
+def _simulate(model: MarkovRandomField, data, num_samples: int, key) -> tuple:
     """Chains that start at fields of the data."""
     dtype = jnp.result_type(float)
     start = jnp.asarray(np.resize(data, (max(2, min(len(data), MOST_CHAINS)), *model.field_shape)), dtype)
     models = jax.tree.map(lambda v: jnp.asarray(v, dtype)[None], model)
     return sample_energies(
         models, jax.tree.map(lambda v: 1.0, model), start[None], num_warmup=NUM_WARMUP, num_samples=num_samples,
-        key=jax.random.key(seed),
+        key=key,
     )  # fmt: skip

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
 from scipy.special import logsumexp
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, stream_rng
 from ..partition.log_partition import log_partition
+from ..results.settings import write_metadata
 from ..results.tails import pareto_k
 from .coupling_problem import CouplingProblem
 from .log_z import LogZ, SurfaceAlongAxes, Unaffordable, exact_at, mean_errors, mean_shift
@@ -87,7 +87,7 @@ def importance_sample(
     """Couplings from a t-distribution around the posterior, a little wider than it."""
     from scipy.stats import multivariate_t  # slow to import
 
-    proposal = multivariate_t(centre, 1.2 * covariance, df=FREEDOM, seed=np.random.default_rng(seed))
+    proposal = multivariate_t(centre, 1.2 * covariance, df=FREEDOM, seed=stream_rng(seed, "proposal"))
     thetas = np.asarray(proposal.rvs(num_draws)).reshape(num_draws, -1)
     rest = problem.log_prior(thetas) - proposal.logpdf(thetas)
     rest -= thetas @ problem.statistics.sum(axis=0) + problem.fixed_energy.sum()
@@ -128,7 +128,7 @@ def posterior_by_importance(problem: CouplingProblem, *, num_draws: int, seed: i
 
 def _resampled(weights: np.ndarray, seed: int) -> np.ndarray:
     """Places of as many draws of equal weight as the effective sample size, in random order, by systematic resampling."""
-    rng, number = np.random.default_rng((seed, 1)), max(1, int(1 / np.sum(weights**2)))
+    rng, number = stream_rng(seed, "resampling"), max(1, int(1 / np.sum(weights**2)))
     places = np.searchsorted(np.cumsum(weights), (np.arange(number) + rng.random()) / number)
     return rng.permutation(np.minimum(places, len(weights) - 1))
 
@@ -142,7 +142,7 @@ def _tree(problem: CouplingProblem, draws: np.ndarray, settings: dict) -> xr.Dat
         "num_samples": len(draws), "thinning": 1, "even": False, "layout": "numpyro",
     }  # fmt: skip
     tree = xr.DataTree.from_dict({"posterior": xr.Dataset(columns, coords)})
-    tree.attrs["phi4ppl"] = json.dumps({"fields": {}, "checks": {}, "settings": facts | settings})
+    write_metadata(tree, {"fields": {}, "checks": {}, "settings": facts | settings})
     return tree
 
 
@@ -159,3 +159,4 @@ def _warnings(sample: ImportanceSample, pool, shift: float):
             f"the error of log Z may have moved the couplings by {shift:.2g} of their standard deviations, which their errors "
             "count; infer_couplings simulates until it is less than 0.05."
         )
+    yield from (f"{text}; infer_couplings simulates longer." for text in pool.complaints)

@@ -33,7 +33,6 @@ SHARE = 1e-3  # of the weight at the posterior that an ensemble must have to be 
 FEWEST_DRAWS = 250  # of a chain
 TAUS = 30  # of warm-up
 AXIS, AXIS_DRAWS = 2.5, 250  # posterior standard deviations from a mode to the other ensembles; their draws a chain
-AXIS_NUMBER = 20_000  # that tells these draws apart from others of the same seed
 TYPICAL = 5  # points at which the error of simulated values is computed
 
 
@@ -148,7 +147,8 @@ class Chebyshev(Interpolated):
         try:
             self.likelihood = likelihood = self._interpolate(log_z, most)
         except ValueError:
-            raise Unaffordable(*exact._impossible) from None
+            got = f"{problem.model!r}, for which {most:.0f} values, as many as a few minutes allow, are too few"
+            raise Unaffordable("model", "a graph narrow enough for hundreds of exact values of log Z", got) from None
         if not likelihood.good:
             got = (
                 f"a log posterior of {problem.count} fields off by {likelihood.error:.2g} of itself between the nodes, after "
@@ -180,9 +180,8 @@ class SurfaceOnBox(Interpolated):
         self.how = f"{len(surface.ensembles)} ensembles over the box of the priors"
         self._fit()
         if refine:
-            bar = Progress(1, progress)
-            self._refine(base, seed, bar)
-            bar.close()
+            with Progress(None, progress) as bar:
+                self._refine(base, seed, bar)
         self.numerical = self.likelihood.error
         first = self.pool.couplings[0]  # where values of the pool are zero
         self._offset = surface.anchor.value + float(base.log_partition(first)[0])
@@ -225,7 +224,7 @@ class SurfaceOnBox(Interpolated):
             warmup = int(np.clip(TAUS * pool.tau_int, NUM_WARMUP, 10 * NUM_WARMUP))
             statistics = simulate(
                 problem.model, problem.names, thetas, num_chains=CHAINS, num_samples=draws, num_warmup=warmup,
-                seed=seed, number=10_000 + turn,
+                seed=seed, stream=("around the posterior", turn),
             )  # fmt: skip
             new = Pool(thetas, list(statistics))
             refined = new if refined is None else refined.joined(new)
@@ -248,7 +247,7 @@ class SurfaceAlongAxes(LogZ):
     def __init__(self, problem: CouplingProblem, mode: Mode, seed: int, progress=None):
         points = _around(mode.theta, mode.covariance, AXIS)
         points = np.array([problem.inside(mode.theta, point - mode.theta) for point in points])
-        sizes = {"num_chains": CHAINS, "num_samples": AXIS_DRAWS, "seed": seed, "number": AXIS_NUMBER}
+        sizes = {"num_chains": CHAINS, "num_samples": AXIS_DRAWS, "seed": seed, "stream": ("along axes",)}
         self.pool = Pool(points, simulate(problem.model, problem.names, points, **sizes))
         self.anchor = log_partition(problem.at(mode.theta), seed=seed, progress=progress)
         self.how = f"{len(points)} ensembles along the principal axes; at the mode {self.anchor.how}"

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..errors import stream_key
 from ..learning.ensemble import Ensemble
 from .coupling_problem import CouplingProblem
 
@@ -36,7 +37,7 @@ class Mode(NamedTuple):
 def find_mode(problem: CouplingProblem, start, seed: int) -> Mode:
     """Mode of the posterior from couplings ``start``: Newton's method with noise, and the average of its last steps."""
     theta, observed, count = np.asarray(start, float), problem.statistics.mean(axis=0), problem.count
-    ensemble = Ensemble(problem.model, num_chains=NUM_CHAINS, seed=seed)
+    ensemble = Ensemble(problem.model, num_chains=NUM_CHAINS, key=stream_key(seed, "mode search"))
     ensemble.warm_up(problem.at(theta), 200)
     late = []
     for _ in range(SEARCH_STEPS):

@@ -9,8 +9,8 @@ import xarray as xr
 
 from ..errors import ArgumentError, call_checked
 from ..model.field import MarkovRandomField
-from ..results.contents import size_in_words
 from ..results.estimates import estimate
+from ..sampling.memory import size_in_words
 from .coupling_problem import CouplingProblem
 
 __all__ = ["Posterior"]

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ..analysis.observables import standard_observables
-from ..errors import ArgumentError
+from ..errors import ArgumentError, seed_within, stream_key, stream_rng
 from ..lattice.labels import MISSING_FIELDS, aligned_fields
 from ..learning.ensemble import Ensemble
 from ..model.field import MarkovRandomField
@@ -44,9 +44,9 @@ class PredictiveCheck(NamedTuple):
 
 def fields_of(models: list[MarkovRandomField], each: int, seed: int) -> np.ndarray:
     """``each`` fields of every model, shape ``(num_models, each, *field_shape)``; models of one family, close to each other."""
-    ensemble = Ensemble(models[0], num_chains=NUM_CHAINS, seed=seed)
+    ensemble = Ensemble(models[0], num_chains=NUM_CHAINS, key=stream_key(seed, "predicted fields"))
     ensemble.warm_up(models[0], WARMUP)
-    rng, number, drawn = np.random.default_rng(seed), -(-each // NUM_CHAINS), []
+    rng, number, drawn = stream_rng(seed, "predicted fields"), -(-each // NUM_CHAINS), []
     for model in models:
         fields = ensemble.draw(model, number, THINNING).reshape(-1, *model.field_shape)
         drawn.append(fields[rng.permutation(len(fields))[:each]])
@@ -89,6 +89,7 @@ def predictive_check(
     >>> bool(check.table.loc["neighbour_correlation", "p"] < 0.02)
     True
     """
+    seed = seed_within(seed)
     data = aligned_fields("data", data, models[0].lattice, MISSING_FIELDS, samples=1).astype(float)
     shape = models[0].field_shape
     if data.shape[1:] != shape or len(data) < 2:

@@ -10,6 +10,8 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import softmax
 
+from ..errors import stream_rng
+
 __all__ = ["bootstrap_errors", "evidence_weights", "pseudo_bma_weights", "stacking_weights"]
 
 
@@ -69,7 +71,7 @@ def pseudo_bma_weights(elpd, seed: int = 0, num_resamples: int = 1000, shared=0.
     weights, errors : arrays, shape (num_models,)
     """
     elpd = np.asarray(elpd, float)
-    rng = np.random.default_rng(seed)
+    rng = stream_rng(seed, "Bayesian bootstrap")
     shares = rng.dirichlet(np.ones(len(elpd)), size=num_resamples)
     scores = len(elpd) * shares @ (elpd - elpd.mean(axis=1, keepdims=True))
     shifts = len(elpd) * shared * rng.normal(size=scores.shape)
@@ -81,7 +83,7 @@ def bootstrap_errors(elpd, seed: int = 0, num_resamples: int = 100, shared=0.0) 
 
     ``shared`` as in `pseudo_bma_weights`.
     """
-    elpd, rng = np.asarray(elpd, float), np.random.default_rng(seed)
+    elpd, rng = np.asarray(elpd, float), stream_rng(seed, "bootstrap")
     counts = rng.multinomial(len(elpd), np.full(len(elpd), 1 / len(elpd)), size=num_resamples)
     shifts = shared * rng.normal(size=(num_resamples, elpd.shape[1]))
     return np.std([stacking_weights(elpd + shift, c) for c, shift in zip(counts, shifts, strict=True)], axis=0)

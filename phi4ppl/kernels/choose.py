@@ -29,13 +29,13 @@ def choose(compiled: CompiledModel, symmetry_moves: bool = True) -> tuple[str, s
         return "chees", f"the sites need {num_colours} colours, too many for sweeps"
     own = [form.name for form, _ in terms if not form.built_in and form.cliques.shape[1] > 1]
     if own:
-        return "metropolis", f"clusters cannot cross the own term {own[0]!r} of several sites, sweeps can"
+        return "local_hmc", f"clusters cannot cross the own term {own[0]!r} of several sites, sweeps can"
     if not any(form.is_hopping and np.any(np.asarray(value)) for form, value in terms):
-        return "metropolis", "no hopping term ties the sites, so sweeps move each on its own"
+        return "local_hmc", "no hopping term ties the sites, so sweeps move each on its own"
     if not symmetry_moves:
-        return "metropolis", "clusters would change signs, and symmetry_moves=False"
+        return "local_hmc", "clusters would change signs, and symmetry_moves=False"
     if (strength := _mean_field_order(model)) > DEEP:
-        return "metropolis", f"deep in its ordered phase (Σ w φ² = {strength:.0f}), where one cluster spans the lattice"
+        return "local_hmc", f"deep in its ordered phase (Σ w φ² = {strength:.0f}), where one cluster spans the lattice"
     if _signs_compete(model):
         return "cluster", (
             "sweeps move the sites; the signs of w compete, no field satisfies them all, so that clusters help little: "

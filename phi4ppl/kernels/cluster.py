@@ -131,7 +131,7 @@ def _objection(compiled: CompiledModel) -> str | None:
         return reason
     forms = compiled.model.forms
     if not any(form.is_hopping for form in forms):
-        return "needs a hopping term: without one there are no clusters (metropolis samples such a model)"
+        return "needs a hopping term: without one there are no clusters (local_hmc samples such a model)"
     own = [form.name for form in forms if form.cliques.shape[1] > 1 and not form.is_hopping]
     if own:
         return f"cannot build clusters through the own term {own[0]!r} of several sites"

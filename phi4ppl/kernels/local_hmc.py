@@ -270,7 +270,7 @@ def finish(target: Target, phi, acceptance, n_steps: int) -> tuple[SweepState, S
     return SweepState(phi, logdensity, gradient, acceptance), SweepInfo(acceptance, n_steps)
 
 
-def metropolis(target: Target, tuning: LocalSteps) -> SamplingAlgorithm:
+def local_hmc(target: Target, tuning: LocalSteps) -> SamplingAlgorithm:
     """One sweep over all sites, after an overrelaxation sweep where that is exact."""
     from blackjax.base import SamplingAlgorithm
 
@@ -296,10 +296,10 @@ def statistics(info: SweepInfo) -> dict:
     }
 
 
-METROPOLIS = Kernel(
-    "metropolis",
+LOCAL_HMC = Kernel(
+    "local_hmc",
     "coloured sweeps: every site its own trajectory and accept/reject; overrelaxation where exact",
-    metropolis,
+    local_hmc,
     statistics,
     SiteAdaptation(),
     fields_only,

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from ..errors import call_checked, positive_int
 from .gradient import KERNELS
 from .kernel import Kernel
-from .local_hmc import METROPOLIS
+from .local_hmc import LOCAL_HMC
 from .target import Target
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ HMC = next(kernel for kernel in KERNELS if kernel.name == "hmc")
 
 def _inner(target: Target) -> Kernel:
     """What moves each copy: coloured sweeps of a field, HMC for anything else."""
-    return METROPOLIS if target.lattice is not None else HMC
+    return LOCAL_HMC if target.lattice is not None else HMC
 
 
 def _at(target: Target, beta) -> Target:
@@ -138,7 +138,7 @@ def _build(num_rungs: int, target: Target, tuning: _Tuning) -> SamplingAlgorithm
 
 def _adaptation_of(state):
     """The adaptation that a state belongs to."""
-    return (METROPOLIS if hasattr(state, "log_step") else HMC).adaptation
+    return (LOCAL_HMC if hasattr(state, "log_step") else HMC).adaptation
 
 
 class _Seen(NamedTuple):

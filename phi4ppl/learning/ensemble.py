@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import jax
 import numpy as np
 
 from ..model.field import MarkovRandomField
@@ -12,10 +11,10 @@ __all__ = ["Ensemble"]
 
 
 class Ensemble(Engine):
-    """An `Engine` that is made with a seed and whose draws are the fields themselves."""
+    """An `Engine` whose draws are the fields themselves."""
 
-    def __init__(self, model: MarkovRandomField, *, kernel="auto", num_chains: int, seed: int, start=None):
-        super().__init__(model, kernel=kernel, num_chains=num_chains, key=jax.random.key(seed), start=start)
+    def __init__(self, model: MarkovRandomField, *, kernel="auto", num_chains: int, key, start=None):
+        super().__init__(model, kernel=kernel, num_chains=num_chains, key=key, start=start)
 
     def draw(self, model: MarkovRandomField, num_draws: int, thinning: int = 1, *, burn_in: bool = True) -> np.ndarray:
         """The next fields of every chain, shape ``(num_chains, num_draws, *field_shape)``."""

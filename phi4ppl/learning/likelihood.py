@@ -9,10 +9,11 @@ from functools import partial
 import numpy as np
 import xarray as xr
 
-from ..errors import ArgumentError, call_checked, one_of, positive_int
+from ..errors import ArgumentError, call_checked, one_of, positive_int, seed_within
 from ..lattice.labels import MISSING_FIELDS, aligned_fields
 from ..model.coupling_vector import CouplingVector, sign_notes
 from ..model.field import MarkovRandomField
+from ..results.independent_fields import independent_fields
 from ..sampling.progress import Progress
 from .history import FitStatus, History, plot_history
 from .maximum_likelihood import SamplingOptions, fit_maximum_likelihood
@@ -104,8 +105,9 @@ def fit_likelihood(
     ----------
     model : MarkovRandomField
         The family: lattice, terms, and which couplings are homogeneous (one number) or inhomogeneous (one a clique).
-    data : array of shape ``(num_samples, *field_shape)``, DataFrame, DataArray, Dataset, or dict by node
-        Independent fields. Draws of a Markov chain have to be thinned first, or the errors come out too small. Sites are
+    data : array of shape ``(num_samples, *field_shape)``, DataTree of a run, DataFrame, DataArray, Dataset, or dict by node
+        Independent fields. The DataTree of `phi4ppl.sample` is thinned to one draw in 2 τ_int of every chain, and a note says
+        so; other draws of a Markov chain have to be thinned first, or the errors come out too small. Sites are
         put in order by their labels: the columns of a DataFrame, the keys of a dict, the dimensions and coordinates of a
         DataArray (its other dimensions count samples). Bare arrays are in the order of ``lattice.nodes``.
     method : str
@@ -177,20 +179,18 @@ def fit_likelihood(
     }  # fmt: skip
     _refuse_options(method, given)
     vector = CouplingVector.of(model)
+    data, note = independent_fields(data, model)
     flat = _checked_data(model, data)
     if ridge is not None and (
         isinstance(ridge, bool) or not isinstance(ridge, numbers.Real) or not 0 <= ridge < np.inf
     ):
         raise ArgumentError("ridge", "a number of at least 0, or None", repr(ridge))
     start, earlier = _start(vector, initial)
-    fit = _fitter(method, given, positive_int("seed", seed, minimum=0))
-    bar = Progress(1, progress)
-    problem = Problem(vector, flat, ridge, start, History(vector, earlier), bar)
-    try:
+    fit = _fitter(method, given, seed_within(seed))
+    with Progress(None, progress) as bar:
+        problem = Problem(vector, flat, ridge, start, History(vector, earlier), bar)
         estimate = fit(problem)
-    finally:
-        bar.close()
-    return _result(problem, method, estimate)
+    return _result(problem, method, estimate, (note,) if note else ())
 
 
 def _refuse_options(method: str, options: dict) -> None:
@@ -241,8 +241,8 @@ def _start(vector: CouplingVector, initial) -> tuple[np.ndarray | None, xr.Datas
     return vector.flatten(model.couplings), earlier
 
 
-def _result(problem: Problem, method: str, estimate: Estimate) -> LikelihoodFit:
-    vector, status, notes = problem.vector, estimate.status, list(estimate.notes)
+def _result(problem: Problem, method: str, estimate: Estimate, before: tuple[str, ...]) -> LikelihoodFit:
+    vector, status, notes = problem.vector, estimate.status, [*before, *estimate.notes]
     fitted = vector.model(estimate.theta)
     at_bound = int((np.isnan(estimate.errors) & problem.bounded).sum())
     if at_bound:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse
 
-from ..errors import ArgumentError, SamplingError
+from ..errors import ArgumentError, SamplingError, stream_key
 from ..model.coupling_vector import CouplingVector, statistics_matrix
 from ..sampling.interrupt import Interrupts
 from .ensemble import Ensemble
@@ -90,7 +90,8 @@ def fit_maximum_likelihood(problem: Problem, options: SamplingOptions) -> Estima
     with Interrupts() as interrupts:
         short = problem.ridge is None and problem.is_short
         begin = vector.model(centre if short else theta)
-        ensemble = Ensemble(begin, kernel=options.kernel, num_chains=options.num_chains, seed=options.seed)
+        key = stream_key(options.seed, "maximum likelihood")
+        ensemble = Ensemble(begin, kernel=options.kernel, num_chains=options.num_chains, key=key)
         ensemble.warm_up(begin, WARM_UP)
         draws = max(FIRST_DRAWS, -(-DRAWS_A_COUPLING * vector.size // options.num_chains))
         pull = sparse.csc_matrix((vector.size,) * 2)

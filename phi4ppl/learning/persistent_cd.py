@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import sparse
 
-from ..errors import SamplingError
+from ..errors import SamplingError, stream_key, stream_rng
 from ..model.coupling_vector import statistics_matrix
 from ..sampling.interrupt import Interrupts
 from .ensemble import Ensemble
@@ -47,14 +47,13 @@ class StochasticOptions(NamedTuple):
 def fit_persistent_cd(problem: Problem, options: StochasticOptions) -> Estimate:
     """Stochastic gradient ascent of the likelihood with averaged couplings; see `phi4ppl.fit_likelihood`."""
     vector, (theta, centre) = problem.vector, starting_point(problem)
-    shape, rng = vector.template.field_shape, np.random.default_rng(options.sampling.seed)
+    shape, rng = vector.template.field_shape, stream_rng(options.sampling.seed, "persistent contrastive divergence")
     chains = options.sampling.num_chains
     begin = problem.data[rng.integers(problem.num_samples, size=chains)].reshape(chains, *shape)
     model = vector.model(theta)
     with Interrupts() as interrupts:
-        ensemble = Ensemble(
-            model, kernel=options.sampling.kernel, num_chains=chains, seed=options.sampling.seed, start=begin
-        )
+        key = stream_key(options.sampling.seed, "persistent contrastive divergence")
+        ensemble = Ensemble(model, kernel=options.sampling.kernel, num_chains=chains, key=key, start=begin)
         ensemble.warm_up(model, WARM_UP)
         first = _statistics_of(ensemble, vector, theta, FIRST_DRAWS)
         variance = np.maximum(first.var(axis=0), 1e-12 * first.var(axis=0).max())

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..analysis.gamma_method import gamma_method
-from ..errors import ArgumentError, positive_int
+from ..errors import ArgumentError, positive_int, stream_key
 from ..model.coupling_vector import CouplingVector, statistics_matrix
 from ..model.field import MarkovRandomField
 from ..reweighting.energies import difference
@@ -37,8 +37,9 @@ class Search:
         self.draws = max(2, samples // NUM_CHAINS)
         start = None if initial is None else initial.samples[:NUM_CHAINS, -1]
         done = 0 if initial is None else initial.history.sizes["step"]
-        # another seed for what is continued, so that it does not draw the same numbers again
-        self.ensemble = Ensemble(model, kernel=kernel, num_chains=NUM_CHAINS, seed=seed + 1_000_003 * done, start=start)
+        # a fit that is continued must not draw the same numbers again
+        key = stream_key(seed, "variational fit", done)
+        self.ensemble = Ensemble(model, kernel=kernel, num_chains=NUM_CHAINS, key=key, start=start)
         self.is_warm, self.notes = False, []
         self._excess = jax.jit(jax.vmap(lambda model, phi: difference(target, model)(phi), in_axes=(None, 0)))
 

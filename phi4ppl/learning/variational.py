@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import ArgumentError, call_checked, one_of, positive_int
+from ..errors import ArgumentError, call_checked, one_of, positive_int, seed_within
 from ..model.field import MarkovRandomField
 from ..reweighting.energies import as_action
 from ..sampling.interrupt import Interrupts
@@ -95,7 +95,7 @@ def fit_variational(
     >>> import phi4ppl as p4
     >>> lattice = p4.lattice.chain(3)
     >>> model = p4.phi4(lattice, w=[0.1, 0.2, 0.3], a=1.0, b=0.5)
-    >>> fit = p4.fit_variational(model, p4.phi4(lattice, w=0.8, a=1.4, b=0.2), kernel="metropolis", num_samples=400)
+    >>> fit = p4.fit_variational(model, p4.phi4(lattice, w=0.8, a=1.4, b=0.2), kernel="local_hmc", num_samples=400)
     >>> fit.converged, [round(float(w), 3) for w in fit.model.couplings["w"]]
     (True, [0.8, 0.8, 0.8])
     """
@@ -103,7 +103,7 @@ def fit_variational(
     if not isinstance(model, MarkovRandomField):
         raise ArgumentError("model", "a MarkovRandomField", type(model).__name__)
     steps = positive_int("num_steps", METHODS[method] if num_steps is None else num_steps)
-    seed = positive_int("seed", seed, minimum=0)
+    seed = seed_within(seed)
     if optimizer is not None and (method != "gradient" or not hasattr(optimizer, "update")):
         mend = "Choose method='gradient' to use an optimizer, such as optax.sgd(0.01)."
         raise ArgumentError("optimizer", "an optax optimizer for method 'gradient'", type(optimizer).__name__, mend)
@@ -127,18 +127,14 @@ def _same_terms(one: MarkovRandomField, other: MarkovRandomField) -> bool:
 
 
 def _loop(search: Search, moves, num_steps: int, progress: bool | None) -> FitStatus:
-    bar = Progress(num_steps, progress)
-    bar.message(f"compiling {search.ensemble.kernel.name} …")
-    try:
-        with Interrupts() as interrupts:
-            for _ in range(num_steps):
-                status = moves.step()
-                bar.advance(1, "fitting", None, None)
-                if status is not None or interrupts.asked:
-                    return status or FitStatus.INTERRUPTED
-            return FitStatus.MAX_STEPS
-    finally:
-        bar.close()
+    with Progress(num_steps, progress) as bar, Interrupts() as interrupts:
+        bar.message(f"compiling {search.ensemble.kernel.name} …")
+        for _ in range(num_steps):
+            status = moves.step()
+            bar.advance(1, "fitting", None, None)
+            if status is not None or interrupts.asked:
+                return status or FitStatus.INTERRUPTED
+        return FitStatus.MAX_STEPS
 
 
 class _Natural:

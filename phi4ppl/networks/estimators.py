@@ -17,7 +17,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ..errors import ArgumentError, call_checked, finite_array, positive_int
+from ..errors import ArgumentError, call_checked, finite_array, positive_int, stream_key, stream_rng, warn
 from ..lattice.labels import has_no_labels, is_labelled
 from ..model.field import MarkovRandomField
 from ..partition.partition_estimate import PartitionEstimate
@@ -181,7 +181,7 @@ class _RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """States of ``n_samples`` Gibbs chains that go on from the persistent ones, in the units of the data."""
         check_is_fitted(self, "machine_")
         positive_int("n_samples", n_samples), positive_int("n_sweeps", n_sweeps, minimum=0)
-        above, below = jax.random.split(jax.random.key(self._seed() + 1))
+        above, below = jax.random.split(stream_key(self._seed(), "sample"))
         start = jax.random.choice(above, self.state_.chains, (n_samples,))
         v = jax.jit(RestrictedBoltzmannMachine.gibbs)(self.machine_, below, start, n_sweeps)
         return np.asarray(v, float) * self.scale_ + self.mean_
@@ -216,7 +216,7 @@ class _RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         middle = self.machine_.visible_mean(jnp.zeros(self.machine_.hidden.size))
         start = np.where(known, self._standardised(X), middle)
         start = jnp.asarray(np.broadcast_to(start, (n_draws, *X.shape)))
-        key = jax.random.key(self._seed() + 2)
+        key = stream_key(self._seed(), "complete")
         v = jax.jit(RestrictedBoltzmannMachine.gibbs)(self.machine_, key, start, n_sweeps, clamped=known)
         return np.where(known, X, np.asarray(v, float) * self.scale_ + self.mean_)
 
@@ -268,7 +268,7 @@ class _RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             raise ArgumentError("X", "features whose standard deviations are finite", where, "Give other units.")
         # a constant column has rounding alone, which is relative to its mean; a small unit of measurement is no constant
         self.scale_ = np.where(spread > CONSTANT * np.abs(self.mean_), spread, 1.0)
-        rng = np.random.default_rng(self._seed())
+        rng = stream_rng(self._seed(), "first weights")
         visible, hidden = (
             kind(*(np.full(number, value) for value in FIRST[kind]))
             for kind, number in ((self._visible, n), (self._hidden, self.n_components))
@@ -366,14 +366,17 @@ class GaussianGaussianRBM(_RBM):
             super()._train(X, epochs, progress)
         fall = float(jnp.mean(start.log_prob(v)) - jnp.mean(self.machine_.log_prob(v)))
         if not fall <= LOST:
-            chains = gaussian_draws(start, jax.random.key(self._seed()), self.state_.chains[None])[0]
+            chains = gaussian_draws(start, stream_key(self._seed(), "kept start"), self.state_.chains[None])[0]
             self.state_ = first_state(start, chains, self.learning_rate, self.weight_decay, self.n_levels)
             self.machine_ = start
-        for warning in caught:
-            # at the usual rate a fall from the maximum is no fault of the user, and the maximum is returned
-            own_rate = self.learning_rate != inspect.signature(_RBM.__init__).parameters["learning_rate"].default
-            if own_rate or not issubclass(warning.category, TrainingWarning):
-                warnings.warn(warning.message, stacklevel=3)
+        own_rate = self.learning_rate != inspect.signature(_RBM.__init__).parameters["learning_rate"].default
+        for message in (warning.message for warning in caught):
+            if isinstance(message, TrainingWarning):
+                if not own_rate:  # a fall from the maximum is no fault of the user, and the maximum is returned
+                    continue
+                if self.state_.epoch == 0:
+                    message = TrainingWarning(message.problem, "The factor analysis at the start is returned.")
+            warn(message)
         return self
 
 

@@ -10,7 +10,7 @@ from scipy.special import logsumexp
 
 from ..energy.exact.gaussian import log_gaussian_integral
 from ..energy.exact.trapezoid import log_trapezoid
-from ..errors import ArgumentError, call_checked, one_of
+from ..errors import ArgumentError, call_checked, one_of, seed_within, stream_key
 from ..partition.annealing import one_sided
 from ..partition.partition_estimate import PartitionEstimate
 from .units import GaussianUnits
@@ -27,6 +27,7 @@ BATCH = 2**14
 def log_partition(machine, *, method: str, seed: int) -> PartitionEstimate:
     """See `RestrictedBoltzmannMachine.log_partition`."""
     one_of("method", method, ("auto", "gaussian", "enumeration", "quadrature", "annealing"))
+    seed = seed_within(seed)
     binary, real, possible = _possible(machine)
     if method == "auto":
         method = next(name for name, can in possible.items() if can)
@@ -143,20 +144,21 @@ def annealed(machine, *, start=None, num_chains: int = 128, num_steps: int = 100
     R. M. Neal, Stat. Comput. 11, 125 (2001); C. H. Bennett, J. Comput. Phys. 22, 245 (1976). The error joins Bennett's and half
     the distance between the two one-sided estimates, which sees what a variance cannot.
     """
+    seed = seed_within(seed)
     field = jnp.zeros((num_chains, machine.visible.size), machine.weights.dtype)
-    _, free = _walk(_scaled(machine, 0), jax.random.fold_in(jax.random.key(seed), num_steps), field, 1, 0)
-    up, ends = _walk(machine, jax.random.key(seed), free, num_steps, 1)
+    _, free = _walk(_scaled(machine, 0), stream_key(seed, "free units"), field, 1, 0)
+    up, ends = _walk(machine, stream_key(seed, "up"), free, num_steps, 1)
     if start is None:
         start = ends
     start = jnp.asarray(start, machine.weights.dtype)[jnp.arange(num_chains) % len(start)]
-    _, start = _walk(machine, jax.random.key(seed + 1), start, num_steps, 0)
-    down, _ = _walk(machine, jax.random.key(seed + 2), start, num_steps, -1)
+    _, start = _walk(machine, stream_key(seed, "equilibrium"), start, num_steps, 0)
+    down, _ = _walk(machine, stream_key(seed, "down"), start, num_steps, -1)
     base = float(_uncoupled(machine))
     up, down = np.asarray(up, float), np.asarray(down, float)
     (lower, lower_error), (minus_upper, upper_error) = one_sided(-up), one_sided(down)
     upper, (value, error) = -minus_upper, _bennett(up, down)
     bracket = base + lower - 2 * lower_error, base + upper + 2 * upper_error
-    how = f"{num_chains} chains up and down in {num_steps} steps"
+    how = f"{num_chains} chain{'s' if num_chains != 1 else ''} up and down in {num_steps} steps"
     return PartitionEstimate(base + value, float(np.hypot(error, (upper - lower) / 2)), "annealing", how, bracket)
 
 

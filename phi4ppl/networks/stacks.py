@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import itertools
-import warnings
 import zlib
 from typing import NamedTuple
 
@@ -15,7 +13,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
-from ..errors import ArgumentError, call_checked, positive_int
+from ..errors import ArgumentError, call_checked, positive_int, stream_key, warn
 from ..sampling.interrupt import Interrupts
 from ..sampling.progress import Progress
 from .estimators import _RBM, checked_rows, seed_of
@@ -142,8 +140,7 @@ class DeepPhi4Network(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         X = self._checked(X, reset=True)
         self._require_a_stack()
         self.machines_ = []
-        bar = Progress(1, self.progress)
-        with Interrupts() as interrupts, contextlib.closing(bar):
+        with Progress(None, self.progress) as bar, Interrupts() as interrupts:
             for number, machine in enumerate(self.machines):
                 self.machines_.append(clone(machine))
                 for epoch in range(positive_int("n_epochs", machine.n_epochs)):
@@ -153,7 +150,7 @@ class DeepPhi4Network(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
                         bar.message(f"machine {number} · epoch {epoch + 1} of {machine.n_epochs}")
                     if interrupts.asked:
                         message = f"interrupted: training has come to epoch {epoch + 1} of machine {number}."
-                        warnings.warn(message, stacklevel=2)
+                        warn(message)
                         return self
                 self.machines_[-1]._judge(data)
         return self
@@ -201,7 +198,7 @@ class DeepPhi4Network(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         """
         check_is_fitted(self, "machines_")
         positive_int("n_samples", n_samples), positive_int("n_sweeps", n_sweeps, minimum=0)
-        key = jax.random.fold_in(jax.random.key(seed_of(self.random_state)), zlib.crc32(b"sample"))
+        key = stream_key(seed_of(self.random_state), "sample of a stack")
         layers, top = self._layers(), self.machines_[-1]
         if start is None:
             x = jax.random.choice(jax.random.fold_in(key, 0), top.state_.chains, (n_samples,))
@@ -238,7 +235,7 @@ class DeepPhi4Network(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         draws = positive_int("n_draws", self.n_draws, minimum=2)
         # a row's own draws, so that neither its place nor its company matters; equal rows share them
         names = np.array([zlib.crc32(row.tobytes()) for row in rows], np.uint32)
-        key = jax.random.key(seed_of(self.random_state))
+        key = stream_key(seed_of(self.random_state), "bounds")
         terms = np.asarray(_unnormalised(self._layers(), key, names, self._inside(rows), draws), float)
         constants = [machine.log_partition().value for machine in self.machines_]
         constants = np.array(constants) + np.log(self.machines_[0].scale_).sum()
@@ -273,7 +270,7 @@ class DeepPhi4Network(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         """What machine ``number`` learns from: draws of the hidden layer below it given the data."""
         if number == 0:
             return X
-        key = jax.random.fold_in(jax.random.key(seed_of(self.random_state)), epoch)
+        key = stream_key(seed_of(self.random_state), "hidden data", epoch)
         return np.asarray(_hidden(self._layers(number), key, self._inside(X)), X.dtype)
 
     @property

@@ -6,7 +6,6 @@ import contextlib
 import functools
 import math
 import numbers
-import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,7 +13,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import ArgumentError, SamplingError, call_checked, finite_array, positive_int, seed_within
+from ..errors import (
+    ArgumentError,
+    SamplingError,
+    call_checked,
+    finite_array,
+    positive_int,
+    seed_within,
+    stream_key,
+    warn,
+)
 from ..lattice.labels import aligned_units
 from ..sampling.interrupt import Interrupts
 from ..sampling.progress import Progress
@@ -170,16 +178,15 @@ def train(
     settings = Settings(
         method, sweeps, min(batch_size, len(data)), _optimizer(learning_rate, weight_decay), bool(centring)
     )
-    key = jax.random.key(seed)
+    key = stream_key(seed, "training")
     if state is None:
         start = jax.random.permutation(jax.random.fold_in(key, 0), data)[jnp.arange(num_chains) % len(data)]
         state = first_state(machine, start, learning_rate, weight_decay, num_levels)
     else:
         _require_same(state, machine, num_levels, num_chains if method == "persistent_cd" else None, settings.optimizer)
     last, history = state.epoch + epochs, []
-    bar = Progress(epochs, progress)
-    bar.message("compiling the training …")
-    with Interrupts() as interrupts, contextlib.ExitStack() as stack:
+    with Progress(None, progress) as bar, Interrupts() as interrupts, contextlib.ExitStack() as stack:
+        bar.message("compiling the training …")
         file = None
         if checkpoint is not None:
             values = {
@@ -195,7 +202,8 @@ def train(
             watch, measured = watched(new.watch, new[:4], new.epoch, data, len(data) // settings.batch_size, norm)
             new = new._replace(watch=watch)
             likelihood_now = likelihood_every is not None and new.epoch % likelihood_every == 0
-            record = look(state, new, data, validation, likelihood_now)._replace(gradient_norm=norm, exchange=exchange)
+            record = look(state, new, data, validation, likelihood_now, seed)
+            record = record._replace(gradient_norm=norm, exchange=exchange)
             state = new
             history.append(record)
             if file is not None:
@@ -203,9 +211,8 @@ def train(
             if on_epoch is not None:
                 on_epoch(record, state)
             _tell(bar, record, last)
-    bar.close()
     if state.epoch < last:
-        warnings.warn(f"interrupted: training has come to epoch {state.epoch} of {last}.", stacklevel=2)
+        warn(f"interrupted: training has come to epoch {state.epoch} of {last}.")
     elif epochs > 1 or measured:
         state = judged(state, data, method, history[-1].gradient_norm if history else np.nan)
     return state, history
@@ -226,7 +233,8 @@ def judged(state: TrainingState, data, method: str, norm: float = np.nan) -> Tra
     if problem is not None:
         from .training_warning import TrainingWarning  # imports scikit-learn where that is installed
 
-        warnings.warn(problem, TrainingWarning, stacklevel=3)
+        which = "last state" if best is None else f"state of epoch {int(best.epoch)}"
+        warn(TrainingWarning(problem, f"Of those that were compared, the {which} is returned, the best."))
     return state if best is None else TrainingState(*best[:4], state.watch, int(best.epoch))
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from ..errors import ArgumentError, call_checked
+from ..errors import ArgumentError, call_checked, stream_seed
 from ..learning.history import plot_history
 from .normalizer import annealed, is_summable
 
@@ -58,7 +58,7 @@ class Epoch(NamedTuple):
     exchange: float
 
 
-def look(old, new, data, validation, likelihood: bool) -> Epoch:
+def look(old, new, data, validation, likelihood: bool, seed: int) -> Epoch:
     """The record of the epoch between two states, but for what only its updates know."""
     machine = new.machine
     some = data[: ROWS if validation is None else len(validation)]
@@ -67,7 +67,7 @@ def look(old, new, data, validation, likelihood: bool) -> Epoch:
     pseudo = np.nan if machine.visible.states is None else float(pseudo_likelihood(machine, some[:FLIPPED_ROWS]))
     log_likelihood = error = np.nan
     if likelihood:
-        start = {"start": new.chains, "num_steps": STEPS, "seed": new.epoch}
+        start = {"start": new.chains, "num_steps": STEPS, "seed": stream_seed(seed, "log likelihood", new.epoch)}
         log_z = machine.log_partition() if is_summable(machine) else annealed(machine, **start)
         log_likelihood, error = -(energy if validation is None else other) - log_z.value, log_z.error
     still = new.chains is old.chains or bool(jnp.all(new.chains == old.chains))

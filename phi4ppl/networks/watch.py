@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..errors import stream_seed
 from .gradients import both_gaussian, exact_log_partition, needs_chains, summed_side
 from .machine import RestrictedBoltzmannMachine
 from .normalizer import annealed
@@ -120,8 +121,7 @@ def objection(watch: Watch, parts: tuple, epoch: int, data, method: str, norm: f
     if not problems:
         return None, None
     better = best if int(best.epoch) != epoch and not fall <= max(error, NOTHING) else None
-    which = f"the state of epoch {int(best.epoch)} is returned" if better else "the last state is returned"
-    return f"training has not converged: {'; '.join(problems)}. Of those that were compared, {which}, the best.", better
+    return f"training has not converged: {'; '.join(problems)}.", better
 
 
 def _of_chains(chains, data) -> list[str]:
@@ -169,7 +169,8 @@ def _measured(state: Kept, steps: int = STEPS, again: bool = False) -> Kept:
     if both_gaussian(machine) or (side is not None and side.hidden.states is not None):
         log_z, error = _exact(machine), 0.0
     else:
-        found = annealed(machine, start=state.chains, num_chains=CHAINS, num_steps=steps, seed=int(state.epoch))
+        seed = stream_seed(int(state.epoch), "watch")
+        found = annealed(machine, start=state.chains, num_chains=CHAINS, num_steps=steps, seed=seed)
         log_z = found.value
         # the two ends may come in the wrong order where chains up and down have found different modes
         error = max(found.error, *(abs(end - log_z) for end in found.bracket)) if np.isfinite(log_z) else np.inf

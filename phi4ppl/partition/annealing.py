@@ -10,6 +10,7 @@ import numpy as np
 from scipy.special import logsumexp
 
 from ..analysis.gamma_method import gamma_method
+from ..errors import stream_key, stream_rng
 from ..kernels.kernel import Kernel
 from ..kernels.symmetry import is_even
 from ..kernels.target import target_of
@@ -40,19 +41,18 @@ def anneal(
     acceptance ratio is not used: it needs the backward kernel to be the time reversal of the forward one, and sweeps through
     the colours of a lattice are not.
     """
-    key, rng = jax.random.key(seed), np.random.default_rng(seed)
+    key, rng = stream_key(seed, "annealing"), stream_rng(seed, "annealing")
     num_steps = CHUNK * -(-num_steps // CHUNK)
-    bar = Progress(num_warmup + PILOT_DRAWS + 2 * num_steps, progress)
-    bar.message("compiling the annealing …")
-    start = path.draw(rng, (len(PILOT), num_walkers))
-    energies, pilot = sample_energies(
-        path.models(PILOT), path.change, start, num_warmup=num_warmup, num_samples=PILOT_DRAWS,
-        key=jax.random.fold_in(key, 0), progress=bar,
-    )  # fmt: skip
-    lambdas = _schedule(energies, num_steps)
-    forward = _work(path, pilot, lambdas, path.draw(rng, (num_walkers,)), jax.random.fold_in(key, 1), bar)
-    back = _work(path, pilot, lambdas[::-1], jnp.asarray(pilot.fields[-1]), jax.random.fold_in(key, 2), bar)
-    bar.close()
+    with Progress(num_warmup + PILOT_DRAWS + 2 * num_steps, progress) as bar:
+        bar.message("compiling the annealing …")
+        start = path.draw(rng, (len(PILOT), num_walkers))
+        energies, pilot = sample_energies(
+            path.models(PILOT), path.change, start, num_warmup=num_warmup, num_samples=PILOT_DRAWS,
+            key=jax.random.fold_in(key, 0), progress=bar,
+        )  # fmt: skip
+        lambdas = _schedule(energies, num_steps)
+        forward = _work(path, pilot, lambdas, path.draw(rng, (num_walkers,)), jax.random.fold_in(key, 1), bar)
+        back = _work(path, pilot, lambdas[::-1], jnp.asarray(pilot.fields[-1]), jax.random.fold_in(key, 2), bar)
     value, error, bracket, warnings = combine_directions(forward, -back)
     z_0 = path.sites.log_partition
     how = f"2 × {num_walkers} walkers × {num_steps} steps; work spreads by {np.std(forward):.2g} and {np.std(back):.2g}"

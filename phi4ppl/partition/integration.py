@@ -8,6 +8,8 @@ import jax
 import numpy as np
 
 from ..analysis.gamma_method import gamma_method
+from ..errors import stream_key, stream_rng
+from ..sampling.memory import size_in_words
 from ..sampling.progress import Progress
 from .coupling_ensembles import sample_energies
 from .coupling_path import Path
@@ -62,41 +64,40 @@ def integrate(
     Chains run at all nodes of an interval at once. The error of the integrand is that of the Γ-method; that of the rule is
     the difference to its seven-point Gauss rule, as far as it exceeds twice its own noise: an estimate for the worse rule.
     """
-    key, rng = jax.random.key(seed), np.random.default_rng(seed)
+    key, rng = stream_key(seed, "integration"), stream_rng(seed, "integration")
     steps = num_warmup + num_samples
-    bar = Progress(steps, progress)
-    bar.message("compiling the ensembles along the path …")
+    with Progress(steps, progress) as bar:
+        bar.message("compiling the ensembles along the path …")
 
-    def over(low: float, high: float, number: int) -> _Interval:
-        nodes, kronrod, gauss = _rule()
-        values = path.models(low + (high - low) * nodes)
-        start = path.draw(rng, (len(nodes), num_chains))
-        energies, _ = sample_energies(
-            values, path.change, start, num_warmup=num_warmup, num_samples=num_samples,
-            key=jax.random.fold_in(key, number), progress=bar,
-        )  # fmt: skip
-        slope = np.moveaxis(energies.sum(axis=3), 0, 2)
-        estimate = gamma_method(slope)
-        wide = high - low
-        noise = wide * np.sqrt(np.sum((kronrod * estimate.error) ** 2))
-        doubt = 2 * np.sqrt(np.sum(((kronrod - gauss) * estimate.error) ** 2))
-        difference = abs((kronrod - gauss) @ estimate.mean)
-        quadrature = wide * max(0.0, difference - doubt)
-        long_enough = slope.shape[1] >= LONG * estimate.tau_int.max()
-        healthy = long_enough and estimate.replica_q.min() > ALARM / len(nodes)
-        return _Interval(low, high, wide * kronrod @ estimate.mean, noise, quadrature, bool(healthy))
+        def over(low: float, high: float, number: int) -> _Interval:
+            nodes, kronrod, gauss = _rule()
+            values = path.models(low + (high - low) * nodes)
+            start = path.draw(rng, (len(nodes), num_chains))
+            energies, _ = sample_energies(
+                values, path.change, start, num_warmup=num_warmup, num_samples=num_samples,
+                key=jax.random.fold_in(key, number), progress=bar,
+            )  # fmt: skip
+            slope = np.moveaxis(energies.sum(axis=3), 0, 2)
+            estimate = gamma_method(slope)
+            wide = high - low
+            noise = wide * np.sqrt(np.sum((kronrod * estimate.error) ** 2))
+            doubt = 2 * np.sqrt(np.sum(((kronrod - gauss) * estimate.error) ** 2))
+            difference = abs((kronrod - gauss) @ estimate.mean)
+            quadrature = wide * max(0.0, difference - doubt)
+            long_enough = slope.shape[1] >= LONG * estimate.tau_int.max()
+            healthy = long_enough and estimate.replica_q.min() > ALARM / len(nodes)
+            return _Interval(low, high, wide * kronrod @ estimate.mean, noise, quadrature, bool(healthy))
 
-    intervals, number = [over(0.0, 1.0, 0)], 1
-    while len(intervals) < MAX_INTERVALS:
-        worst = max(intervals, key=lambda part: part.quadrature)
-        if worst.quadrature < np.sqrt(sum(part.noise**2 for part in intervals)) / 2:
-            break
-        bar.total += 2 * steps
-        middle = (worst.low + worst.high) / 2
-        intervals.remove(worst)
-        intervals += [over(worst.low, middle, number), over(middle, worst.high, number + 1)]
-        number += 2
-    bar.close()
+        intervals, number = [over(0.0, 1.0, 0)], 1
+        while len(intervals) < MAX_INTERVALS:
+            worst = max(intervals, key=lambda part: part.quadrature)
+            if worst.quadrature < np.sqrt(sum(part.noise**2 for part in intervals)) / 2:
+                break
+            bar.total += 2 * steps
+            middle = (worst.low + worst.high) / 2
+            intervals.remove(worst)
+            intervals += [over(worst.low, middle, number), over(middle, worst.high, number + 1)]
+            number += 2
     return _result(path, intervals, num_chains, num_samples)
 
 
@@ -106,7 +107,7 @@ def _result(path: Path, intervals: list[_Interval], num_chains: int, num_samples
     value = path.sites.log_partition - sum(part.value for part in intervals)
     error = float(np.hypot(noise, quadrature) + path.sites.error)
     how = (
-        f"{15 * len(intervals)} nodes × {num_chains} chains × {num_samples} draws; "
+        f"{15 * len(intervals)} nodes × {size_in_words(num_chains, num_samples)}; "
         f"statistical error {noise:.2g}, of the rule {quadrature:.2g}"
     )
     warnings = []

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 
 from ..energy.exact.exact_log_z import exact_log_partition
-from ..errors import ArgumentError, call_checked, one_of, positive_int
+from ..errors import ArgumentError, call_checked, one_of, positive_int, seed_within, warn
 from ..model.field import MarkovRandomField
 from .annealing import anneal
 from .coupling_path import Path, path_to
@@ -86,7 +84,7 @@ def log_partition(
     num_chains = positive_int(
         "num_chains", num_chains, minimum=2, mend="Chains that disagree can only be seen by others."
     )
-    seed = positive_int("seed", seed, minimum=0)
+    seed = seed_within(seed)
     model.check().raise_if_violated()
     if method in ("auto", "exact"):
         result = exact_log_partition(model)
@@ -98,7 +96,7 @@ def log_partition(
             raise ArgumentError("model", "a Gaussian field, or a small or narrow graph", got, mend)
     result = _sampled(path_to(model), method, num_samples, num_chains, seed, progress)
     for text in result.warnings:
-        warnings.warn(f"log_partition: {text}", stacklevel=2)
+        warn(f"log_partition: {text}")
     return result
 
 

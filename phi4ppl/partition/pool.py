@@ -14,6 +14,7 @@ from ..analysis.mbar import MbarSolution, solve_mbar
 __all__ = ["Pool"]
 
 IN_CACHE = 2**16  # numbers
+MIN_TAUS = 20  # autocorrelation times per chain; with so many, errors come out too small by a third at most
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,4 +123,21 @@ class Pool:
     @functools.cached_property
     def tau_int(self) -> float:
         """The longest integrated autocorrelation time of any statistic in any ensemble, in draws."""
-        return float(max(gamma_method(each).tau_int.max() for each in self.statistics))
+        return float(self._taus.max())
+
+    @functools.cached_property
+    def _taus(self) -> np.ndarray:
+        """Those of the slowest statistic of every ensemble."""
+        return np.array([gamma_method(each).tau_int.max() for each in self.statistics])
+
+    @property
+    def complaints(self) -> tuple[str, ...]:
+        """A sentence if chains are too short for the errors of `errors` to be right."""
+        draws = np.array([each.shape[1] for each in self.statistics])
+        worst = np.argmin(draws / self._taus)
+        if draws[worst] >= MIN_TAUS * self._taus[worst]:
+            return ()
+        return (
+            f"chains of {draws[worst]} draws are {draws[worst] / self._taus[worst]:.2g} autocorrelation times long, less than "
+            f"{MIN_TAUS}, so the errors of log Z are too small",
+        )

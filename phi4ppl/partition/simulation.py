@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ..energy.exact.independent_sites import IndependentSites
+from ..errors import stream_key, stream_rng
 from ..model.coupling_vector import CouplingVector
 from ..model.field import MarkovRandomField
 from .coupling_ensembles import sample_energies
@@ -17,7 +17,7 @@ NUM_WARMUP = 300
 
 
 def simulate(
-    model: MarkovRandomField, names, thetas, *, num_chains: int, num_samples: int, seed: int, number: int,
+    model: MarkovRandomField, names, thetas, *, num_chains: int, num_samples: int, seed: int, stream: tuple,
     num_warmup: int = NUM_WARMUP,
 ) -> np.ndarray:  # fmt: skip
     """Draws of one ensemble for every row of ``thetas``, all in one program.
@@ -28,8 +28,9 @@ def simulate(
         Other couplings stay as they are.
     names : list of str
         The couplings in the columns of ``thetas``.
-    seed, number : int
-        ``number`` tells apart calls with one seed.
+    seed : int
+    stream : tuple
+        Names and numbers that tell apart calls with one seed.
 
     Returns
     -------
@@ -37,7 +38,7 @@ def simulate(
         The statistics in the order of ``names``.
     """
     thetas, dtype = np.atleast_2d(np.asarray(thetas, float)), jnp.result_type(float)
-    rng, key = np.random.default_rng((seed, number)), jax.random.key(seed)
+    rng, key = stream_rng(seed, *stream), stream_key(seed, *stream)
     chosen = [form.name in names for form in model.forms]
     order = [list(names).index(form.name) for form in model.forms if form.name in names]
     starts = []
@@ -53,6 +54,6 @@ def simulate(
     energies, _ = sample_energies(
         models, model.structure.at(map(float, chosen)),
         jnp.asarray(np.reshape(starts, (len(thetas), num_chains, *model.field_shape)), dtype),
-        num_warmup=num_warmup, num_samples=num_samples, key=jax.random.fold_in(key, number),
+        num_warmup=num_warmup, num_samples=num_samples, key=key,
     )  # fmt: skip
     return energies[..., chosen][..., np.argsort(order)]

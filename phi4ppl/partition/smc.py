@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..energy.functions import log_density
-from ..errors import SamplingError
+from ..errors import SamplingError, stream_key, stream_rng
 from ..sampling.progress import Progress
 from .annealing import one_sided
 from .coupling_ensembles import sample_energies
@@ -35,37 +35,36 @@ def temper(path: Path, *, num_warmup: int, num_particles: int, seed: int, progre
     """
     from blackjax.smc import adaptive_tempered  # here, because importing BlackJAX creates JAX arrays
 
-    key, rng = jax.random.key(seed), np.random.default_rng(seed)
-    bar = Progress(POPULATIONS, progress)
-    bar.message("compiling tempered sequential Monte Carlo …")
-    start = path.draw(rng, (1, POPULATIONS))
-    _, engine = sample_energies(
-        path.models([1.0]), path.change, start, num_warmup=num_warmup, num_samples=1, key=jax.random.fold_in(key, 0),
-        kernel="hmc",
-    )  # fmt: skip
-    make = _cached_step if path.model.structure.is_built_in else _step
-    step = functools.partial(make(path.model.structure), *_parameters(path, engine.tuning))
-    increments, stages = np.zeros(POPULATIONS), []
-    for number in range(POPULATIONS):
-        state, population_key = (
-            adaptive_tempered.init(path.draw(rng, (num_particles,))),
-            jax.random.fold_in(key, 1 + number),
-        )
-        for stage in range(MAX_TEMPERATURES):
-            state, increment = step(jax.random.fold_in(population_key, stage), state)
-            increments[number] += float(increment)
-            if not np.isfinite(increments[number]):
-                raise SamplingError("particles have no finite weight. S may be unbounded below: see model.check().")
-            if float(state.tempering_param) >= 1:
-                break
-        else:
-            raise SamplingError(
-                f"λ = {float(state.tempering_param):.3g} after {MAX_TEMPERATURES} temperatures. Use more particles "
-                "(num_samples), or method='integration'."
+    key, rng = stream_key(seed, "tempering"), stream_rng(seed, "tempering")
+    with Progress(POPULATIONS, progress) as bar:
+        bar.message("compiling tempered sequential Monte Carlo …")
+        start = path.draw(rng, (1, POPULATIONS))
+        _, engine = sample_energies(
+            path.models([1.0]), path.change, start, num_warmup=num_warmup, num_samples=1,
+            key=jax.random.fold_in(key, 0), kernel="hmc",
+        )  # fmt: skip
+        make = _cached_step if path.model.structure.is_built_in else _step
+        step = functools.partial(make(path.model.structure), *_parameters(path, engine.tuning))
+        increments, stages = np.zeros(POPULATIONS), []
+        for number in range(POPULATIONS):
+            state, population_key = (
+                adaptive_tempered.init(path.draw(rng, (num_particles,))),
+                jax.random.fold_in(key, 1 + number),
             )
-        stages.append(stage + 1)
-        bar.advance(1, "tempering", None, None)
-    bar.close()
+            for stage in range(MAX_TEMPERATURES):
+                state, increment = step(jax.random.fold_in(population_key, stage), state)
+                increments[number] += float(increment)
+                if not np.isfinite(increments[number]):
+                    raise SamplingError("particles have no finite weight. S may be unbounded below: see model.check().")
+                if float(state.tempering_param) >= 1:
+                    break
+            else:
+                raise SamplingError(
+                    f"λ = {float(state.tempering_param):.3g} after {MAX_TEMPERATURES} temperatures. Use more particles "
+                    "(num_samples), or method='integration'."
+                )
+            stages.append(stage + 1)
+            bar.advance(1, "tempering", None, None)
     value, error = one_sided(-increments)
     how = f"{POPULATIONS} populations × {num_particles} particles × {round(np.mean(stages))} temperatures"
     z_0 = path.sites

@@ -10,7 +10,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import ArgumentError, DoublyIntractableError, OverlapError, call_checked, finite_array, positive_int
+from ..errors import (
+    ArgumentError,
+    DoublyIntractableError,
+    OverlapError,
+    call_checked,
+    finite_array,
+    positive_int,
+    seed_within,
+    stream_seed,
+    warn,
+)
 from ..model.array_file import read_arrays, write_arrays
 from ..model.coupling_vector import CouplingVector
 from ..model.field import MarkovRandomField
@@ -28,7 +38,6 @@ MAX_DIMENSIONS = 3
 CANDIDATES = {1: 41, 2: 15, 3: 8}  # points a dimension at which overlap is looked at
 REACH = 0.03  # overlap at which a new ensemble is still tied to the others
 MARGIN = 1.2  # of the overlap of pilot draws, over the one that is asked for
-REDRAWN = 100_000  # added to the number of an ensemble whose couplings are drawn anew
 
 
 class SurfaceEstimate(NamedTuple):
@@ -114,7 +123,7 @@ class PartitionSurface:
     ):  # fmt: skip
         num_samples = positive_int("num_samples", num_samples, minimum=100)
         num_chains = positive_int("num_chains", num_chains, minimum=2)
-        max_ensembles, seed = positive_int("max_ensembles", max_ensembles), positive_int("seed", seed, minimum=0)
+        max_ensembles, seed = positive_int("max_ensembles", max_ensembles), seed_within(seed)
         if not 0.05 <= min_overlap <= 0.9:
             raise ArgumentError("min_overlap", "a number from 0.05 to 0.9", repr(min_overlap))
         names, low, high = _checked(model, region)
@@ -125,6 +134,8 @@ class PartitionSurface:
         }  # fmt: skip
         anchor = log_partition(_at(model, names, middle), num_chains=num_chains, seed=seed, progress=progress)
         pool = _simulated(model, names, low, high, None, self._settings, progress)
+        for text in pool.complaints:
+            warn(f"PartitionSurface: {text}. Increase num_samples.")
         self._set(model, names, low, high, pool, anchor)
 
     def _set(self, model, names, low, high, pool: Pool, anchor: PartitionEstimate) -> None:
@@ -250,7 +261,9 @@ class PartitionSurface:
         low, high = np.minimum(low, self._low), np.maximum(high, self._high)
         require_normalizable(self.model, names, low, high)
         surface = object.__new__(PartitionSurface)
-        surface._settings = self._settings | {"seed": self._settings["seed"] + len(self.ensembles)}
+        surface._settings = self._settings | {
+            "seed": stream_seed(self._settings["seed"], "extension", len(self.ensembles))
+        }
         pool = _simulated(self.model, names, low, high, self._pool, surface._settings, progress)
         surface._set(self.model, names, low, high, pool, self.anchor)
         return surface
@@ -348,7 +361,7 @@ def _simulated(model, names, low, high, pool: Pool | None, settings: dict, progr
     while True:
         pool, turn = _explore(model, names, low, high, pool, settings, progress), turn + 1
         draws = [
-            simulate(model, names, pool.couplings[k], number=turn * REDRAWN + k, **sizes)[0]
+            simulate(model, names, pool.couplings[k], stream=("surface", turn, k), **sizes)[0]
             for k in range(known, len(pool.couplings))
         ]
         pool = Pool(pool.couplings, np.stack([*pool.statistics[:known], *draws]))
@@ -359,27 +372,27 @@ def _simulated(model, names, low, high, pool: Pool | None, settings: dict, progr
 def _explore(model, names, low, high, pool: Pool | None, settings: dict, progress) -> Pool:
     """Add ensembles until the overlap is large enough at all candidates: the next one where it is lowest but not yet lost."""
     candidates, wanted = _grid(low, high), min(MARGIN * settings["min_overlap"], 0.95)
-    theta, bar = (low + high) / 2 if pool is None else None, Progress(1, progress)
-    while True:
-        if theta is None:
-            overlap = pool.overlap(candidates)
-            missing = np.flatnonzero(overlap < wanted)
-            if not len(missing):
-                bar.close()
-                return pool
-            if len(pool.couplings) >= settings["max_ensembles"]:
-                raise OverlapError(
-                    f"{len(pool.couplings)} ensembles leave an overlap of {overlap.min():.2g} in the region, less than "
-                    f"{wanted:g}. Take a smaller region, or a larger max_ensembles."
-                )
-            tied = missing[overlap[missing] >= REACH]
-            best = tied[overlap[tied].argmin()] if len(tied) else missing[overlap[missing].argmax()]
-            theta = candidates[best]
-        number = 0 if pool is None else len(pool.couplings)
-        bar.message(
-            f"partition surface: ensemble {number + 1} at {dict(zip(names, theta.round(4).tolist(), strict=True))}"
-        )
-        sizes = {name: settings[name] for name in ("num_chains", "num_samples", "seed")}
-        (statistics,) = simulate(model, names, theta, number=number, **sizes)
-        pool = Pool(theta[None], statistics[None]) if pool is None else pool.with_ensemble(theta, statistics)
-        theta = None
+    theta = (low + high) / 2 if pool is None else None
+    with Progress(None, progress) as bar:
+        while True:
+            if theta is None:
+                overlap = pool.overlap(candidates)
+                missing = np.flatnonzero(overlap < wanted)
+                if not len(missing):
+                    return pool
+                if len(pool.couplings) >= settings["max_ensembles"]:
+                    raise OverlapError(
+                        f"{len(pool.couplings)} ensembles leave an overlap of {overlap.min():.2g} in the region, less than "
+                        f"{wanted:g}. Take a smaller region, or a larger max_ensembles."
+                    )
+                tied = missing[overlap[missing] >= REACH]
+                best = tied[overlap[tied].argmin()] if len(tied) else missing[overlap[missing].argmax()]
+                theta = candidates[best]
+            number = 0 if pool is None else len(pool.couplings)
+            bar.message(
+                f"partition surface: ensemble {number + 1} at {dict(zip(names, theta.round(4).tolist(), strict=True))}"
+            )
+            sizes = {name: settings[name] for name in ("num_chains", "num_samples", "seed")}
+            (statistics,) = simulate(model, names, theta, stream=("pilot of a surface", number), **sizes)
+            pool = Pool(theta[None], statistics[None]) if pool is None else pool.with_ensemble(theta, statistics)
+            theta = None

@@ -10,6 +10,7 @@ from .estimates import estimate
 from .integrated_likelihood import integrated_log_likelihood
 from .leave_one_out import loo
 from .run import sample
+from .settings import settings
 from .verdict import Check, ConvergenceReport, diagnose
 
 __all__ = [
@@ -23,4 +24,5 @@ __all__ = [
     "sample",
     "sample_ensemble",
     "save_run",
+    "settings",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import platform
 from datetime import UTC, datetime
@@ -20,10 +19,10 @@ from ..sampling.checkpoint import is_checkpoint, read_saved
 from ..sampling.harvest import RunResult, result_so_far
 from ..sampling.identity import array_digest
 from .dimensions import arranged
+from .settings import mark_groups, metadata, tree_of, write_metadata
 
 __all__ = [
-    "add_group", "draws_digest", "frame_of", "load_run", "metadata", "predictive_tree", "provenance", "save_run",
-    "to_datatree", "tree_of",
+    "add_group", "draws_digest", "frame_of", "load_run", "predictive_tree", "provenance", "save_run", "to_datatree",
 ]  # fmt: skip
 
 PACKAGES = ("jax", "jaxlib", "numpyro", "blackjax", "arviz-base", "arviz-stats", "numpy")
@@ -52,13 +51,9 @@ def frame_of(
     dims = STATISTIC_DIMS | drawn
     constant, constant_dims = _constants(compiled)
     model = compiled.model
-    constant_dims["schwinger_dyson_site"] = [
-        "sd_chain",
-        "sd_block",
-        *(dims["phi"] if model else ["unconstrained_dimension"]),
-    ]
     frame = {
         "dims": dims, "constant_dims": constant_dims, "data_dims": data_dims,
+        "site_dims": dims["phi"] if model else ["unconstrained_dimension"],
         "field_shape": None if model is None else list(model.field_shape),
         "provenance": provenance(compiled, checks), "settings": settings,
     }  # fmt: skip
@@ -71,8 +66,8 @@ def frame_of(
 def to_datatree(result: RunResult, frame: tuple[dict, dict[str, np.ndarray]]) -> xr.DataTree:
     """Arrange what the chains left.
 
-    Groups are ``posterior``, ``sample_stats``, ``streamed``, ``constant_data``, and ``log_likelihood`` and ``observed_data``
-    where there are data to leave out one by one; metadata are in the attributes.
+    Groups are ``posterior``, ``sample_stats``, ``streamed``, ``schwinger_dyson``, ``constant_data``, and ``log_likelihood`` and
+    ``observed_data`` where there are data to leave out one by one; metadata are in the attributes.
     """
     facts, arrays = frame
     dims, constant_dims, shape = facts["dims"], facts["constant_dims"], facts["field_shape"]
@@ -91,7 +86,6 @@ def to_datatree(result: RunResult, frame: tuple[dict, dict[str, np.ndarray]]) ->
         streamed["energy_density"] = energy.scaled(-1 / math.prod(shape))
         blocks = blocks.reshape(*blocks.shape[:2], *shape)
     streamed.setdefault("schwinger_dyson", streamed.pop("sample_stats/schwinger_dyson"))
-    constant["schwinger_dyson_site"] = blocks
     # both spellings are read by tools in use
     if "reached_max_treedepth" in statistics:
         statistics["reached_max_tree_depth"] = statistics["reached_max_treedepth"]
@@ -111,10 +105,14 @@ def to_datatree(result: RunResult, frame: tuple[dict, dict[str, np.ndarray]]) ->
         constant, sample_dims=[], dims=constant_dims, coords=coordinates(*constant_dims.values())
     )
     tree["constant_data"] = xr.DataTree(data)
-    for group in tree.children.values():
-        group.attrs.clear()
-    told = facts["provenance"] | {"draws": whole, "settings": result.settings | facts["settings"]}
-    tree.attrs = {"phi4ppl": json.dumps(told)}
+    # not of dimensions chain and draw, so that it stays whole when draws are selected
+    site_dims = {"block_means": ["sd_chain", "sd_block", *facts["site_dims"]]}
+    data = arviz_base.dict_to_dataset(
+        {"block_means": blocks}, sample_dims=[], dims=site_dims, coords=coordinates(*site_dims.values())
+    )
+    tree["schwinger_dyson"] = xr.DataTree(data)
+    write_metadata(tree, facts["provenance"] | {"draws": whole, "settings": result.settings | facts["settings"]})
+    mark_groups(tree)
     return tree
 
 
@@ -136,8 +134,7 @@ def add_group(
     arranged = arviz_base.dict_to_dataset(
         values, sample_dims=list(sample_dims), dims=used, coords=coords, check_conventions=False
     )
-    arranged.attrs.clear()
-    old = tree[group].to_dataset() if group in tree.children else xr.Dataset()
+    old = tree[group].to_dataset() if group in tree.children else xr.Dataset(attrs=arranged.attrs)
     tree[group] = xr.DataTree(old.assign(arranged.data_vars))
 
 
@@ -151,9 +148,7 @@ def predictive_tree(predicted: dict, observed: dict, dims: list[str], coords: di
     rows = {name: ["field"] for name in predicted} | {"phi": ["field", *dims]}
     tree = arviz_base.from_dict({"posterior_predictive": predicted}, dims=rows, coords=coords, check_conventions=False)
     tree["observed_data"] = xr.DataTree(arviz_base.dict_to_dataset(observed, sample_dims=[], dims=rows, coords=coords))
-    for group in tree.children.values():
-        group.attrs.clear()
-    tree["posterior_predictive"].attrs["weights"] = json.dumps(weights)
+    write_metadata(tree, {"settings": {"weights": weights}})
     return tree
 
 
@@ -212,25 +207,6 @@ def provenance(compiled: CompiledModel, checks: dict[str, str]) -> dict:
         "machine": platform.machine(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-
-
-def tree_of(source):
-    """A DataTree as it is, or that of a result that holds one in ``source.tree``, such as `phi4ppl.Posterior`."""
-    return source if isinstance(source, xr.DataTree) else getattr(source, "tree", source)
-
-
-def metadata(tree: xr.DataTree) -> dict:
-    """The provenance of a run made by this library.
-
-    Raises
-    ------
-    ArgumentError
-        If the tree was made by something else.
-    """
-    text = getattr(tree, "attrs", {}).get("phi4ppl")
-    if text is None:
-        raise ArgumentError("tree", "a DataTree made by phi4ppl.sample", f"{type(tree).__name__} without its metadata")
-    return json.loads(text)
 
 
 @call_checked

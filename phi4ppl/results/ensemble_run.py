@@ -10,15 +10,25 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from .._version import __version__
 from ..analysis.observables import with_own
+from ..energy.compiled import compile_field
 from ..energy.functions import energy
-from ..errors import ArgumentError, HammersleyCliffordError, call_checked, finite_array, positive_int, seed_within
+from ..errors import (
+    ArgumentError,
+    HammersleyCliffordError,
+    call_checked,
+    finite_array,
+    positive_int,
+    seed_within,
+    stream_key,
+)
 from ..lattice.labels import field_dims
 from ..model.field import MarkovRandomField
 from ..sampling.engine import Engine
 from ..sampling.memory import require_memory
 from ..sampling.progress import Progress
+from .datatree import provenance
+from .settings import mark_groups, write_metadata
 
 __all__ = ["sample_ensemble"]
 
@@ -70,22 +80,20 @@ def sample_ensemble(
     num_chains, thinning = positive_int("num_chains", num_chains), positive_int("thinning", thinning)
     seed, began = seed_within(seed), time.monotonic()
     models, members = _members(model, couplings)
+    compiled = compile_field(model)
     dims, coords = field_dims(model.lattice)
     measured = with_own(model, observables, ("chain", "draw", "member", *dims))
     measured.pop("energy_density", None)
     functions = tuple((name, _of_field(function)) for name, function in measured.items())
     _require_room(functions, model, keep_field, members * num_chains, num_samples)
     engine = Engine(
-        models, kernel=kernel, num_chains=num_chains, key=jax.random.fold_in(jax.random.key(seed), 0x656E73),
+        models, kernel=kernel, num_chains=num_chains, key=stream_key(seed, "ensemble"),
         num_members=members, keep_field=keep_field, observables=(*functions, ("lp", _log_density)),
     )  # fmt: skip
-    bar = Progress(num_warmup + num_samples * thinning, progress)
-    try:
+    with Progress(num_warmup + num_samples * thinning, progress) as bar:
         bar.message(f"compiling {engine.kernel.name} for {members} models …")
         engine.warm_up(models, num_warmup, progress=bar)
         draws = engine.draw(models, num_samples, thinning, progress=bar)
-    finally:
-        bar.close()
     values = {name: np.moveaxis(value, 0, 2) for name, value in draws.observables.items()}
     statistics = {"lp": values.pop("lp")}
     values["energy_density"] = -statistics["lp"] / model.lattice.num_sites
@@ -99,12 +107,14 @@ def sample_ensemble(
     constant = {f"coupling_{name}": np.asarray(value) for name, value in models.couplings.items()}
     axes = {name: ["member", f"clique_{name}"][: value.ndim] for name, value in constant.items()}
     tree["constant_data"] = xr.DataTree(arviz_base.dict_to_dataset(constant, sample_dims=[], dims=axes))
-    facts = {
-        "inference_library": "phi4ppl", "inference_library_version": __version__, "kernel": engine.kernel.name,
-        "kernel_reason": engine.kernel_reason, "num_warmup": num_warmup, "seed": seed, "thinning": thinning,
-        "sampling_time": round(time.monotonic() - began, 3), "model": model.describe(),
+    made = {
+        "members": members, "kernel": engine.kernel.name, "kernel_reason": engine.kernel_reason, "num_warmup": num_warmup,
+        "num_samples": num_samples, "num_chains": num_chains, "seed": seed, "thinning": thinning, "even": False,
+        "dtype": str(statistics["lp"].dtype), "layout": compiled.layout, "seconds": round(time.monotonic() - began, 3),
+        "interrupted": False, "incomplete": False,
     }  # fmt: skip
-    tree["posterior"].attrs.update(facts)
+    write_metadata(tree, provenance(compiled, {}) | {"settings": made})
+    mark_groups(tree)
     return tree
 
 

@@ -9,7 +9,8 @@ import xarray as xr
 from ..analysis.gamma_method import gamma_method
 from ..errors import call_checked
 from .contents import element_names, facts_of, scalar_names, series, spacing
-from .datatree import draws_digest, tree_of
+from .datatree import draws_digest
+from .settings import tree_of
 
 __all__ = ["EstimateTable", "estimate"]
 

@@ -15,7 +15,7 @@ from ..numpyro_plugin.gibbs_field import GibbsField, field_model
 from ..numpyro_plugin.numpyro_model import trace_of
 from ..numpyro_plugin.observations import require_order_of_sites, with_plain_observations
 from ..numpyro_plugin.pointwise_likelihood import Pointwise, parts, pointwise
-from .datatree import metadata
+from .settings import metadata
 
 __all__ = ["integrated_log_likelihood"]
 

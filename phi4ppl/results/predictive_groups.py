@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,14 +14,15 @@ from numpyro.distributions import Unit
 from numpyro.infer import Predictive
 
 from ..energy.compiled import CompiledModel
+from ..errors import stream_key, warn
 from ..numpyro_plugin.gibbs_field import field_of
 from ..numpyro_plugin.numpyro_model import trace_of
 from ..sampling.memory import require_memory
 from .datatree import add_group
+from .settings import add_settings, mark_groups
 
 __all__ = ["Predictions", "predictions_of"]
 
-STREAM = 0x9BED  # folded into the seed of a run: other random numbers than those of its chains
 BATCH = 64  # draws worked on at once
 
 
@@ -60,7 +59,7 @@ class Predictions:
         """Add ``posterior_predictive``, ``prior``, ``prior_predictive`` and ``log_prior`` to the tree of a run."""
         posterior = {n: jnp.asarray(tree["posterior"][n].transpose("chain", "draw", ...).values) for n in self.latent}
         chains_draws = tree["posterior"].sizes["chain"], tree["posterior"].sizes["draw"]
-        key = jax.random.fold_in(jax.random.key(seed), STREAM)
+        key = stream_key(seed, "predictions")
         model = _redrawn(self.model, self.redrawn)
         if self.redrawn:
             predict = Predictive(model, posterior, return_sites=self.redrawn, batch_ndims=2)
@@ -77,9 +76,8 @@ class Predictions:
         flat = {name: values.reshape(-1, *values.shape[2:]) for name, values in posterior.items()}
         densities = jax.jit(lambda draws: jax.lax.map(self._log_prior, draws, batch_size=BATCH))(flat)
         add_group(tree, frame, "log_prior", {n: np.asarray(v).reshape(chains_draws) for n, v in densities.items()})
-        told = json.loads(tree.attrs["phi4ppl"])
-        told["settings"] |= {"predictive": list(self.notes)}
-        tree.attrs["phi4ppl"] = json.dumps(told)
+        add_settings(tree, {"predictive": list(self.notes)})
+        mark_groups(tree)
         return tree
 
     def _data(self, predicted: dict) -> dict[str, np.ndarray]:
@@ -122,7 +120,7 @@ def predictions_of(
         )
     notes += [f"observed site {n!r} is not predicted: it cannot be drawn ({fixed[n]})" for n in observed if n in fixed]
     for note in notes:
-        warnings.warn(f"predictive: {note}", stacklevel=4)  # at the line that called phi4ppl.sample
+        warn(f"predictive: {note}")
     bare = [n for n, s in latent.items() if field_of(s["fn"]) is not None and field_of(s["fn"]).log_partition is None]
     if bare:
         notes.append(f"log_prior of {', '.join(map(repr, bare))} is −S: it lacks the constant −log Z")

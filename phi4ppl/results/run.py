@@ -77,10 +77,10 @@ def sample(
     -------
     xarray.DataTree
         ArviZ groups: ``posterior`` (field with lattice dimensions, observables), ``sample_stats``, ``streamed`` (statistics
-        over all iterations), ``constant_data`` (edges, couplings, block means for the Schwinger–Dyson test), for NumPyro models
-        ``log_likelihood`` (one number a datum, see `phi4ppl.loo`) with ``observed_data``, what ``predictive`` adds, and the
-        provenance in the attribute ``phi4ppl``. After Ctrl-C it has the draws so far, with a warning, and its settings say
-        ``interrupted``.
+        over all iterations), ``schwinger_dyson`` (block means of φ ∂S/∂φ at every site), ``constant_data`` (edges, couplings),
+        for NumPyro models ``log_likelihood`` (one number a datum, see `phi4ppl.loo`) with ``observed_data``, and what
+        ``predictive`` adds. `phi4ppl.settings` reads its provenance. After Ctrl-C it has the draws so far, with a warning, and
+        its settings say ``interrupted``.
 
     Raises
     ------

@@ -12,9 +12,10 @@ from scipy.special import ndtri, stdtrit
 
 from ..analysis.gamma_method import gamma_method
 from ..errors import ArgumentError, call_checked
-from .contents import element_names, facts_of, holds_run, scalar_names, series, size_in_words, statistics_of
-from .datatree import tree_of
+from ..sampling.memory import size_in_words
+from .contents import element_names, facts_of, holds_run, scalar_names, series, statistics_of
 from .estimates import estimate
+from .settings import tree_of
 
 __all__ = ["Check", "ConvergenceReport", "diagnose"]
 
@@ -218,7 +219,7 @@ def _mends(settings: dict, statistics) -> _Mends:
         "Chains disagree or drift: run longer (num_samples, num_warmup), and look at the trace of this variable. "
         + move,
         " kernel='auto' may need fewer." if asked else "",
-        "warm up longer, or take kernel='metropolis', which moves one site at a time"
+        "warm up longer, or take kernel='local_hmc', which moves one site at a time"
         if field
         else "reparametrise (non-centred scales), warm up longer, or use stronger priors",
         settings["thinning"],
@@ -351,7 +352,7 @@ def _schwinger_dyson(tree: xr.DataTree, statistics: xr.Dataset, facts: dict, not
     bound = -ndtri(FALSE_ALARM / 2)
     value = f"{whole.mean:.4f} ± {whole.error:.4f}, z = {z:+.2f}"
     checks = [Check("Schwinger-Dyson, mean", abs(z) <= bound, value, f"1 within {bound:.1f} errors", advice)]
-    if "constant_data" not in tree.children or "schwinger_dyson_site" not in tree["constant_data"]:
+    if "schwinger_dyson" not in tree.children:
         return checks
     if facts.get("draws") is None or "lp" not in statistics or not holds_run(tree, facts):
         notes.append(
@@ -359,7 +360,7 @@ def _schwinger_dyson(tree: xr.DataTree, statistics: xr.Dataset, facts: dict, not
             + ("does not say which draws those were" if facts.get("draws") is None else "does not hold all its draws")
         )
         return checks
-    variable = tree["constant_data"]["schwinger_dyson_site"]
+    variable = tree["schwinger_dyson"]["block_means"]
     blocks, names = variable.values, element_names(variable.rename({"sd_chain": "chain", "sd_block": "draw"}))
     if blocks.shape[1] >= 8:
         sites = gamma_method(blocks)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xarray as xr
 
 from ..energy.functions import energy
 from ..errors import ArgumentError
@@ -23,6 +24,8 @@ BATCH_NUMBERS = 2_000_000  # numbers of fields that one compiled call works on
 def as_samples(name: str, samples, lattice: Lattice | None) -> np.ndarray:
     """Stored fields as an array of shape ``(chains, draws, *field_shape)``, in the order of the lattice."""
     shape = None if lattice is None else lattice.field_shape
+    if isinstance(samples, xr.DataTree) and "phi" in samples.get("posterior", ()):
+        samples = samples["posterior"]["phi"]
     fields = aligned_fields(name, samples, lattice, "Remove the draw, or look for a divergence in the chain.")
     rank = fields.ndim - 2 if shape is None else len(shape)
     if fields.ndim != rank + 2 or rank < 1 or (shape is not None and fields.shape[2:] != shape) or not fields.size:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import time
-import warnings
 from collections.abc import Callable
 
 import jax
@@ -13,7 +12,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from ..energy.compiled import CompiledModel
-from ..errors import ArgumentError, SamplingError, call_checked
+from ..errors import ArgumentError, SamplingError, call_checked, warn
 from ..kernels import adaptation as warmup
 from ..kernels.kernel import Kernel
 from ..kernels.symmetry import flipped
@@ -199,7 +198,7 @@ class _Run:
         if self.interrupted:
             how = "" if self.path is None else "; the same call goes on from its checkpoint"
             text = f"interrupted: {self.harvest.kept} of {self.num_samples} draws a chain are returned{how}."
-            warnings.warn(text, stacklevel=4)  # at the line that called phi4ppl.sample
+            warn(text)
         return self.harvest.result(self.chains.sums, settings)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Progress of a run: one line, redrawn in place, on a terminal; whole lines now and then elsewhere."""
+"""Progress of a run: one line, redrawn in place, on a terminal; a bar in a notebook; whole lines now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -12,31 +12,42 @@ SECONDS_PER_LINE = 30  # where lines stay
 
 
 class Progress:
-    """Progress of the chains on standard error.
+    """Progress of the chains on standard error, as a context manager: the line ends with the block, also after an error.
 
     Parameters
     ----------
-    total : int
-        Iterations of all phases together.
+    total : int or None
+        Iterations of all phases together; None if there are only messages.
     show : bool or None
-        None shows it on a terminal only.
+        None shows it on a terminal and in a notebook only.
     """
 
-    def __init__(self, total: int, show: bool | None, stream=None):
+    def __init__(self, total: int | None, show: bool | None, stream=None):
         self.stream = sys.stderr if stream is None else stream
-        self.redraws = self.stream.isatty()
+        self.is_notebook = in_notebook()
+        self.redraws = self.is_notebook or self.stream.isatty()
         self.show = self.redraws if show is None else bool(show)
-        self.total, self.done, self.length, self.acceptance = total, 0, 0, None
+        self.total, self.done, self.acceptance, self.bar = total, 0, None, None
         self.began, self.started = time.monotonic(), None
         self.written = -float("inf")
         self.skipped = 0  # iterations done before the clock of speed and time left
 
     def message(self, text: str) -> None:
         """Replace the line by ``text``; where lines stay, write it as one."""
-        if self.show:
-            self.stream.write("\r" + text.ljust(self.length) if self.redraws else text + "\n")
+        if not self.show:
+            return
+        if not self.redraws:
+            self.stream.write(text + "\n")
             self.stream.flush()
-            self.length, self.written = len(text), time.monotonic()
+        elif self.bar is None:
+            from tqdm.auto import tqdm
+
+            percent = None if self.total is None else 100  # of a total that may grow
+            self.bar = tqdm(total=percent, desc=text, bar_format="{desc}", file=self.stream)
+        else:
+            self.bar.n = self.bar.n if self.total is None else 100 * self.done // self.total
+            self.bar.set_description_str(text)
+        self.written = time.monotonic()
 
     @property
     def is_due(self) -> bool:
@@ -63,8 +74,8 @@ class Progress:
         timed = self.done - self.skipped
         rate = timed / max(now - self.started, 1e-9)
         filled = WIDTH * self.done // self.total
-        bar = "█" * filled + "░" * (WIDTH - filled)
-        parts = [f"{phase:<8} {bar} {100 * self.done // self.total:3d}%"]
+        bar = "" if self.is_notebook else "█" * filled + "░" * (WIDTH - filled) + " "
+        parts = [f"{phase:<8} {bar}{100 * self.done // self.total:3d}%"]
         if timed:
             parts.append(f"{rate:.0f} steps/s a chain")
         if self.acceptance is not None:
@@ -78,9 +89,22 @@ class Progress:
         self.message(" · ".join(parts))
 
     def close(self) -> None:
-        if self.show and self.redraws and self.length:
-            self.stream.write("\n")
-            self.stream.flush()
+        """End the line; nothing if there is none."""
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.close()
+
+
+def in_notebook() -> bool:
+    """Whether this is the kernel of a notebook, whose streams are no terminals."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return shell is not None and "IPKernelApp" in shell.config
 
 
 def _duration(seconds: float) -> str:

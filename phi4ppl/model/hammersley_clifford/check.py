@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ...errors import ArgumentError, call_checked, positive_int
+from ...errors import ArgumentError, call_checked, seed_within, stream_rng
 from ...lattice.cliques import require_cliques_of
 from ...lattice.frozen import Lattice
 from . import normalizability
@@ -72,7 +72,7 @@ def check_action(action: Callable, lattice: Lattice, *, seed: int = 0) -> Hammer
     """
     if not isinstance(lattice, Lattice):
         raise ArgumentError("lattice", "a phi4ppl Lattice", type(lattice).__name__)
-    seed = positive_int("seed", seed, minimum=0)
+    seed = seed_within(seed)
     _require_real_scalar(action, lattice)
     flat = _flat(action, lattice)
     positive, positive_reason = _positivity(flat, lattice, seed)
@@ -126,7 +126,7 @@ def _require_real_scalar(action, lattice: Lattice) -> None:
 
 
 def _positivity(action: Callable, lattice: Lattice, seed: int) -> tuple[bool, str]:
-    rng = np.random.default_rng([seed, 1])
+    rng = stream_rng(seed, "positivity")
     scales = np.array([0.0, 0.3, 1.0, 1.0, 2.0, 5.0])
     fields = scales[:, None] * rng.standard_normal((len(scales), lattice.num_sites))
     values = np.asarray(jax.jit(lambda f: jax.lax.map(action, f))(jnp.asarray(fields, jnp.result_type(float))))

@@ -13,6 +13,7 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import splu
 
+from ...errors import stream_rng
 from ...lattice.frozen import Lattice
 
 __all__ = ["Verdict", "from_built_in_terms", "from_search"]
@@ -142,7 +143,7 @@ def from_search(action: Callable, lattice: Lattice, seed: int) -> Verdict:
     A growing S in every direction found is evidence, not proof; a direction without growth is a witness.
     """
     n = lattice.num_sites
-    rng = np.random.default_rng(seed)
+    rng = stream_rng(seed, "normalizability")
     alternating = np.array([(-1.0) ** (sum(label) if isinstance(label, tuple) and all(
         isinstance(x, (int, np.integer)) for x in label) else k) for k, label in enumerate(lattice.nodes)])  # fmt: skip
     chosen = np.unique(np.concatenate([[0, n - 1], rng.integers(0, n, 4)]))

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ...errors import stream_rng
 from ...lattice.coloring import greedy_colours
 from ...lattice.frozen import Lattice
 from .report import Violation
@@ -37,7 +38,7 @@ def find_violations(action: Callable, lattice: Lattice, seed: int) -> Probe:
     the pattern of the graph, (H v)_k for a vector v on one colour is then one single entry of H times one entry of v; any
     other dependence on v betrays an entry outside the pattern. Rows in which it shows are written out to name the pair.
     """
-    rng = np.random.default_rng(seed)
+    rng = stream_rng(seed, "neighborhoods")
     colours = greedy_colours(*lattice._neighbour_lists, distance=2)
     product = jax.jit(jax.vmap(lambda phi, v: jax.jvp(jax.grad(action), (phi,), (v,))[1], in_axes=(None, 0)))
     value, dtype = jax.jit(action), jnp.result_type(float)
