@@ -23,7 +23,7 @@ family = p4.phi4(lattice, a=1.0, b=0.1, r=0.0).inhomogeneous("w", "a", "r")
 fit = p4.fit_likelihood(family, data)
 print(fit)
 
-settings = {"num_warmup": 300, "num_samples": 50, "num_chains": 2, "thinning": 4, "kernel": "metropolis", "seed": 1}
+settings = {"num_warmup": 300, "num_samples": 50, "num_chains": 2, "thinning": 4, "kernel": "local_hmc", "seed": 1}
 tree = p4.sample(fit.model, **settings)
 fields = tree["posterior"]["phi"].values.reshape(-1, *picture.shape)
 correlation = [np.corrcoef(field.ravel(), picture.ravel())[0, 1] for field in fields]

@@ -51,7 +51,7 @@ def restore(prior, y, seen, sigma, seed):
         factor = np.linalg.cholesky(np.asarray(p4.exact.gaussian_precision(field), float))
         mean = np.linalg.solve(factor @ factor.T, -np.asarray(field.couplings["r"], float))
         return (mean + np.linalg.solve(factor.T, rng.normal(size=(64, 2000))).T).reshape(-1, 8, 8)
-    tree = p4.sample(field, kernel="metropolis", seed=seed, progress=False, **run)
+    tree = p4.sample(field, kernel="local_hmc", seed=seed, progress=False, **run)
     return tree["posterior"]["phi"].values.reshape(-1, 8, 8)
 
 
@@ -102,7 +102,7 @@ for name in ("Gaussian",) if tiny else ("φ⁴", "Gaussian"):
         other = np.linalg.solve(p4.exact.gaussian_precision(field), -field.couplings["r"])
         error = found["error"].values
     else:
-        again = p4.estimate(p4.sample(field, kernel="metropolis", seed=2, progress=False, **run), "phi")
+        again = p4.estimate(p4.sample(field, kernel="local_hmc", seed=2, progress=False, **run), "phi")
         other, error = again["mean"].values, np.hypot(found["error"], again["error"]).values
     print(f"{name:10}{str(p4.diagnose(tree)).splitlines()[0]}")
     print(

@@ -52,6 +52,7 @@ from .results import (
     load_run,
     loo,
     sample,
+    sample_ensemble,
     save_run,
     settings,
 )
@@ -117,6 +118,7 @@ __all__ = [
     "quartic",
     "reweight",
     "sample",
+    "sample_ensemble",
     "sampling",
     "save_run",
     "scan_reweighting",

@@ -10,7 +10,9 @@ import functools
 import inspect
 import numbers
 import os
+import sys
 import types
+import warnings
 import zlib
 from contextlib import contextmanager
 from pathlib import Path
@@ -138,6 +140,20 @@ class ModelFileError(Phi4pplError):
 
 class ResultFileError(Phi4pplError):
     """Results of a command would replace a file that is not its own; nothing has been computed or written."""
+
+
+PACKAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
+
+
+def warn(message: str | Warning, category: type[Warning] = UserWarning) -> None:
+    """Issue a warning at the line that called this package, however many of its frames lie between.
+
+    ``skip_file_prefixes`` of Python 3.12 does the same.
+    """
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)
 
 
 def call_checked(thing):

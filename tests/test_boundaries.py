@@ -59,7 +59,7 @@ def test_an_antiperiodic_field_is_half_of_a_periodic_one_of_twice_the_length(mak
     assert abs(unsigned.energy(phi) - small.energy(phi)) > 1e-3
 
 
-@pytest.mark.parametrize("kernel", ["cluster", "metropolis", "nuts"])
+@pytest.mark.parametrize("kernel", ["cluster", "local_hmc", "nuts"])
 def test_kernels_sample_an_antiperiodic_ring(kernel):
     ring = p4.lattice.chain(3, periodic="antiperiodic")
     model = p4.phi4(ring, w=1.0, a=0.6, b=0.4)

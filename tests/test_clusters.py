@@ -152,7 +152,7 @@ FIELDS = ["open chain", "graph", "torus", "smallest torus", "diagonals", "two ho
 
 def target(name, **couplings):
     model = MODELS[name]()
-    return target_of(p4.compile(model), model.replace(**couplings)._values)
+    return target_of(model.replace(**couplings))
 
 
 @pytest.mark.parametrize("name", FIELDS)
@@ -181,7 +181,7 @@ def test_flips_on_square_lattices_are_exact_and_reversible():
     share = np.mean(np.sign(after) != np.sign(before), axis=(1, 2))
     assert share.mean() > 0.15 and share.std() > 0.1
     assert not rejected(invariance_scores(model, before, after, fresh, reversible=True))
-    wrong = target_of(p4.compile(model), model.replace(w=1.3 * np.asarray(model.couplings["w"]))._values)
+    wrong = target_of(model.replace(w=1.3 * np.asarray(model.couplings["w"])))
     after = np.asarray(mapped(lambda key, phi: flip_clusters(wrong, key, phi), before))
     assert rejected(invariance_scores(model, before, after, fresh))  # planted fault: bonds of other couplings
 

@@ -22,7 +22,7 @@ import phi4ppl as p4
 from phi4ppl.results.datatree import metadata
 
 MODEL = p4.phi4(p4.lattice.square(8, 4), w=1.0, a=1.9, b=0.175)
-RUN = dict(num_warmup=40, num_samples=20, num_chains=8, seed=5, kernel="metropolis", thinning=2)
+RUN = dict(num_warmup=40, num_samples=20, num_chains=8, seed=5, kernel="local_hmc", thinning=2)
 HEAD = f"""
 import numpy as np, re, phi4ppl as p4
 from phi4ppl.results.datatree import metadata
@@ -79,7 +79,7 @@ def test_fourier_kernels_have_chains_only(kernel):
 
 
 CHAINS = """
-for kernel in ("cluster", "chees"):  # a cluster step ends in the sweeps of "metropolis"
+for kernel in ("cluster", "chees"):  # a cluster step ends in the sweeps of "local_hmc"
     run["kernel"] = kernel
     one = arrays(p4.sample(model, **run))
     two = p4.sample(model, devices={"chain": 2}, **run)

@@ -271,7 +271,7 @@ def test_advice_suits_what_was_sampled(trapped):
     field = advice_with()  # hmc, asked for
     assert "competing signs of w" in field["R-hat"] and "kernel='tempering'" in field["R-hat"]
     assert "kernel='auto' may need fewer" in field["bulk ESS"]
-    assert "kernel='metropolis'" in field["divergences"] and "priors" not in field["divergences"]
+    assert "kernel='local_hmc'" in field["divergences"] and "priors" not in field["divergences"]
     found = advice_with(kernel="cluster", kernel_reason="clusters move")
     assert "auto" not in found["bulk ESS"]
     size = trapped["posterior"].sizes

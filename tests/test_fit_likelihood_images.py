@@ -15,7 +15,7 @@ pytestmark = pytest.mark.compile_quickly
 RNG = np.random.default_rng
 
 
-def sampled(model, *, number: int = 60, kernel: str = "metropolis") -> np.ndarray:
+def sampled(model, *, number: int = 60, kernel: str = "local_hmc") -> np.ndarray:
     """Fields of 64 chains, five sweeps apart."""
     chains = Ensemble(model, kernel=kernel, num_chains=64, key=jax.random.key(1))
     chains.warm_up(model, 300)
@@ -26,7 +26,7 @@ def sampled(model, *, number: int = 60, kernel: str = "metropolis") -> np.ndarra
 def test_independent_gaussians_are_reproduced(method):
     """Mean −0.5 and width 0.05 at every site, with the source term: both within 1 %; without the source, mean 0 is caught."""
     data = -0.5 + 0.05 * RNG(0).normal(size=(2000, 8, 8))
-    sampling = {"kernel": "metropolis", "num_chains": 64}
+    sampling = {"kernel": "local_hmc", "num_chains": 64}
     options = {"maximum_likelihood": sampling, "persistent_cd": sampling | {"num_steps": 200}}.get(method, {})
     fit = p4.fit_likelihood(p4.phi4(p4.lattice.square(8), a=1.0, b=0.1, r=0.0), data, method=method, **options)
     fields = sampled(fit.model)

@@ -64,7 +64,7 @@ def test_expectations_and_fisher_matrix_are_exact(reference):
     """Against the reference within 4.4 standard errors (12 numbers, false alarm 1e-4); half the draws' error would fail."""
     case = reference["fisher_chain_N4_w0.8_a1.4_b0.2"]
     exact, model = {k: v["value"] for k, v in case["quantities"].items()}, model_of(case)
-    ensemble = Ensemble(model, kernel="metropolis", num_chains=64, key=jax.random.key(5))
+    ensemble = Ensemble(model, kernel="local_hmc", num_chains=64, key=jax.random.key(5))
     ensemble.warm_up(model, 100)
     found = expectation(ensemble, CouplingVector.of(model), np.array([0.8, 1.4, 0.2]), 1000)
     error = found.chain_deviations.std(axis=0, ddof=1) / 8
@@ -81,7 +81,7 @@ def test_expectations_and_fisher_matrix_are_exact(reference):
 def test_average_over_the_last_steps_is_nearer_to_the_exact_fit_than_a_step():
     """In standard errors of a nat: less than half the distance of a single step (measured: a fifth)."""
     exact, _, fisher = exact_fit(small_family(), small_data())
-    options = {"kernel": "metropolis", "num_chains": 64, "num_steps": 300, "optimizer": optax.adam(0.1)}
+    options = {"kernel": "local_hmc", "num_chains": 64, "num_steps": 300, "optimizer": optax.adam(0.1)}
     fit, last = (
         p4.fit_likelihood(small_family(), small_data(), method="persistent_cd", average_last=share, **options)
         for share in (0.5, 0.0)
@@ -108,7 +108,7 @@ def test_small_fields_have_the_exact_estimate(method, seed):
     theta, errors, _ = exact_fit(small_family(), small_data())
     start = small_family().replace(w=0.3, a=1.2, b=0.5)
     options = {"num_steps": 600, "num_chains": 64} if method == "persistent_cd" else {}
-    options |= {"kernel": "metropolis", "initial": start, "seed": seed}
+    options |= {"kernel": "local_hmc", "initial": start, "seed": seed}
     fit = p4.fit_likelihood(small_family(), small_data(), method=method, **options)
     vector = CouplingVector.of(fit.model)
     away = (vector.flatten(fit.model.couplings) - theta) / errors
@@ -124,7 +124,7 @@ def test_errors_from_neighbours_are_those_of_the_full_matrix():
     vector = CouplingVector.of(family)
     theta = vector.flatten(family.couplings)
     _, fisher = exact_moments(family, theta)
-    ensemble = Ensemble(family, kernel="metropolis", num_chains=64, key=jax.random.key(3))
+    ensemble = Ensemble(family, kernel="local_hmc", num_chains=64, key=jax.random.key(3))
     ensemble.warm_up(family, 100)
     problem = type("Problem", (), {"vector": vector, "num_samples": 100})
     statistics = statistics_matrix(family, ensemble.draw(family, 100, 3).reshape(-1, 3))
@@ -140,8 +140,8 @@ def fits():
     """All four methods on the same 2,000 fields."""
     data, family = independent_fields(2000), true_model()
     options = {
-        "maximum_likelihood": {"kernel": "metropolis"},
-        "persistent_cd": {"kernel": "metropolis", "num_chains": 64, "num_steps": 400},
+        "maximum_likelihood": {"kernel": "local_hmc"},
+        "persistent_cd": {"kernel": "local_hmc", "num_chains": 64, "num_steps": 400},
     }
     methods = ("score_matching", "pseudolikelihood", "maximum_likelihood", "persistent_cd")
     return {method: p4.fit_likelihood(family, data, method=method, **options.get(method, {})) for method in methods}
@@ -165,7 +165,7 @@ def test_errors_are_calibrated(method):
     inside = []
     for seed, data in enumerate(independent_fields(200_000, seed=2).reshape(100, 2000, 8, 8)):
         fit = p4.fit_likelihood(
-            true_model(), data, method=method, kernel="metropolis", num_chains=64, seed=seed, **options
+            true_model(), data, method=method, kernel="local_hmc", num_chains=64, seed=seed, **options
         )
         inside += [abs(z) < 1.96 for z in pulls(fit).values()]
     assert 0.90 <= np.mean(inside) <= 0.99
@@ -180,11 +180,11 @@ def test_few_samples_and_many_couplings():
     )
     plain = p4.held_out_score(p4.fit_likelihood(family, data, ridge=0.0).model, held_out)[0]
     for method, options in (("maximum_likelihood", {}), ("persistent_cd", {"num_steps": 60})):
-        fit = p4.fit_likelihood(family, data, method=method, kernel="metropolis", num_chains=64, **options)
+        fit = p4.fit_likelihood(family, data, method=method, kernel="local_hmc", num_chains=64, **options)
         assert fit.ridge > 0 and "40 samples for 256 couplings" in str(fit)
         assert p4.held_out_score(fit.model, held_out)[0] < plain - 5
         again = p4.fit_likelihood(
-            family, data, method=method, kernel="metropolis", num_chains=64, initial=fit, ridge=fit.ridge, **options
+            family, data, method=method, kernel="local_hmc", num_chains=64, initial=fit, ridge=fit.ridge, **options
         )
         assert again.history.sizes["step"] > fit.history.sizes["step"]
         assert again.history.isel(step=0).identical(fit.history.isel(step=0))
@@ -194,7 +194,7 @@ def test_few_samples_and_many_couplings():
 def test_ctrl_c_returns_what_there_is(method, monkeypatch):
     monkeypatch.setattr("phi4ppl.sampling.interrupt.Interrupts.__enter__", lambda self: _asked(self))
     start = small_family().replace(a=1.5)
-    options = {"kernel": "metropolis", "num_chains": 64, "initial": start}
+    options = {"kernel": "local_hmc", "num_chains": 64, "initial": start}
     fit = p4.fit_likelihood(small_family(), small_data(), method=method, **options)
     assert fit.status is p4.FitStatus.INTERRUPTED and fit.history.sizes["step"] == 1
 
@@ -251,7 +251,7 @@ def test_an_own_optimiser_is_used():
     """A rate of zero leaves the couplings at their start."""
     start = small_family().replace(a=1.5)
     fit = p4.fit_likelihood(
-        small_family(), small_data(), method="persistent_cd", kernel="metropolis", num_chains=64, num_steps=16,
+        small_family(), small_data(), method="persistent_cd", kernel="local_hmc", num_chains=64, num_steps=16,
         optimizer=optax.sgd(0.0), initial=start,
     )  # fmt: skip
     assert float(fit.model.couplings["a"]) == pytest.approx(1.5, rel=1e-6)

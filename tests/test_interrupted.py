@@ -26,7 +26,7 @@ from phi4ppl.sampling import Kernel, WindowAdaptation, chains, checkpoint, get_k
 from phi4ppl.sampling.identity import function_digest
 
 MODEL = p4.phi4(p4.lattice.chain(4), w=0.8, a=1.4, b=0.2)
-RUN = dict(num_warmup=40, num_samples=60, num_chains=3, seed=5, kernel="metropolis", thinning=3)
+RUN = dict(num_warmup=40, num_samples=60, num_chains=3, seed=5, kernel="local_hmc", thinning=3)
 
 
 def arrays_of(tree) -> dict:
@@ -245,7 +245,7 @@ def test_another_run_is_not_gone_on_with(whole, monkeypatch, tmp_path):
     for model, changes, told in (
         (MODEL, {"seed": 6}, "seed is 5 there, 6 here; not the same: start"),
         (MODEL, {"thinning": 2}, "thinning is 3 there, 2 here. Ask for the same run"),
-        (MODEL, {"kernel": "hmc"}, "kernel is 'metropolis' there, 'hmc' here"),
+        (MODEL, {"kernel": "hmc"}, "kernel is 'local_hmc' there, 'hmc' here"),
         (MODEL, {"observables": {"m2": lambda phi: phi.mean() ** 2}}, "observables m2 is only here; kept .*m2 is only"),
         (MODEL.replace(a=1.41), {}, "not the same: couplings, density, start"),
         (p4.phi4(p4.lattice.chain(5), w=0.8, a=1.4, b=0.2), {}, "not the same: lattice, terms, density"),
@@ -437,7 +437,7 @@ def test_the_command_line_resumes_and_reports_a_checkpoint(monkeypatch, tmp_path
     monkeypatch.chdir(tmp_path)
     Path("mine.py").write_text("import phi4ppl as p4\n\nmodel = p4.phi4(p4.lattice.chain(4), w=0.8, a=1.4, b=0.2)\n")
     run = ["run", "mine.py", "--warmup", "40", "--samples", "60", "--chains", "3", "--thinning", "3", "--seed", "5",
-           "--kernel", "metropolis", "--checkpoint", "kept"]  # fmt: skip
+           "--kernel", "local_hmc", "--checkpoint", "kept"]  # fmt: skip
     with monkeypatch.context() as patch, pytest.warns(UserWarning, match="interrupted"):
         press_ctrl_c(patch, 120)
         assert main(run) == 130

@@ -33,8 +33,8 @@ pytestmark = pytest.mark.compile_quickly
 
 NAMES = [name for name in p4.kernels() if name != "auto"]
 REVERSIBLE = ("nuts", "hmc", "mclmc", "chees")  # one momentum for the whole field; sweeps take the colours in one order
-ONE_DIMENSION = ["mclmc_adjusted", "mclmc_adjusted_fourier"]
-FIELDS = ["nuts_fourier", "hmc_fourier", "mclmc_adjusted_fourier", "metropolis", "cluster"]
+ONE_DIMENSION = ["adjusted_mclmc", "adjusted_mclmc_fourier"]
+FIELDS = ["nuts_fourier", "hmc_fourier", "adjusted_mclmc_fourier", "local_hmc", "cluster"]
 STATISTICS = {"acceptance_rate", "diverging", "n_steps"}
 
 
@@ -101,7 +101,7 @@ def test_a_kernel_that_does_not_suit_a_model_says_why(model):
     expected = {
         "one site": ONE_DIMENSION + ["cluster"],
         "own terms": ["cluster"],
-        "numpyro": FIELDS + ["mclmc_adjusted"],
+        "numpyro": FIELDS + ["adjusted_mclmc"],
     }
     assert set(expected.get(model, [])) <= set(refused)
     assert model in expected or not refused
@@ -142,14 +142,14 @@ CHOICES = {
     "signs that fields can follow": (lambda: square_of_signs([]), "cluster", "long waves"),
     "antiferromagnet": (lambda: p4.phi4(p4.lattice.square(4), w=-1.0, a=2.5, b=0.2), "cluster", "long waves"),
     "antiferromagnet of odd side": (lambda: p4.phi4(p4.lattice.square(5), w=-1.0, a=2.5, b=0.2), "cluster", "compete"),
-    "plaquettes": (plaquette_model, "metropolis", "own term 'g'"),
-    "no edges": (lambda: MODELS["one site"](), "metropolis", "no hopping"),
-    "hopping of nothing": (lambda: p4.phi4(p4.lattice.square(3), w=0.0, a=1.0, b=0.2), "metropolis", "no hopping"),
+    "plaquettes": (plaquette_model, "local_hmc", "own term 'g'"),
+    "no edges": (lambda: MODELS["one site"](), "local_hmc", "no hopping"),
+    "hopping of nothing": (lambda: p4.phi4(p4.lattice.square(3), w=0.0, a=1.0, b=0.2), "local_hmc", "no hopping"),
     "complete": (lambda: p4.phi4(p4.lattice.complete(30), w=0.1, a=2.0, b=0.2), "chees", "30 colours"),
-    "deep wells": (lambda: p4.phi4(p4.lattice.square(8), a=-8.0, b=0.5), "metropolis", "ordered phase"),
+    "deep wells": (lambda: p4.phi4(p4.lattice.square(8), a=-8.0, b=0.5), "local_hmc", "ordered phase"),
     "deep antiferromagnet": (
         lambda: p4.phi4(p4.lattice.square(8), w=-1.0, a=0.0, b=0.175),
-        "metropolis",
+        "local_hmc",
         "ordered phase",
     ),
 }
@@ -171,7 +171,7 @@ def step_cases():
         if name == "tempering":  # its copies have other distributions: below
             continue
         models = {
-            "metropolis": list(MODELS), "cluster": ["open chain", "graph", "gaussian"], "nuts": ["graph"],
+            "local_hmc": list(MODELS), "cluster": ["open chain", "graph", "gaussian"], "nuts": ["graph"],
             "nuts_fourier": ["open chain"], "hmc": ["own terms"],
         }  # fmt: skip
         yield from ((name, model) for model in models.get(name, ["graph"]))
@@ -314,7 +314,7 @@ LONG_TESTED = ("nuts", "hmc")  # with all the cases there are, in test_sampling_
 
 
 SLOW = pytest.mark.slow
-SLOW_TORUS = ("nuts_fourier", "mclmc_adjusted_fourier")  # compile long; their steps from exact draws are tested above
+SLOW_TORUS = ("nuts_fourier", "adjusted_mclmc_fourier")  # compile long; their steps from exact draws are tested above
 
 
 @pytest.mark.parametrize(
@@ -341,7 +341,7 @@ def test_a_torus_at_three_couplings_is_exact_and_repeats_bit_for_bit(reference, 
     assert not np.any(repeated[0] == repeated[2])
 
 
-SEEN_WITH_SOURCES = ("metropolis", "mclmc_adjusted", "tempering")  # in whole runs of other odd models below
+SEEN_WITH_SOURCES = ("local_hmc", "adjusted_mclmc", "tempering")  # in whole runs of other odd models below
 
 
 @pytest.mark.parametrize(
@@ -358,14 +358,14 @@ def test_an_open_chain_with_sources_is_exact(reference, name):
     assert not rejected(scores_of_run(case, model, tree))
 
 
-@pytest.mark.parametrize("name", ["metropolis", "tempering"])
+@pytest.mark.parametrize("name", ["local_hmc", "tempering"])
 def test_one_site_in_a_double_well_with_a_source_is_exact(reference, name):
     case = reference["single_a-2.0_b0.25_r0.1"]
     model, tree = run_case(case, name, seed=25, thinning=1 if name == "tempering" else 10)
     assert not rejected(scores_of_run(case, model, tree))
 
 
-@pytest.mark.parametrize("name", ["metropolis", "mclmc_adjusted"])
+@pytest.mark.parametrize("name", ["local_hmc", "adjusted_mclmc"])
 def test_a_term_of_three_sites_is_exact(reference, name):
     case = reference["toy4_threebody"]
     model, tree = run_case(case, name, seed=26)
@@ -376,13 +376,13 @@ def test_a_metropolis_run_of_another_coupling_is_rejected(reference):
     """Planted fault: two per cent in the mass."""
     case = reference["square_L3_w1_a1.9_b0.175"]
     model = model_of(case).replace(a=1.9 * 1.02)
-    tree = p4.sample(model, num_warmup=500, num_samples=4000, kernel="metropolis", seed=27)
+    tree = p4.sample(model, num_warmup=500, num_samples=4000, kernel="local_hmc", seed=27)
     assert rejected(scores_of_run(case, model, tree))
 
 
 @pytest.mark.slow
 @pytest.mark.rank_promotion
-@pytest.mark.parametrize("name", ["mclmc_adjusted", "tempering"])
+@pytest.mark.parametrize("name", ["adjusted_mclmc", "tempering"])
 def test_numpyro_models_are_exact(name):
     """Positions that are dictionaries: x normal, y log-normal, z uniform, with known moments."""
 

@@ -260,7 +260,7 @@ def test_momenta_that_do_not_match_the_kinetic_energy_are_rejected(name, monkeyp
     assert rejected(scores_of(name))
 
 
-@pytest.mark.parametrize("name", ["mclmc_adjusted"])
+@pytest.mark.parametrize("name", ["adjusted_mclmc"])
 def test_microcanonical_dynamics_without_the_change_of_kinetic_energy_is_rejected(name, monkeypatch):
     from blackjax.mcmc import adjusted_mclmc_dynamic, integrators
 

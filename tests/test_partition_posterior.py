@@ -13,7 +13,7 @@ import phi4ppl as p4
 from phi4ppl.analysis.gamma_method import gamma_method
 from phi4ppl.inference.exchange import exchange, tuned
 from phi4ppl.partition.chebyshev import Interpolant
-from phi4ppl.partition.coupling_ensembles import family_of
+from phi4ppl.partition.coupling_ensembles import sample_energies
 from phi4ppl.results.datatree import metadata
 from phi4ppl.sampling import Target, Tuning
 
@@ -26,17 +26,16 @@ PRIOR = {"w": dist.Uniform(0.0, 1.2)}
 
 def fields_at(model, values, num_fields, seed=0) -> np.ndarray:
     """Independent fields of many ensembles at once, shape (len(values), num_fields, *field_shape); ``values`` are w."""
-    family = family_of(model)
-    couplings = tuple(
-        jnp.asarray(values if form.name == "w" else np.full(len(values), value), jnp.float32)
-        for form, value in zip(model._forms, model._values, strict=True)
+    models = model.structure.at(
+        jnp.asarray(values if name == "w" else np.full(len(values), value), jnp.float32)
+        for name, value in model.couplings.items()
     )
     start = np.random.default_rng(seed).normal(size=(len(values), num_fields, *model.field_shape))
-    draws = family.sample(
-        couplings, (0.0,) * len(couplings), jnp.asarray(start, jnp.float32), num_warmup=200, num_samples=50,
+    _, engine = sample_energies(
+        models, jax.tree.map(lambda value: 0.0, model), jnp.asarray(start, jnp.float32), num_warmup=200, num_samples=50,
         key=jax.random.key(seed),
     )  # fmt: skip
-    return np.asarray(draws.positions, float)
+    return np.asarray(engine.fields, float)
 
 
 # --- against quadrature

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import phi4ppl as p4
-from phi4ppl.energy.functions import energy_function
+from phi4ppl.energy.functions import energy
 from phi4ppl.errors import ArgumentError
 
 pytestmark = pytest.mark.compile_quickly
@@ -245,11 +245,9 @@ def test_one_compilation_serves_every_call_and_every_coupling():
     values = [float(potential(jnp.full(5, x))) for x in (1.0, 2.0, 3.0)]
     assert values == pytest.approx([0.5, 32.0, 364.5]) and len(traced) == 1
 
-    _, energy = energy_function(lattice, field._forms)
-    _, again = energy_function(p4.lattice.chain(5), field.replace(c=0.2)._forms)
-    assert again is energy  # so that a program compiled for one set of couplings is used for the next
-    of_couplings = jax.jit(energy)
-    assert [float(of_couplings((jnp.array(c),), jnp.ones(5))) for c in (0.1, 0.2)] == pytest.approx([0.5, 1.0])
+    of_models = jax.jit(energy)  # the couplings are leaves of the model: one program serves them all
+    fields = [p4.MarkovRandomField(p4.lattice.chain(5), field.terms).replace(c=c) for c in (0.1, 0.2)]
+    assert [float(of_models(model, jnp.ones(5))) for model in fields] == pytest.approx([0.5, 1.0])
     assert len(traced) == 2
 
 

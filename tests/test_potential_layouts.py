@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import phi4ppl as p4
-from phi4ppl.energy.functions import energy_function
+from phi4ppl.energy.functions import energy, layout_of
 
 pytestmark = pytest.mark.compile_quickly
 
@@ -76,8 +76,8 @@ def compiled_text(function, *arguments) -> str:
 def test_no_scatter_and_on_regular_lattices_no_gather(name, kind):
     lattice = LATTICES[name]
     model = a_model(lattice, kind)
-    layout, energy = energy_function(lattice, model._forms)
-    arguments = jax.tree.map(jnp.asarray, (model._values, a_field(lattice)))
+    layout = layout_of(model)
+    arguments = jax.tree.map(jnp.asarray, (model, a_field(lattice)))
     for function in (energy, jax.value_and_grad(energy, argnums=1)):
         names, text = operations(function, *arguments), compiled_text(function, *arguments)
         assert not any(n.startswith("scatter") for n in names) and not re.search(r"\bscatter\(", text)
@@ -102,8 +102,7 @@ def test_a_scatter_and_a_gather_would_be_seen():
 def test_energy_and_force_share_one_pass_over_the_neighbours(name, kind):
     lattice = LATTICES[name]
     model = a_model(lattice, kind)
-    _, energy = energy_function(lattice, model._forms)
-    arguments = jax.tree.map(jnp.asarray, (model._values, a_field(lattice)))
+    arguments = jax.tree.map(jnp.asarray, (model, a_field(lattice)))
     alone = operations(energy, *arguments)
     both = operations(jax.value_and_grad(energy, argnums=1), *arguments)
     for operation in PASSES:
@@ -132,14 +131,14 @@ def test_the_force_is_the_slope_of_the_energy(name, x64):
 def test_the_slope_by_the_couplings_is_the_statistic(name, kind, x64):
     lattice = LATTICES[name]
     model, phi = a_model(lattice, kind, own=True), a_field(lattice)
-    _, energy = energy_function(lattice, model._forms)
-    values = jax.tree.map(jnp.asarray, model._values)
+    model = jax.tree.map(jnp.asarray, model)
     statistics = model.statistics(phi).values()
     for mode in (jax.grad, jax.jacfwd):
-        for slope, statistic in zip(jax.jit(mode(energy))(values, phi), statistics, strict=True):
+        slopes = jax.tree.leaves(jax.jit(mode(energy))(model, phi))
+        for slope, statistic in zip(slopes, statistics, strict=True):
             np.testing.assert_allclose(slope, statistic, rtol=1e-12, atol=1e-12)
     # of the force: ∂²S/∂θ∂φ = ∂T/∂φ, forward over reverse as learning asks for it
-    mixed = jax.jit(jax.jacfwd(jax.grad(energy, argnums=1)))(values, phi)
+    mixed = jax.tree.leaves(jax.jit(jax.jacfwd(jax.grad(energy, argnums=1)))(model, phi))
     slopes = jax.jit(jax.jacrev(lambda phi: tuple(model.statistics(phi).values())))(phi)
     for got, expected in zip(mixed, slopes, strict=True):
         per_clique = expected.ndim > phi.ndim
@@ -162,13 +161,12 @@ def test_second_derivatives_by_reverse_over_reverse_and_along_a_direction(name, 
 def test_batches_of_fields_and_of_couplings(name, kind, x64):
     lattice = LATTICES[name]
     model, fields = a_model(lattice, kind, own=True), a_field(lattice, 3)
-    _, energy = energy_function(lattice, model._forms)
-    values = jax.tree.map(lambda v: jnp.stack([jnp.asarray(v), 1.5 * jnp.asarray(v), -jnp.asarray(v)]), model._values)
+    models = jax.tree.map(lambda v: jnp.stack([jnp.asarray(v), 1.5 * jnp.asarray(v), -jnp.asarray(v)]), model)
     function = jax.value_and_grad(energy, argnums=(0, 1))
     one = jax.jit(function)
     for axes in ((None, 0), (0, None), (0, 0)):
         batch = (
-            values if axes[0] == 0 else jax.tree.map(lambda v: v[0], values),
+            models if axes[0] == 0 else jax.tree.map(lambda v: v[0], models),
             fields if axes[1] == 0 else fields[0],
         )
         together = jax.jit(jax.vmap(function, in_axes=axes))(*batch)
@@ -183,11 +181,10 @@ def _take(tree, k):
 
 def test_one_program_serves_all_couplings_of_one_shape():
     lattice = LATTICES["torus"]
-    _, energy = energy_function(lattice, a_model(lattice)._forms)
     function = jax.jit(jax.value_and_grad(energy, argnums=1))
     phi = a_field(lattice)
-    values = [tuple(jnp.float32(f * v) for v in a_model(lattice)._values) for f in (1.0, 1.2, -0.3)]
-    first, second, third = (float(function(v, phi)[0]) for v in values)
+    models = [jax.tree.map(lambda v, f=f: jnp.float32(f * v), a_model(lattice)) for f in (1.0, 1.2, -0.3)]
+    first, second, third = (float(function(model, phi)[0]) for model in models)
     assert function._cache_size() == 1
     assert (second, third) == pytest.approx((1.2 * first, -0.3 * first), rel=1e-5)
 
@@ -197,9 +194,8 @@ def test_own_terms_leave_the_layout_of_the_rest_alone():
     lattice = LATTICES["torus"]
     for own, expected in ((False, 0), (True, 2)):
         model = a_model(lattice, own=own)
-        layout, energy = energy_function(lattice, model._forms)
-        assert layout == "stencil"
-        assert operations(energy, model._values, a_field(lattice)).count("gather") == expected
+        assert layout_of(model) == "stencil"
+        assert operations(energy, model, a_field(lattice)).count("gather") == expected
 
 
 def test_edges_of_one_kind_and_kinds_in_another_order_are_stencils_too(x64):
@@ -214,17 +210,16 @@ def test_edges_of_one_kind_and_kinds_in_another_order_are_stencils_too(x64):
 
 def test_the_tables_of_a_hub_are_not_as_wide_as_the_hub_for_every_site():
     star = p4.lattice.from_networkx(nx.star_graph(2000))
-    _, energy = energy_function(star, p4.phi4(star, a=1.0, b=0.1)._forms)
-    jaxpr = jax.make_jaxpr(energy)((1.0, 1.0, 0.1), a_field(star))
+    jaxpr = jax.make_jaxpr(energy)(p4.phi4(star, a=1.0, b=0.1), a_field(star))
     constants = [v for v in jax.tree.leaves(jaxpr.consts) if np.ndim(v)]
     assert sum(np.size(v) for v in constants) < 20 * star.num_sites
 
 
 def test_dense_layout_is_recognised_by_the_edges_not_by_the_constructor():
-    def layout_of(graph):
+    def layout_by_edges(graph):
         return p4.compile(p4.phi4(p4.lattice.from_networkx(graph), a=1.0, b=0.1)).layout
 
-    assert layout_of(nx.complete_graph(7)) == layout_of(nx.complete_bipartite_graph(3, 5)) == "dense"
+    assert layout_by_edges(nx.complete_graph(7)) == layout_by_edges(nx.complete_bipartite_graph(3, 5)) == "dense"
     missing = nx.complete_graph(7)
     missing.remove_edge(2, 4)
-    assert layout_of(missing) == "gather"
+    assert layout_by_edges(missing) == "gather"

@@ -21,9 +21,7 @@ def test_other_couplings_lengths_and_seeds_do_not_compile_again():
     assert (after.hits, after.misses) == (before.hits + 1, before.misses)
     measured = standard_observables(model)
     measured.pop("energy_density")
-    program = cached_program(
-        (model.lattice, model._forms), get_kernel("hmc"), tuple(measured.items()), ("phi",), True, True
-    )
+    program = cached_program(model.structure, get_kernel("hmc"), tuple(measured.items()), ("phi",), True, True)
     assert program.advance._cache_size() == 1
     # and the shared program really uses the couplings that it is given
     for tree, couplings in ((first, {}), (other, {"a": 1.7, "b": 0.3})):

@@ -37,10 +37,10 @@ pytestmark = pytest.mark.compile_quickly
 
 
 def colouring(model):
-    colour = colours(model.lattice, model._forms)
+    colour = colours(model.lattice, model.forms)
     assert colour.shape == (model.lattice.num_sites,)
     assert sorted(set(colour.tolist())) == list(range(colour.max() + 1))
-    for form in model._forms:
+    for form in model.forms:
         for clique in form.cliques:
             assert len(set(colour[clique].tolist())) == len(clique)
     return colour.max() + 1
@@ -199,16 +199,16 @@ def test_overrelaxation_keeps_the_energy_and_the_distribution(name):
 def test_overrelaxation_about_a_wrong_centre_is_rejected(wrong):
     model = GAUSSIAN["odd torus with sources"]()
     draws = exact_draws(model, 40_000)
-    target = target_of(p4.compile(model), model.replace(**wrong)._values)
+    target = target_of(model.replace(**wrong))
     after = np.asarray(mapped(lambda key, phi: overrelaxation(target, phi), draws[:20_000]))
     assert rejected(invariance_scores(model, draws[:20_000], after, draws[20_000:]))
 
 
 def test_overrelaxation_is_only_made_where_it_is_exact():
     suits = {"gaussian", "gaussian graph"}
-    assert {name for name, make in MODELS.items() if overrelaxable(make()._forms)} == suits
+    assert {name for name, make in MODELS.items() if overrelaxable(make().forms)} == suits
     isolated = with_source(p4.gaussian(p4.lattice.chain(1), w=1.0, a=1.0), 0.3)
-    assert not overrelaxable(isolated._forms)
+    assert not overrelaxable(isolated.forms)
 
 
 # --- sweeps with planted faults
@@ -216,8 +216,8 @@ def test_overrelaxation_is_only_made_where_it_is_exact():
 
 def sweep_by_loops(model, tuning, fault=None):
     """A sweep written as a loop over the sites in order; right as it stands, wrong with a ``fault``."""
-    values = {name: jnp.broadcast_to(jnp.asarray(v, jnp.float32), len(f.cliques)) for name, v, f in zip(
-        model.couplings, model._values, model._forms, strict=True)}  # fmt: skip
+    values = {form.name: jnp.broadcast_to(jnp.asarray(value, jnp.float32), len(form.cliques))
+              for form, value in model.interactions}  # fmt: skip
     edges = np.asarray(model.lattice.edges)
 
     def step(key, phi):
@@ -266,7 +266,7 @@ def even_torus():
 def scores_of_sweep(name, number=1):
     model, before, fresh = even_torus() if name == "even torus" else model_and_draws(name)
     target = target_of(p4.compile(model))
-    steps = fixed_tuning(get_kernel("metropolis"), model, before.std(axis=0)).step_size
+    steps = fixed_tuning(get_kernel("local_hmc"), model, before.std(axis=0)).step_size
     after, acceptance = mapped(lambda key, phi: sweeps(target, key, phi, steps, number), before)
     assert acceptance.shape == after.shape and np.all((acceptance >= 0) & (acceptance <= 1))
     return invariance_scores(model, before, np.asarray(after), fresh)
@@ -398,7 +398,7 @@ def test_every_site_reaches_the_target_acceptance():
     lattice = p4.lattice.square(4)
     a = np.geomspace(0.3, 100, 16)[rng.permutation(16)]
     model = p4.phi4(lattice, w=0.2, a=a, b=0.2 * a, r=rng.normal(size=16))
-    kernel = get_kernel("metropolis")
+    kernel = get_kernel("local_hmc")
     target = target_of(p4.compile(model))
 
     def walk(key, phi):

@@ -8,11 +8,11 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from ..energy.functions import energy_function
+from ..energy.functions import energy
 from ..errors import ArgumentError, call_checked
 from ..lattice.frozen import Lattice
 from ..model.field import MarkovRandomField
-from ..model.term import TermForm, hopping
+from ..model.term import Term, hopping
 
 __all__ = ["NAMES", "standard_observables", "with_own"]
 
@@ -41,9 +41,8 @@ def standard_observables(model: MarkovRandomField) -> dict[str, Callable]:
     >>> float(measure["energy_density"](jnp.ones((4, 4))).round(4))
     -0.3
     """
-    _, energy = energy_function(model.lattice, model._forms)
-    values, num_sites = model._values, model.lattice.num_sites
-    return {**_without_couplings(model.lattice), "energy_density": lambda phi: energy(values, phi) / num_sites}
+    num_sites = model.lattice.num_sites
+    return {**_without_couplings(model.lattice), "energy_density": lambda phi: energy(model, phi) / num_sites}
 
 
 @functools.lru_cache(maxsize=64)  # the same functions every time, so that compiled programs are found again
@@ -57,8 +56,8 @@ def _without_couplings(lattice: Lattice) -> dict[str, Callable]:
     }
     if len(edges):
         # one hopping term of unit coupling: minus its energy is Σ φ_i φ_j, in the fast layout of the lattice
-        _, alignment = energy_function(lattice, (TermForm("edges", edges, hopping),))
-        observables["neighbour_correlation"] = lambda phi: -alignment((1.0,), phi) / len(edges)
+        aligned = MarkovRandomField(lattice, [Term("edges", edges, hopping, 1.0)])
+        observables["neighbour_correlation"] = lambda phi: -energy(aligned, phi) / len(edges)
     for function in observables.values():
         function.coupling_free = True  # programs that record only these are shared by all couplings
     return observables

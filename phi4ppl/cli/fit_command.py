@@ -93,7 +93,7 @@ def _fitted(model: MarkovRandomField, arguments):
 
 
 def _save_model(model: MarkovRandomField, results: ResultFolder) -> None:
-    if all(term.form.built_in for term in model.terms):
+    if model.structure.is_built_in:
         print(f"model:   {results.add(MODEL, model.save)}   (phi4ppl.load_model reads it)")
         return
     couplings = {name: np.asarray(value) for name, value in model.couplings.items()}

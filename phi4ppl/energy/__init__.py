@@ -12,6 +12,6 @@ field go out. Read `functions` first, then a layout; `exact` is by itself.
 """
 
 from .compiled import CompiledModel, compile_field
-from .functions import energy_change, energy_function
+from .functions import energy, energy_change, layout_of, log_density
 
-__all__ = ["CompiledModel", "compile_field", "energy_change", "energy_function"]
+__all__ = ["CompiledModel", "compile_field", "energy", "energy_change", "layout_of", "log_density"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 
 from ..errors import ArgumentError, call_checked
 from ..model.field import MarkovRandomField
-from .functions import energy_change, energy_function
+from .functions import energy, energy_change, layout_of, log_density
 
 __all__ = ["CompiledModel", "compile_field"]
 
@@ -37,15 +38,9 @@ class CompiledModel:
         How neighbour sums are computed: ``"stencil"``, ``"gather"`` or ``"dense"``; ``"numpyro"`` for a NumPyro model.
     model : MarkovRandomField or None
         The field that was compiled; None for a NumPyro model.
-    parameters : pytree
-        The couplings, for a field; what ``logdensity_at(parameters, position)`` takes, so that one compiled program serves
-        every value of them.
-    signature : hashable or None
-        Equal for models that differ in their couplings only; None for a NumPyro model.
-    energy_change_at : callable or None
-        ``energy_change_at(parameters, new, old)``: S(new) − S(old) of two positions, summed from differences per site, so
-        that it stays accurate in float32 on large lattices; see
-        ``phi4ppl.energy.energy_change``. None for a NumPyro model.
+    energy_change_fn : callable
+        ``energy_change_fn(new, old)``: S(new) − S(old) of two positions. For a field it is summed from differences per site, so
+        that it stays accurate in float32 on large lattices; see ``phi4ppl.energy.energy_change``.
     fields : dict
         The `MarkovRandomField` behind every field among the results of ``constrain``, by name.
     names : tuple of str
@@ -74,13 +69,10 @@ class CompiledModel:
     constrain: Callable[[Any], dict]
     num_dimensions: int
     layout: str
+    energy_change_fn: Callable[[Any, Any], jax.Array]
     model: MarkovRandomField | None = None
     fields: dict[str, MarkovRandomField] = field(default_factory=dict)
     names: tuple[str, ...] = ("phi",)
-    parameters: Any = ()
-    logdensity_at: Callable[[Any, Any], jax.Array] | None = None
-    signature: Any = None
-    energy_change_at: Callable[[Any, Any, Any], jax.Array] | None = None
     log_likelihood: Callable[[Any], dict] | None = None
     data: dict[str, Any] = field(default_factory=dict)
     kept_data: dict[str, Any] = field(default_factory=dict)
@@ -93,8 +85,7 @@ def compile_field(model: MarkovRandomField) -> CompiledModel:
     """Compile a field; see `phi4ppl.compile` for the way in that also takes NumPyro models."""
     if not isinstance(model, MarkovRandomField):
         raise ArgumentError("model", "a MarkovRandomField", type(model).__name__)
-    layout, energy = energy_function(model.lattice, model._forms)
-    values, shape = model._values, model.field_shape
+    shape = model.field_shape
 
     def initial_position(key):
         if not isinstance(key, jax.Array):
@@ -106,10 +97,9 @@ def compile_field(model: MarkovRandomField) -> CompiledModel:
         return sign + 0.5 * jax.random.normal(noise_key, shape)
 
     return CompiledModel(
-        potential_fn=lambda phi: energy(values, phi), logdensity_fn=lambda phi: -energy(values, phi),
-        initial_position=initial_position, constrain=_name_field, num_dimensions=model.lattice.num_sites, layout=layout,
-        model=model, fields={"phi": model}, parameters=values, logdensity_at=lambda values, phi: -energy(values, phi),
-        signature=(model.lattice, model._forms), energy_change_at=energy_change(model.lattice, model._forms),
+        potential_fn=functools.partial(energy, model), logdensity_fn=functools.partial(log_density, model),
+        initial_position=initial_position, constrain=_name_field, num_dimensions=model.lattice.num_sites,
+        layout=layout_of(model), energy_change_fn=functools.partial(energy_change, model), model=model, fields={"phi": model},
     )  # fmt: skip
 
 

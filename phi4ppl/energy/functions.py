@@ -14,15 +14,16 @@ from jax.custom_derivatives import SymbolicZero
 
 from ..errors import ArgumentError
 from ..lattice.frozen import Lattice
+from ..model.field import MarkovRandomField, Structure
+from ..model.statistic import SitePower, power_of
 from ..model.term import TermForm, as_field
 from .dense import dense_hopping
 from .gather import gather_hopping
 from .hopping import Hopping
 from .stencil import stencil_hopping
 
-__all__ = ["energy_change", "energy_function"]
+__all__ = ["energy", "energy_change", "layout_of", "log_density"]
 
-SITE_POWERS = {"source": 1, "mass": 2, "quartic": 4}
 ROW = 16  # numbers added up by one row of a matrix product
 BLOCK = 32  # summands that are added up one after the other
 FEW = 1024
@@ -33,82 +34,86 @@ class _Plan:
     """The terms of a model by how their energy is computed; keys are the places of their couplings."""
 
     hoppings: dict[int, Hopping]
-    powers: dict[int, int]  # θ Σ_i φ_i^k on all sites
+    powers: dict[int, SitePower]  # θ Σ_i φ_i^k on all sites
     own: dict[int, Callable]  # field → one number a clique, by vmap
     layout: str
 
 
-@functools.lru_cache(maxsize=64)
-def energy_function(lattice: Lattice, forms: tuple) -> tuple[str, Callable]:
-    """Layout and ``energy(values, phi)`` of one field, for couplings ``values`` in the order of ``forms``.
+def energy(model: MarkovRandomField, phi) -> jax.Array:
+    """S(φ; θ) of one field; ``model`` is a pytree whose leaves are the couplings, so one program serves all their values.
 
     Notes
     -----
-    ``energy`` has a derivative rule of its own: with (Wφ)_i = Σ_j w_ij φ_j summed over the neighbours,
+    The energy has a derivative rule of its own: with (Wφ)_i = Σ_j w_ij φ_j summed over the neighbours and b_k the coupling of
+    the power k,
 
-        S = Σ_i φ_i (r_i + a_i φ_i + b_i φ_i³ − ½ (Wφ)_i) + Σ_c θ_c T(φ_c),    ∂S/∂φ_i = r_i + 2a_i φ_i + 4b_i φ_i³ − (Wφ)_i,
+        S = Σ_i φ_i (Σ_k b_ki φ_i^(k−1) − ½ (Wφ)_i) + Σ_c θ_c T(φ_c),    ∂S/∂φ_i = Σ_k k b_ki φ_i^(k−1) − (Wφ)_i,
 
-    so that energy and force share one Wφ. T stands for the user's own statistics, which are differentiated automatically.
-    The couplings are arguments: one program serves all their values, and ∂S/∂θ are the statistics. Forward and reverse
-    mode work, also one over the other.
+    so that energy and force share one Wφ. T stands for user-defined statistics, which are differentiated automatically. The
+    derivative with respect to the model holds ∂S/∂θ, the statistics. Forward and reverse mode work, also one over the other.
     """
-    plan = _plan(lattice, forms)
-    local = _local_energy(plan)
-
-    def energy(values, phi):
-        phi = _one_field(lattice, "phi", phi)
-        values = _cast(forms, values, phi.dtype)
-        total = local(values, phi)
-        for k, statistics in plan.own.items():
-            total += jnp.sum(values[k] * statistics(phi))
-        return total
-
-    return plan.layout, energy
+    plan, local = _compiled(model.structure)
+    phi = _one_field(model.lattice, "phi", phi)
+    values = _cast(model, phi.dtype)
+    total = local(values, phi)
+    for k, statistics in plan.own.items():
+        total += jnp.sum(values[k] * statistics(phi))
+    return total
 
 
-@functools.lru_cache(maxsize=64)
-def energy_change(lattice: Lattice, forms: tuple) -> Callable:
-    """``change(values, new, old)`` = S(new) − S(old) of two fields, accurate where both energies are large.
+def log_density(model: MarkovRandomField, phi) -> jax.Array:
+    """−S(φ; θ), log p up to log Z: what `phi4ppl.compile` returns of a model and what kernels sample."""
+    return -energy(model, phi)
+
+
+def layout_of(model: MarkovRandomField) -> str:
+    """How the neighbour sums of a model are computed: ``"stencil"``, ``"gather"`` or ``"dense"``."""
+    return _compiled(model.structure)[0].layout
+
+
+def energy_change(model: MarkovRandomField, new, old) -> jax.Array:
+    """S(new) − S(old) of two fields, accurate where both energies are large.
 
     Notes
     -----
     In float32 the energy of 1024×1024 sites is known to a few hundredths only, and so would be the difference of two. Here
     differences are formed before anything is summed, with d = new − old and s = (new + old)/2 at every site,
 
-        ΔS = Σ_i d_i (r_i + 2a_i s_i + 2b_i s_i (new_i² + old_i²) − (Ws)_i) + Σ_c θ_c [T(new_c) − T(old_c)],
+        ΔS = Σ_i d_i (r_i + 2a_i s_i + 2b_i s_i (new_i² + old_i²) + … − (Ws)_i) + Σ_c θ_c [T(new_c) − T(old_c)],
 
     which is exact for the built-in terms and free of cancellation; the sum then goes block by block. The result can be no
     finer than one rounding of ΔS itself. It is infinite or NaN where a field is.
     """
-    plan = _plan(lattice, forms)
-    shape = lattice.field_shape
+    plan, _ = _compiled(model.structure)
+    shape = model.field_shape
+    new, old = _one_field(model.lattice, "new", new), _one_field(model.lattice, "old", old)
+    values = _cast(model, jnp.result_type(new, old))
+    difference, middle = new - old, (new + old) / 2
+    slope = jnp.zeros_like(middle)
+    for k, statistic in plan.powers.items():
+        slope += _on_sites(values[k], shape) * statistic.difference(new, old)
+    for k, hopping in plan.hoppings.items():
+        slope -= _neighbour_sum(hopping, values[k], middle)
+    total = _sum_in_blocks(difference * slope)
+    for k, statistics in plan.own.items():
+        total += _sum_in_blocks(values[k] * (statistics(new) - statistics(old)))
+    return total
 
-    def change(values, new, old):
-        new, old = _one_field(lattice, "new", new), _one_field(lattice, "old", old)
-        values = _cast(forms, values, jnp.result_type(new, old))
-        difference, middle = new - old, (new + old) / 2
-        slope = jnp.zeros_like(middle)
-        for k, power in plan.powers.items():
-            factor = {1: jnp.ones_like(middle), 2: 2 * middle, 4: 2 * middle * (new * new + old * old)}[power]
-            slope += _on_sites(values[k], shape) * factor
-        for k, hopping in plan.hoppings.items():
-            slope -= _neighbour_sum(hopping, values[k], middle)
-        total = _sum_in_blocks(difference * slope)
-        for k, statistics in plan.own.items():
-            total += _sum_in_blocks(values[k] * (statistics(new) - statistics(old)))
-        return total
 
-    return change
+@functools.lru_cache(maxsize=64)
+def _compiled(structure: Structure) -> tuple[_Plan, Callable]:
+    plan = _plan(*structure)
+    return plan, _local_energy(plan)
 
 
 def _plan(lattice: Lattice, forms: tuple) -> _Plan:
     hoppings, powers, own = {}, {}, {}
     sites = np.arange(lattice.num_sites)[:, None]
     for k, form in enumerate(forms):
-        if form.built_in == "hopping":
+        if form.is_hopping:
             hoppings[k] = _hopping(lattice, form.cliques)
-        elif form.built_in and np.array_equal(form.cliques, sites):
-            powers[k] = SITE_POWERS[form.built_in]
+        elif form.power and np.array_equal(form.cliques, sites):
+            powers[k] = form.built_in
         else:
             own[k] = _own_statistics(form, sites)
     layouts = {hopping.layout for hopping in hoppings.values()}
@@ -143,15 +148,16 @@ def _local_energy(plan: _Plan) -> Callable:
             if values[k].ndim == 0:
                 sums[k] = hopping.plain(phi)
             slope = _plus(slope, -values[k] * sums[k] if k in sums else -hopping.weighted(values[k], phi))
-        for k, power in plan.powers.items():
-            term = _on_sites(values[k], phi.shape) * _power(phi, power - 1)
+        for k, statistic in plan.powers.items():
+            power = statistic.power
+            term = _on_sites(values[k], phi.shape) * (power_of(phi, power - 1) if power > 1 else jnp.ones_like(phi))
             slope = _plus(slope, power * term)
             rest = rest if power == 2 else _plus(rest, (1 - power / 2) * term)
         slope = jnp.zeros_like(phi) if slope is None else slope
         return _sum_in_rows(phi * _plus(rest, slope / 2)), slope, sums
 
     @jax.custom_jvp
-    def energy(values, phi):
+    def local(values, phi):
         return parts(values, phi)[0]
 
     def rule(primals, tangents):
@@ -168,11 +174,11 @@ def _local_energy(plan: _Plan) -> Callable:
             elif k in plan.hoppings:
                 tangent -= jnp.sum(change * plan.hoppings[k].products(phi))
             else:
-                tangent += jnp.sum(change * _power(phi, plan.powers[k]).reshape(change.shape or phi.shape))
+                tangent += jnp.sum(change * plan.powers[k](phi).reshape(change.shape or phi.shape))
         return total, tangent
 
-    energy.defjvp(rule, symbolic_zeros=True)
-    return energy
+    local.defjvp(rule, symbolic_zeros=True)
+    return local
 
 
 def _neighbour_sum(hopping: Hopping, w, phi):
@@ -181,11 +187,6 @@ def _neighbour_sum(hopping: Hopping, w, phi):
 
 def _plus(total, term):
     return term if total is None else total + term
-
-
-def _power(phi, power: int):
-    square = phi * phi
-    return {0: jnp.ones_like(phi), 1: phi, 2: square, 3: square * phi, 4: square * square}[power]
 
 
 def _on_sites(coupling, shape):
@@ -200,8 +201,8 @@ def _one_field(lattice: Lattice, name: str, phi):
     return phi
 
 
-def _cast(forms, values, dtype) -> tuple:
-    return tuple(jnp.asarray(value, dtype) for _, value in zip(forms, values, strict=True))
+def _cast(model: MarkovRandomField, dtype) -> tuple:
+    return tuple(jnp.asarray(value, dtype) for _, value in model.interactions)
 
 
 def _sum_in_rows(values):

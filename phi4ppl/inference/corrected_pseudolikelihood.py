@@ -149,7 +149,6 @@ def simulated_likelihood(model, names, data, start, seed: int) -> tuple[Quadrati
 def _expectation(problem: CouplingProblem, ensemble: Ensemble, theta) -> tuple[np.ndarray, np.ndarray]:
     """Means of the statistics over every chain, and their covariance, from as many draws as the noise asks for."""
     model, totals, products, drawn = problem.at(theta), 0.0, 0.0, 0
-    ensemble.draw(model, DRAWS // 4)
     while drawn < MOST_DRAWS:
         fields = ensemble.draw(model, DRAWS)
         away = problem.statistics_of(fields.reshape(-1, *model.field_shape)) - problem.statistics.mean(axis=0)

@@ -94,7 +94,6 @@ def _pool(problem: CouplingProblem, mode, covariance, seed: int) -> Pool:
     ensemble.warm_up(problem.at(mode), 300)
     found = []
     for theta in points:
-        ensemble.draw(problem.at(theta), 50)
         fields = ensemble.draw(problem.at(theta), POOL_DRAWS)
         statistics = problem.statistics_of(fields.reshape(-1, *problem.model.field_shape))
         found.append(statistics.reshape(NUM_CHAINS, POOL_DRAWS, -1))
@@ -149,9 +148,10 @@ def _exact_log_z(problem, thetas: np.ndarray, log_weights: np.ndarray) -> np.nda
 
     Only where positive quartic couplings at all sites make every draw a density.
     """
-    forms = problem.model._forms
-    sites = {tuple(row) for form in forms if form.built_in == "quartic" for row in form.cliques.tolist()}
-    if len(sites) < problem.model.lattice.num_sites or any(form.built_in is None for form in forms):
+    structure = problem.model.structure
+    holding = [form for form in structure.forms if form.power and form.power == structure.highest_power]
+    sites = {tuple(row) for form in holding for row in form.cliques.tolist()}
+    if len(sites) < structure.lattice.num_sites or not structure.is_built_in:
         return None
     kept = log_weights > log_weights.max() - DEPTH
     family = ExactFamily(problem.model, list(problem.names))
@@ -168,7 +168,8 @@ def _exact_log_z(problem, thetas: np.ndarray, log_weights: np.ndarray) -> np.nda
 
 def _negative_quartic(problem, thetas: np.ndarray) -> np.ndarray:
     """Draws without a density: Z is infinite there, and reweighting, which sees finite sums only, would not notice."""
-    quartic = {form.name for form in problem.model._forms if form.built_in == "quartic"}
+    highest = problem.model.structure.highest_power or 4
+    quartic = {form.name for form in problem.model.forms if form.power == highest}
     return (thetas[:, [name in quartic for name in problem.names]] < 0).any(axis=1)
 
 

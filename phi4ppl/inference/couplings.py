@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Callable
 
 import jax.numpy as jnp
@@ -12,7 +11,7 @@ import numpyro
 import xarray as xr
 from numpyro.distributions import Delta, Distribution
 
-from ..errors import ArgumentError, OverlapError, call_checked, one_of, positive_int, seed_within
+from ..errors import ArgumentError, OverlapError, call_checked, one_of, positive_int, seed_within, warn
 from ..lattice.labels import MISSING_FIELDS, aligned_fields
 from ..model.field import MarkovRandomField
 from ..numpyro_plugin.numpyro_model import compile as compile_model
@@ -129,7 +128,7 @@ def infer_couplings(
         tree, {"normalizer": by_name} | facts | {"warnings": list(complaints), "notes": [note] if note else []}
     )
     for complaint in complaints:
-        warnings.warn(f"infer_couplings: {complaint}", stacklevel=3)
+        warn(f"infer_couplings: {complaint}")
     return tree
 
 
@@ -241,8 +240,9 @@ def _by_pseudolikelihood(model, data, priors: dict, corrected: bool, run: dict) 
 
 
 def _require_positive(model, priors: dict) -> None:
-    """With quartic couplings below zero a site has no density."""
-    for name in [form.name for form in model._forms if form.built_in == "quartic" and form.name in priors]:
+    """With couplings of the highest power below zero a site has no density."""
+    highest = model.structure.highest_power or 4
+    for name in [form.name for form in model.forms if form.power == highest and form.name in priors]:
         low = getattr(priors[name].support, "lower_bound", None)
         if low is None or low < 0:
             mend = "Use HalfNormal, or Uniform from 0 on."

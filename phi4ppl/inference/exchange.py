@@ -11,12 +11,16 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from ..analysis.gamma_method import gamma_method
+from ..energy.compiled import compile_field
 from ..errors import stream_key
 from ..kernels.adaptation import Tuning, WindowAdaptation
+from ..kernels.choose import resolve
 from ..kernels.kernel import Kernel
-from ..kernels.target import Target
+from ..kernels.symmetry import is_even
+from ..kernels.target import Target, target_of
 from ..model.field import MarkovRandomField
-from ..partition.coupling_ensembles import Draws, Family, family_of
+from ..partition.coupling_ensembles import sample_energies
+from ..sampling.program import term_energies, transition
 
 __all__ = ["auxiliary_tau", "exchange", "tuned"]
 
@@ -53,21 +57,22 @@ def exchange(
     ``couplings_of(position)`` gives the dict of couplings, ``tuning`` is that of the auxiliary sampler from `tuned`; the
     target is the posterior without log Z.
     """
-    family = family_of(model)
+    kernel, _ = resolve("auto", compile_field(model))
+    flip_signs = is_even(model)
     fields = jnp.asarray(data, jnp.result_type(float))
-    chosen = tuple(1.0 if name in names else 0.0 for name in model.couplings)
+    chosen = model.structure.at(1.0 if name in names else 0.0 for name in model.couplings)
 
     def statistics(key, couplings):
         """Σ_i T(x_i) of all terms, zero for those that are not inferred."""
         dtype = fields.dtype
-        values = tuple(jnp.asarray(couplings.get(n, v), dtype) for n, v in model.couplings.items())
+        here = model.structure.at(jnp.asarray(couplings.get(n, v), dtype) for n, v in model.couplings.items())
 
         def follow(key, field):
-            state = family.init(values, tuning, field)
-            state = jax.lax.fori_loop(
-                0, num_auxiliary, lambda k, s: family.step(values, tuning, jax.random.fold_in(key, k), s)[0], state
-            )
-            return family.energies(chosen, state.position)
+            def move(k, state):
+                return transition(kernel, here, tuning, jax.random.fold_in(key, k), state, flip_signs)
+
+            state = jax.lax.fori_loop(0, num_auxiliary, move, kernel.build(target_of(here), tuning).init(field))
+            return term_energies(chosen, state.position)
 
         total = jax.vmap(follow)(jax.random.split(key, len(fields)), fields).sum(axis=0)
         return dict(zip(model.couplings, total, strict=True))
@@ -103,24 +108,25 @@ def _algorithm(target: Target, walk: Tuning, couplings_of, names, statistics, nu
 
 def tuned(model: MarkovRandomField, data, seed: int):
     """What the sampler of the auxiliary fields is built with, from chains at the couplings of a model."""
-    draws = _simulate(family_of(model), model, data, 1, stream_key(seed, "tuning of auxiliary fields"))
-    return jax.tree.map(lambda leaf: leaf.mean(axis=(0, 1)), draws.tuning)
+    return jax.tree.map(
+        lambda leaf: leaf.mean(axis=(0, 1)),
+        _simulate(model, data, 1, stream_key(seed, "tuning of auxiliary fields"))[1].tuning,
+    )
 
 
 def auxiliary_tau(model: MarkovRandomField, names: list[str], data, seed: int) -> float:
     """Longest integrated autocorrelation time of the statistics of ``names``, in iterations, at the couplings of a model."""
-    family = family_of(model)
-    energies = _simulate(family, model, data, NUM_DRAWS, stream_key(seed, "auxiliary fields")).energies[0]
+    (energies,), _ = _simulate(model, data, NUM_DRAWS, stream_key(seed, "auxiliary fields"))
     chosen = [k for k, name in enumerate(model.couplings) if name in names]
     return float(gamma_method(energies[..., chosen]).tau_int.max())
 
 
-def _simulate(family: Family, model: MarkovRandomField, data, num_samples: int, key) -> Draws:
+def _simulate(model: MarkovRandomField, data, num_samples: int, key) -> tuple:
     """Chains that start at fields of the data."""
     dtype = jnp.result_type(float)
     start = jnp.asarray(np.resize(data, (max(2, min(len(data), MOST_CHAINS)), *model.field_shape)), dtype)
-    values = tuple(jnp.asarray(v, dtype)[None] for v in model._values)
-    return family.sample(
-        values, (1.0,) * len(values), start[None], num_warmup=NUM_WARMUP, num_samples=num_samples,
+    models = jax.tree.map(lambda v: jnp.asarray(v, dtype)[None], model)
+    return sample_energies(
+        models, jax.tree.map(lambda v: 1.0, model), start[None], num_warmup=NUM_WARMUP, num_samples=num_samples,
         key=key,
     )  # fmt: skip

@@ -9,7 +9,6 @@ import numpy as np
 from ..energy.exact.exact_log_z import ExactFamily
 from ..errors import ArgumentError
 from ..model.field import MarkovRandomField
-from ..partition.coupling_ensembles import family_of
 from ..partition.pool import Pool
 from ..partition.simulation import NUM_WARMUP, simulate
 from ..partition.surface import PartitionSurface
@@ -91,7 +90,8 @@ def exact_log_z(model: MarkovRandomField, names, mean, count: int, priors: dict,
     try:
         likelihood = interpolate_likelihood(function, count, priors, low, high, most)
     except ValueError:
-        raise Unaffordable(*impossible) from None
+        got = f"{model!r}, for which {most:.0f} values, as many as a few minutes allow, are too few"
+        raise Unaffordable("model", "a graph narrow enough for hundreds of exact values of log Z", got) from None
     if not likelihood.good:
         got = (
             f"a log posterior of {count} fields off by {likelihood.error:.2g} of itself between the nodes, after "
@@ -119,7 +119,7 @@ def simulated_log_z(
     be removed.
     """
     pool, refined, added, stopped = surface.pool_of(names), None, 0.0, ""
-    model, family = surface.model, family_of(surface.model)
+    model = surface.model
     likelihood, known = _interpolated(pool, mean, count, priors, low, high), pool
     with Progress(None, progress) as bar:
         for turn in range(MOST_ROUNDS + 1):
@@ -141,7 +141,7 @@ def simulated_log_z(
             draws = int(np.clip(np.ceil(min(wanted, room) / (CHAINS * len(thetas))), FEWEST_DRAWS, None))
             warmup = int(np.clip(TAUS * pool.tau_int, NUM_WARMUP, 10 * NUM_WARMUP))
             statistics = simulate(
-                family, model, names, thetas, num_chains=CHAINS, num_samples=draws, num_warmup=warmup, seed=seed,
+                model, names, thetas, num_chains=CHAINS, num_samples=draws, num_warmup=warmup, seed=seed,
                 stream=("around the posterior", turn),
             )  # fmt: skip
             new = Pool(thetas, list(statistics))

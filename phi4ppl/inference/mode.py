@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import stream_key
 from ..learning.ensemble import Ensemble
-from ..model.coupling_vector import statistics_matrix
+from ..model.coupling_vector import CouplingVector, statistics_matrix
 from ..model.field import MarkovRandomField
 
 __all__ = ["NUM_CHAINS", "CouplingProblem", "Mode", "find_mode"]
@@ -32,7 +32,7 @@ class CouplingProblem:
         self.names = tuple(name for name in model.couplings if name in priors)
         self.count = len(data)
         self.data = data.reshape(len(data), *model.field_shape)
-        self.free = [form.name in priors for form in model._forms]
+        self.free = [form.name in priors for form in model.forms]
 
     @cached_property
     def statistics(self) -> np.ndarray:
@@ -41,21 +41,15 @@ class CouplingProblem:
 
     def statistics_of(self, fields) -> np.ndarray:
         """The same at other fields."""
-        forms = tuple(f for f, free in zip(self.model._forms, self.free, strict=True) if free)
-        values = tuple(np.zeros(()) for _ in forms)
-        return statistics_matrix(MarkovRandomField._from_parts(self.model.lattice, forms, values), fields)
+        return statistics_matrix(self.model.select(lambda form: form.name in self.priors), fields)
 
     @cached_property
     def fixed_energy(self) -> np.ndarray:
         """What the fixed couplings contribute to S of every field, shape (num_data,)."""
-        parts = [
-            (f, v) for f, v, free in zip(self.model._forms, self.model._values, self.free, strict=True) if not free
-        ]
-        if not parts:
+        fixed = self.model.select(lambda form: form.name not in self.priors)
+        if not fixed.forms:
             return np.zeros(self.count)
-        fixed = MarkovRandomField._from_parts(self.model.lattice, *map(tuple, zip(*parts, strict=True)))
-        flat = np.concatenate([np.atleast_1d(np.asarray(v, float)) for _, v in parts])
-        return statistics_matrix(fixed, self.data) @ flat
+        return statistics_matrix(fixed, self.data) @ CouplingVector.of(fixed).flatten(fixed.couplings)
 
     @property
     def start(self) -> np.ndarray:

@@ -21,11 +21,11 @@ from ..reports.html import (
     verdict_line,
     write_page,
 )
-from ..results.contents import size_in_words
 from ..results.estimates import estimate
 from ..results.figures import figures
 from ..results.settings import metadata
 from ..results.verdict import ConvergenceReport, diagnose
+from ..sampling.memory import size_in_words
 from .compare import SCHEMES, Comparison
 from .pictures import couplings_figure, predictive_figure
 from .predictive_check import PredictiveCheck

@@ -17,7 +17,7 @@ from ..model.field import MarkovRandomField
 
 __all__ = ["PredictiveCheck", "fields_of", "predictive_check"]
 
-NUM_CHAINS, WARMUP, BETWEEN, THINNING = 8, 200, 30, 5
+NUM_CHAINS, WARMUP, THINNING = 8, 200, 5
 REPLICATES, MOST_MODELS, MOST_FIELDS = 200, 20, 100
 
 
@@ -48,7 +48,6 @@ def fields_of(models: list[MarkovRandomField], each: int, seed: int) -> np.ndarr
     ensemble.warm_up(models[0], WARMUP)
     rng, number, drawn = stream_rng(seed, "predicted fields"), -(-each // NUM_CHAINS), []
     for model in models:
-        ensemble.draw(model, BETWEEN)  # to the equilibrium of these couplings, which are near the last ones
         fields = ensemble.draw(model, number, THINNING).reshape(-1, *model.field_shape)
         drawn.append(fields[rng.permutation(len(fields))[:each]])
     return np.stack(drawn)

@@ -94,8 +94,7 @@ class EdgeBonds:
 
 def bonds_of(target: Target) -> ShiftBonds | EdgeBonds:
     """How the bonds of all hopping terms are kept."""
-    terms = zip(target.forms, target.values, strict=True)
-    hopping = [(form, jnp.asarray(value)) for form, value in terms if form.built_in == "hopping"]
+    hopping = [(form, jnp.asarray(value)) for form, value in target.model.interactions if form.is_hopping]
     translations = [(offsets_of(target.lattice, form.cliques), value) for form, value in hopping]
     number = sum(len(offsets) for offsets, _ in translations)
     if all(offsets for offsets, _ in translations) and number <= MOST_OFFSETS:

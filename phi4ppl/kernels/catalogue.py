@@ -4,8 +4,8 @@ from .chees import CHEES
 from .cluster import CLUSTER
 from .gradient import KERNELS
 from .kernel import register
-from .local_hmc import METROPOLIS
+from .local_hmc import LOCAL_HMC
 from .tempering import TEMPERING
 
-for _kernel in (*KERNELS, CHEES, METROPOLIS, CLUSTER, TEMPERING):
+for _kernel in (*KERNELS, CHEES, LOCAL_HMC, CLUSTER, TEMPERING):
     register(_kernel)

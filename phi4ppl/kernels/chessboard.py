@@ -98,9 +98,9 @@ def chessboard(target: Target, dtype) -> Chessboard | None:
     shape = lattice.shape
     if shape is None or lattice.offsets is None or len(shape) < 2 or shape[0] % 2 or not _two_colours(lattice):
         return None
-    for form, value in zip(target.forms, target.values, strict=True):
+    for form, value in target.model.interactions:
         value = jnp.asarray(value, dtype)
-        if form.built_in == "hopping":
+        if form.is_hopping:
             offsets = [tuple(offset) for offset in offsets_of(lattice, form.cliques)]
             if not offsets or not set(offsets) <= set(_unit_vectors(lattice)):
                 return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.polynomial import polynomial
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -22,19 +23,19 @@ def choose(compiled: CompiledModel, symmetry_moves: bool = True) -> tuple[str, s
     model = compiled.model
     if model is None:
         return "nuts", "a NumPyro model has no graph to exploit"
-    terms = list(zip(model._forms, model._values, strict=True))
-    num_colours = int(colours(model.lattice, model._forms).max()) + 1
+    terms = model.interactions
+    num_colours = int(colours(model.lattice, model.forms).max()) + 1
     if num_colours > MAX_COLOURS:
         return "chees", f"the sites need {num_colours} colours, too many for sweeps"
     own = [form.name for form, _ in terms if not form.built_in and form.cliques.shape[1] > 1]
     if own:
-        return "metropolis", f"clusters cannot cross the own term {own[0]!r} of several sites, sweeps can"
-    if not any(form.built_in == "hopping" and np.any(np.asarray(value)) for form, value in terms):
-        return "metropolis", "no hopping term ties the sites, so sweeps move each on its own"
+        return "local_hmc", f"clusters cannot cross the own term {own[0]!r} of several sites, sweeps can"
+    if not any(form.is_hopping and np.any(np.asarray(value)) for form, value in terms):
+        return "local_hmc", "no hopping term ties the sites, so sweeps move each on its own"
     if not symmetry_moves:
-        return "metropolis", "clusters would change signs, and symmetry_moves=False"
+        return "local_hmc", "clusters would change signs, and symmetry_moves=False"
     if (strength := _mean_field_order(model)) > DEEP:
-        return "metropolis", f"deep in its ordered phase (Σ w φ² = {strength:.0f}), where one cluster spans the lattice"
+        return "local_hmc", f"deep in its ordered phase (Σ w φ² = {strength:.0f}), where one cluster spans the lattice"
     if _signs_compete(model):
         return "cluster", (
             "sweeps move the sites; the signs of w compete, no field satisfies them all, so that clusters help little: "
@@ -49,8 +50,7 @@ def _signs_compete(model) -> bool:
     In two copies of the graph where negative w cross over, such signs cut every component in two (F. Harary, Michigan Math.
     J. 2 (1953) 143).
     """
-    hopping = [(form.cliques, value) for form, value in zip(model._forms, model._values, strict=True)
-               if form.built_in == "hopping"]  # fmt: skip
+    hopping = [(form.cliques, value) for form, value in model.interactions if form.is_hopping]
     edges = np.concatenate([cliques for cliques, _ in hopping])
     w = np.concatenate([np.broadcast_to(np.asarray(value, float), len(cliques)) for cliques, value in hopping])
     edges, w, number = edges[w != 0], w[w != 0], model.lattice.num_sites
@@ -71,14 +71,19 @@ def _mean_field_order(model) -> float:
 
     Negative w count as positive ones: where fields of alternating signs can follow them, that is the same model.
     """
-    mean = dict.fromkeys(("hopping", "mass", "quartic"), 0.0)
-    for form, value in zip(model._forms, model._values, strict=True):
-        if form.built_in in mean:
-            total = np.sum(np.broadcast_to(np.asarray(value, float), len(form.cliques)))
-            mean[form.built_in] += (abs(total) if form.built_in == "hopping" else total) / model.lattice.num_sites
-    if mean["quartic"] <= 0 or mean["hopping"] <= mean["mass"]:
+    hopping, action = 0.0, np.zeros(1)  # Σ_j w_ij/2 of a site, and S of a site as a polynomial in x = φ²
+    for form, value in model.interactions:
+        mean = np.sum(np.broadcast_to(np.asarray(value, float), len(form.cliques))) / model.lattice.num_sites
+        if form.is_hopping:
+            hopping += abs(mean)
+        elif form.power and form.power % 2 == 0:
+            action = polynomial.polyadd(action, mean * np.eye(form.power // 2 + 1)[-1])
+    action = polynomial.polytrim(polynomial.polyadd(action, [0.0, -hopping]))
+    if len(action) < 3 or action[-1] <= 0:
         return 0.0
-    return mean["hopping"] * (mean["hopping"] - mean["mass"]) / mean["quartic"]
+    flat = polynomial.polyroots(polynomial.polyder(action))
+    places = np.append(0.0, flat.real[(np.abs(flat.imag) < 1e-9) & (flat.real > 0)])
+    return 2 * hopping * float(places[np.argmin(polynomial.polyval(places, action))])
 
 
 @call_checked

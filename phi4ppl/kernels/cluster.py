@@ -48,7 +48,7 @@ def flip_clusters(target: Target, key, phi):
     bonds_key, flip_key = jax.random.split(key)
     graph = bonds_of(target)
     bonds = graph.set(bonds_key, phi)
-    if all(form.built_in in ("hopping", "mass", "quartic") for form in target.forms):
+    if all(form.built_in and form.built_in.is_even for form in target.model.forms):
         return jnp.where(_chosen(graph, flip_key, bonds, phi.shape), -phi, phi)
     labels, energy = cluster_labels(graph, bonds, phi.shape), site_energy(target)
     gain = jax.ops.segment_sum((energy(-phi) - energy(phi)).reshape(-1), labels.reshape(-1), phi.size)
@@ -129,10 +129,10 @@ def cluster(target: Target, tuning: LocalSteps) -> SamplingAlgorithm:
 def _objection(compiled: CompiledModel) -> str | None:
     if (reason := fields_only(compiled)) is not None:
         return reason
-    forms = compiled.model._forms
-    if not any(form.built_in == "hopping" for form in forms):
-        return "needs a hopping term: without one there are no clusters (metropolis samples such a model)"
-    own = [form.name for form in forms if form.cliques.shape[1] > 1 and form.built_in != "hopping"]
+    forms = compiled.model.forms
+    if not any(form.is_hopping for form in forms):
+        return "needs a hopping term: without one there are no clusters (local_hmc samples such a model)"
+    own = [form.name for form in forms if form.cliques.shape[1] > 1 and not form.is_hopping]
     if own:
         return f"cannot build clusters through the own term {own[0]!r} of several sites"
     return None

@@ -28,7 +28,7 @@ __all__ = [
     "careful_proposal",
     "hmc",
     "hmc_statistics",
-    "mclmc_adjusted",
+    "adjusted_mclmc",
     "nuts",
 ]
 
@@ -135,7 +135,7 @@ class _Microcanonical(NamedTuple):
     logdensity_grad: jax.Array
 
 
-def mclmc_adjusted(target: Target, tuning: Tuning) -> SamplingAlgorithm:
+def adjusted_mclmc(target: Target, tuning: Tuning) -> SamplingAlgorithm:
     """Microcanonical dynamics with a Metropolis step at the end of each trajectory, in whitened coordinates.
 
     With y = M^{1/2} φ the isokinetic flow of speed 1 in d dimensions turns as fast as HMC of unit mass does in √d of the time.
@@ -216,7 +216,7 @@ KERNELS = [
         "hmc", "Hamiltonian Monte Carlo, paths of adapted and randomised length", hmc, hmc_statistics, 0.8, any_model
     ),
     *_kernels(
-        "mclmc_adjusted", "microcanonical dynamics of constant speed, with accept/reject", mclmc_adjusted,
+        "adjusted_mclmc", "microcanonical dynamics of constant speed, with accept/reject", adjusted_mclmc,
         _mclmc_statistics, 0.9, _needs_two_dimensions,
     ),
 ]  # fmt: skip

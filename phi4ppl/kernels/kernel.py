@@ -88,10 +88,10 @@ def kernels() -> dict[str, str]:
     nuts_fourier
     hmc
     hmc_fourier
-    mclmc_adjusted
-    mclmc_adjusted_fourier
+    adjusted_mclmc
+    adjusted_mclmc_fourier
     chees
-    metropolis
+    local_hmc
     cluster
     tempering
     """

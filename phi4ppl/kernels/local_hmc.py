@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..energy.functions import energy_function
+from ..energy.functions import log_density
 from ..lattice.coloring import colours
 from .chessboard import chessboard, join, split
 from .kernel import Kernel, fields_only
@@ -54,7 +54,7 @@ class LocalSteps(NamedTuple):
 
 def site_energy(target: Target):
     """``energy(phi)``: the part of S that is a sum over single sites, by site."""
-    own = [(form, value) for form, value in zip(target.forms, target.values, strict=True) if form.cliques.shape[1] == 1]
+    own = [(form, value) for form, value in target.model.interactions if form.cliques.shape[1] == 1]
     shape, num_sites = target.lattice.field_shape, target.lattice.num_sites
 
     def energy(phi):
@@ -73,18 +73,15 @@ def site_energy(target: Target):
 
 def _pair_force(target: Target):
     """−∂/∂φ of the hopping terms: constant while the neighbours rest. None without hopping terms."""
-    hopping = [k for k, form in enumerate(target.forms) if form.built_in == "hopping"]
-    if not hopping:
-        return None
-    _, energy = energy_function(target.lattice, tuple(target.forms[k] for k in hopping))
-    values = tuple(target.values[k] for k in hopping)
-    return lambda phi: -jax.grad(lambda x: energy(values, x))(phi)
+    hopping = target.model.select(lambda form: form.is_hopping)
+    return (lambda phi: jax.grad(log_density, argnums=1)(hopping, phi)) if hopping.forms else None
 
 
 def _clique_terms(target: Target) -> list:
     """Own terms of more than one site: their cliques are looked at one by one."""
-    terms = zip(target.forms, target.values, strict=True)
-    return [(form, value) for form, value in terms if form.cliques.shape[1] > 1 and form.built_in != "hopping"]
+    return [
+        (form, value) for form, value in target.model.interactions if form.cliques.shape[1] > 1 and not form.is_hopping
+    ]
 
 
 def sweeps(target: Target, key, phi, step_size, number: int = 1):
@@ -117,7 +114,7 @@ def sweeps(target: Target, key, phi, step_size, number: int = 1):
 
 def _sweeps_by_mask(target: Target, key, phi, step_size, number: int):
     """Sweeps of any terms on any lattice, every turn with arrays of all sites, of which it keeps those of its colour."""
-    colour = colours(target.lattice, target.forms).reshape(phi.shape)
+    colour = colours(target.lattice, target.model.forms).reshape(phi.shape)
     on_site, pair_force, cliques = site_energy(target), _pair_force(target), _clique_terms(target)
 
     def turn(carry, this, drawn):
@@ -203,9 +200,7 @@ def _by_site(target: Target, cliques, new, old, mine):
 
 def overrelaxable(forms: tuple) -> bool:
     """Whether the density of a site given the rest is Gaussian, so that its reflection leaves the density as it is."""
-    return all(form.built_in in ("hopping", "mass", "source") for form in forms) and any(
-        form.built_in == "hopping" for form in forms
-    )
+    return all(form.is_gaussian for form in forms) and any(form.is_hopping for form in forms)
 
 
 def overrelaxation(target: Target, phi):
@@ -213,7 +208,7 @@ def overrelaxation(target: Target, phi):
 
     Source: S. L. Adler, Phys. Rev. D 23 (1981) 2901.
     """
-    colour = colours(target.lattice, target.forms).reshape(phi.shape)
+    colour = colours(target.lattice, target.model.forms).reshape(phi.shape)
     on_site, pair_force = site_energy(target), _pair_force(target)
     slope = jax.grad(lambda x: jnp.sum(on_site(x)))
     at_zero = slope(jnp.zeros_like(phi))
@@ -275,11 +270,11 @@ def finish(target: Target, phi, acceptance, n_steps: int) -> tuple[SweepState, S
     return SweepState(phi, logdensity, gradient, acceptance), SweepInfo(acceptance, n_steps)
 
 
-def metropolis(target: Target, tuning: LocalSteps) -> SamplingAlgorithm:
+def local_hmc(target: Target, tuning: LocalSteps) -> SamplingAlgorithm:
     """One sweep over all sites, after an overrelaxation sweep where that is exact."""
     from blackjax.base import SamplingAlgorithm
 
-    relax = overrelaxable(target.forms)
+    relax = overrelaxable(target.model.forms)
 
     def init(position, key=None):
         return finish(target, position, jnp.zeros_like(position), 0)[0]
@@ -301,10 +296,10 @@ def statistics(info: SweepInfo) -> dict:
     }
 
 
-METROPOLIS = Kernel(
-    "metropolis",
+LOCAL_HMC = Kernel(
+    "local_hmc",
     "coloured sweeps: every site its own trajectory and accept/reject; overrelaxation where exact",
-    metropolis,
+    local_hmc,
     statistics,
     SiteAdaptation(),
     fields_only,

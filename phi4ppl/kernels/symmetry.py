@@ -13,7 +13,6 @@ from .target import Target
 
 __all__ = ["flipped", "is_even", "sign_flip"]
 
-_EVEN = ("hopping", "mass", "quartic")
 _NUM_POINTS = 64
 
 
@@ -28,7 +27,7 @@ def is_even(model: MarkovRandomField | CompiledModel) -> bool:
         if model.model is None:
             return bool(model.fields) and _is_even_at_random_positions(model)
         model = model.model
-    return all(_term_is_even(f, v) for f, v in zip(model._forms, model._values, strict=True))
+    return all(_term_is_even(f, v) for f, v in model.interactions)
 
 
 def flipped(position, names: tuple[str, ...] | None):
@@ -53,10 +52,10 @@ def _is_even_at_random_positions(compiled: CompiledModel) -> bool:
 
 
 def _term_is_even(form, value) -> bool:
-    if form.built_in in _EVEN or not np.any(np.asarray(value)):
+    if not np.any(np.asarray(value)):
         return True
-    if form.built_in == "source":
-        return False
+    if form.built_in:
+        return form.built_in.is_even
     points = np.random.default_rng(0).standard_normal((_NUM_POINTS, form.cliques.shape[1]))
     there, back = (jax.vmap(lambda p: form.statistic(*p))(jnp.asarray(sign * points)) for sign in (1, -1))
     scale = np.abs(there).max() + np.abs(back).max()

@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 
 from ..energy.compiled import CompiledModel
-from ..energy.functions import energy_change, energy_function
+from ..energy.functions import energy_change, log_density
 from ..errors import call_checked
 from ..lattice.frozen import Lattice
+from ..model.field import MarkovRandomField
 
 __all__ = ["Target", "target_of"]
 
@@ -27,22 +28,21 @@ class Target:
     ----------
     logdensity_fn : callable
         log p up to a constant, of one position.
-    lattice : Lattice or None
-        Of the field that is sampled; None for a NumPyro model.
-    forms : tuple
-        The terms of that field without their couplings.
-    values : tuple
-        The couplings in the order of ``forms``.
     energy_change : callable
         ``energy_change(new, old)`` = S(new) − S(old) = log p(old) − log p(new). For a field it is summed site by site, so
         that accept/reject stays right in single precision on large lattices.
+    model : MarkovRandomField or None
+        The field that is sampled, whose couplings may be traced; None for a NumPyro model.
     """
 
     logdensity_fn: Callable[[Any], jax.Array]
     energy_change: Callable[[Any, Any], jax.Array]
-    lattice: Lattice | None = None
-    forms: tuple = ()
-    values: tuple = ()
+    model: MarkovRandomField | None = None
+
+    @property
+    def lattice(self) -> Lattice | None:
+        """Of the field that is sampled."""
+        return None if self.model is None else self.model.lattice
 
     def init(self, position) -> tuple[jax.Array, Any]:
         """Log density and its gradient in one pass."""
@@ -50,19 +50,11 @@ class Target:
 
 
 @call_checked
-def target_of(compiled: CompiledModel, parameters=None) -> Target:
-    """The target of a compiled model, at its own couplings unless others are given."""
-    parameters = compiled.parameters if parameters is None else parameters
-    if compiled.signature is not None:
-        return field_target(compiled.signature, parameters)
-    density = functools.partial(compiled.logdensity_at, parameters)
-    return Target(density, lambda new, old: density(old) - density(new))
-
-
-def field_target(signature, values) -> Target:
-    """The target of a field: lattice and forms (its `CompiledModel.signature`) at couplings ``values``."""
-    lattice, forms = signature
-    values = jax.tree.map(jnp.asarray, values)
-    _, energy = energy_function(lattice, forms)
-    change = functools.partial(energy_change(lattice, forms), values)
-    return Target(lambda phi: -energy(values, phi), change, lattice, forms, values)
+def target_of(model: MarkovRandomField | CompiledModel) -> Target:
+    """The target of a field or of a compiled model."""
+    if isinstance(model, CompiledModel):
+        if model.model is None:
+            return Target(model.logdensity_fn, model.energy_change_fn)
+        model = model.model
+    model = jax.tree.map(jnp.asarray, model)
+    return Target(functools.partial(log_density, model), functools.partial(energy_change, model), model)

@@ -20,13 +20,13 @@ import jax.numpy as jnp
 from ..errors import call_checked, positive_int
 from .gradient import KERNELS
 from .kernel import Kernel
-from .local_hmc import METROPOLIS
+from .local_hmc import LOCAL_HMC
 from .target import Target
 
 if TYPE_CHECKING:
     from blackjax.base import SamplingAlgorithm
 
-__all__ = ["TEMPERING", "tempering"]
+__all__ = ["TEMPERING", "partners", "tempering"]
 
 NUM_RUNGS = 8
 TARGET_EXCHANGE = 0.4
@@ -67,14 +67,14 @@ HMC = next(kernel for kernel in KERNELS if kernel.name == "hmc")
 
 def _inner(target: Target) -> Kernel:
     """What moves each copy: coloured sweeps of a field, HMC for anything else."""
-    return METROPOLIS if target.lattice is not None else HMC
+    return LOCAL_HMC if target.lattice is not None else HMC
 
 
 def _at(target: Target, beta) -> Target:
     """The target at inverse temperature β: all couplings times β."""
     return Target(
         lambda x: beta * target.logdensity_fn(x), lambda new, old: beta * target.energy_change(new, old),
-        target.lattice, target.forms, jax.tree.map(lambda value: beta * value, target.values),
+        jax.tree.map(lambda value: beta * value, target.model),
     )  # fmt: skip
 
 
@@ -89,9 +89,18 @@ def _exchange(target: Target, key, copies, beta, odd):
     rate = jnp.exp(jnp.minimum(gain, 0))
     tried = jnp.arange(number - 1) % 2 == odd
     swap = tried & (jax.random.uniform(key, (number - 1,), rate.dtype) < rate)
-    none = jnp.zeros((1,), bool)
-    source = jnp.arange(number) + jnp.append(swap, none) - jnp.append(none, swap)
+    source = partners(swap)
     return jax.tree.map(lambda x: x[source], copies), rate
+
+
+def partners(swap):
+    """Where every copy comes from after exchanges of neighbours: ``swap`` says which pairs of the leading axis exchange.
+
+    No two pairs that share a copy may exchange. Shape ``(number, …)`` for ``swap`` of shape ``(number − 1, …)``.
+    """
+    none = jnp.zeros((1, *swap.shape[1:]), bool)
+    number = jnp.arange(len(swap) + 1).reshape(-1, *[1] * (swap.ndim - 1))
+    return number + jnp.concatenate([swap, none]) - jnp.concatenate([none, swap])
 
 
 def _build(num_rungs: int, target: Target, tuning: _Tuning) -> SamplingAlgorithm:
@@ -129,7 +138,7 @@ def _build(num_rungs: int, target: Target, tuning: _Tuning) -> SamplingAlgorithm
 
 def _adaptation_of(state):
     """The adaptation that a state belongs to."""
-    return (METROPOLIS if hasattr(state, "log_step") else HMC).adaptation
+    return (LOCAL_HMC if hasattr(state, "log_step") else HMC).adaptation
 
 
 class _Seen(NamedTuple):

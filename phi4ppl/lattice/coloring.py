@@ -9,7 +9,7 @@ import numpy as np
 
 from .frozen import Lattice
 
-__all__ = ["colours"]
+__all__ = ["colours", "greedy_colours"]
 
 
 @functools.lru_cache(maxsize=16)
@@ -41,10 +41,21 @@ def _chessboards(lattice: Lattice):
 def _greedy(num_sites: int, edges: np.ndarray) -> np.ndarray:
     both = np.concatenate([edges, edges[:, ::-1]])
     both = both[np.argsort(both[:, 0], kind="stable")]
-    start = np.searchsorted(both[:, 0], np.arange(num_sites + 1))
-    neighbours = both[:, 1]
-    colour = np.full(num_sites, -1, np.int32)
-    for site in np.argsort(-np.diff(start), kind="stable"):
-        taken = set(colour[neighbours[start[site] : start[site + 1]]].tolist())
+    return greedy_colours(np.searchsorted(both[:, 0], np.arange(num_sites + 1)), both[:, 1], distance=1)
+
+
+def greedy_colours(start: np.ndarray, neighbours: np.ndarray, *, distance: int) -> np.ndarray:
+    """Colour of every site, such that sites up to ``distance`` (1 or 2) edges apart differ; sites of most neighbours first.
+
+    The neighbours of site i are ``neighbours[start[i]:start[i + 1]]``.
+    """
+    order = np.argsort(-np.diff(start), kind="stable").tolist()
+    start, neighbours = start.tolist(), neighbours.tolist()
+    colour = [-1] * (len(start) - 1)
+    for site in order:
+        near = neighbours[start[site] : start[site + 1]]
+        taken = {colour[other] for other in near}
+        for other in near if distance == 2 else ():
+            taken.update([colour[far] for far in neighbours[start[other] : start[other + 1]]])
         colour[site] = next(c for c in itertools.count() if c not in taken)
-    return colour
+    return np.array(colour, np.int32)

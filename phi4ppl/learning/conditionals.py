@@ -18,7 +18,7 @@ from .local import CHUNK, LocalStructure
 __all__ = ["Conditional", "Grid", "Powers", "conditional_of"]
 
 BLOCK = 1 << 16  # densities worked on at once
-POWERS = {"hopping": 1, "source": 1, "mass": 2, "quartic": 4}
+POWERS = 1, 2, 4  # of the densities that `phi4ppl.quartic` knows
 
 START_NODES, MOST_NODES = 192, 3072
 MOST_AT_ENDS = 1e-7  # of the height of a density
@@ -40,19 +40,22 @@ class Conditional(NamedTuple):
 
 def conditional_of(structure: LocalStructure, data) -> Powers | Grid:
     """The densities of single sites, by the quickest way there is."""
-    built_in = all(form.built_in for form in structure.terms)
-    return Powers(structure) if built_in else Grid(structure, data)
+    known = all(form.is_hopping or form.power in POWERS for form in structure.terms)
+    return Powers(structure) if known else Grid(structure, data)
 
 
 class Powers:
-    """Of built-in terms, t_k = c_k x^p: the density exp(−(lx + qx² + kx⁴)) by `phi4ppl.quartic`, in the precision of JAX."""
+    """Of hopping terms and powers up to the fourth, t_k = c_k x^p: the density exp(−(lx + qx² + kx⁴)).
+
+    `phi4ppl.quartic` knows it, in the precision of JAX.
+    """
 
     def __init__(self, structure: LocalStructure):
         self.structure = structure
         power = {}
         for form in structure.terms:
             part = structure.vector.slices[form.name]
-            power |= dict.fromkeys(range(part.start, part.stop), POWERS[form.built_in])
+            power |= dict.fromkeys(range(part.start, part.stop), form.power or 1)
         self.power = np.array([power[k] for k in structure.coupling])
         self.chunk = max(1, CHUNK // structure.num_slots)
 
@@ -76,7 +79,7 @@ class Powers:
         found = []
         for form in structure.terms:
             for position in range(form.cliques.shape[1]):
-                other = form.cliques[:, 1 - position] if form.built_in == "hopping" else None
+                other = form.cliques[:, 1 - position] if form.is_hopping else None
                 found.append(np.ones((len(form.cliques), len(fields))) if other is None else -columns[other])
         return columns, structure.by_slot(np.concatenate(found))
 
@@ -85,7 +88,7 @@ class Powers:
         structure = self.structure
         observed = factor * columns[structure.site] ** self.power[:, None]
         weighted = factor * theta[structure.coupling, None]
-        return observed, [structure.on_sites(weighted * (self.power == p)[:, None]) for p in (1, 2, 4)]
+        return observed, [structure.on_sites(weighted * (self.power == p)[:, None]) for p in POWERS]
 
     def __call__(self, fields, theta) -> Conditional:
         structure, (columns, factor) = self.structure, self._factors(fields)
@@ -94,7 +97,7 @@ class Powers:
             zero = np.zeros_like(factor)
             return Conditional(zero, zero, np.full_like(linear, np.inf), structure.products(zero))
         log_normalizer, means, covariances = _in_blocks(_moments, linear, quadratic, fourth)
-        place = np.searchsorted([1, 2, 4], self.power)
+        place = np.searchsorted(POWERS, self.power)
         mean = factor * means[place, structure.site]
         blocks = []
         for slots in structure.slot_groups():

@@ -118,16 +118,8 @@ def _ones(rows, columns, shape) -> sparse.csr_matrix:
 
 def _derivatives(form, position: int, columns) -> tuple[np.ndarray, np.ndarray]:
     """First and second derivative of every clique's statistic by the field at one position, shape (num_cliques, samples)."""
-    phi = columns[form.cliques[:, position]]
-    if form.built_in == "hopping":
-        return -columns[form.cliques[:, 1 - position]], np.zeros_like(phi)
-    if form.built_in == "mass":
-        return 2 * phi, np.full_like(phi, 2.0)
-    if form.built_in == "quartic":
-        square = phi * phi
-        return 4 * phi * square, 12 * square
-    if form.built_in == "source":
-        return np.ones_like(phi), np.zeros_like(phi)
+    if form.built_in:
+        return form.built_in.derivatives(position, *(columns[column] for column in form.cliques.T))
     inside = tuple(jnp.asarray(columns[column]) for column in form.cliques.T)
     return tuple(np.asarray(d, float) for d in _own_derivatives(form.statistic, position)(*inside))
 

@@ -58,9 +58,8 @@ class Expectation(NamedTuple):
 
 
 def expectation(ensemble: Ensemble, vector: CouplingVector, theta, num_draws: int) -> Expectation:
-    """⟨T⟩ and Cov(T) at couplings θ from ``num_draws`` fields of every chain, after a tenth as many to forget the last θ."""
+    """⟨T⟩ and Cov(T) at couplings θ from ``num_draws`` fields of every chain, once they have forgotten the last θ."""
     model = vector.model(theta)
-    ensemble.draw(model, max(5, num_draws // 10))
     chains = ensemble.num_chains
     block = max(1, BLOCK // (chains * max(vector.size, vector.template.lattice.num_sites)))
     totals, products, shift = np.zeros((chains, vector.size)), 0.0, None
@@ -224,7 +223,7 @@ class _Steps:
 
 def keep_normalizable(vector: CouplingVector, theta, move) -> np.ndarray:
     """θ + move, with the move halved until the couplings make a density; only built-in terms can be looked at quickly."""
-    if all(term.form.built_in for term in vector.template.terms):
+    if vector.template.structure.is_built_in:
         for _ in range(20):
             if vector.model(theta + move).check().is_normalizable:
                 break

@@ -82,9 +82,10 @@ def fit_persistent_cd(problem: Problem, options: StochasticOptions) -> Estimate:
     return Estimate(theta, errors, status, float(strength), tuple(notes))
 
 
-def _statistics_of(ensemble: Ensemble, vector, theta, num_draws: int, thinning: int = 1) -> np.ndarray:
+def _statistics_of(ensemble: Ensemble, vector, theta, num_draws: int, thinning: int = 1, burn_in=True) -> np.ndarray:
     model = vector.model(theta)
-    return statistics_matrix(model, ensemble.draw(model, num_draws, thinning).reshape(-1, *model.field_shape))
+    fields = ensemble.draw(model, num_draws, thinning, burn_in=burn_in)
+    return statistics_matrix(model, fields.reshape(-1, *model.field_shape))
 
 
 def _automatic(problem: Problem, ensemble: Ensemble, centre, variance) -> float:
@@ -140,7 +141,7 @@ class _Descent:
         problem, options, model = self.problem, self.options, self.problem.vector.template
         chosen = self.rng.choice(problem.num_samples, min(options.batch_size, problem.num_samples), replace=False)
         seen = statistics_matrix(model, problem.data[chosen].reshape(-1, *model.field_shape)).mean(axis=0)
-        dreamt = _statistics_of(self.ensemble, problem.vector, theta, 1, options.sweeps).mean(axis=0)
+        dreamt = _statistics_of(self.ensemble, problem.vector, theta, 1, options.sweeps, burn_in=False).mean(axis=0)
         return seen - dreamt + self.pull(theta)
 
 

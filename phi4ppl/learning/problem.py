@@ -55,12 +55,10 @@ class Problem:
 
     @property
     def bounded(self) -> np.ndarray:
-        """Which couplings cannot be negative: quartic ones, where no own term could hold the field."""
-        bounded = np.zeros(self.vector.size, bool)
-        forms = [term.form for term in self.vector.template.terms]
-        if all(form.built_in for form in forms):
-            for form in forms:
-                bounded[self.vector.slices[form.name]] = form.built_in == "quartic"
+        """Which couplings cannot be negative: those of the highest power, where no user-defined term could hold the field."""
+        bounded, structure = np.zeros(self.vector.size, bool), self.vector.template.structure
+        for form in structure.forms if structure.is_built_in and structure.highest_power else ():
+            bounded[self.vector.slices[form.name]] = form.power == structure.highest_power
         return bounded
 
     def homogeneous(self) -> Problem:

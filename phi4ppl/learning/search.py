@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -43,8 +41,7 @@ class Search:
         key = stream_key(seed, "variational fit", done)
         self.ensemble = Ensemble(model, kernel=kernel, num_chains=NUM_CHAINS, key=key, start=start)
         self.is_warm, self.notes = False, []
-        base = functools.partial(MarkovRandomField._from_parts, model.lattice, model._forms)
-        self._excess = jax.jit(jax.vmap(lambda values, phi: difference(target, base(values))(phi), in_axes=(None, 0)))
+        self._excess = jax.jit(jax.vmap(lambda model, phi: difference(target, model)(phi), in_axes=(None, 0)))
 
     @property
     def model(self) -> MarkovRandomField:
@@ -65,7 +62,7 @@ class Search:
             self.is_warm = True
         fields = self.ensemble.draw(model, draws)
         flat = fields.reshape(-1, *model.field_shape)
-        excess = np.asarray(self._excess(tuple(map(jnp.asarray, model._values)), flat))
+        excess = np.asarray(self._excess(jax.tree.map(jnp.asarray, model), flat))
         if np.iscomplexobj(excess):
             raise ArgumentError("target", "a real action", "a complex one", "phi4ppl.reweight takes complex targets.")
         if not np.all(np.isfinite(excess)):
@@ -77,11 +74,11 @@ class Search:
 
     def move(self, step: np.ndarray) -> float | None:
         """Change the couplings by as much of ``step`` as keeps the action bounded: the share taken, None if there is none."""
-        share = 1.0
-        for form in self.vector.template._forms:
+        share, highest = 1.0, self.vector.template.structure.highest_power
+        for form in self.vector.template.forms:
             part = self.vector.slices[form.name]
             old, change = self.theta[part], step[part]
-            if form.built_in == "quartic" and np.any(falls := (old > 0) & (change < 0)):
+            if form.power == highest and np.any(falls := (old > 0) & (change < 0)):
                 share = min(share, float(np.min((1 - KEPT_QUARTIC) * old[falls] / -change[falls])))
         for _ in range(MAX_HALVINGS):
             theta = self.theta + share * step
@@ -100,10 +97,10 @@ class Search:
 
 def _is_normalizable(model: MarkovRandomField) -> bool:
     """Quickly where positive quartic couplings at all sites settle it, by the full check otherwise."""
-    built_in = {form.built_in for form in model._forms}
-    for form, value in zip(model._forms, model._values, strict=True):
+    for form, value in model.interactions:
         everywhere = len(np.unique(form.cliques)) == model.lattice.num_sites
-        if form.built_in == "quartic" and everywhere and None not in built_in and np.all(np.asarray(value) > 0):
+        is_highest = form.power == model.structure.highest_power and model.structure.is_built_in
+        if is_highest and everywhere and np.all(np.asarray(value) > 0):
             return True
     return model.check().is_normalizable
 

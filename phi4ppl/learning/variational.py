@@ -95,7 +95,7 @@ def fit_variational(
     >>> import phi4ppl as p4
     >>> lattice = p4.lattice.chain(3)
     >>> model = p4.phi4(lattice, w=[0.1, 0.2, 0.3], a=1.0, b=0.5)
-    >>> fit = p4.fit_variational(model, p4.phi4(lattice, w=0.8, a=1.4, b=0.2), kernel="metropolis", num_samples=400)
+    >>> fit = p4.fit_variational(model, p4.phi4(lattice, w=0.8, a=1.4, b=0.2), kernel="local_hmc", num_samples=400)
     >>> fit.converged, [round(float(w), 3) for w in fit.model.couplings["w"]]
     (True, [0.8, 0.8, 0.8])
     """
@@ -123,7 +123,7 @@ def fit_variational(
 
 
 def _same_terms(one: MarkovRandomField, other: MarkovRandomField) -> bool:
-    return (one.lattice, one._forms) == (other.lattice, other._forms)
+    return one.structure == other.structure
 
 
 def _loop(search: Search, moves, num_steps: int, progress: bool | None) -> FitStatus:

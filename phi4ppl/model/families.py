@@ -8,14 +8,14 @@ from ..errors import ArgumentError, call_checked, finite_array
 from ..lattice.frozen import Lattice
 from ..lattice.labels import aligned_coupling
 from .field import MarkovRandomField
-from .term import Term, hopping, is_concrete, mass, quartic, source
+from .term import Term, hopping, is_concrete, mass, quartic, sextic, source
 
 __all__ = ["gaussian", "phi4", "phi4_from_lagrangian"]
 
 
 @call_checked
-def phi4(lattice: Lattice, *, w=1.0, a, b, r=None) -> MarkovRandomField:
-    """The φ⁴ family, S = −Σ_⟨ij⟩ w_ij φ_i φ_j + Σ a_i φ_i² + Σ b_i φ_i⁴ (+ Σ r_i φ_i).
+def phi4(lattice: Lattice, *, w=1.0, a, b, r=None, c=None) -> MarkovRandomField:
+    """The φ⁴ family, S = −Σ_⟨ij⟩ w_ij φ_i φ_j + Σ a_i φ_i² + Σ b_i φ_i⁴ (+ Σ r_i φ_i + Σ c_i φ_i⁶).
 
     Parameters
     ----------
@@ -31,6 +31,8 @@ def phi4(lattice: Lattice, *, w=1.0, a, b, r=None) -> MarkovRandomField:
         fields have in results (``x, y, …``, or ``site``) are put in order by their labels.
     r : the same, optional
         Source; without it the model has no linear term and is even under φ → −φ.
+    c : the same, optional
+        Sextic coupling. Where it is positive b may be negative (first-order transitions).
 
     Raises
     ------
@@ -46,6 +48,7 @@ def phi4(lattice: Lattice, *, w=1.0, a, b, r=None) -> MarkovRandomField:
     if b is None:
         raise ArgumentError("b", "a quartic coupling", "None", "A field without quartic terms is phi4ppl.gaussian(…).")
     sites = {"a": (mass, a), "b": (quartic, b)} | ({} if r is None else {"r": (source, r)})
+    sites |= {} if c is None else {"c": (sextic, c)}
     return _nearest_neighbour_family(lattice, w, sites)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +18,28 @@ from .hammersley_clifford.check import check_terms
 from .hammersley_clifford.report import HammersleyCliffordReport
 from .term import Term, TermForm, as_coupling, as_field, is_concrete
 
-__all__ = ["MarkovRandomField", "load_model"]
+__all__ = ["MarkovRandomField", "Structure", "load_model"]
+
+
+class Structure(NamedTuple):
+    """What a model is without its couplings: hashable, so that programs are compiled once for all of them."""
+
+    lattice: Lattice
+    forms: tuple[TermForm, ...]
+
+    def at(self, couplings) -> MarkovRandomField:
+        """The model of this structure at couplings in the order of the terms, which may be traced or have leading axes."""
+        return MarkovRandomField.tree_unflatten(self, couplings)
+
+    @property
+    def is_built_in(self) -> bool:
+        """Whether there are no user-defined statistics, whose code may read values that change."""
+        return all(form.built_in for form in self.forms)
+
+    @property
+    def highest_power(self) -> int:
+        """The largest k > 2 of terms φ^k, whose couplings hold the field and cannot be negative; 0 where there is none."""
+        return max((form.power for form in self.forms if form.power and form.power > 2), default=0)
 
 
 @call_checked
@@ -68,18 +92,14 @@ class MarkovRandomField:
         for term in terms:
             require_cliques_of(lattice, term.name, term.cliques)
         couplings = (as_coupling(t.form, t.coupling, lattice) if is_labelled(t.coupling) else t.coupling for t in terms)
-        self._set(lattice, tuple(t.form for t in terms), tuple(couplings))
+        self._set(Structure(lattice, tuple(t.form for t in terms)), tuple(couplings))
 
-    def _set(self, lattice, forms, values):
-        object.__setattr__(self, "lattice", lattice)
-        object.__setattr__(self, "_forms", forms)
+    def _set(self, structure, values):
+        object.__setattr__(self, "structure", structure)
         object.__setattr__(self, "_values", values)
 
-    @classmethod
-    def _from_parts(cls, lattice, forms, values):
-        model = object.__new__(cls)
-        model._set(lattice, forms, values)
-        return model
+    lattice = property(lambda self: self.structure.lattice)
+    forms = property(lambda self: self.structure.forms, doc="The terms without their couplings.")
 
     def __setattr__(self, name, value):
         raise AttributeError(f"a MarkovRandomField is immutable: cannot set {name!r}. Use model.replace(…).")
@@ -88,20 +108,27 @@ class MarkovRandomField:
         raise AttributeError(f"a MarkovRandomField is immutable: cannot delete {name!r}.")
 
     def tree_flatten(self):
-        return self._values, (self.lattice, self._forms)
+        return self._values, self.structure
 
     @classmethod
     def tree_unflatten(cls, structure, values):
-        return cls._from_parts(*structure, tuple(values))
+        model = object.__new__(cls)
+        model._set(structure, tuple(values))
+        return model
 
     @property
     def couplings(self) -> dict:
-        return {form.name: value for form, value in zip(self._forms, self._values, strict=True)}
+        return {form.name: value for form, value in self.interactions}
+
+    @property
+    def interactions(self) -> tuple[tuple[TermForm, object], ...]:
+        """Pairs of a term without its coupling and that coupling."""
+        return tuple(zip(self.forms, self._values, strict=True))
 
     @property
     def terms(self) -> tuple[Term, ...]:
         """The terms with their present couplings."""
-        return tuple(_term(form, value) for form, value in zip(self._forms, self._values, strict=True))
+        return tuple(_term(form, value) for form, value in self.interactions)
 
     @property
     def field_shape(self) -> tuple[int, ...]:
@@ -121,21 +148,26 @@ class MarkovRandomField:
         self._require_names(couplings)
         self._require_signs(couplings)
         values = tuple(
-            as_coupling(f, couplings[f.name], self.lattice) if f.name in couplings else v
-            for f, v in zip(self._forms, self._values, strict=True)
+            as_coupling(f, couplings[f.name], self.lattice) if f.name in couplings else v for f, v in self.interactions
         )
-        return self._from_parts(self.lattice, self._forms, values)
+        return self.structure.at(values)
+
+    def select(self, keep: Callable[[TermForm], bool]) -> MarkovRandomField:
+        """The model of those terms for which ``keep(form)`` is true; it may have none."""
+        kept = [(form, value) for form, value in self.interactions if keep(form)]
+        forms, values = zip(*kept, strict=True) if kept else ((), ())
+        return Structure(self.lattice, forms).at(values)
 
     def inhomogeneous(self, *names: str) -> MarkovRandomField:
         """The same model with the named couplings (default: all) written out as one number a clique."""
         self._require_names(names)
         chosen = set(names or self.couplings)
         values = []
-        for form, value in zip(self._forms, self._values, strict=True):
+        for form, value in self.interactions:
             wide = form.name in chosen and np.ndim(value) == 0
             library = jnp if isinstance(value, jax.Array) else np
             values.append(library.broadcast_to(value, (len(form.cliques),)) if wide else value)
-        return self._from_parts(self.lattice, self._forms, tuple(values))
+        return self.structure.at(values)
 
     def _require_names(self, names) -> None:
         unknown = [n for n in names if n not in self.couplings]
@@ -185,7 +217,7 @@ class MarkovRandomField:
 
     def _statistics_of_one(self, phi):
         flat = phi.reshape(-1)
-        values = {form.name: form.values(flat) for form in self._forms}
+        values = {form.name: form.values(flat) for form in self.forms}
         return {name: jnp.sum(v) if np.ndim(self.couplings[name]) == 0 else v for name, v in values.items()}
 
     def _energy_of_one(self, phi):
@@ -199,12 +231,12 @@ class MarkovRandomField:
         """Check the model against the Hammersley–Clifford theorem (structure, positivity, normalizability)."""
         if not all(is_concrete(v) for v in self._values):
             raise ArgumentError("model", "couplings that are numbers", "couplings inside a JAX trace")
-        return check_terms(self.lattice, self._forms, self._values, self._energy_of_one)
+        return check_terms(self.structure, self._values, self._energy_of_one)
 
     def describe(self) -> str:
         """A few lines of text: the lattice, and each term with its cliques and coupling."""
         lines = [f"Markov random field on {self.lattice!r}"]
-        for form, value in zip(self._forms, self._values, strict=True):
+        for form, value in self.interactions:
             number, size = form.cliques.shape
             kind = form.built_in or f"own statistic {getattr(form.statistic, '__name__', form.statistic)!r}"
             where = f"{number} {'site' if size == 1 else 'clique'}{'s' if number > 1 else ''}"
@@ -214,7 +246,7 @@ class MarkovRandomField:
 
     def _unused_attributes(self) -> list[str]:
         """What the graph says of its edges and the model leaves out: users expect ``weight`` to count."""
-        used = [np.asarray(v) for f, v in zip(self._forms, self._values, strict=True) if np.ndim(v) and is_concrete(v)]
+        used = [np.asarray(v) for f, v in self.interactions if np.ndim(v) and is_concrete(v)]
         lines = []
         for name in self.lattice.edge_attributes:
             given = self.lattice._edge_attributes[name]

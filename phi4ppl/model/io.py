@@ -1,16 +1,15 @@
-"""Models of built-in terms on disk: one ``.npz`` file of plain arrays and a JSON header, never pickled code."""
+"""Models of built-in terms on disk."""
 
 from __future__ import annotations
 
 import ast
-import json
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 
-from ..errors import ArgumentError, path_of, writing
+from ..errors import ArgumentError
 from ..lattice.frozen import Lattice
+from .array_file import read_arrays, write_arrays
 from .term import BUILT_IN, Term
 
 __all__ = ["read_terms", "write_terms"]
@@ -38,7 +37,7 @@ def write_terms(path, lattice: Lattice, terms: tuple[Term, ...]) -> Path:
         "format": FORMAT,
         "name": lattice.name, "num_sites": lattice.num_sites, "shape": lattice.shape, "kinds": lattice.kinds,
         "periodic": lattice.periodic, "offsets": lattice.offsets, "layout_hint": lattice.layout_hint, "nodes": labels,
-        "terms": [[t.name, t.form.built_in] for t in terms],
+        "terms": [[t.name, t.form.built_in.name] for t in terms],
     }  # fmt: skip
     arrays = {"edges": lattice.edges, "edge_kinds": lattice._edge_kinds}
     if lattice._positions is not None:
@@ -46,24 +45,12 @@ def write_terms(path, lattice: Lattice, terms: tuple[Term, ...]) -> Path:
     for number, term in enumerate(terms):
         arrays[f"cliques_{number}"] = term.cliques
         arrays[f"coupling_{number}"] = np.asarray(term.coupling)
-    path = path_of("path", path)
-    with writing("path", path), path.open("wb") as file:
-        np.savez_compressed(file, header=np.array(json.dumps(header)), **arrays)
-    return path
+    return write_arrays(path, header, arrays)
 
 
 def read_terms(path) -> tuple[Lattice, list[Term]]:
     """Read what `write_terms` wrote; refuse anything else with the reason."""
-    try:
-        with Path(path).open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        header = json.loads(str(arrays["header"]))
-        if header["format"] != FORMAT:
-            raise KeyError(header["format"])
-    except FileNotFoundError:
-        raise ArgumentError("path", "a file written by model.save", f"no file {path}") from None
-    except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile) as error:
-        raise ArgumentError("path", "a file written by model.save", f"{path} ({error})") from error
+    header, arrays = read_arrays(path, FORMAT, "model.save")
     tuples = lambda value: tuple(map(tuples, value)) if isinstance(value, list) else value  # noqa: E731
     offsets = header["offsets"] and {kind: tuples(o) for kind, o in header["offsets"].items()}
     lattice = Lattice(

@@ -28,31 +28,9 @@ from ..errors import (
 from ..lattice.cliques import as_cliques
 from ..lattice.frozen import Lattice
 from ..lattice.labels import aligned_coupling, aligned_fields, is_labelled
+from .statistic import BUILT_IN, Statistic, hopping, mass, quartic, sextic, source
 
-__all__ = ["BUILT_IN", "Term", "TermForm", "hopping", "mass", "quartic", "source"]
-
-
-def hopping(phi_i, phi_j):
-    """T = −φ_i φ_j: a positive coupling w aligns neighbours (S contains −w φ_i φ_j)."""
-    return -phi_i * phi_j
-
-
-def mass(phi_i):
-    """T = φ_i²."""
-    return phi_i * phi_i
-
-
-def quartic(phi_i):
-    """T = φ_i⁴."""
-    return phi_i**2 * phi_i**2
-
-
-def source(phi_i):
-    """T = φ_i: S contains +r φ_i, so a positive r pushes the field down."""
-    return phi_i
-
-
-BUILT_IN = {"hopping": hopping, "mass": mass, "quartic": quartic, "source": source}
+__all__ = ["BUILT_IN", "Term", "TermForm", "hopping", "mass", "quartic", "sextic", "source"]
 
 
 class TermForm:
@@ -82,9 +60,28 @@ class TermForm:
         return all(map(is_concrete, jax.make_jaxpr(self.statistic)(*scalars).consts))
 
     @property
-    def built_in(self) -> str | None:
-        """Name of the built-in statistic, or None for a user's own."""
-        return next((name for name, function in BUILT_IN.items() if function is self.statistic), None)
+    def built_in(self) -> Statistic | None:
+        """The built-in statistic, or None for a user-defined one."""
+        return self.statistic if isinstance(self.statistic, Statistic) else None
+
+    @property
+    def power(self) -> int | None:
+        """k of a built-in statistic φ^k of one site; None for any other."""
+        return self.built_in.power if self.built_in else None
+
+    @property
+    def is_hopping(self) -> bool:
+        return self.statistic is hopping
+
+    @property
+    def is_gaussian(self) -> bool:
+        """Whether the term is at most quadratic, by what the library knows of it."""
+        return self.built_in is not None and self.built_in.is_gaussian
+
+    @property
+    def is_on_all_sites(self) -> bool:
+        """Whether the cliques are the sites 0, 1, … of the lattice in their order, as far as they go."""
+        return self.cliques.shape[1] == 1 and np.array_equal(self.cliques[:, 0], np.arange(len(self.cliques)))
 
     def values(self, phi_flat):
         """T_t(φ_c) for every clique; ``phi_flat`` has shape ``(num_sites,)``, the result ``(num_cliques,)``."""

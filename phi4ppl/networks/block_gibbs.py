@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..kernels.tempering import partners
 from .machine import RestrictedBoltzmannMachine
 
 __all__ = ["advance", "gaussian_draws"]
@@ -65,10 +66,8 @@ def _exchange(machine, key, v, scale, parity):
     uniform = jax.random.uniform(key, change.shape, v.dtype)
     turn = (jnp.arange(levels - 1) % 2 == parity % 2)[:, None] | (levels == 2)
     accepted = (jnp.log(uniform) < change) & turn
-    none = jnp.zeros((1, *accepted.shape[1:]), bool)
-    partner = jnp.arange(levels)[:, None] + jnp.concatenate([accepted, none]) - jnp.concatenate([none, accepted])
     rate = jnp.sum(accepted) / jnp.sum(jnp.broadcast_to(turn, accepted.shape))
-    return jnp.take_along_axis(v, partner[..., None], axis=0), rate.astype(v.dtype)
+    return jnp.take_along_axis(v, partners(accepted)[..., None], axis=0), rate.astype(v.dtype)
 
 
 def gaussian_draws(machine: RestrictedBoltzmannMachine, key, states):

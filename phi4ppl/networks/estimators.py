@@ -17,7 +17,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ..errors import ArgumentError, call_checked, finite_array, positive_int, stream_key, stream_rng
+from ..errors import ArgumentError, call_checked, finite_array, positive_int, stream_key, stream_rng, warn
 from ..lattice.labels import has_no_labels, is_labelled
 from ..model.field import MarkovRandomField
 from ..partition.partition_estimate import PartitionEstimate
@@ -369,11 +369,14 @@ class GaussianGaussianRBM(_RBM):
             chains = gaussian_draws(start, stream_key(self._seed(), "kept start"), self.state_.chains[None])[0]
             self.state_ = first_state(start, chains, self.learning_rate, self.weight_decay, self.n_levels)
             self.machine_ = start
-        for warning in caught:
-            # at the usual rate a fall from the maximum is no fault of the user, and the maximum is returned
-            own_rate = self.learning_rate != inspect.signature(_RBM.__init__).parameters["learning_rate"].default
-            if own_rate or not issubclass(warning.category, TrainingWarning):
-                warnings.warn(warning.message, stacklevel=3)
+        own_rate = self.learning_rate != inspect.signature(_RBM.__init__).parameters["learning_rate"].default
+        for message in (warning.message for warning in caught):
+            if isinstance(message, TrainingWarning):
+                if not own_rate:  # a fall from the maximum is no fault of the user, and the maximum is returned
+                    continue
+                if self.state_.epoch == 0:
+                    message = TrainingWarning(message.problem, "The factor analysis at the start is returned.")
+            warn(message)
         return self
 
 

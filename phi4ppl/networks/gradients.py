@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import logsumexp
 
+from ..energy.exact.gaussian import log_gaussian_integral
 from ..errors import ArgumentError, one_of
 from .machine import RestrictedBoltzmannMachine
 from .units import GaussianUnits
@@ -94,7 +95,7 @@ def exact_log_partition(machine: RestrictedBoltzmannMachine):
     """log Z of the same machines, in a form that can be compiled and differentiated."""
     side = summed_side(machine)
     if side is None:
-        return _gaussian_log_partition(machine)
+        return log_gaussian_integral(*quadratic_form(machine))
     if side.hidden.states is None:
         return _integrated_log_partition(side)
     low, high = side.hidden.states
@@ -124,13 +125,12 @@ def _log_weight(side, h):
     return -side.transposed.free_energy(jnp.asarray(h, side.weights.dtype))
 
 
-def _gaussian_log_partition(machine):
+def quadratic_form(machine: RestrictedBoltzmannMachine):
+    """Q and l of the action ½ xᵀQx + lᵀx of both layers, x = (v, h), where these are Gaussian."""
     v, h, w = machine.visible, machine.hidden, machine.weights
     above = jnp.concatenate([jnp.diag(2 * v.quadratic), -w], axis=1)
     precision = jnp.concatenate([above, jnp.concatenate([-w.T, jnp.diag(2 * h.quadratic)], axis=1)])
-    linear = jnp.concatenate([v.linear, h.linear])
-    log_det = jnp.linalg.slogdet(precision)[1]
-    return (linear @ jnp.linalg.solve(precision, linear) - log_det + len(linear) * np.log(2 * np.pi)) / 2
+    return precision, jnp.concatenate([v.linear, h.linear])
 
 
 def _integrated_log_partition(side):

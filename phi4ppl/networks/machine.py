@@ -210,20 +210,19 @@ class RestrictedBoltzmannMachine:
             raise ArgumentError(
                 "model", expected, repr(model.lattice), "Edges have to join the first sites to the rest."
             )
-        found = {name: np.zeros(n) for name in ("mass", "quartic", "source")} | {"hopping": np.zeros(len(edges))}
+        found = {power: np.zeros(n) for power in (1, 2, 4)} | {None: np.zeros(len(edges))}
         for term in model.terms:
-            kind = term.form.built_in
-            if kind is None:
+            if term.form.built_in is None or term.form.power not in found:
                 raise ArgumentError("model", "hopping, mass, quartic and source terms", f"also the term {term.name!r}")
             place = term.cliques[:, 0]
-            if kind == "hopping":
+            if term.form.is_hopping:
                 place = place * (n - num_visible) + term.cliques[:, 1] - num_visible
-            np.add.at(found[kind], place, np.broadcast_to(np.asarray(term.coupling), (len(place),)))
+            np.add.at(found[term.form.power], place, np.broadcast_to(np.asarray(term.coupling), (len(place),)))
         layers = (
-            Phi4Units(*(found[name][part] for name in ("source", "mass", "quartic")))
+            Phi4Units(*(found[power][part] for power in (1, 2, 4)))
             for part in (slice(None, num_visible), slice(num_visible, None))
         )
-        return cls(*layers, found["hopping"].reshape(num_visible, n - num_visible))
+        return cls(*layers, found[None].reshape(num_visible, n - num_visible))
 
     @staticmethod
     def _layer(name, values, units: Units):

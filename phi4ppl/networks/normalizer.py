@@ -8,7 +8,10 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import logsumexp
 
+from ..energy.exact.gaussian import log_gaussian_integral
+from ..energy.exact.trapezoid import log_trapezoid
 from ..errors import ArgumentError, call_checked, one_of, seed_within, stream_key
+from ..partition.annealing import one_sided
 from ..partition.partition_estimate import PartitionEstimate
 from .units import GaussianUnits
 
@@ -66,13 +69,13 @@ def is_summable(machine) -> bool:
 
 
 def _gaussian(machine) -> float:
+    """By a determinant in double precision."""
     v, h = machine.visible, machine.hidden
     precision = np.diag(2 * np.concatenate([np.asarray(v.quadratic, float), np.asarray(h.quadratic, float)]))
     w = np.asarray(machine.weights, float)
     precision[: v.size, v.size :], precision[v.size :, : v.size] = -w, -w.T
     linear = np.concatenate([np.asarray(v.linear, float), np.asarray(h.linear, float)])
-    log_det = np.linalg.slogdet(precision)[1]
-    return float((len(linear) * np.log(2 * np.pi) - log_det + linear @ np.linalg.solve(precision, linear)) / 2)
+    return float(log_gaussian_integral(precision, linear, np))
 
 
 def _log_weights(side, h):
@@ -107,18 +110,14 @@ def _integrated(side) -> tuple[float, float]:
         axis = np.linspace(-half_width, half_width, NODES[number])
         grid = np.stack(np.meshgrid(*[axis] * number, indexing="ij"), axis=-1)
         log_weight = _log_weights(side, grid.reshape(-1, number)).reshape(grid.shape[:-1])
-        height = log_weight.max()
-        edge = max(np.take(log_weight, end, axis=k).max() for k in range(number) for end in (0, -1))
-        if height - edge > DEPTH:
+        value, difference, ends = log_trapezoid(log_weight, number * np.log(axis[1] - axis[0]), tuple(range(number)))
+        if -ends > DEPTH:
             break
         half_width *= 1.5
-    step = axis[1] - axis[0]
-    value = logsumexp(log_weight) + number * np.log(step)
-    coarse = logsumexp(log_weight[(slice(None, None, 2),) * number]) + number * np.log(2 * step)
-    if not (height - edge > DEPTH and abs(value - coarse) < 1e-4):
-        got = f"a change of {abs(value - coarse):.1e} when every other node is left out, at a half width of {half_width:g}"
+    if not (-ends > DEPTH and difference < 1e-4):
+        got = f"a change of {difference:.1e} when every other node is left out, at a half width of {half_width:g}"
         raise ArgumentError("method", "a density that quadrature resolves", got, "Take method='annealing'.")
-    return float(value), float(abs(value - coarse))
+    return float(value), float(difference)
 
 
 @call_checked
@@ -156,12 +155,10 @@ def annealed(machine, *, start=None, num_chains: int = 128, num_steps: int = 100
     down, _ = _walk(machine, stream_key(seed, "down"), start, num_steps, -1)
     base = float(_uncoupled(machine))
     up, down = np.asarray(up, float), np.asarray(down, float)
-    lower = logsumexp(up) - np.log(len(up))
-    upper = np.log(len(down)) - logsumexp(-down)
-    value, error = _bennett(up, down)
-    spread = [float(np.std(np.exp(x - x.max())) / np.mean(np.exp(x - x.max())) / np.sqrt(len(x))) for x in (up, -down)]
-    bracket = base + lower - 2 * spread[0], base + upper + 2 * spread[1]
-    how = f"{num_chains} chains up and down in {num_steps} steps"
+    (lower, lower_error), (minus_upper, upper_error) = one_sided(-up), one_sided(down)
+    upper, (value, error) = -minus_upper, _bennett(up, down)
+    bracket = base + lower - 2 * lower_error, base + upper + 2 * upper_error
+    how = f"{num_chains} chain{'s' if num_chains != 1 else ''} up and down in {num_steps} steps"
     return PartitionEstimate(base + value, float(np.hypot(error, (upper - lower) / 2)), "annealing", how, bracket)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import warnings
 import zlib
 from typing import NamedTuple
 
@@ -14,7 +13,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
-from ..errors import ArgumentError, call_checked, positive_int, stream_key
+from ..errors import ArgumentError, call_checked, positive_int, stream_key, warn
 from ..sampling.interrupt import Interrupts
 from ..sampling.progress import Progress
 from .estimators import _RBM, checked_rows, seed_of
@@ -151,7 +150,7 @@ class DeepPhi4Network(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
                         bar.message(f"machine {number} · epoch {epoch + 1} of {machine.n_epochs}")
                     if interrupts.asked:
                         message = f"interrupted: training has come to epoch {epoch + 1} of machine {number}."
-                        warnings.warn(message, stacklevel=2)
+                        warn(message)
                         return self
                 self.machines_[-1]._judge(data)
         return self

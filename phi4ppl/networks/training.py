@@ -6,7 +6,6 @@ import contextlib
 import functools
 import math
 import numbers
-import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,7 +13,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import ArgumentError, SamplingError, call_checked, finite_array, positive_int, seed_within, stream_key
+from ..errors import (
+    ArgumentError,
+    SamplingError,
+    call_checked,
+    finite_array,
+    positive_int,
+    seed_within,
+    stream_key,
+    warn,
+)
 from ..lattice.labels import aligned_units
 from ..sampling.interrupt import Interrupts
 from ..sampling.progress import Progress
@@ -204,7 +212,7 @@ def train(
                 on_epoch(record, state)
             _tell(bar, record, last)
     if state.epoch < last:
-        warnings.warn(f"interrupted: training has come to epoch {state.epoch} of {last}.", stacklevel=2)
+        warn(f"interrupted: training has come to epoch {state.epoch} of {last}.")
     elif epochs > 1 or measured:
         state = judged(state, data, method, history[-1].gradient_norm if history else np.nan)
     return state, history
@@ -225,7 +233,8 @@ def judged(state: TrainingState, data, method: str, norm: float = np.nan) -> Tra
     if problem is not None:
         from .training_warning import TrainingWarning  # imports scikit-learn where that is installed
 
-        warnings.warn(problem, TrainingWarning, stacklevel=3)
+        which = "last state" if best is None else f"state of epoch {int(best.epoch)}"
+        warn(TrainingWarning(problem, f"Of those that were compared, the {which} is returned, the best."))
     return state if best is None else TrainingState(*best[:4], state.watch, int(best.epoch))
 
 

@@ -12,4 +12,15 @@ class TrainingWarning(ConvergenceWarning):
     """A training has diverged, or its chains do not sample the machine; the message says what to change.
 
     A subclass of `sklearn.exceptions.ConvergenceWarning` where scikit-learn is installed, and of `UserWarning` always.
+
+    Parameters
+    ----------
+    problem : str
+        What is wrong, and what to change.
+    returned : str
+        Which state is returned.
     """
+
+    def __init__(self, problem: str, returned: str = ""):
+        super().__init__(f"{problem} {returned}".rstrip())
+        self.problem = problem

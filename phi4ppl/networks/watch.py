@@ -121,8 +121,7 @@ def objection(watch: Watch, parts: tuple, epoch: int, data, method: str, norm: f
     if not problems:
         return None, None
     better = best if int(best.epoch) != epoch and not fall <= max(error, NOTHING) else None
-    which = f"the state of epoch {int(best.epoch)} is returned" if better else "the last state is returned"
-    return f"training has not converged: {'; '.join(problems)}. Of those that were compared, {which}, the best.", better
+    return f"training has not converged: {'; '.join(problems)}.", better
 
 
 def _of_chains(chains, data) -> list[str]:

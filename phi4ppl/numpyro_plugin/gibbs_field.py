@@ -12,7 +12,7 @@ from numpyro.distributions.util import validate_sample
 
 from ..energy import onesite as quartic
 from ..energy.exact.gaussian import DENSE_LIMIT, gaussian_mean, gaussian_precision
-from ..energy.functions import energy_function
+from ..energy.functions import energy, log_density
 from ..errors import (
     ArgumentError,
     DoublyIntractableError,
@@ -68,7 +68,7 @@ class GibbsField(Distribution):
             log_partition.check_model(model)
         self.model, self.log_partition = model, log_partition
         random = [name for name, value in model.couplings.items() if not is_concrete(value)]
-        random += [form.name for form in model._forms if not form.statistic_is_concrete]
+        random += [form.name for form in model.forms if not form.statistic_is_concrete]
         if random and log_partition is None:
             raise DoublyIntractableError(
                 f"coupling(s) {', '.join(map(repr, random))} of a GibbsField are random, but log Z as a function of the "
@@ -90,18 +90,17 @@ class GibbsField(Distribution):
 
     @validate_sample
     def _log_prob(self, value):
-        _, energy = energy_function(self.model.lattice, self.model._forms)
         shape = value.shape[: max(0, value.ndim - len(self.event_shape))]
         if value.shape != shape + self.event_shape:
             raise ArgumentError("value", f"trailing axes {self.event_shape}, one field", f"shape {value.shape}")
         flat = value.reshape((math.prod(shape), *self.event_shape))
-        log_density = -jax.vmap(lambda phi: energy(self.model._values, phi))(flat).reshape(shape)
+        log_p = jax.vmap(log_density, (None, 0))(self.model, flat).reshape(shape)
         if self.log_partition is not None:
             log_z = jnp.asarray(self.log_partition(self.model.couplings))
             if log_z.shape != ():
                 raise ArgumentError("log_partition", "a function that returns one number", f"shape {log_z.shape}")
-            log_density = log_density - log_z
-        return log_density
+            log_p = log_p - log_z
+        return log_p
 
     def conditional_log_prob(self, value):
         """log p(φ_i | φ at all other sites) of every site of one field, shape ``model.field_shape``.
@@ -124,7 +123,7 @@ class GibbsField(Distribution):
         value = as_field(value, "value", self.model.lattice)
         couplings, flat = self.site_couplings(value), value.reshape(-1)
         action = sum(theta * flat**power for theta, power in zip(couplings, (1, 2, 4), strict=True))
-        if any(form.built_in == "quartic" for form in self.model._forms):
+        if self.model.structure.highest_power:
             log_normalizer = quartic.log_normalizer(*couplings)
         else:  # a Gaussian; no need to compile more
             log_normalizer = couplings[0] ** 2 / (4 * couplings[1]) + jnp.log(jnp.pi / couplings[1]) / 2
@@ -133,27 +132,25 @@ class GibbsField(Distribution):
     def site_couplings(self, value):
         """l_i, a_i and b_i of the densities exp(−(l φ + a φ² + b φ⁴)) of one site given the rest, shape ``(num_sites,)``."""
         model, value = self.model, as_field(value, "value", self.model.lattice)
-        own = [form.name for form in model._forms if not form.built_in]
-        if own:
-            raise ArgumentError("model", "terms of hopping, mass, quartic and source only", f"also {own[0]!r}")
+        other = [form.name for form in model.forms if not form.is_hopping and form.power not in (1, 2, 4)]
+        if other:
+            raise ArgumentError("model", "terms of hopping, mass, quartic and source only", f"also {other[0]!r}")
         if value.shape != self.event_shape:
             raise ArgumentError("value", f"one field, of shape {self.event_shape}", f"shape {value.shape}")
-        parts = list(zip(model._forms, model._values, strict=True))
-        linear = [(form, theta) for form, theta in parts if form.built_in in ("hopping", "source")]
-        _, energy = energy_function(model.lattice, tuple(form for form, _ in linear))
-        slope = jax.grad(lambda phi: energy(tuple(theta for _, theta in linear), phi))(value).reshape(-1)
-        powers = {"mass": jnp.zeros_like(slope), "quartic": jnp.zeros_like(slope)}
-        for form, theta in parts:
-            if form.built_in in powers:
+        linear = model.select(lambda form: form.power in (None, 1))
+        slope = jax.grad(energy, argnums=1)(linear, value).reshape(-1)
+        powers = {2: jnp.zeros_like(slope), 4: jnp.zeros_like(slope)}
+        for form, theta in model.interactions:
+            if form.power in powers:
                 sites, theta = form.cliques[:, 0], jnp.broadcast_to(jnp.asarray(theta, slope.dtype), len(form.cliques))
-                powers[form.built_in] = powers[form.built_in].at[sites].add(theta)
-        return slope, powers["mass"], powers["quartic"]
+                powers[form.power] = powers[form.power].at[sites].add(theta)
+        return slope, powers[2], powers[4]
 
     def sample(self, key, sample_shape=()):
         """Exact independent draws of a Gaussian field; every other field raises `DrawNotAvailableError`."""
-        forms = self.model._forms
+        forms = self.model.forms
         sites = self.model.lattice.num_sites
-        if any(f.built_in not in ("hopping", "mass", "source") for f in forms) or sites > DENSE_LIMIT:
+        if any(not f.is_gaussian for f in forms) or sites > DENSE_LIMIT:
             raise DrawNotAvailableError(
                 f"an exact independent draw of {self.model!r} is not available (only Gaussian fields of up to "
                 f"{DENSE_LIMIT} sites can be drawn). Draw it by Markov chain: phi4ppl.sample(model); in Predictive "
@@ -170,7 +167,7 @@ class GibbsField(Distribution):
         factor = jnp.linalg.cholesky(precision)
         white = jax.random.normal(key, (sites, math.prod(sample_shape)), precision.dtype)
         field = jax.scipy.linalg.solve_triangular(factor.T, white, lower=False)
-        if any(form.built_in == "source" for form in forms):
+        if any(form.power == 1 for form in forms):
             field += gaussian_mean(self.model)[:, None]
         return field.T.reshape(tuple(sample_shape) + self.event_shape)
 

@@ -103,7 +103,7 @@ def compile(model, *args, **kwargs) -> CompiledModel:  # noqa: A001  the field's
         initial_position=lambda key: initialise(key).param_info.z, constrain=postprocess,
         num_dimensions=ravel_pytree(info.param_info.z)[0].size, layout="numpyro", fields=fields,
         names=(*latent, *(n for n, s in sites.items() if s["type"] == "deterministic")),
-        logdensity_at=lambda _, z: -potential_fn(z),
+        energy_change_fn=lambda new, old: potential_fn(new) - potential_fn(old),
         log_likelihood=(lambda z: data.log_likelihood(postprocess(z))) if data.data else None,
         data=data.data, kept_data=data.kept, single_factors=data.single,
         observed_fields={n: field for n, field in observed.items() if field is not None}, axes=_axes(sites),

@@ -105,7 +105,7 @@ def _single_factor(site) -> str:
             f"{type(distribution).__name__} is one density of all {np.size(site['value'])} values: write it as independent "
             "parts given latent variables, or as a GibbsField, whose densities of one site given the rest are known"
         )
-    own = [form.name for form in distribution.model._forms if not form.built_in]
+    own = [form.name for form in distribution.model.forms if not form.is_hopping and form.power not in (1, 2, 4)]
     if own:
         return f"the field has the term {own[0]!r}, for which the density of one site given the rest is not known"
     return ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,8 +11,14 @@ from scipy.special import logsumexp
 
 from ..analysis.gamma_method import gamma_method
 from ..errors import stream_key, stream_rng
+from ..kernels.kernel import Kernel
+from ..kernels.symmetry import is_even
+from ..kernels.target import target_of
+from ..model.field import Structure
+from ..sampling.engine import Engine
+from ..sampling.program import term_energies, transition
 from ..sampling.progress import Progress
-from .coupling_ensembles import CHUNK, Draws
+from .coupling_ensembles import sample_energies
 from .coupling_path import Path
 from .partition_estimate import PartitionEstimate
 
@@ -18,6 +26,7 @@ __all__ = ["anneal", "combine_directions", "one_sided"]
 
 PILOT = np.linspace(0, 1, 5)  # where the speed of the path and the tuning of the kernel are measured
 PILOT_DRAWS = 100
+CHUNK = 50  # steps of one call to the device
 SLOWEST = 0.2  # of the mean density of steps: so much everywhere
 
 
@@ -34,16 +43,16 @@ def anneal(
     """
     key, rng = stream_key(seed, "annealing"), stream_rng(seed, "annealing")
     num_steps = CHUNK * -(-num_steps // CHUNK)
-    with Progress(CHUNK * (-(-num_warmup // CHUNK) - (-PILOT_DRAWS // CHUNK)) + 2 * num_steps, progress) as bar:
+    with Progress(num_warmup + PILOT_DRAWS + 2 * num_steps, progress) as bar:
         bar.message("compiling the annealing …")
         start = path.draw(rng, (len(PILOT), num_walkers))
-        pilot = path.family.sample(
-            path.values(PILOT), path.change, start, num_warmup=num_warmup, num_samples=PILOT_DRAWS,
+        energies, pilot = sample_energies(
+            path.models(PILOT), path.change, start, num_warmup=num_warmup, num_samples=PILOT_DRAWS,
             key=jax.random.fold_in(key, 0), progress=bar,
         )  # fmt: skip
-        lambdas = _schedule(pilot, num_steps)
+        lambdas = _schedule(energies, num_steps)
         forward = _work(path, pilot, lambdas, path.draw(rng, (num_walkers,)), jax.random.fold_in(key, 1), bar)
-        back = _work(path, pilot, lambdas[::-1], pilot.positions[-1], jax.random.fold_in(key, 2), bar)
+        back = _work(path, pilot, lambdas[::-1], jnp.asarray(pilot.fields[-1]), jax.random.fold_in(key, 2), bar)
     value, error, bracket, warnings = combine_directions(forward, -back)
     z_0 = path.sites.log_partition
     how = f"2 × {num_walkers} walkers × {num_steps} steps; work spreads by {np.std(forward):.2g} and {np.std(back):.2g}"
@@ -51,9 +60,9 @@ def anneal(
     return PartitionEstimate(z_0 + value, error + path.sites.error, "ais", how, bracket, warnings=warnings)
 
 
-def _schedule(pilot: Draws, num_steps: int) -> np.ndarray:
+def _schedule(energies: np.ndarray, num_steps: int) -> np.ndarray:
     """λ of all steps, denser where dS/dλ fluctuates more and more slowly: in proportion to √(variance × τ_int)."""
-    slope = np.moveaxis(pilot.energies.sum(axis=3), 0, 2)
+    slope = np.moveaxis(energies.sum(axis=3), 0, 2)
     fine = np.linspace(0, 1, 1001)
     density = np.interp(fine, PILOT, gamma_method(slope).error)  # error² of a mean is 2τ_int × variance / draws
     density = np.maximum(density, SLOWEST * density.mean())
@@ -61,23 +70,45 @@ def _schedule(pilot: Draws, num_steps: int) -> np.ndarray:
     return np.interp(np.linspace(0, passed[-1], num_steps + 1), passed, fine)
 
 
-def _work(path: Path, pilot: Draws, lambdas, positions, key, bar: Progress) -> np.ndarray:
+def _work(path: Path, pilot: Engine, lambdas, positions, key, bar: Progress) -> np.ndarray:
     """Σ_k (λ_{k+1} − λ_k) dS/dλ(φ_k) of every walker along ``lambdas``, where φ_{k+1} comes from φ_k by the kernel at λ_{k+1}.
 
     Going back from a draw of the model, φ_0 is as good as another draw after one more iteration at λ = 1.
     """
-    measured = tuple(jnp.asarray(m, positions.dtype) for m in path.change)
+    measured = jax.tree.map(lambda m: jnp.asarray(m, positions.dtype), path.change)
     tuning = jax.tree.map(lambda leaf: leaf.mean(axis=1), pilot.tuning)
     nearest = np.abs(lambdas[:, None] - PILOT).argmin(axis=1)
     keys, work = jax.random.split(key, len(positions)), np.zeros(len(positions))
+    make = _program if path.model.structure.is_built_in else _program.__wrapped__
+    annealing = make(path.model.structure, pilot.kernel, is_even(path.model))
     for first in range(0, len(lambdas) - 1, CHUNK):
         part = slice(first + 1, first + 1 + CHUNK)
-        values, local = path.values(lambdas[part]), jax.tree.map(lambda leaf: leaf[nearest[part]], tuning)  # noqa: B023
+        models, local = path.models(lambdas[part]), jax.tree.map(lambda leaf: leaf[nearest[part]], tuning)  # noqa: B023
         chunk_keys = jax.vmap(lambda k: jax.random.fold_in(k, first))(keys)  # noqa: B023
-        positions, energies = path.family.anneal(positions, chunk_keys, values, measured, local)
+        positions, energies = annealing(positions, chunk_keys, models, measured, local)
         work += np.asarray(energies, float).sum(axis=2) @ np.diff(lambdas[first : first + CHUNK + 1])
         bar.advance(CHUNK, "forward" if lambdas[0] == 0 else "backward", None, None)
     return work
+
+
+@functools.lru_cache(maxsize=8)
+def _program(structure: Structure, kernel: Kernel, flip_signs: bool):
+    """``(positions, keys, models, measured, tuning)``: one iteration of every walker at each of the models in turn.
+
+    Returns the fields, and the energies before each of the iterations.
+    """
+
+    def anneal(position, key, models, measured, tuning):
+        def body(position, inputs):
+            k, model, tuning = inputs
+            energies = term_energies(measured, position)
+            state = kernel.build(target_of(model), tuning).init(position)
+            state = transition(kernel, model, tuning, jax.random.fold_in(key, k), state, flip_signs)
+            return state.position, energies
+
+        return jax.lax.scan(body, position, (jnp.arange(len(jax.tree.leaves(models)[0])), models, tuning))
+
+    return jax.jit(jax.vmap(anneal, (0, 0, None, None, None)))
 
 
 def one_sided(work: np.ndarray) -> tuple[float, float]:

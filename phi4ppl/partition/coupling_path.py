@@ -11,7 +11,6 @@ import numpy as np
 from ..energy.exact.independent_sites import IndependentSites
 from ..model.field import MarkovRandomField
 from ..model.term import Term, mass
-from .coupling_ensembles import Family, family_of
 
 __all__ = ["Path", "path_to"]
 
@@ -26,29 +25,28 @@ class Path:
     ----------
     model : MarkovRandomField
         At λ = 1; with one more term (of coupling zero) if the reference needs it.
-    start, change : tuple of arrays
-        Couplings at λ = 0, and how they change to λ = 1.
+    start, change : MarkovRandomField
+        At λ = 0, and how the couplings change to λ = 1.
     sites : IndependentSites
         The ensemble at λ = 0.
     """
 
     model: MarkovRandomField
-    start: tuple
-    change: tuple
+    start: MarkovRandomField
+    change: MarkovRandomField
     sites: IndependentSites
-    family: Family
 
     @property
     def is_constant(self) -> bool:
         """Whether the sites of the model are independent, so that the reference is the model."""
-        return not any(np.any(c) for c in self.change)
+        return not any(np.any(c) for c in jax.tree.leaves(self.change))
 
-    def values(self, lambdas) -> tuple:
-        """Couplings at each λ, with a leading axis."""
-        dtype = jnp.result_type(float)
-        grid = np.asarray(lambdas, float)
-        along = [grid.reshape(-1, *(1,) * np.ndim(c)) * c for c in self.change]
-        return tuple(jnp.asarray(s + a, dtype) for s, a in zip(self.start, along, strict=True))
+    def models(self, lambdas) -> MarkovRandomField:
+        """The models at each λ, as one whose couplings have a leading axis."""
+        grid, dtype = np.asarray(lambdas, float), jnp.result_type(float)
+        return jax.tree.map(
+            lambda s, c: jnp.asarray(s + grid.reshape(-1, *(1,) * np.ndim(c)) * c, dtype), self.start, self.change
+        )
 
     def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> jax.Array:
         """Independent fields at λ = 0, with leading axes ``shape``."""
@@ -62,10 +60,10 @@ def path_to(model: MarkovRandomField) -> Path:
     Where the terms of single sites are not normalizable alone, the path starts from unit Gaussians instead and switches all
     terms on. By Hölder's inequality Z_λ ≤ Z_0^(1−λ) Z_1^λ: all ensembles between exist.
     """
-    values = [np.asarray(v, float) for v in model._values]
+    values = [np.asarray(v, float) for _, v in model.interactions]
     sites = IndependentSites.of(model)
     if sites is not None:
-        alone = [form.cliques.shape[1] == 1 for form in model._forms]
+        alone = [form.cliques.shape[1] == 1 for form in model.forms]
         start = tuple(v if own else np.zeros_like(v) for v, own in zip(values, alone, strict=True))
     else:
         everywhere = np.arange(model.lattice.num_sites)[:, None]
@@ -73,5 +71,5 @@ def path_to(model: MarkovRandomField) -> Path:
         model = MarkovRandomField(model.lattice, [*model.terms, Term(REFERENCE, everywhere, mass, 0.0)])
         start = (*(np.zeros_like(v) for v in values), np.array(0.5))
         values.append(np.array(0.0))
-    change = tuple(v - s for v, s in zip(values, start, strict=True))
-    return Path(model, start, change, sites, family_of(model))
+    change = [v - s for v, s in zip(values, start, strict=True)]
+    return Path(model, model.structure.at(start), model.structure.at(change), sites)

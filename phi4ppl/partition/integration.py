@@ -9,8 +9,9 @@ import numpy as np
 
 from ..analysis.gamma_method import gamma_method
 from ..errors import stream_key, stream_rng
+from ..sampling.memory import size_in_words
 from ..sampling.progress import Progress
-from .coupling_ensembles import CHUNK
+from .coupling_ensembles import sample_energies
 from .coupling_path import Path
 from .partition_estimate import PartitionEstimate
 
@@ -64,19 +65,19 @@ def integrate(
     the difference to its seven-point Gauss rule, as far as it exceeds twice its own noise: an estimate for the worse rule.
     """
     key, rng = stream_key(seed, "integration"), stream_rng(seed, "integration")
-    steps = CHUNK * (-(-num_warmup // CHUNK) - (-num_samples // CHUNK))
+    steps = num_warmup + num_samples
     with Progress(steps, progress) as bar:
         bar.message("compiling the ensembles along the path …")
 
         def over(low: float, high: float, number: int) -> _Interval:
             nodes, kronrod, gauss = _rule()
-            values = path.values(low + (high - low) * nodes)
+            values = path.models(low + (high - low) * nodes)
             start = path.draw(rng, (len(nodes), num_chains))
-            draws = path.family.sample(
+            energies, _ = sample_energies(
                 values, path.change, start, num_warmup=num_warmup, num_samples=num_samples,
                 key=jax.random.fold_in(key, number), progress=bar,
             )  # fmt: skip
-            slope = np.moveaxis(draws.energies.sum(axis=3), 0, 2)
+            slope = np.moveaxis(energies.sum(axis=3), 0, 2)
             estimate = gamma_method(slope)
             wide = high - low
             noise = wide * np.sqrt(np.sum((kronrod * estimate.error) ** 2))
@@ -106,7 +107,7 @@ def _result(path: Path, intervals: list[_Interval], num_chains: int, num_samples
     value = path.sites.log_partition - sum(part.value for part in intervals)
     error = float(np.hypot(noise, quadrature) + path.sites.error)
     how = (
-        f"{15 * len(intervals)} nodes × {num_chains} chains × {num_samples} draws; "
+        f"{15 * len(intervals)} nodes × {size_in_words(num_chains, num_samples)}; "
         f"statistical error {noise:.2g}, of the rule {quadrature:.2g}"
     )
     warnings = []

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 
 from ..energy.exact.exact_log_z import exact_log_partition
-from ..errors import ArgumentError, call_checked, one_of, positive_int, seed_within
+from ..errors import ArgumentError, call_checked, one_of, positive_int, seed_within, warn
 from ..model.field import MarkovRandomField
 from .annealing import anneal
 from .coupling_path import Path, path_to
@@ -28,11 +26,13 @@ def log_partition(
     model: MarkovRandomField, *, method: str = "auto", num_samples: int = 1000, num_chains: int = 4, seed: int = 0,
     progress: bool | None = None,
 ) -> PartitionEstimate:  # fmt: skip
-    """log Z of a field, Z = ∫ exp(−S(φ; θ)) dφ with the Lebesgue measure on all sites, with its error.
+    """log Z of a field or of a machine, Z = ∫ exp(−S(φ; θ)) dφ with the Lebesgue measure on all sites, with its error.
 
     Parameters
     ----------
-    model : MarkovRandomField
+    model : MarkovRandomField or RestrictedBoltzmannMachine
+        A machine has methods of its own, see `phi4ppl.networks.RestrictedBoltzmannMachine.log_partition`; those below are for
+        fields.
     method : str
         ``"exact"``: Gaussian fields by determinant; any other model whose graph is small or narrow (chains, trees, strips) by
         eliminating sites on quadrature nodes, which on a strip is its transfer matrix.
@@ -75,6 +75,8 @@ def log_partition(
     >>> result.method, round(result.value, 8)
     ('exact', 3.00172532)
     """
+    if callable(getattr(model, "log_partition", None)):  # a machine of phi4ppl.networks
+        return model.log_partition(method=method, seed=seed)
     if not isinstance(model, MarkovRandomField):
         raise ArgumentError("model", "a MarkovRandomField", type(model).__name__, "Build one with phi4ppl.phi4(…).")
     one_of("method", method, METHODS)
@@ -94,7 +96,7 @@ def log_partition(
             raise ArgumentError("model", "a Gaussian field, or a small or narrow graph", got, mend)
     result = _sampled(path_to(model), method, num_samples, num_chains, seed, progress)
     for text in result.warnings:
-        warnings.warn(f"log_partition: {text}", stacklevel=2)
+        warn(f"log_partition: {text}")
     return result
 
 

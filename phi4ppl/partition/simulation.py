@@ -8,7 +8,7 @@ import numpy as np
 from ..energy.exact.independent_sites import IndependentSites
 from ..errors import stream_key, stream_rng
 from ..model.field import MarkovRandomField
-from .coupling_ensembles import Family
+from .coupling_ensembles import sample_energies
 
 __all__ = ["NUM_WARMUP", "simulate"]
 
@@ -16,15 +16,13 @@ NUM_WARMUP = 300
 
 
 def simulate(
-    family: Family, model: MarkovRandomField, names, thetas, *, num_chains: int, num_samples: int, seed: int, stream: tuple,
+    model: MarkovRandomField, names, thetas, *, num_chains: int, num_samples: int, seed: int, stream: tuple,
     num_warmup: int = NUM_WARMUP,
 ) -> np.ndarray:  # fmt: skip
     """Draws of one ensemble for every row of ``thetas``, all in one program.
 
     Parameters
     ----------
-    family : Family
-        Of the model.
     model : MarkovRandomField
         Other couplings stay as they are.
     names : list of str
@@ -40,20 +38,21 @@ def simulate(
     """
     thetas, dtype = np.atleast_2d(np.asarray(thetas, float)), jnp.result_type(float)
     rng, key = stream_rng(seed, *stream), stream_key(seed, *stream)
-    chosen = [form.name in names for form in model._forms]
-    order = [list(names).index(form.name) for form in model._forms if form.name in names]
+    chosen = [form.name in names for form in model.forms]
+    order = [list(names).index(form.name) for form in model.forms if form.name in names]
     starts = []
     for theta in thetas:
         sites = IndependentSites.of(model.replace(**dict(zip(names, theta.tolist(), strict=True))))
         count = model.lattice.num_sites
         starts.append(rng.standard_normal((num_chains, count)) if sites is None else sites.draw(rng, num_chains))
-    values = []
-    for form, value in zip(model._forms, model._values, strict=True):
-        own = thetas[:, list(names).index(form.name)] if form.name in names else [np.asarray(value)] * len(thetas)
-        values.append(jnp.asarray(np.asarray(own), dtype))
-    draws = family.sample(
-        tuple(values), tuple(1.0 if mine else 0.0 for mine in chosen),
+    columns = {name: thetas[:, k] for k, name in enumerate(names)}
+    models = model.structure.at(
+        columns[name] if name in columns else np.stack([np.asarray(value)] * len(thetas))
+        for name, value in model.couplings.items()
+    )
+    energies, _ = sample_energies(
+        models, model.structure.at(map(float, chosen)),
         jnp.asarray(np.reshape(starts, (len(thetas), num_chains, *model.field_shape)), dtype),
         num_warmup=num_warmup, num_samples=num_samples, key=key,
     )  # fmt: skip
-    return draws.energies[..., chosen][..., np.argsort(order)]
+    return energies[..., chosen][..., np.argsort(order)]

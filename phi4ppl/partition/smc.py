@@ -8,12 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..energy.functions import energy_function
+from ..energy.functions import log_density
 from ..errors import SamplingError, stream_key, stream_rng
-from ..kernels.kernel import get_kernel
 from ..sampling.progress import Progress
 from .annealing import one_sided
-from .coupling_ensembles import Family
+from .coupling_ensembles import sample_energies
 from .coupling_path import Path
 from .partition_estimate import PartitionEstimate
 
@@ -40,12 +39,12 @@ def temper(path: Path, *, num_warmup: int, num_particles: int, seed: int, progre
     with Progress(POPULATIONS, progress) as bar:
         bar.message("compiling tempered sequential Monte Carlo …")
         start = path.draw(rng, (1, POPULATIONS))
-        family = Family(path.family.signature, get_kernel("hmc"), path.family.flip_signs)
-        tuned = family.sample(
-            path.values([1.0]), path.change, start, num_warmup=num_warmup, num_samples=1, key=jax.random.fold_in(key, 0)
-        ).tuning
-        make = _cached_step if all(form.built_in for form in path.model._forms) else _step
-        step = functools.partial(make(path.family.signature), *_parameters(path, tuned))
+        _, engine = sample_energies(
+            path.models([1.0]), path.change, start, num_warmup=num_warmup, num_samples=1, key=jax.random.fold_in(key, 0),
+            kernel="hmc",
+        )  # fmt: skip
+        make = _cached_step if path.model.structure.is_built_in else _step
+        step = functools.partial(make(path.model.structure), *_parameters(path, engine.tuning))
         increments, stages = np.zeros(POPULATIONS), []
         for number in range(POPULATIONS):
             state, population_key = (
@@ -73,10 +72,10 @@ def temper(path: Path, *, num_warmup: int, num_particles: int, seed: int, progre
 
 
 def _parameters(path: Path, tuned) -> tuple:
-    """Couplings at λ = 0 and their change to λ = 1, and what the moves are built with, averaged over chains."""
+    """The models of S_0 and of S − S_0, and what the moves are built with, averaged over chains."""
     tuning = jax.tree.map(lambda leaf: leaf.mean(axis=(0, 1)), tuned)
     dtype = tuning.step_size.dtype
-    origin, change = (tuple(jnp.asarray(v, dtype) for v in values) for values in (path.start, path.change))
+    origin, change = jax.tree.map(lambda v: jnp.asarray(v, dtype), (path.start, path.change))
     leapfrog = np.clip(np.ceil(np.pi / 2 * float(tuning.spread) / float(tuning.step_size)), 1, MAX_LEAPFROG)
     moves = {
         "step_size": tuning.step_size[None], "inverse_mass_matrix": tuning.inverse_mass_matrix[None],
@@ -85,12 +84,11 @@ def _parameters(path: Path, tuned) -> tuple:
     return origin, change, moves
 
 
-def _step(signature):
-    """One temperature of BlackJAX's adaptive tempered SMC, compiled: ``step(origin, change, moves, key, state)``."""
+def _step(structure):
+    """One temperature of BlackJAX's adaptive tempered SMC, compiled for models of one structure."""
     import blackjax
     from blackjax.smc import resampling
 
-    _, energy = energy_function(*signature)
     hmc = blackjax.hmc.build_kernel()
 
     def move(key, state, logdensity_fn, step_size, inverse_mass_matrix, num_integration_steps):
@@ -100,7 +98,7 @@ def _step(signature):
 
     def step(origin, change, moves, key, state):
         smc = blackjax.adaptive_tempered_smc(
-            lambda phi: -energy(origin, phi), lambda phi: -energy(change, phi), move, blackjax.hmc.init, moves,
+            functools.partial(log_density, origin), functools.partial(log_density, change), move, blackjax.hmc.init, moves,
             resampling.systematic, TARGET_ESS, num_mcmc_steps=MOVES,
         )  # fmt: skip
         state, info = smc.step(key, state)

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import json
-import warnings
 from pathlib import Path as FilePath
 from typing import NamedTuple
-from zipfile import BadZipFile
 
 import jax
 import jax.numpy as jnp
@@ -22,11 +19,12 @@ from ..errors import (
     positive_int,
     seed_within,
     stream_seed,
+    warn,
 )
+from ..model.array_file import read_arrays, write_arrays
 from ..model.field import MarkovRandomField
 from ..model.term import is_concrete
 from ..sampling.progress import Progress
-from .coupling_ensembles import family_of
 from .log_partition import log_partition
 from .partition_estimate import PartitionEstimate
 from .pool import Pool
@@ -136,7 +134,7 @@ class PartitionSurface:
         anchor = log_partition(_at(model, names, middle), num_chains=num_chains, seed=seed, progress=progress)
         pool = _simulated(model, names, low, high, None, self._settings, progress)
         for text in pool.complaints:
-            warnings.warn(f"PartitionSurface: {text}. Increase num_samples.", stacklevel=2)
+            warn(f"PartitionSurface: {text}. Increase num_samples.")
         self._set(model, names, low, high, pool, anchor)
 
     def _set(self, model, names, low, high, pool: Pool, anchor: PartitionEstimate) -> None:
@@ -245,7 +243,7 @@ class PartitionSurface:
 
     def check_model(self, model: MarkovRandomField) -> None:
         """Raise `ArgumentError` unless a model differs from the surface's in its couplings only."""
-        if (model.lattice, model._forms) != (self.model.lattice, self.model._forms):
+        if model.structure != self.model.structure:
             expected = f"a PartitionSurface of {model!r}"
             raise ArgumentError(
                 "log_partition", expected, f"one of {self.model!r}", "Lattice and terms must be the same."
@@ -275,16 +273,13 @@ class PartitionSurface:
             "format": FORMAT, "names": self._names, "settings": self._settings, "model": _identity(self.model, self._names),
             "anchor": [self.anchor.value, self.anchor.error, self.anchor.method, self.anchor.how],
         }  # fmt: skip
-        path = FilePath(path)
         arrays = {
             "low": self._low,
             "high": self._high,
             "couplings": self.ensembles,
             "statistics": self._pool.statistics,
         }
-        with path.open("wb") as file:
-            np.savez_compressed(file, header=np.array(json.dumps(header)), **arrays)
-        return path
+        return write_arrays(path, header, arrays)
 
     @classmethod
     def load(cls, path, model: MarkovRandomField) -> PartitionSurface:
@@ -295,16 +290,7 @@ class PartitionSurface:
         ArgumentError
             If there is no such file, it is something else, or belongs to another model.
         """
-        try:
-            with FilePath(path).open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
-            header = json.loads(str(arrays["header"]))
-            if header["format"] != FORMAT:
-                raise KeyError(header["format"])
-        except FileNotFoundError:
-            raise ArgumentError("path", "a file written by PartitionSurface.save", f"no file {path}") from None
-        except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile) as error:
-            raise ArgumentError("path", "a file written by PartitionSurface.save", f"{path} ({error})") from error
+        header, arrays = read_arrays(path, FORMAT, "PartitionSurface.save")
         if header["model"] != _identity(model, header["names"]):
             mend = "Lattice, terms and the couplings that are not in the region must be the same."
             raise ArgumentError("model", f"the model of the surface in {path}", repr(model), mend)
@@ -318,8 +304,8 @@ class PartitionSurface:
 def _identity(model: MarkovRandomField, names) -> list:
     """What has to be the same for a surface to hold: lattice, terms, and couplings that are not in its region."""
     terms = []
-    for form, value in zip(model._forms, model._values, strict=True):
-        statistic = form.built_in or getattr(form.statistic, "__qualname__", "own")
+    for form, value in model.interactions:
+        statistic = str(form.built_in or getattr(form.statistic, "__qualname__", "own"))
         coupling = None if form.name in names else np.asarray(value, np.float32).tolist()
         terms.append([form.name, statistic, form.cliques.tolist(), coupling])
     return [model.lattice.digest, terms]
@@ -369,12 +355,12 @@ def _simulated(model, names, low, high, pool: Pool | None, settings: dict, progr
     large weights happen to be missing, so that log Z comes out low (by 0.4 of its error at a corner of a box).
     """
     known, turn = 0 if pool is None else len(pool.couplings), 0
-    family, candidates = family_of(_at(model, names, (low + high) / 2)), _grid(low, high)
+    candidates = _grid(low, high)
     sizes = {name: settings[name] for name in ("num_chains", "num_samples", "seed")}
     while True:
         pool, turn = _explore(model, names, low, high, pool, settings, progress), turn + 1
         draws = [
-            simulate(family, model, names, pool.couplings[k], stream=("surface", turn, k), **sizes)[0]
+            simulate(model, names, pool.couplings[k], stream=("surface", turn, k), **sizes)[0]
             for k in range(known, len(pool.couplings))
         ]
         pool = Pool(pool.couplings, np.stack([*pool.statistics[:known], *draws]))
@@ -384,7 +370,6 @@ def _simulated(model, names, low, high, pool: Pool | None, settings: dict, progr
 
 def _explore(model, names, low, high, pool: Pool | None, settings: dict, progress) -> Pool:
     """Add ensembles until the overlap is large enough at all candidates: the next one where it is lowest but not yet lost."""
-    family = family_of(_at(model, names, (low + high) / 2))
     candidates, wanted = _grid(low, high), min(MARGIN * settings["min_overlap"], 0.95)
     theta = (low + high) / 2 if pool is None else None
     with Progress(None, progress) as bar:
@@ -407,6 +392,6 @@ def _explore(model, names, low, high, pool: Pool | None, settings: dict, progres
                 f"partition surface: ensemble {number + 1} at {dict(zip(names, theta.round(4).tolist(), strict=True))}"
             )
             sizes = {name: settings[name] for name in ("num_chains", "num_samples", "seed")}
-            (statistics,) = simulate(family, model, names, theta, stream=("pilot of a surface", number), **sizes)
+            (statistics,) = simulate(model, names, theta, stream=("pilot of a surface", number), **sizes)
             pool = Pool(theta[None], statistics[None]) if pool is None else pool.with_ensemble(theta, statistics)
             theta = None

@@ -5,6 +5,7 @@ A model comes in and an `xarray.DataTree` goes out; this is the only package tha
 """
 
 from .datatree import load_run, save_run
+from .ensemble_run import sample_ensemble
 from .estimates import estimate
 from .integrated_likelihood import integrated_log_likelihood
 from .leave_one_out import loo
@@ -21,6 +22,7 @@ __all__ = [
     "load_run",
     "loo",
     "sample",
+    "sample_ensemble",
     "save_run",
     "settings",
 ]

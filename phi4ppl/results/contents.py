@@ -9,8 +9,7 @@ from ..errors import ArgumentError
 from .datatree import draws_digest
 from .settings import metadata
 
-__all__ = ["element_names", "facts_of", "holds_run", "scalar_names", "series", "size_in_words", "spacing",
-           "statistics_of"]  # fmt: skip
+__all__ = ["element_names", "facts_of", "holds_run", "scalar_names", "series", "spacing", "statistics_of"]
 
 MAX_ELEMENTS = 500  # of a variable that is shown without being asked for
 FOREIGN = {"fields": {}, "checks": {}, "settings": {"thinning": 1, "even": False, "layout": "numpyro"}}
@@ -32,17 +31,6 @@ def facts_of(tree) -> dict:
         fix = selected if sizes else "Give what phi4ppl.sample returns."
         raise ArgumentError("tree", "a DataTree with a group posterior of dimensions chain and draw", got, fix)
     return metadata(tree) if "phi4ppl" in tree.attrs else FOREIGN
-
-
-def size_in_words(chains: int, draws: int) -> str:
-    """How much there is of a run.
-
-    Examples
-    --------
-    >>> size_in_words(1, 400)
-    '1 chain × 400 draws'
-    """
-    return f"{chains} chain{'s' if chains != 1 else ''} × {draws} draw{'s' if draws != 1 else ''}"
 
 
 def statistics_of(tree: xr.DataTree) -> xr.Dataset:

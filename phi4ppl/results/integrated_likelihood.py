@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from jax.scipy.special import logsumexp
 from numpyro import handlers
 
 from ..energy import onesite as quartic
+from ..energy.exact.trapezoid import log_trapezoid
 from ..errors import ArgumentError, call_checked
 from ..numpyro_plugin.gibbs_field import GibbsField, field_model
 from ..numpyro_plugin.numpyro_model import trace_of
@@ -163,9 +163,8 @@ class _Calculation:
             log_density = -action - quartic.log_normalizer(*couplings) + jnp.log(spread * (grid[1] - grid[0]))
             values = jax.lax.map(lambda x: self.log_likelihood(latent, x.reshape(phi.shape)), nodes, batch_size=64)
             integrand = values + log_density[:, place]
-            fine, coarse = logsumexp(integrand, axis=0), logsumexp(integrand[::2], axis=0) + np.log(2)
-            ends = jnp.maximum(integrand[0], integrand[-1]) - jnp.max(integrand, axis=0)
-            return fine, jnp.max(jnp.abs(fine - coarse)), jnp.max(ends)
+            value, difference, ends = log_trapezoid(integrand, 0.0, (0,))
+            return value, jnp.max(difference), jnp.max(ends)
 
         with jax.numpy_rank_promotion("allow"):
             found = jax.jit(lambda d: jax.lax.map(at, d, batch_size=BATCH))(draws)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,7 +14,7 @@ from numpyro.distributions import Unit
 from numpyro.infer import Predictive
 
 from ..energy.compiled import CompiledModel
-from ..errors import stream_key
+from ..errors import stream_key, warn
 from ..numpyro_plugin.gibbs_field import field_of
 from ..numpyro_plugin.numpyro_model import trace_of
 from ..sampling.memory import require_memory
@@ -121,7 +120,7 @@ def predictions_of(
         )
     notes += [f"observed site {n!r} is not predicted: it cannot be drawn ({fixed[n]})" for n in observed if n in fixed]
     for note in notes:
-        warnings.warn(f"predictive: {note}", stacklevel=4)  # at the line that called phi4ppl.sample
+        warn(f"predictive: {note}")
     bare = [n for n, s in latent.items() if field_of(s["fn"]) is not None and field_of(s["fn"]).log_partition is None]
     if bare:
         notes.append(f"log_prior of {', '.join(map(repr, bare))} is −S: it lacks the constant −log Z")

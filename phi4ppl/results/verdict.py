@@ -12,7 +12,8 @@ from scipy.special import ndtri, stdtrit
 
 from ..analysis.gamma_method import gamma_method
 from ..errors import ArgumentError, call_checked
-from .contents import element_names, facts_of, holds_run, scalar_names, series, size_in_words, statistics_of
+from ..sampling.memory import size_in_words
+from .contents import element_names, facts_of, holds_run, scalar_names, series, statistics_of
 from .estimates import estimate
 
 __all__ = ["Check", "ConvergenceReport", "diagnose"]
@@ -216,7 +217,7 @@ def _mends(settings: dict, statistics) -> _Mends:
         "Chains disagree or drift: run longer (num_samples, num_warmup), and look at the trace of this variable. "
         + move,
         " kernel='auto' may need fewer." if asked else "",
-        "warm up longer, or take kernel='metropolis', which moves one site at a time"
+        "warm up longer, or take kernel='local_hmc', which moves one site at a time"
         if field
         else "reparametrise (non-centred scales), warm up longer, or use stronger priors",
         settings["thinning"],

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from ..energy.functions import energy_function
+from ..energy.functions import energy
 from ..errors import ArgumentError
 from ..lattice.frozen import Lattice
 from ..lattice.labels import aligned_fields
-from ..model.field import MarkovRandomField
+from ..model.field import MarkovRandomField, Structure
 
 __all__ = ["as_action", "as_samples", "difference", "evaluate", "lattice_of"]
 
@@ -66,17 +66,16 @@ def difference(action, base) -> Callable:
     """
     models = isinstance(action, MarkovRandomField) and isinstance(base, MarkovRandomField)
     if models and action.lattice == base.lattice:
-        forms, values = _merged(action, base)
-        return functools.partial(energy_function(action.lattice, forms)[1], values)
+        return functools.partial(energy, _merged(action, base))
     return lambda phi: _value(action, phi) - _value(base, phi)
 
 
-def _merged(action: MarkovRandomField, base: MarkovRandomField) -> tuple[tuple, tuple]:
+def _merged(action: MarkovRandomField, base: MarkovRandomField) -> MarkovRandomField:
     """Terms of both models with the couplings of the first less those of the second."""
-    parts = dict(zip(action._forms, action._values, strict=True))
-    for form, value in zip(base._forms, base._values, strict=True):
+    parts = dict(action.interactions)
+    for form, value in base.interactions:
         parts[form] = _minus(parts[form], value) if form in parts else -value
-    return tuple(parts), tuple(parts.values())
+    return Structure(action.lattice, tuple(parts)).at(parts.values())
 
 
 def _minus(left, right):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from ..errors import OverlapError
+from ..errors import OverlapError, warn
 
 __all__ = ["Divergence", "Reweighted", "problems_of"]
 
@@ -96,7 +95,7 @@ class Reweighted:
             mend = "Sample closer to the target, or put ensembles between (phi4ppl.combine_ensembles)"
             raise OverlapError(f"{' '.join(self.problems)} {mend}; on_poor_overlap='warn' gives the numbers anyway.")
         if self.problems:
-            warnings.warn(" ".join(self.problems), stacklevel=3)
+            warn(" ".join(self.problems))
         return self
 
     def __str__(self) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import time
-import warnings
 from collections.abc import Callable
 
 import jax
@@ -13,7 +12,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from ..energy.compiled import CompiledModel
-from ..errors import ArgumentError, SamplingError, call_checked
+from ..errors import ArgumentError, SamplingError, call_checked, warn
 from ..kernels import adaptation as warmup
 from ..kernels.kernel import Kernel
 from ..kernels.symmetry import flipped
@@ -23,7 +22,7 @@ from .harvest import Harvest, RunResult
 from .identity import array_digest, model_identity, version_identity
 from .interrupt import Interrupts
 from .memory import readable, record_bytes, require_memory
-from .program import Chain, Program, like, program_of
+from .program import Chain, Program, like, program_of, require_finite
 from .progress import Progress
 
 __all__ = ["run_chains"]
@@ -56,7 +55,7 @@ def run_chains(
         program = program_of(compiled, kernel, tuple(observables.items()), keep, flip_signs, even)
         engine = _Engine(program, compiled, position, spread, checkpoint is not None)
         chains = engine.begin(spread.place(position))
-        _require_finite(
+        require_finite(
             spread.fetch(chains.state), "at its start", "The action is not finite there: check data and couplings."
         )
         settings = {
@@ -86,17 +85,17 @@ class _Engine:
 
     def __init__(self, program: Program, compiled: CompiledModel, position, spread, wants_digest: bool):
         self.program, self.adaptation, self.spread = program, program.kernel.adaptation, spread
-        parameters = jax.tree.map(jnp.asarray, compiled.parameters)
-        chains = jax.eval_shape(program.begin, parameters, position)
+        model = jax.tree.map(jnp.asarray, compiled.model)
+        chains = jax.eval_shape(program.begin, model, position)
         one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), chains)
-        self.record = program.record_of(parameters, one)
-        self.digest = program.digest_of(parameters, one) if wants_digest else None
-        self.parameters = spread.copied(parameters)
+        self.record = program.record_of(model, one)
+        self.digest = program.digest_of(model, one) if wants_digest else None
+        self.model = spread.copied(model)
         begin, self.flushed, self._advance = spread.functions(program, chains, self.record)
-        self.begin = functools.partial(begin, self.parameters)
+        self.begin = functools.partial(begin, self.model)
 
     def advance(self, chains, keys, first, count, thinning, buffer, warming):
-        return self._advance(self.parameters, chains, keys, first, count, thinning, buffer, self.plan, warming)
+        return self._advance(self.model, chains, keys, first, count, thinning, buffer, self.plan, warming)
 
 
 class _Run:
@@ -199,7 +198,7 @@ class _Run:
         if self.interrupted:
             how = "" if self.path is None else "; the same call goes on from its checkpoint"
             text = f"interrupted: {self.harvest.kept} of {self.num_samples} draws a chain are returned{how}."
-            warnings.warn(text, stacklevel=4)  # at the line that called phi4ppl.sample
+            warn(text)
         return self.harvest.result(self.chains.sums, settings)
 
     def close(self) -> None:
@@ -214,7 +213,7 @@ class _Run:
             self.chains, self.buffer = self.engine.advance(
                 self.chains, self.warm_keys, self.warmed, count, 1, self.buffer, True
             )
-            _require_finite(
+            require_finite(
                 self.fetch(self.chains.state), "during warm-up", "S may be unbounded below: see model.check()."
             )
             self.warmed += count
@@ -243,7 +242,7 @@ class _Run:
                 self.chains, self.draw_keys, harvest.done, count, self.thinning, self.buffer, False
             )
             advice = "The action is not finite everywhere: see model.check()."
-            _require_finite(self.fetch(self.chains.state), f"at draw {harvest.kept}", advice)
+            require_finite(self.fetch(self.chains.state), f"at draw {harvest.kept}", advice)
             statistics = harvest.take(count, self.buffer)
             if harvest.done == harvest.next_flush:
                 harvest.flush(self.chains.sums)
@@ -294,19 +293,6 @@ def _starts(compiled: CompiledModel, keys, even: bool = False):
 
 def _by_chain(values) -> np.ndarray:
     return np.asarray(values).reshape(len(values), -1)
-
-
-def _require_finite(state, when: str, advice: str) -> None:
-    density = np.asarray(state.logdensity)
-    gradient = [
-        np.isfinite(np.asarray(g)).reshape(len(density), -1).all(axis=1) for g in jax.tree.leaves(state.logdensity_grad)
-    ]
-    good = np.isfinite(density) & functools.reduce(np.logical_and, gradient)
-    if not good.all():
-        chain = int(np.flatnonzero(~good)[0])
-        raise SamplingError(
-            f"chain {chain} has log density {density[chain]} (or a non-finite gradient) {when}. {advice}"
-        )
 
 
 class _Chunks:

@@ -25,7 +25,7 @@ def model_identity(compiled: CompiledModel, observables: tuple, position) -> dic
     for name, field in compiled.fields.items():
         suffix = "" if compiled.model is not None else f" of {name}"
         identity[f"lattice{suffix}"] = field.lattice.digest
-        identity[f"terms{suffix}"] = array_digest({form.name: form.cliques for form in field._forms})
+        identity[f"terms{suffix}"] = array_digest({form.name: form.cliques for form in field.forms})
     if compiled.model is not None:
         identity["couplings"] = array_digest(compiled.model.couplings)
     identity["density"] = function_digest(compiled.potential_fn, position)

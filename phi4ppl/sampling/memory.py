@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import MemoryLimitError
 
-__all__ = ["available_bytes", "readable", "record_bytes", "require_memory"]
+__all__ = ["available_bytes", "readable", "record_bytes", "require_memory", "size_in_words"]
 
 UNKNOWN = 16_000_000_000  # where the system does not tell
 FRACTION = 0.8  # of the available memory that a run may plan to fill
@@ -42,13 +42,24 @@ def readable(num_bytes: float) -> str:
     return f"{num_bytes:.3g} TB"
 
 
+def size_in_words(chains: int, draws: int) -> str:
+    """How much there is of a run.
+
+    Examples
+    --------
+    >>> size_in_words(1, 400)
+    '1 chain × 400 draws'
+    """
+    return f"{chains} chain{'s' if chains != 1 else ''} × {draws} draw{'s' if draws != 1 else ''}"
+
+
 def require_memory(record, num_chains: int, num_samples: int, limit: int | None = None) -> int:
     """Bytes that the kept draws of all chains will fill; raise `MemoryLimitError` past the limit."""
     needed = record_bytes(record) * num_chains * num_samples
     limit = int(FRACTION * available_bytes()) if limit is None else limit
     if needed > limit:
         raise MemoryLimitError(
-            f"this run would keep {readable(needed)} ({num_chains} chains × {num_samples} draws of "
+            f"this run would keep {readable(needed)} ({size_in_words(num_chains, num_samples)} of "
             f"{readable(record_bytes(record))}), and at most {readable(limit)} is to be used. Keep observables only "
             "(keep_field=False), thin the chains (thinning=10 keeps every tenth draw), or ask for fewer draws."
         )

@@ -7,16 +7,32 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from ..energy.compiled import CompiledModel
+from ..energy.functions import energy
+from ..errors import SamplingError
 from ..kernels.adaptation import MAPPED_CHAINS
 from ..kernels.kernel import Kernel
 from ..kernels.symmetry import sign_flip
-from ..kernels.target import Target, field_target, target_of
+from ..kernels.target import Target, target_of
+from ..model.field import MarkovRandomField, Structure
 from .identity import function_digest
 
-__all__ = ["Chain", "Program", "Record", "Sums", "cached_program", "like", "program_of"]
+__all__ = [
+    "Chain",
+    "Program",
+    "Record",
+    "Sums",
+    "cached_program",
+    "lean_program",
+    "like",
+    "program_of",
+    "require_finite",
+    "term_energies",
+    "transition",
+]
 
 MAX_STREAMED = 500  # elements of a value that is streamed
 
@@ -56,35 +72,68 @@ def program_of(
     Functions of the user's own are traced anew in every run: they may read values that have changed since.
     """
     shared = all(getattr(function, "coupling_free", False) for _, function in observables)
-    if compiled.signature is not None and shared and all(form.built_in for form in compiled.model._forms):
+    if compiled.model is not None and shared and compiled.model.structure.is_built_in:
         kept = tuple(name for name in compiled.fields if keep(name))
-        return cached_program(compiled.signature, kernel, observables, kept, flip_signs, even)
+        return cached_program(compiled.model.structure, kernel, observables, kept, flip_signs, even)
     names = None if compiled.model is not None else tuple(compiled.fields) if even else ()
-    make, fields = functools.partial(target_of, compiled), tuple(compiled.fields)
+    make = target_of if compiled.model is not None else lambda model: target_of(compiled)
     return Program(
-        make, compiled.constrain, fields, kernel, observables, keep, flip_signs, names,
+        make, compiled.constrain, tuple(compiled.fields), kernel, observables, keep, flip_signs, names,
         log_likelihood=compiled.log_likelihood,
     )  # fmt: skip
 
 
 @functools.lru_cache(maxsize=32)
 def cached_program(
-    signature, kernel: Kernel, observables: tuple, kept: tuple[str, ...], flip_signs: bool, even: bool
+    structure: Structure, kernel: Kernel, observables: tuple, kept: tuple[str, ...], flip_signs: bool, even: bool
 ) -> Program:
-    """The program of fields of this signature, for any values of their couplings."""
-    make = functools.partial(field_target, signature)
+    """The program of fields of one structure, for any values of their couplings."""
     return Program(
-        make, lambda phi: {"phi": phi}, ("phi",), kernel, observables, kept.__contains__, flip_signs, None,
+        target_of, lambda phi: {"phi": phi}, ("phi",), kernel, observables, kept.__contains__, flip_signs, None,
         surely_even=even,
     )  # fmt: skip
 
 
+@functools.lru_cache(maxsize=32)
+def lean_program(
+    structure: Structure, kernel: Kernel, flip_signs: bool, even: bool, keep_field: bool, observables: tuple
+) -> Program:
+    """The program of fields of one structure that records the fields and ``observables``, and nothing else.
+
+    Its argument is a pair: the model that is sampled, and one that the observables ``f(model, phi)`` are functions of.
+    """
+    return Program(
+        lambda pair: target_of(pair[0]), lambda phi: {"phi": phi}, (), kernel, observables, lambda name: keep_field,
+        flip_signs, None, surely_even=even, observe=lambda f, pair, phi: f(pair[1], phi), lean=True,
+    )  # fmt: skip
+
+
+def term_energies(model: MarkovRandomField, phi):
+    """The energy of every term of a model, shape ``(num_terms,)``."""
+    parts = (Structure(model.lattice, (form,)).at((value,)) for form, value in model.interactions)
+    return jnp.stack([energy(part, phi) for part in parts])
+
+
+def transition(kernel: Kernel, model: MarkovRandomField, tuning, key, state, flip_signs: bool):
+    """The state after one iteration of a kernel, with a change of sign where the kernel makes none."""
+    target = target_of(model)
+    step_key, flip_key = jax.random.split(key)
+    state, _ = kernel.build(target, tuning).step(step_key, state)
+    return (
+        sign_flip(target, flip_key, state, jnp.asarray(True))[0] if flip_signs and not kernel.changes_signs else state
+    )
+
+
 class Program:
-    """Warm-up and sampling share one compiled loop: compiling a kernel such as NUTS twice would double the wait."""
+    """Warm-up and sampling share one compiled loop: compiling a kernel such as NUTS twice would double the wait.
+
+    Its argument, here ``model``, is what ``make_target`` makes a `Target` of. The functions of the name ``many_…`` take
+    several models, or couplings with a leading axis, and chains with one more.
+    """
 
     def __init__(
         self, make_target, constrain, fields: tuple[str, ...], kernel: Kernel, observables, keep, flip_signs, names,
-        surely_even: bool = False, log_likelihood=None,
+        surely_even: bool = False, log_likelihood=None, observe=lambda f, model, position: f(position), lean: bool = False,
     ):  # fmt: skip
         self.make_target, self.constrain, self.kernel = make_target, constrain, kernel
         self.observables, self.keep, self.flip_signs = observables, keep, flip_signs
@@ -92,18 +141,25 @@ class Program:
         self.names = names  # of the fields that change sign together; None if the position is one field
         self.log_likelihood = log_likelihood or (lambda position: {})
         self.surely_even = surely_even  # an even density then needs no second look
-        self.begin = jax.jit(jax.vmap(self._begin, in_axes=(None, 0)))
+        self.observe, self.lean = observe, lean  # a lean record has no statistics and no streams
+        begin = jax.vmap(self._begin, in_axes=(None, 0))
+        self.begin, self.many_begin = jax.jit(begin), jax.jit(jax.vmap(begin))
         self.flushed = jax.jit(jax.vmap(self._flushed))
-        self.advance = jax.jit(self._advance, donate_argnames="buffer")
+        self.advance = jax.jit(self._advance, donate_argnums=6)
+        axes = (0, 0, 0, None, None, None, 0, None, None)
+        self.many_advance = jax.jit(jax.vmap(self._advance, in_axes=axes), donate_argnums=6)
+        final = jax.vmap(kernel.adaptation.final)
+        self.final, self.many_final = jax.jit(final), jax.jit(jax.vmap(final))
+        self.records: dict = {}  # of `Engine`: shapes of a record by those of the chains
         self.spread: dict = {}  # these three over several devices, by what they depend on: see `devices`
 
-    def _begin(self, parameters, position) -> Chain:
-        target = self.make_target(parameters)
+    def _begin(self, model, position) -> Chain:
+        target = self.make_target(model)
         adaptation = self.kernel.adaptation.begin(target, position)
         tuning = self.kernel.adaptation.tuning(adaptation)
         state = self.kernel.build(target, tuning).init(position)
         chain = self._flushed(Chain(state, adaptation, tuning, Sums(jnp.zeros(0), {}), None))
-        shapes = self.record_of(parameters, chain).statistics
+        shapes = self.record_of(model, chain).statistics
         merged = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
         return jax.tree.map(_strongly_typed, chain._replace(merged=merged))
 
@@ -114,27 +170,27 @@ class Program:
         fields = {name: (constrained[name], *[jnp.zeros_like(constrained[name])] * 2) for name in self.fields}
         return chain._replace(sums=Sums(jnp.zeros_like(flat), fields))
 
-    def record_of(self, parameters, chain: Chain) -> Record:
+    def record_of(self, model, chain: Chain) -> Record:
         """Shapes and dtypes of what one iteration of one chain leaves."""
         plan = jnp.zeros((1, 2), int)
-        return jax.eval_shape(lambda c: self._iterate(parameters, c, jax.random.key(0), 0, plan, False)[1], chain)
+        return jax.eval_shape(lambda c: self._iterate(model, c, jax.random.key(0), 0, plan, False)[1], chain)
 
-    def digest_of(self, parameters, chain: Chain) -> str:
+    def digest_of(self, model, chain: Chain) -> str:
         """Digest of what kernel and adaptation compute: one of the user's own may be another under the same name."""
 
-        def steps(parameters, chain, key, stage, is_window_end):
-            target = self.make_target(parameters)
+        def steps(model, chain, key, stage, is_window_end):
+            target = self.make_target(model)
             state, info = self.kernel.build(target, chain.tuning).step(key, chain.state)
             statistics = self.kernel.statistics(info)
             chain = self._adapt(target, chain._replace(state=state), stage, is_window_end, statistics)
             return chain, self.kernel.adaptation.final(chain.adaptation), statistics
 
-        return function_digest(steps, parameters, chain, jax.random.key(0), 0, 0)
+        return function_digest(steps, model, chain, jax.random.key(0), 0, 0)
 
-    def _iterate(self, parameters, chain: Chain, key, number, plan, warming) -> tuple[Chain, Record]:
+    def _iterate(self, model, chain: Chain, key, number, plan, warming) -> tuple[Chain, Record]:
         """One iteration of the kernel, and what there is to know of it."""
         step_key, flip_key = jax.random.split(jax.random.fold_in(key, number))
-        target = self.make_target(parameters)
+        target = self.make_target(model)
         state, info = self.kernel.build(target, chain.tuning).step(step_key, chain.state)
         statistics = self.kernel.statistics(info)
         chain = chain._replace(state=state)
@@ -146,11 +202,14 @@ class Program:
                 target, flip_key, state, allowed, self.names, self.surely_even
             )
             chain = chain._replace(state=state)
-        return self._measured(chain, statistics)
+        return self._measured(model, chain, statistics)
 
-    def _measured(self, chain: Chain, statistics: dict) -> tuple[Chain, Record]:
+    def _measured(self, model, chain: Chain, statistics: dict) -> tuple[Chain, Record]:
         state = chain.state
-        measured = {name: jnp.asarray(f(state.position)) for name, f in self.observables}
+        measured = {name: jnp.asarray(self.observe(f, model, state.position)) for name, f in self.observables}
+        if self.lean:
+            kept = {name: value for name, value in self.constrain(state.position).items() if self.keep(name)}
+            return chain, Record(kept, measured, {}, {}, {})
         gradient, _ = ravel_pytree(state.logdensity_grad)
         flat, _ = ravel_pytree(state.position)
         statistics |= {"lp": state.logdensity, "schwinger_dyson": -jnp.mean(flat * gradient)}
@@ -175,7 +234,7 @@ class Program:
         new = adaptation.update(target, chain.adaptation, stage, is_window_end, chain.state, statistics)
         return chain._replace(adaptation=new, tuning=like(adaptation.tuning(new), chain.tuning))
 
-    def _advance(self, parameters, chains, keys, first, count, thinning, buffer: Record, plan, warming):
+    def _advance(self, model, chains, keys, first, count, thinning, buffer: Record, plan, warming):
         """Iterations ``first`` to ``first + count − 1`` of all chains into ``buffer``.
 
         Its streamed part takes iteration ``first`` at 0, the rest takes draw ``first // thinning`` at 0; an iteration that
@@ -187,7 +246,7 @@ class Program:
             chains, buffer = carry
             iterate = jax.vmap(self._iterate, in_axes=(None, 0, 0, None, None, None), axis_name=MAPPED_CHAINS)
             number = first + k
-            chains, new = iterate(parameters, chains, keys, number, plan, warming)
+            chains, new = iterate(model, chains, keys, number, plan, warming)
             slot, part = number // thinning - first // thinning, number % thinning
             merged = {name: _merge(name, chains.merged[name], value, part) for name, value in new.statistics.items()}
             streamed = jax.tree.map(lambda b, x: b.at[:, k].set(x), buffer.streamed, new.streamed)
@@ -196,6 +255,23 @@ class Program:
             return chains._replace(merged=merged), buffer._replace(streamed=streamed)
 
         return jax.lax.fori_loop(0, count, body, (chains, buffer))
+
+
+def require_finite(state, when: str, advice: str) -> None:
+    """Raise `SamplingError` with the number of the first chain whose density or gradient is not finite.
+
+    ``state`` has the density of every chain in ``logdensity``, of any shape.
+    """
+    density = np.asarray(state.logdensity)
+    gradient = [
+        np.isfinite(np.asarray(g)).reshape(*density.shape, -1).all(axis=-1)
+        for g in jax.tree.leaves(state.logdensity_grad)
+    ]
+    good = np.isfinite(density) & functools.reduce(np.logical_and, gradient)
+    if not good.all():
+        first = tuple(int(k) for k in np.argwhere(~good)[0])
+        where = f"chain {first[-1]}" if density.ndim == 1 else f"chain {first[-1]} of member {first[0]}"
+        raise SamplingError(f"{where} has log density {density[first]} (or a non-finite gradient) {when}. {advice}")
 
 
 def like(new, old):

@@ -151,7 +151,7 @@ DYNAMICS = {  # draws for L = 16, 32, 64, 128; a kernel that is too slow for a s
     "cluster": (8000, 8000, 8000, 8000),
     "hmc_fourier": (3000, 2000, 800),
     "hmc": (3000, 2500, 1200),
-    "metropolis": (12000, 12000, 16000),
+    "local_hmc": (12000, 12000, 16000),
     "nuts": (2500, 1500),
 }
 

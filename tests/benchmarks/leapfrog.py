@@ -26,7 +26,7 @@ import numba
 import numpy as np
 
 import phi4ppl as p4
-from phi4ppl.energy.functions import energy_function
+from phi4ppl.energy.functions import energy
 
 SIZES = (32, 64, 128, 256, 512)
 GRAPH_SIZES = (1024, 16384, 131072)
@@ -87,14 +87,13 @@ def graph_loop(w, a, b, neighbours, x, p, step, steps):
 
 def compiled_leapfrog(model, with_energy: bool):
     """``leapfrog(x, p, repeats)`` with the compiled force, or with the energy of every step as samplers ask for it."""
-    _, energy = energy_function(model.lattice, model._forms)
-    both = jax.value_and_grad(energy, argnums=1)
+    both, float32_model = jax.value_and_grad(energy, argnums=1), jax.tree.map(jnp.float32, model)
 
     @jax.jit
-    def run(values, x, p, step):
+    def run(model, x, p, step):
         def leap(_, state):
             x, p, latest = state
-            value, force = both(values, x)
+            value, force = both(model, x)
             p = p - step * force
             return x + step * p, p, value if with_energy else latest
 
@@ -102,7 +101,7 @@ def compiled_leapfrog(model, with_energy: bool):
 
     def leapfrog(x, p, repeats):
         for _ in range(repeats):
-            result = run(COUPLINGS, x, p, STEP_SIZE)
+            result = run(float32_model, x, p, STEP_SIZE)
         return jax.block_until_ready(result)
 
     return leapfrog

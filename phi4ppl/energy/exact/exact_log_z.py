@@ -11,7 +11,7 @@ from scipy.sparse.linalg import splu
 
 from ...model.field import MarkovRandomField
 from .elimination import cheapest_order, elimination_order, log_sum
-from .gaussian import DENSE_LIMIT
+from .gaussian import DENSE_LIMIT, log_gaussian_integral
 from .independent_sites import SiteEnergies, evaluate
 
 __all__ = ["ExactFamily", "ExactLogZ", "exact_log_partition"]
@@ -38,7 +38,7 @@ class ExactLogZ(NamedTuple):
 
 def exact_log_partition(model: MarkovRandomField) -> ExactLogZ | None:
     """log Z of a normalizable model, or None where that would take more than a few seconds."""
-    if all(form.built_in in ("hopping", "mass", "source") for form in model._forms):
+    if all(form.is_gaussian for form in model.forms):
         return _gaussian(model)
     return _by_elimination(model)
 
@@ -47,26 +47,25 @@ def _gaussian(model: MarkovRandomField) -> ExactLogZ | None:
     """(N/2) log 2π − ½ log det Q + ½ rᵀQ⁻¹r in double precision, dense or sparse."""
     n = model.lattice.num_sites
     rows, columns, entries, linear = [], [], [], np.zeros(n)
-    for form, value in zip(model._forms, model._values, strict=True):
+    for form, value in model.interactions:
         i, j = form.cliques[:, 0], form.cliques[:, -1]
         theta = np.broadcast_to(np.asarray(value, float), len(i))
-        if form.built_in == "source":
+        if form.power == 1:
             np.add.at(linear, i, theta)
-        elif form.built_in == "mass":
+        elif form.power == 2:
             rows, columns, entries = [*rows, i], [*columns, i], [*entries, 2 * theta]
         else:
             rows, columns, entries = [*rows, i, j], [*columns, j, i], [*entries, -theta, -theta]
     coordinates = np.concatenate(rows), np.concatenate(columns)
     precision = sparse.csc_matrix((np.concatenate(entries), coordinates), shape=(n, n))
     if n <= DENSE_LIMIT:
-        dense = precision.toarray()
-        log_det, solution = np.linalg.slogdet(dense)[1], np.linalg.solve(dense, linear)
+        value = log_gaussian_integral(precision.toarray(), linear, np)
     elif precision.nnz <= 64 * n:
         factors = splu(precision)
-        log_det, solution = np.sum(np.log(np.abs(factors.U.diagonal()))), factors.solve(linear)
+        log_det = np.sum(np.log(np.abs(factors.U.diagonal())))
+        value = (n * np.log(2 * np.pi) - log_det + linear @ factors.solve(linear)) / 2
     else:
         return None
-    value = n / 2 * np.log(2 * np.pi) - log_det / 2 + linear @ solution / 2
     rounding = 1e-14 * (n + abs(value))
     return ExactLogZ(float(value), float(rounding), f"determinant of the {n}×{n} precision matrix")
 
@@ -93,8 +92,8 @@ class ExactFamily:
 
     def __init__(self, model: MarkovRandomField, names: list[str]):
         self.model, self.names = model, list(names)
-        self.scopes = [tuple(c) for f in model._forms if f.cliques.shape[1] > 1 for c in f.cliques.tolist()]
-        self.is_gaussian = all(form.built_in in ("hopping", "mass", "source") for form in model._forms)
+        self.scopes = [tuple(c) for f in model.forms if f.cliques.shape[1] > 1 for c in f.cliques.tolist()]
+        self.is_gaussian = all(form.is_gaussian for form in model.forms)
 
     def at(self, theta) -> MarkovRandomField:
         return self.model.replace(**dict(zip(self.names, map(float, theta), strict=True)))
@@ -168,7 +167,7 @@ class ExactFamily:
         """log of the sum over all ``nodes`` (num_sites, points), with the spacings as weights; None if it takes too long."""
         n, points = nodes.shape
         order = elimination_order(n, self.scopes, points)
-        forms = self.model._forms
+        forms = self.model.forms
         table = sum(len(f.cliques) * float(points) ** f.cliques.shape[1] for f in forms)
         if order is None or table > MAX_TABLE:
             return None
@@ -183,7 +182,7 @@ class ExactFamily:
         log_weight = np.repeat(np.log(nodes[:, 1] - nodes[:, 0])[None, :, None], len(thetas), axis=0)
         log_weight = np.broadcast_to(log_weight, (len(thetas), n, points)).copy()
         factors: dict[tuple[int, ...], np.ndarray] = {}
-        for form, value, statistic in zip(self.model._forms, self.model._values, statistics, strict=True):
+        for (form, value), statistic in zip(self.model.interactions, statistics, strict=True):
             fixed = np.broadcast_to(np.asarray(value, float), (len(thetas), len(form.cliques)))
             column = thetas[:, [self.names.index(form.name)]] if form.name in self.names else fixed
             coupling = np.broadcast_to(column, fixed.shape)
@@ -235,8 +234,8 @@ def _box(model: MarkovRandomField) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     low values are the box. Otherwise the box is a guess, which `_by_elimination` enlarges.
     """
     pull = np.zeros(model.lattice.num_sites)
-    for form, value in zip(model._forms, model._values, strict=True):
-        if form.built_in == "hopping":
+    for form, value in model.interactions:
+        if form.is_hopping:
             for sites in form.cliques.T:
                 np.add.at(pull, sites, np.abs(np.broadcast_to(np.asarray(value, float), len(form.cliques))))
     energies = SiteEnergies(model, pull)

@@ -70,7 +70,7 @@ def _require_field(model) -> None:
 def _quadratic_and_linear(model: MarkovRandomField):
     _require_field(model)
     n = model.lattice.num_sites
-    others = [f.name for f in model._forms if f.built_in not in ("hopping", "mass", "source")]
+    others = [f.name for f in model.forms if not f.is_gaussian]
     if others:
         raise ArgumentError(
             "model", "a Gaussian field (hopping, mass and source terms)", f"also the term {others[0]!r}"
@@ -78,12 +78,12 @@ def _quadratic_and_linear(model: MarkovRandomField):
     if n > DENSE_LIMIT:
         raise ArgumentError("model", f"at most {DENSE_LIMIT} sites", str(n), "Dense matrices of this size do not fit.")
     precision, linear = jnp.zeros((n, n)), jnp.zeros(n)
-    for form, value in zip(model._forms, model._values, strict=True):
+    for form, value in model.interactions:
         i, j = form.cliques[:, 0], form.cliques[:, -1]
         theta = jnp.broadcast_to(jnp.asarray(value, precision.dtype), (len(i),))
-        if form.built_in == "source":
+        if form.power == 1:
             linear = linear.at[i].add(theta)
-        elif form.built_in == "mass":
+        elif form.power == 2:
             precision = precision.at[i, i].add(2 * theta)
         else:
             precision = precision.at[i, j].add(-theta).at[j, i].add(-theta)
@@ -127,6 +127,12 @@ def gaussian_log_partition(model: MarkovRandomField, *, intrinsic: bool = False)
     # a pivot of the size of rounding errors belongs to a singular matrix
     rounding = n * jnp.finfo(precision.dtype).eps * jnp.max(jnp.diagonal(precision))
     return jnp.where(jnp.min(jnp.diagonal(factor)) ** 2 > rounding, log_z, jnp.nan)
+
+
+def log_gaussian_integral(precision, linear, library=jnp):
+    """log ∫ exp(−½ xᵀQx − lᵀx) dx = (n log 2π − log det Q + lᵀQ⁻¹l)/2 of a positive definite Q, by JAX or by NumPy."""
+    log_det = library.linalg.slogdet(precision)[1]
+    return (len(linear) * np.log(2 * np.pi) - log_det + linear @ library.linalg.solve(precision, linear)) / 2
 
 
 @call_checked

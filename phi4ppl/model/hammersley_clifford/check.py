@@ -18,14 +18,15 @@ from .structure import find_violations
 __all__ = ["check_action", "check_terms"]
 
 
-def check_terms(lattice: Lattice, forms, values, energy_of_one: Callable) -> HammersleyCliffordReport:
+def check_terms(structure, values, energy_of_one: Callable) -> HammersleyCliffordReport:
     """Check a declared model: its scopes against the graph, positivity and normalizability of its terms."""
+    lattice, forms = structure
     for form in forms:
         require_cliques_of(lattice, form.name, form.cliques)
     action = _flat(energy_of_one, lattice)
     total = sum(len(f.cliques) for f in forms)
     markov_reason = f"all {total} scopes of {len(forms)} terms are cliques of the graph"
-    if all(form.built_in for form in forms):
+    if structure.is_built_in:
         verdict = normalizability.from_built_in_terms(lattice, forms, values)
         positive, positive_reason = True, "polynomial terms with finite couplings"
     else:

@@ -32,12 +32,13 @@ class Verdict(NamedTuple):
 
 
 def from_built_in_terms(lattice: Lattice, forms, values) -> Verdict:
-    """Exact answer for S = φᵀAφ + Σ b φ⁴ + Σ r φ.
+    """Exact answer for S = φᵀAφ + Σ_k Σ_i b_ki φ_i^k + Σ r φ with even powers k > 2.
 
-    Normalizable if and only if b ≥ 0 at every site and A, restricted to the sites with b = 0, is positive definite.
+    Normalizable if and only if, at every site, the highest power whose coupling is not 0 has a positive one, and A, restricted
+    to the sites without such powers, is positive definite.
     """
     n = lattice.num_sites
-    quartic, linear = np.zeros(n), np.zeros(n)
+    higher, linear = {}, np.zeros(n)
     quadratic = sparse.csr_matrix((n, n))
     precision = 1e-12
     for form, value in zip(forms, values, strict=True):
@@ -45,21 +46,27 @@ def from_built_in_terms(lattice: Lattice, forms, values) -> Verdict:
         if np.asarray(value).dtype == np.float32:
             precision = 1e-6
         first, last = form.cliques[:, 0], form.cliques[:, -1]
-        if form.built_in == "quartic":
-            np.add.at(quartic, first, theta)
-        elif form.built_in == "source":
+        if form.built_in.degree > 2:
+            np.add.at(higher.setdefault(form.built_in, np.zeros(n)), first, theta)
+        elif form.power == 1:
             np.add.at(linear, first, theta)
         else:
-            half = theta / 2 if form.built_in == "mass" else -theta / 2
+            half = -theta / 2 if form.is_hopping else theta / 2
             part = sparse.coo_matrix((half, (first, last)), shape=(n, n))
             quadratic = quadratic + (part + part.T).tocsr()
-    if (quartic < 0).any():
-        site = int(np.argmin(quartic))
-        return Verdict(False, f"the quartic coupling is negative ({quartic[site]:.4g}) at site {site}: S → −∞ there")
-    flat = np.flatnonzero(quartic == 0)
+    top = np.zeros(n)  # the coupling of the highest power at every site
+    falling = sorted(higher, key=lambda statistic: -statistic.degree)
+    for statistic in reversed(falling):
+        top = np.where(higher[statistic] == 0, top, higher[statistic])
+    if (top < 0).any():
+        site = int(np.argmin(top))
+        name = next(statistic.name for statistic in falling if higher[statistic][site])
+        return Verdict(False, f"the {name} coupling is negative ({top[site]:.4g}) at site {site}: S → −∞ there")
+    names = " or ".join(statistic.name for statistic in reversed(falling)) or "quartic"
+    flat = np.flatnonzero(top == 0)
     if len(flat) == 0:
-        return Verdict(True, f"quartic coupling positive at every site (smallest {quartic.min():.4g})")
-    rest = "" if len(flat) == n else f" on the {len(flat)} sites without quartic term"
+        return Verdict(True, f"{names} coupling positive at every site (smallest {top.min():.4g})")
+    rest = "" if len(flat) == n else f" on the {len(flat)} sites without {names} term"
     return _quadratic_verdict(quadratic, flat, linear, rest, precision)
 
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ...errors import stream_rng
+from ...lattice.coloring import greedy_colours
 from ...lattice.frozen import Lattice
 from .report import Violation
 
@@ -38,7 +39,7 @@ def find_violations(action: Callable, lattice: Lattice, seed: int) -> Probe:
     other dependence on v betrays an entry outside the pattern. Rows in which it shows are written out to name the pair.
     """
     rng = stream_rng(seed, "neighborhoods")
-    colours = distance_two_colouring(lattice)
+    colours = greedy_colours(*lattice._neighbour_lists, distance=2)
     product = jax.jit(jax.vmap(lambda phi, v: jax.jvp(jax.grad(action), (phi,), (v,))[1], in_axes=(None, 0)))
     value, dtype = jax.jit(action), jnp.result_type(float)
     relative = 1e-5 if dtype == jnp.float32 else 1e-10
@@ -103,20 +104,3 @@ def _residuals(product, phi, lattice: Lattice, colours: np.ndarray, rng):
             largest = np.maximum(largest, np.abs(entry))
     typical = float(np.median(largest)) or float(largest.max()) or float(residual.max()) or 1.0
     return residual, largest, typical, num_colours * NUM_PROBES
-
-
-def distance_two_colouring(lattice: Lattice) -> np.ndarray:
-    """Colour of each site, such that sites of one colour are neither adjacent nor share a neighbour (greedy)."""
-    start, indices = (array.tolist() for array in lattice._neighbour_lists)
-    colours = [-1] * lattice.num_sites
-    order = np.argsort(-lattice.degree, kind="stable").tolist()
-    for site in order:
-        near = indices[start[site] : start[site + 1]]
-        taken = {colours[n] for n in near}
-        for n in near:
-            taken.update([colours[m] for m in indices[start[n] : start[n + 1]]])
-        colour = 0
-        while colour in taken:
-            colour += 1
-        colours[site] = colour
-    return np.array(colours)

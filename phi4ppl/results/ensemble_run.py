@@ -1,0 +1,154 @@
+"""Many models of one structure sampled at once, in one tree."""
+
+from __future__ import annotations
+
+import time
+
+import arviz_base
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+
+from .._version import __version__
+from ..analysis.observables import with_own
+from ..energy.functions import energy
+from ..errors import (
+    ArgumentError,
+    HammersleyCliffordError,
+    call_checked,
+    finite_array,
+    positive_int,
+    seed_within,
+    stream_key,
+)
+from ..lattice.labels import field_dims
+from ..model.field import MarkovRandomField
+from ..sampling.engine import Engine
+from ..sampling.memory import require_memory
+from ..sampling.progress import Progress
+
+__all__ = ["sample_ensemble"]
+
+
+@call_checked
+def sample_ensemble(
+    model: MarkovRandomField, couplings: dict, *, num_warmup: int = 1000, num_samples: int = 1000, num_chains: int = 4,
+    kernel="auto", seed: int = 0, observables: dict | None = None, keep_field: bool = True, thinning: int = 1,
+    progress: bool | None = None,
+) -> xr.DataTree:  # fmt: skip
+    """Sample a field at many couplings at once: scans, phase diagrams, disorder.
+
+    All members share one compiled program, in which couplings are an axis; each has chains, warm-up and tuning of its own.
+    One member at a time would compile and start as often as there are members.
+
+    Parameters
+    ----------
+    model : MarkovRandomField
+        Couplings that are not named stay as they are.
+    couplings : dict
+        Name → array with a leading axis of members: shape ``(num_members,)`` for one number a member, or
+        ``(num_members, num_cliques)``.
+    num_warmup, num_samples, num_chains, kernel, seed, observables, keep_field, thinning, progress
+        As in `phi4ppl.sample`; chains are per member. ``kernel="auto"`` looks at the first member.
+
+    Returns
+    -------
+    xarray.DataTree
+        ``posterior`` with the dimensions chain, draw, ``member`` and those of the lattice: the field ``phi`` and the
+        observables; ``sample_stats`` with ``lp`` = −S; ``constant_data`` with ``coupling_NAME`` of every member. Select one
+        member for `phi4ppl.diagnose`: ``tree.isel(member=0)``.
+
+    Raises
+    ------
+    HammersleyCliffordError
+        If a member is not normalizable; the message has its number.
+    ArgumentError, MemoryLimitError, SamplingError
+
+    Examples
+    --------
+    >>> import numpy as np, phi4ppl as p4
+    >>> model = p4.phi4(p4.lattice.square(4), a=1.5, b=0.2)
+    >>> tree = p4.sample_ensemble(model, {"a": np.linspace(1.5, 2.5, 3)}, num_warmup=100, num_samples=100)
+    >>> dict(tree["posterior"]["phi"].sizes)
+    {'chain': 4, 'draw': 100, 'member': 3, 'x': 4, 'y': 4}
+    """
+    num_warmup = positive_int("num_warmup", num_warmup, minimum=20)
+    num_samples = positive_int("num_samples", num_samples, minimum=10)
+    num_chains, thinning = positive_int("num_chains", num_chains), positive_int("thinning", thinning)
+    seed, began = seed_within(seed), time.monotonic()
+    models, members = _members(model, couplings)
+    dims, coords = field_dims(model.lattice)
+    measured = with_own(model, observables, ("chain", "draw", "member", *dims))
+    measured.pop("energy_density", None)
+    functions = tuple((name, _of_field(function)) for name, function in measured.items())
+    _require_room(functions, model, keep_field, members * num_chains, num_samples)
+    engine = Engine(
+        models, kernel=kernel, num_chains=num_chains, key=stream_key(seed, "ensemble"),
+        num_members=members, keep_field=keep_field, observables=(*functions, ("lp", _log_density)),
+    )  # fmt: skip
+    with Progress(num_warmup + num_samples * thinning, progress) as bar:
+        bar.message(f"compiling {engine.kernel.name} for {members} models …")
+        engine.warm_up(models, num_warmup, progress=bar)
+        draws = engine.draw(models, num_samples, thinning, progress=bar)
+    values = {name: np.moveaxis(value, 0, 2) for name, value in draws.observables.items()}
+    statistics = {"lp": values.pop("lp")}
+    values["energy_density"] = -statistics["lp"] / model.lattice.num_sites
+    if keep_field:
+        values = {"phi": np.moveaxis(draws.fields, 0, 2)} | values
+    names = dict.fromkeys([*values, "lp"], ["member"]) | {"phi": ["member", *dims]}
+    tree = arviz_base.from_dict(
+        {"posterior": values, "sample_stats": statistics}, dims=names,
+        coords={"member": np.arange(members), **(coords if keep_field else {})}, check_conventions=False,
+    )  # fmt: skip
+    constant = {f"coupling_{name}": np.asarray(value) for name, value in models.couplings.items()}
+    axes = {name: ["member", f"clique_{name}"][: value.ndim] for name, value in constant.items()}
+    tree["constant_data"] = xr.DataTree(arviz_base.dict_to_dataset(constant, sample_dims=[], dims=axes))
+    facts = {
+        "inference_library": "phi4ppl", "inference_library_version": __version__, "kernel": engine.kernel.name,
+        "kernel_reason": engine.kernel_reason, "num_warmup": num_warmup, "seed": seed, "thinning": thinning,
+        "sampling_time": round(time.monotonic() - began, 3), "model": model.describe(),
+    }  # fmt: skip
+    tree["posterior"].attrs.update(facts)
+    return tree
+
+
+def _of_field(function):
+    """The observable as a function of a model and a field; standard ones are the same function every time."""
+    if not hasattr(function, "of_model"):
+        wrapped = lambda model, phi: function(phi)  # noqa: E731
+        if not getattr(function, "coupling_free", False):
+            return wrapped
+        function.of_model = wrapped
+    return function.of_model
+
+
+def _log_density(model, phi):
+    return -energy(model, phi)
+
+
+def _members(model: MarkovRandomField, couplings: dict) -> tuple[MarkovRandomField, int]:
+    """The models as one whose couplings have a leading axis, and their number."""
+    if not isinstance(model, MarkovRandomField):
+        raise ArgumentError("model", "a MarkovRandomField", type(model).__name__, "Build one with phi4ppl.phi4(…).")
+    if not isinstance(couplings, dict) or not couplings:
+        raise ArgumentError(
+            "couplings", "a dict of arrays by name", repr(couplings)[:80], "For example {'a': [1.0, 1.5]}."
+        )
+    arrays = {name: finite_array(f"coupling {name!r}", value) for name, value in couplings.items()}
+    lengths = {name: len(value) if np.ndim(value) else 0 for name, value in arrays.items()}
+    if len(set(lengths.values())) > 1 or 0 in lengths.values():
+        raise ArgumentError("couplings", "arrays with one leading axis of members", f"lengths {lengths}")
+    members = next(iter(lengths.values()))
+    each = [model.replace(**{name: value[k] for name, value in arrays.items()}) for k in range(members)]
+    for k, one in enumerate(each):
+        report = one.check()
+        if not report.satisfied:
+            raise HammersleyCliffordError(f"member {k}: {report}")
+    return jax.tree.map(lambda *values: jnp.stack([jnp.asarray(v) for v in values]), *each), members
+
+
+def _require_room(functions, model, keep_field: bool, chains: int, num_samples: int) -> None:
+    field = jax.ShapeDtypeStruct(model.field_shape, jnp.result_type(float))
+    record = {name: jax.eval_shape(function, model, field) for name, function in functions}
+    require_memory(record | ({"phi": field} if keep_field else {}), chains, num_samples)
