@@ -91,7 +91,7 @@ def tables(model):
     pairs, own = [], []
     for term in model.terms:
         theta = np.broadcast_to(np.asarray(term.coupling, float), len(term.cliques))
-        if (kind := term.form.built_in) == "hopping":
+        if (kind := getattr(term.form.built_in, "name", None)) == "hopping":
             pairs += [(int(i), int(j), float(w)) for (i, j), w in zip(term.cliques, theta, strict=True)]
         elif kind:
             np.add.at(powers[kind], term.cliques[:, 0], theta)

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,14 +13,11 @@ import pytest
 import xarray as xr
 
 import phi4ppl as p4
-from phi4ppl import inference, learning
-from phi4ppl import inference as averaging
-from phi4ppl import results as diagnostics
 from phi4ppl.cli.entry import main
 from phi4ppl.cli.result_files import ResultFolder, read_record
 from phi4ppl.errors import ResultFileError
 from phi4ppl.inference import pages
-from phi4ppl.results import run, run_page
+from phi4ppl.results import run_page
 
 pytestmark = pytest.mark.compile_quickly
 
@@ -75,10 +73,10 @@ def no_work(monkeypatch):
         raise AssertionError("the work has started")
 
     for module, name in (
-        (run, "sample"), (learning, "fit_likelihood"), (learning, "fit_variational"), (inference, "infer_couplings"),
-        (averaging, "compare"), (diagnostics, "diagnose"),
+        ("results.run", "sample"), ("learning.likelihood", "fit_likelihood"), ("learning.variational", "fit_variational"),
+        ("inference.couplings", "infer_couplings"), ("inference.compare", "compare"), ("results.verdict", "diagnose"),
     ):  # fmt: skip
-        monkeypatch.setattr(module, name, started)
+        monkeypatch.setattr(sys.modules[f"phi4ppl.{module}"], name, started)
 
 
 @pytest.fixture(params=COMMANDS)
@@ -195,8 +193,8 @@ def test_overwrite_replaces_the_results_and_nothing_beside_them(results, tmp_pat
     put(out / "samples.nc", "link")
     monkeypatch.chdir(tmp_path / "x")
     old = (out / "model.npz").read_bytes()
-    fitted = learning.fit_likelihood
-    monkeypatch.setattr(learning, "fit_likelihood", lambda *a, **k: replace(fitted(*a, **k), history=xr.Dataset()))
+    fitted, module = p4.fit_likelihood, sys.modules["phi4ppl.learning.likelihood"]
+    monkeypatch.setattr(module, "fit_likelihood", lambda *a, **k: replace(fitted(*a, **k), history=xr.Dataset()))
     assert main(["fit", "flat.py", "--data", "fields.npy", "--output", "out", "--overwrite", "--quiet"]) == 0
     assert (out / "notes.txt").read_text() == "mine" and (out / "samples.nc").is_symlink()
     assert (out / "model.npz").read_bytes() != old

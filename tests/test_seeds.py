@@ -37,6 +37,7 @@ def comparison():
 
 CALLS = {
     "sample": lambda seed: p4.sample(MODEL, seed=seed),
+    "sample_ensemble": lambda seed: p4.sample_ensemble(MODEL, {"w": [0.1, 0.2]}, seed=seed),
     "log_partition": lambda seed: p4.log_partition(MODEL, seed=seed),
     "PartitionSurface": lambda seed: p4.PartitionSurface(MODEL, {"w": (0.1, 0.5)}, seed=seed),
     "fit_likelihood": lambda seed: p4.fit_likelihood(MODEL, DATA, seed=seed),
@@ -104,12 +105,13 @@ def test_two_ways_to_log_z_start_from_different_fields(monkeypatch):
     class Drawn(Exception):
         pass
 
-    def stop(self, values, change, start, *, key, **rest):
+    def stop(models, change, start, *, key, **rest):
         starts.append(np.asarray(start))
         keys.append(np.asarray(jax.random.key_data(key)))
         raise Drawn
 
-    monkeypatch.setattr(type(path.family), "sample", stop)
+    monkeypatch.setattr(integration, "sample_energies", stop)
+    monkeypatch.setattr(annealing, "sample_energies", stop)
     with pytest.raises(Drawn):
         integration.integrate(path, num_warmup=50, num_samples=50, num_chains=4, seed=1, progress=False)
     with pytest.raises(Drawn):

@@ -56,4 +56,4 @@ def simulate(
         jnp.asarray(np.reshape(starts, (len(thetas), num_chains, *model.field_shape)), dtype),
         num_warmup=num_warmup, num_samples=num_samples, key=key,
     )  # fmt: skip
-    return energies[..., chosen][..., np.argsort(order)]
+    return np.ascontiguousarray(energies[..., chosen][..., np.argsort(order)])

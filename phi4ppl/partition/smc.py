@@ -40,8 +40,8 @@ def temper(path: Path, *, num_warmup: int, num_particles: int, seed: int, progre
         bar.message("compiling tempered sequential Monte Carlo …")
         start = path.draw(rng, (1, POPULATIONS))
         _, engine = sample_energies(
-            path.models([1.0]), path.change, start, num_warmup=num_warmup, num_samples=1,
-            key=jax.random.fold_in(key, 0), kernel="hmc",
+            path.models([1.0]), path.change, start, num_warmup=num_warmup, num_samples=1, key=jax.random.fold_in(key, 0),
+            kernel="hmc",
         )  # fmt: skip
         make = _cached_step if path.model.structure.is_built_in else _step
         step = functools.partial(make(path.model.structure), *_parameters(path, engine.tuning))
