@@ -8,7 +8,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 import phi4ppl as p4
-from phi4ppl.learning.ensemble import Ensemble
+from phi4ppl.sampling.engine import Engine
 
 pytestmark = pytest.mark.compile_quickly
 
@@ -17,9 +17,9 @@ RNG = np.random.default_rng
 
 def sampled(model, *, number: int = 60, kernel: str = "local_hmc") -> np.ndarray:
     """Fields of 64 chains, five sweeps apart."""
-    chains = Ensemble(model, kernel=kernel, num_chains=64, key=jax.random.key(1))
+    chains = Engine(model, kernel=kernel, num_chains=64, key=jax.random.key(1))
     chains.warm_up(model, 300)
-    return chains.draw(model, number, thinning=5).reshape(-1, model.lattice.num_sites)
+    return chains.draw(model, number, thinning=5).fields.reshape(-1, model.lattice.num_sites)
 
 
 @pytest.mark.parametrize("method", ["score_matching", "pseudolikelihood", "maximum_likelihood", "persistent_cd"])

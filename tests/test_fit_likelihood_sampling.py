@@ -12,10 +12,10 @@ from exact_runs import model_of
 from known_fields import TRUE, independent_fields, pulls, true_model
 
 import phi4ppl as p4
-from phi4ppl.learning.ensemble import Ensemble
 from phi4ppl.learning.maximum_likelihood import expectation
 from phi4ppl.learning.persistent_cd import fisher_errors
 from phi4ppl.model.coupling_vector import CouplingVector, statistics_matrix
+from phi4ppl.sampling.engine import Engine
 
 pytestmark = pytest.mark.compile_quickly
 
@@ -64,7 +64,7 @@ def test_expectations_and_fisher_matrix_are_exact(reference):
     """Against the reference within 4.4 standard errors (12 numbers, false alarm 1e-4); half the draws' error would fail."""
     case = reference["fisher_chain_N4_w0.8_a1.4_b0.2"]
     exact, model = {k: v["value"] for k, v in case["quantities"].items()}, model_of(case)
-    ensemble = Ensemble(model, kernel="local_hmc", num_chains=64, key=jax.random.key(5))
+    ensemble = Engine(model, kernel="local_hmc", num_chains=64, key=jax.random.key(5))
     ensemble.warm_up(model, 100)
     found = expectation(ensemble, CouplingVector.of(model), np.array([0.8, 1.4, 0.2]), 1000)
     error = found.chain_deviations.std(axis=0, ddof=1) / 8
@@ -124,10 +124,10 @@ def test_errors_from_neighbours_are_those_of_the_full_matrix():
     vector = CouplingVector.of(family)
     theta = vector.flatten(family.couplings)
     _, fisher = exact_moments(family, theta)
-    ensemble = Ensemble(family, kernel="local_hmc", num_chains=64, key=jax.random.key(3))
+    ensemble = Engine(family, kernel="local_hmc", num_chains=64, key=jax.random.key(3))
     ensemble.warm_up(family, 100)
     problem = type("Problem", (), {"vector": vector, "num_samples": 100})
-    statistics = statistics_matrix(family, ensemble.draw(family, 100, 3).reshape(-1, 3))
+    statistics = statistics_matrix(family, ensemble.draw(family, 100, 3).fields.reshape(-1, 3))
     found = fisher_errors(problem, statistics, np.zeros(5))
     np.testing.assert_allclose(found, np.sqrt(np.diag(np.linalg.inv(fisher)) / 100), rtol=0.08)
     pulled = fisher_errors(problem, statistics, np.diag(fisher))

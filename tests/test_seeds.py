@@ -15,10 +15,10 @@ import pytest
 import phi4ppl as p4
 from phi4ppl.errors import stream_key, stream_rng, stream_seed
 from phi4ppl.inference import predictive_check
-from phi4ppl.learning.ensemble import Ensemble
 from phi4ppl.networks import BernoulliUnits, RestrictedBoltzmannMachine, annealed, train
 from phi4ppl.partition import annealing, integration
 from phi4ppl.partition.coupling_path import path_to
+from phi4ppl.sampling.engine import Engine
 
 PACKAGE = Path(p4.__file__).parent
 RING = p4.lattice.chain(4)
@@ -91,7 +91,7 @@ def test_chains_of_the_pool_are_not_those_of_the_next_mode_search():
     """As `compare` makes them; ``seed + 1`` for the pool made them the same fields."""
 
     def fields(seed, purpose):
-        return Ensemble(MODEL, kernel="local_hmc", num_chains=8, key=stream_key(seed, purpose)).fields
+        return Engine(MODEL, kernel="local_hmc", num_chains=8, key=stream_key(seed, purpose)).fields
 
     assert np.all(fields(0, "pool") == fields(0, "pool"))
     assert not np.any(fields(0, "pool") == fields(1, "mode search"))
@@ -131,7 +131,7 @@ def test_no_seed_is_derived_by_arithmetic(path):
 @pytest.mark.parametrize(
     "line",
     [
-        "Ensemble(m, seed=seed + 1)",
+        "Engine(m, seed=seed + 1)",
         "key(seed + 1_000_003 * done)",
         'settings["seed"] + len(x)',
         "key(self._seed() + 2)",

@@ -14,10 +14,10 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import ArgumentError, stream_key
-from ..learning.ensemble import Ensemble
 from ..learning.history import FitStatus
 from ..learning.pseudolikelihood import SMALL_STEP, Objective, newton
 from ..model.coupling_vector import CouplingVector
+from ..sampling.engine import Engine
 from .coupling_problem import CouplingProblem
 from .mode import NUM_CHAINS, find_mode
 from .polynomial import LocalPolynomial
@@ -121,7 +121,7 @@ def simulated_likelihood(problem: CouplingProblem, start, seed: int) -> tuple[Qu
     problem = problem.flat
     found = find_mode(problem, start, seed)
     theta = found.theta
-    ensemble = Ensemble(problem.at(theta), num_chains=NUM_CHAINS, key=stream_key(seed, "simulated likelihood"))
+    ensemble = Engine(problem.at(theta), num_chains=NUM_CHAINS, key=stream_key(seed, "simulated likelihood"))
     ensemble.warm_up(problem.at(theta), 300)
     for _ in range(MOST_SIMULATIONS):
         means, fisher = _expectation(problem, ensemble, theta)
@@ -132,11 +132,11 @@ def simulated_likelihood(problem: CouplingProblem, start, seed: int) -> tuple[Qu
     return Quadratic(theta, problem.count * fisher), _noise(problem, means, fisher), found.warnings
 
 
-def _expectation(problem: CouplingProblem, ensemble: Ensemble, theta) -> tuple[np.ndarray, np.ndarray]:
+def _expectation(problem: CouplingProblem, ensemble: Engine, theta) -> tuple[np.ndarray, np.ndarray]:
     """Means of the statistics over every chain, and their covariance, from as many draws as the noise asks for."""
     model, totals, products, drawn = problem.at(theta), 0.0, 0.0, 0
     while drawn < MOST_DRAWS:
-        fields = ensemble.draw(model, DRAWS)
+        fields = ensemble.draw(model, DRAWS).fields
         away = problem.statistics_of(fields.reshape(-1, *model.field_shape)) - problem.statistics.mean(axis=0)
         totals = totals + away.reshape(NUM_CHAINS, DRAWS, -1).sum(axis=1)
         products, drawn = products + away.T @ away, drawn + DRAWS

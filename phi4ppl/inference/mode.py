@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import stream_key
-from ..learning.ensemble import Ensemble
+from ..sampling.engine import Engine
 from .coupling_problem import CouplingProblem
 
 __all__ = ["NUM_CHAINS", "Mode", "find_mode"]
@@ -37,11 +37,11 @@ class Mode(NamedTuple):
 def find_mode(problem: CouplingProblem, start, seed: int) -> Mode:
     """Mode of the posterior from couplings ``start``: Newton's method with noise, and the average of its last steps."""
     theta, observed, count = np.asarray(start, float), problem.statistics.mean(axis=0), problem.count
-    ensemble = Ensemble(problem.model, num_chains=NUM_CHAINS, key=stream_key(seed, "mode search"))
+    ensemble = Engine(problem.model, num_chains=NUM_CHAINS, key=stream_key(seed, "mode search"))
     ensemble.warm_up(problem.at(theta), 200)
     late = []
     for _ in range(SEARCH_STEPS):
-        fields = ensemble.draw(problem.at(theta), SEARCH_DRAWS)
+        fields = ensemble.draw(problem.at(theta), SEARCH_DRAWS).fields
         statistics = problem.statistics_of(fields.reshape(-1, *problem.model.field_shape))
         fisher = np.atleast_2d(np.cov(statistics.T))
         slope, curvature = problem.prior_slope(theta)

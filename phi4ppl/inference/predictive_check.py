@@ -12,8 +12,8 @@ import pandas as pd
 from ..analysis.observables import standard_observables
 from ..errors import ArgumentError, seed_within, stream_key, stream_rng
 from ..lattice.labels import MISSING_FIELDS, aligned_fields
-from ..learning.ensemble import Ensemble
 from ..model.field import MarkovRandomField
+from ..sampling.engine import Engine
 
 __all__ = ["PredictiveCheck", "fields_of", "predictive_check"]
 
@@ -44,11 +44,11 @@ class PredictiveCheck(NamedTuple):
 
 def fields_of(models: list[MarkovRandomField], each: int, seed: int) -> np.ndarray:
     """``each`` fields of every model, shape ``(num_models, each, *field_shape)``; models of one family, close to each other."""
-    ensemble = Ensemble(models[0], num_chains=NUM_CHAINS, key=stream_key(seed, "predicted fields"))
+    ensemble = Engine(models[0], num_chains=NUM_CHAINS, key=stream_key(seed, "predicted fields"))
     ensemble.warm_up(models[0], WARMUP)
     rng, number, drawn = stream_rng(seed, "predicted fields"), -(-each // NUM_CHAINS), []
     for model in models:
-        fields = ensemble.draw(model, number, THINNING).reshape(-1, *model.field_shape)
+        fields = ensemble.draw(model, number, THINNING).fields.reshape(-1, *model.field_shape)
         drawn.append(fields[rng.permutation(len(fields))[:each]])
     return np.stack(drawn)
 

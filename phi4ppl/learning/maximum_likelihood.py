@@ -13,8 +13,8 @@ from scipy import sparse
 
 from ..errors import ArgumentError, SamplingError, stream_key
 from ..model.coupling_vector import CouplingVector, statistics_matrix
+from ..sampling.engine import Engine
 from ..sampling.interrupt import Interrupts
-from .ensemble import Ensemble
 from .history import FitStatus
 from .problem import Estimate, Problem
 from .ridge import Solved, cross_validated, penalty, solve
@@ -57,14 +57,14 @@ class Expectation(NamedTuple):
     chain_deviations: np.ndarray
 
 
-def expectation(ensemble: Ensemble, vector: CouplingVector, theta, num_draws: int) -> Expectation:
+def expectation(ensemble: Engine, vector: CouplingVector, theta, num_draws: int) -> Expectation:
     """⟨T⟩ and Cov(T) at couplings θ from ``num_draws`` fields of every chain, once they have forgotten the last θ."""
     model = vector.model(theta)
     chains = ensemble.num_chains
     block = max(1, BLOCK // (chains * max(vector.size, vector.template.lattice.num_sites)))
     totals, products, shift = np.zeros((chains, vector.size)), 0.0, None
     for first in range(0, num_draws, block):
-        fields = ensemble.draw(model, min(block, num_draws - first))
+        fields = ensemble.draw(model, min(block, num_draws - first)).fields
         matrix = statistics_matrix(model, fields.reshape(-1, *model.field_shape))
         shift = matrix.mean(axis=0) if shift is None else shift  # squares keep their digits
         matrix -= shift
@@ -91,7 +91,7 @@ def fit_maximum_likelihood(problem: Problem, options: SamplingOptions) -> Estima
         short = problem.ridge is None and problem.is_short
         begin = vector.model(centre if short else theta)
         key = stream_key(options.seed, "maximum likelihood")
-        ensemble = Ensemble(begin, kernel=options.kernel, num_chains=options.num_chains, key=key)
+        ensemble = Engine(begin, kernel=options.kernel, num_chains=options.num_chains, key=key)
         ensemble.warm_up(begin, WARM_UP)
         draws = max(FIRST_DRAWS, -(-DRAWS_A_COUPLING * vector.size // options.num_chains))
         pull = sparse.csc_matrix((vector.size,) * 2)
@@ -133,7 +133,7 @@ class DataStatistics:
 class _Steps:
     """The loop of a fit: ``pull`` is the matrix of the ridge towards ``centre``."""
 
-    def __init__(self, problem: Problem, data: DataStatistics, ensemble: Ensemble, pull, centre):
+    def __init__(self, problem: Problem, data: DataStatistics, ensemble: Engine, pull, centre):
         self.problem, self.ensemble = problem, ensemble
         self.data_mean, self.data_variance = data.mean, data.spread
         self.pull, self.centre = pull, centre

@@ -15,8 +15,8 @@ from scipy import sparse
 
 from ..errors import SamplingError, stream_key, stream_rng
 from ..model.coupling_vector import statistics_matrix
+from ..sampling.engine import Engine
 from ..sampling.interrupt import Interrupts
-from .ensemble import Ensemble
 from .history import FitStatus
 from .local import LocalStructure
 from .maximum_likelihood import WARM_UP, DataStatistics, SamplingOptions
@@ -53,7 +53,7 @@ def fit_persistent_cd(problem: Problem, options: StochasticOptions) -> Estimate:
     model = vector.model(theta)
     with Interrupts() as interrupts:
         key = stream_key(options.sampling.seed, "persistent contrastive divergence")
-        ensemble = Ensemble(model, kernel=options.sampling.kernel, num_chains=chains, key=key, start=begin)
+        ensemble = Engine(model, kernel=options.sampling.kernel, num_chains=chains, key=key, start=begin)
         ensemble.warm_up(model, WARM_UP)
         first = _statistics_of(ensemble, vector, theta, FIRST_DRAWS)
         variance = np.maximum(first.var(axis=0), 1e-12 * first.var(axis=0).max())
@@ -82,13 +82,13 @@ def fit_persistent_cd(problem: Problem, options: StochasticOptions) -> Estimate:
     return Estimate(theta, errors, status, float(strength), tuple(notes))
 
 
-def _statistics_of(ensemble: Ensemble, vector, theta, num_draws: int, thinning: int = 1, burn_in=True) -> np.ndarray:
+def _statistics_of(ensemble: Engine, vector, theta, num_draws: int, thinning: int = 1, burn_in=True) -> np.ndarray:
     model = vector.model(theta)
-    fields = ensemble.draw(model, num_draws, thinning, burn_in=burn_in)
+    fields = ensemble.draw(model, num_draws, thinning, burn_in=burn_in).fields
     return statistics_matrix(model, fields.reshape(-1, *model.field_shape))
 
 
-def _automatic(problem: Problem, ensemble: Ensemble, centre, variance) -> float:
+def _automatic(problem: Problem, ensemble: Engine, centre, variance) -> float:
     """The ridge by the likelihood of each half of the data on the other, with the diagonal of the Fisher matrix."""
     ensemble.warm_up(problem.vector.model(centre), WARM_UP)
     mean = _statistics_of(ensemble, problem.vector, centre, 10 * FIRST_DRAWS).mean(axis=0)
@@ -99,7 +99,7 @@ def _automatic(problem: Problem, ensemble: Ensemble, centre, variance) -> float:
 class _Descent:
     """The loop; ``scale`` is the unit of every coupling and ``pull(theta)`` the gradient of the ridge."""
 
-    def __init__(self, problem: Problem, ensemble: Ensemble, options: StochasticOptions, rng, scale, pull):
+    def __init__(self, problem: Problem, ensemble: Engine, options: StochasticOptions, rng, scale, pull):
         self.problem, self.ensemble, self.options, self.rng = problem, ensemble, options, rng
         self.scale, self.pull = scale, pull
         self.tail = TailAverage(options.sampling.num_steps, options.average_last)

@@ -11,7 +11,7 @@ from ..errors import ArgumentError, positive_int, stream_key
 from ..model.coupling_vector import CouplingVector, statistics_matrix
 from ..model.field import MarkovRandomField
 from ..reweighting.energies import difference
-from .ensemble import Ensemble
+from ..sampling.engine import Engine
 from .history import History
 
 __all__ = ["Search", "correlation_of"]
@@ -39,7 +39,7 @@ class Search:
         done = 0 if initial is None else initial.history.sizes["step"]
         # a fit that is continued must not draw the same numbers again
         key = stream_key(seed, "variational fit", done)
-        self.ensemble = Ensemble(model, kernel=kernel, num_chains=NUM_CHAINS, key=key, start=start)
+        self.ensemble = Engine(model, kernel=kernel, num_chains=NUM_CHAINS, key=key, start=start)
         self.is_warm, self.notes = False, []
         self._excess = jax.jit(jax.vmap(lambda model, phi: difference(target, model)(phi), in_axes=(None, 0)))
 
@@ -60,7 +60,7 @@ class Search:
         if not self.is_warm or moved > MAX_IMPROVEMENT:
             self.ensemble.warm_up(model, WARMUP_LATER if self.is_warm else WARMUP_FIRST)
             self.is_warm = True
-        fields = self.ensemble.draw(model, draws)
+        fields = self.ensemble.draw(model, draws).fields
         flat = fields.reshape(-1, *model.field_shape)
         excess = np.asarray(self._excess(jax.tree.map(jnp.asarray, model), flat))
         if np.iscomplexobj(excess):

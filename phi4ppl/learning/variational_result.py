@@ -162,7 +162,7 @@ def _divergence(search: Search, fields) -> Divergence:
     flatter = 1 - min(MOST_FLATTENED, SHIFT / max(float(np.std(action)), 1e-9))
     wide = search.vector.model(flatter * search.theta)
     search.ensemble.warm_up(wide, WARMUP_FLATTER)
-    draws = search.ensemble.draw(wide, max(FLATTER_DRAWS // len(fields), fields.shape[1] // 2))
+    draws = search.ensemble.draw(wide, max(FLATTER_DRAWS // len(fields), fields.shape[1] // 2)).fields
     try:
         return combine_ensembles([fields, draws], [model, wide]).divergence(search.target)
     except (OverlapError, ArgumentError):  # the target may be finite on draws of the model only

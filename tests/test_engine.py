@@ -8,8 +8,8 @@ import pytest
 from exact_runs import model_of, rejected, z_scores
 
 import phi4ppl as p4
-from phi4ppl.learning.ensemble import Ensemble
 from phi4ppl.model.coupling_vector import CouplingVector, statistics_matrix
+from phi4ppl.sampling.engine import Engine
 
 pytestmark = pytest.mark.compile_quickly
 
@@ -18,14 +18,14 @@ pytestmark = pytest.mark.compile_quickly
 def chains(reference):
     model = model_of(reference["fisher_chain_N4_w0.8_a1.4_b0.2"])
     elsewhere = model.replace(w=0.2, a=2.0)
-    ensemble = Ensemble(elsewhere, kernel="local_hmc", num_chains=64, key=jax.random.key(5))
+    ensemble = Engine(elsewhere, kernel="local_hmc", num_chains=64, key=jax.random.key(5))
     ensemble.warm_up(elsewhere, 100)
     return ensemble
 
 
 def series_of(ensemble, model) -> dict:
     ensemble.draw(model, 50)
-    fields = ensemble.draw(model, 1200)
+    fields = ensemble.draw(model, 1200).fields
     matrix = statistics_matrix(model, fields.reshape(-1, *model.field_shape)).reshape(*fields.shape[:2], -1)
     return {name: matrix[:, :, k] for k, name in enumerate(CouplingVector.of(model).names)}
 
@@ -53,11 +53,11 @@ def test_new_couplings_do_not_compile_again(chains, reference):
 def test_chains_start_and_go_on_where_they_are_told(reference):
     model = model_of(reference["fisher_chain_N4_w0.8_a1.4_b0.2"])
     start = np.arange(64 * 4, dtype=float).reshape(64, 4) / 100
-    ensemble = Ensemble(model, kernel="local_hmc", num_chains=64, key=jax.random.key(6), start=start)
+    ensemble = Engine(model, kernel="local_hmc", num_chains=64, key=jax.random.key(6), start=start)
     np.testing.assert_allclose(ensemble.fields, start, rtol=1e-6)
-    drawn = ensemble.draw(model, 6, thinning=2)
+    drawn = ensemble.draw(model, 6, thinning=2).fields
     np.testing.assert_array_equal(ensemble.fields, drawn[:, -1])
-    signs = np.sign(Ensemble(model, kernel="local_hmc", num_chains=64, key=jax.random.key(6)).fields.mean(axis=1))
+    signs = np.sign(Engine(model, kernel="local_hmc", num_chains=64, key=jax.random.key(6)).fields.mean(axis=1))
     assert 10 < (signs > 0).sum() < 54
 
 
@@ -66,11 +66,11 @@ def test_wrong_arguments_are_named(chains):
     with pytest.raises(p4.ArgumentError, match="model: expected the terms that the chains were made for"):
         chains.draw(other, 10)
     with pytest.raises(p4.ArgumentError, match=r"start: expected shape \(4, 5\), got shape \(4, 6\)"):
-        Ensemble(other, kernel="local_hmc", num_chains=4, key=jax.random.key(0), start=np.zeros((4, 6)))
+        Engine(other, kernel="local_hmc", num_chains=4, key=jax.random.key(0), start=np.zeros((4, 6)))
 
 
 def test_fields_without_a_finite_action_are_an_error(reference):
     model = model_of(reference["fisher_chain_N4_w0.8_a1.4_b0.2"])
-    far = Ensemble(model, kernel="local_hmc", num_chains=64, key=jax.random.key(0), start=np.full((64, 4), 1e30))
+    far = Engine(model, kernel="local_hmc", num_chains=64, key=jax.random.key(0), start=np.full((64, 4), 1e30))
     with pytest.raises(p4.SamplingError, match="chain 0 has log density nan .* at draw 3. The action is not finite"):
         far.draw(model, 3)
