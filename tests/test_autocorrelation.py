@@ -5,13 +5,15 @@ False alarms: with a new key a statistical assertion here fails by chance with p
 """
 
 import doctest
+import sys
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from phi4ppl.analysis import gamma_method as autocorrelation
 from phi4ppl.analysis.gamma_method import GammaEstimate, gamma_method, normalized_autocorrelation
+
+autocorrelation = sys.modules["phi4ppl.analysis.gamma_method"]  # the package has a function of that name
 from phi4ppl.errors import ArgumentError
 
 ALARM = 1e-4
