@@ -12,9 +12,9 @@ import pytest
 from scipy import stats
 
 from phi4ppl.analysis.gamma_method import GammaEstimate, gamma_method, normalized_autocorrelation
+from phi4ppl.errors import ArgumentError
 
 autocorrelation = sys.modules["phi4ppl.analysis.gamma_method"]  # the package has a function of that name
-from phi4ppl.errors import ArgumentError
 
 ALARM = 1e-4
 SIGMAS = stats.norm.isf(ALARM / 2)  # 3.9
