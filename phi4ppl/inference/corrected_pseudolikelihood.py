@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import ArgumentError, stream_key
+from ..learning.expectation import Expectation, expectation
 from ..learning.history import FitStatus
 from ..learning.pseudolikelihood import SMALL_STEP, Objective, newton
 from ..model.coupling_vector import CouplingVector
@@ -124,33 +125,25 @@ def simulated_likelihood(problem: CouplingProblem, start, seed: int) -> tuple[Qu
     ensemble = Engine(problem.at(theta), num_chains=NUM_CHAINS, key=stream_key(seed, "simulated likelihood"))
     ensemble.warm_up(problem.at(theta), 300)
     for _ in range(MOST_SIMULATIONS):
-        means, fisher = _expectation(problem, ensemble, theta)
-        move = np.linalg.solve(fisher, means.mean(axis=0) - problem.statistics.mean(axis=0))
+        drawn = _precise_expectation(problem, ensemble, theta)
+        move = np.linalg.solve(drawn.fisher, drawn.mean - problem.statistics.mean(axis=0))
         theta = problem.inside(theta, move)
-        if problem.count * move @ fisher @ move < MOST_FAR**2:
+        if problem.count * move @ drawn.fisher @ move < MOST_FAR**2:
             break
-    return Quadratic(theta, problem.count * fisher), _noise(problem, means, fisher), found.warnings
+    return Quadratic(theta, problem.count * drawn.fisher), _noise(problem, drawn), found.warnings
 
 
-def _expectation(problem: CouplingProblem, ensemble: Engine, theta) -> tuple[np.ndarray, np.ndarray]:
-    """Means of the statistics over every chain, and their covariance, from as many draws as the noise asks for."""
-    model, totals, products, drawn = problem.at(theta), 0.0, 0.0, 0
-    while drawn < MOST_DRAWS:
-        fields = ensemble.draw(model, DRAWS).fields
-        away = problem.statistics_of(fields.reshape(-1, *model.field_shape)) - problem.statistics.mean(axis=0)
-        totals = totals + away.reshape(NUM_CHAINS, DRAWS, -1).sum(axis=1)
-        products, drawn = products + away.T @ away, drawn + DRAWS
-        means = totals / drawn
-        middle = means.mean(axis=0)
-        fisher = products / (NUM_CHAINS * drawn) - np.outer(middle, middle)
-        if _noise(problem, means, fisher) < MOST_NOISE:
-            break
-    return means + problem.statistics.mean(axis=0), fisher
+def _precise_expectation(problem: CouplingProblem, engine: Engine, theta) -> Expectation:
+    """From as many draws as the noise asks for."""
+    model, found = problem.at(theta), None
+    while found is None or (found.num_draws < MOST_DRAWS and _noise(problem, found) >= MOST_NOISE):
+        new = expectation(engine, model, DRAWS, problem.statistics_of)
+        found = new if found is None else found.joined(new)
+    return found
 
 
-def _noise(problem: CouplingProblem, means, fisher) -> float:
+def _noise(problem: CouplingProblem, found: Expectation) -> float:
     """Of the mode, from the spread of the chains: in units where the posterior's covariance, (n G)⁻¹, is one."""
-    away = means - means.mean(axis=0)
-    scaled = np.linalg.solve(np.linalg.cholesky(fisher), away.T)
+    scaled = np.linalg.solve(np.linalg.cholesky(found.fisher), found.chain_deviations.T)
     spread = problem.count * scaled @ scaled.T / (NUM_CHAINS * (NUM_CHAINS - 1))
     return float(np.sqrt(np.linalg.eigvalsh(spread)[-1]))

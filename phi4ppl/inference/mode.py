@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import stream_key
+from ..learning.expectation import expectation
 from ..sampling.engine import Engine
 from .coupling_problem import CouplingProblem
 
@@ -41,15 +42,16 @@ def find_mode(problem: CouplingProblem, start, seed: int) -> Mode:
     ensemble.warm_up(problem.at(theta), 200)
     late = []
     for _ in range(SEARCH_STEPS):
-        fields = ensemble.draw(problem.at(theta), SEARCH_DRAWS).fields
-        statistics = problem.statistics_of(fields.reshape(-1, *problem.model.field_shape))
-        fisher = np.atleast_2d(np.cov(statistics.T))
+        drawn = expectation(ensemble, problem.at(theta), SEARCH_DRAWS, problem.statistics_of)
+        fisher = drawn.fisher
         slope, curvature = problem.prior_slope(theta)
         precision = count * fisher + np.diag(curvature)
-        step = np.linalg.solve(precision, count * (statistics.mean(axis=0) - observed) + slope)
+        step = np.linalg.solve(precision, count * (drawn.mean - observed) + slope)
         length = step @ fisher @ step / 2
         theta = problem.inside(theta, step * min(1.0, np.sqrt(FARTHEST / max(length, 1e-300))))
-        noise = (0.25 + 4 * count / len(statistics)) * len(theta)  # of a step at the mode, squared, generously
+        noise = (0.25 + 4 * count / (NUM_CHAINS * SEARCH_DRAWS)) * len(
+            theta
+        )  # of a step at the mode, squared, generously
         if late or step @ precision @ step < noise:
             late.append((theta, precision))
         if len(late) == LATE_STEPS:

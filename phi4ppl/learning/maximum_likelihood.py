@@ -15,6 +15,7 @@ from ..errors import ArgumentError, SamplingError, stream_key
 from ..model.coupling_vector import CouplingVector, statistics_matrix
 from ..sampling.engine import Engine
 from ..sampling.interrupt import Interrupts
+from .expectation import BLOCK, Expectation, expectation
 from .history import FitStatus
 from .problem import Estimate, Problem
 from .ridge import Solved, cross_validated, penalty, solve
@@ -22,9 +23,7 @@ from .score_matching import starting_point
 
 __all__ = [
     "DataStatistics",
-    "Expectation",
     "SamplingOptions",
-    "expectation",
     "fit_maximum_likelihood",
     "keep_normalizable",
 ]
@@ -39,7 +38,6 @@ BETTER = 0.8  # share of the misfit that a step with enough draws leaves
 WORSE = 1.5  # growth of the misfit after which a damped step is taken back
 WITHIN_NOISE = 4.0  # mean square of a step in units of its Monte Carlo error; the last step adds its own noise
 SHARE_OF_NOISE = 0.3  # Monte Carlo error in units of the standard error, at most, of a converged fit
-BLOCK = 1 << 22
 
 
 class SamplingOptions(NamedTuple):
@@ -47,33 +45,6 @@ class SamplingOptions(NamedTuple):
     num_chains: int
     kernel: object
     seed: int
-
-
-class Expectation(NamedTuple):
-    """Of the statistics under a model: mean, Fisher matrix, and deviations of the means of single chains from the mean."""
-
-    mean: np.ndarray
-    fisher: np.ndarray
-    chain_deviations: np.ndarray
-
-
-def expectation(ensemble: Engine, vector: CouplingVector, theta, num_draws: int) -> Expectation:
-    """⟨T⟩ and Cov(T) at couplings θ from ``num_draws`` fields of every chain, once they have forgotten the last θ."""
-    model = vector.model(theta)
-    chains = ensemble.num_chains
-    block = max(1, BLOCK // (chains * max(vector.size, vector.template.lattice.num_sites)))
-    totals, products, shift = np.zeros((chains, vector.size)), 0.0, None
-    for first in range(0, num_draws, block):
-        fields = ensemble.draw(model, min(block, num_draws - first)).fields
-        matrix = statistics_matrix(model, fields.reshape(-1, *model.field_shape))
-        shift = matrix.mean(axis=0) if shift is None else shift  # squares keep their digits
-        matrix -= shift
-        totals += matrix.reshape(chains, -1, vector.size).sum(axis=1)
-        products = products + matrix.T @ matrix
-    number = chains * num_draws
-    mean = totals.sum(axis=0) / number
-    fisher = (products - number * np.outer(mean, mean)) / (number - 1)
-    return Expectation(mean + shift, fisher, totals / num_draws - mean)
 
 
 def fit_maximum_likelihood(problem: Problem, options: SamplingOptions) -> Estimate:
@@ -96,7 +67,7 @@ def fit_maximum_likelihood(problem: Problem, options: SamplingOptions) -> Estima
         draws = max(FIRST_DRAWS, -(-DRAWS_A_COUPLING * vector.size // options.num_chains))
         pull = sparse.csc_matrix((vector.size,) * 2)
         if short or strength:
-            found = expectation(ensemble, vector, vector.flatten(begin.couplings), draws)
+            found = expectation(ensemble, begin, draws)
             fisher = sparse.csc_matrix(found.fisher)
             if short:
                 strength = cross_validated([(fisher, half - found.mean) for half in data.halves], problem.wide)
@@ -145,7 +116,7 @@ class _Steps:
         errors, damping, best = np.full(len(theta), np.nan), None, (np.inf, theta)
         for step in range(1, num_steps + 1):
             try:
-                found = expectation(self.ensemble, problem.vector, theta, draws)
+                found = expectation(self.ensemble, problem.vector.model(theta), draws)
             except SamplingError as error:
                 self.notes.append(f"Sampling failed: {error}")
                 return best[1], errors, FitStatus.DIVERGED
