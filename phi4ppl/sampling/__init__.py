@@ -1,6 +1,7 @@
 """The engine: chains are warmed up, drawn, recorded, interrupted, and resumed from checkpoints.
 
-A compiled model and a kernel come in; a `RunResult` of arrays goes out. Read `chains` first, then `program`.
+A model and a kernel come in; draws and what was recorded of them go out. Read `program` first, the compiled loop; then
+`chains`, a run to its end, and `engine`, chains that persist while the couplings change, which fits and log Z stand on.
 """
 
 from ..kernels.adaptation import Tuning, WindowAdaptation
