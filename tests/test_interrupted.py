@@ -33,7 +33,7 @@ def arrays_of(tree) -> dict:
     return {f"{group}/{name}": v.values for group, part in tree.children.items() for name, v in part.data_vars.items()}
 
 
-GROUPS = ("posterior", "sample_stats", "streamed", "constant_data")
+GROUPS = ("posterior", "sample_stats", "streamed", "schwinger_dyson", "constant_data")
 
 
 def assert_same(first, second, groups=GROUPS):
