@@ -40,6 +40,19 @@ def test_new_couplings_are_sampled_exactly(chains, reference):
     assert rejected(z_scores(series_of(chains, model.replace(w=0.2, a=2.0)), exact)) != {}
 
 
+def test_chains_forget_the_last_couplings_before_they_draw(reference):
+    """⟨φ²⟩ of the very next draw of 2,000 chains, false-alarm rate 1e-4; without burn-in they still remember."""
+    case = reference["fisher_chain_N4_w0.8_a1.4_b0.2"]
+    model, exact = model_of(case), -case["quantities"]["dlogZ/da"]["value"]
+    elsewhere, scores = model.replace(w=0.2, a=6.0), []
+    for burn_in in (True, False):
+        engine = Engine(elsewhere, kernel="local_hmc", num_chains=2000, key=jax.random.key(7))
+        engine.warm_up(elsewhere, 100)
+        squares = (engine.draw(model, 1, burn_in=burn_in).fields.astype(float) ** 2).sum(axis=(1, 2))
+        scores.append(abs(squares.mean() - exact) / (squares.std() / 2000**0.5))
+    assert scores[0] < 3.9 < scores[1]
+
+
 def test_new_couplings_do_not_compile_again(chains, reference):
     model = model_of(reference["fisher_chain_N4_w0.8_a1.4_b0.2"])
     chains.draw(model, 3)

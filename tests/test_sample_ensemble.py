@@ -1,6 +1,7 @@
 """Many couplings at once: every member has its own exact answers, and none those of another."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import norm
 
@@ -53,6 +54,21 @@ def test_the_tree_has_the_member_as_a_dimension_and_its_couplings(tree):
     assert report.passed and abs(report.estimates.loc["phi_squared", "mean"] - exact(2)["phi_squared"]) < 0.05
 
 
+def test_a_member_that_stays_on_one_side_is_not_passed(tree):
+    """Planted fault: the chains of one member without their changes of sign, R̂ and effective sizes as good as before."""
+    good = p4.diagnose(tree.isel(member=0))
+    assert good.passed and {"sign changes", "Schwinger-Dyson, mean"} <= {check.name for check in good.checks}
+    stuck = tree.isel(member=0)
+    stuck["posterior"] = stuck["posterior"].assign(magnetization=abs(stuck["posterior"]["magnetization"]))
+    assert [check.name for check in p4.diagnose(stuck).checks if not check.passed] == ["sign changes"]
+    with pytest.raises(p4.ArgumentError, match=r"tree: expected one member .*isel\(member=0\)"):
+        p4.diagnose(tree)
+    with pytest.raises(p4.ArgumentError, match=r"data: expected one member .*isel\(member=0\)"):
+        p4.fit_likelihood(CHAIN, tree)
+    fit = p4.fit_likelihood(CHAIN, tree.isel(member=2))
+    assert abs(fit.model.couplings["w"] - 0.9) < 5 * fit.standard_errors["w"]  # false alarm 6e-7
+
+
 def test_members_have_streams_of_their_own_and_seeds_repeat():
     same = {"a": np.array([1.2, 1.2])}
     runs = [p4.sample_ensemble(CHAIN, same, num_warmup=50, num_samples=20, num_chains=2, seed=s) for s in (3, 3, 4)]
@@ -84,6 +100,9 @@ def test_wrong_members_are_named():
         p4.sample_ensemble(CHAIN, {"b": [0.1, -0.1]})
     with pytest.raises(p4.ArgumentError, match="couplings: expected arrays with one leading axis of members"):
         p4.sample_ensemble(CHAIN, {"a": [1.0, 2.0], "b": [0.1, 0.2, 0.3]})
+    table = pd.DataFrame([[1.0, 2.0, 3.0]], columns=[2, 1, 0])  # sites in another order
+    with pytest.raises(p4.ArgumentError, match="coupling 'a': expected numbers without labels"):
+        p4.sample_ensemble(CHAIN, {"a": table})
     with pytest.raises(p4.ArgumentError, match="names among"):
         p4.sample_ensemble(CHAIN, {"z": [1.0, 2.0]})
     with pytest.raises(p4.MemoryLimitError):

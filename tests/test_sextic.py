@@ -12,7 +12,7 @@ from phi4ppl.energy.functions import energy, energy_change
 from phi4ppl.errors import ArgumentError
 from phi4ppl.kernels.choose import choose
 from phi4ppl.model.coupling_vector import statistics_matrix
-from phi4ppl.model.statistic import BUILT_IN, sextic
+from phi4ppl.model.statistic import BUILT_IN, SitePower, sextic
 
 pytestmark = pytest.mark.compile_quickly
 
@@ -122,6 +122,11 @@ def test_files_descriptions_evenness_and_the_choice_of_a_kernel(tmp_path):
     assert choose(p4.compile(model))[0] == "cluster"
     deep = p4.phi4(p4.lattice.square(4), a=-30.0, b=-0.5, c=0.2)  # Σ w φ² = 4φ² with φ⁴ ≈ 30/0.6: above 15
     assert choose(p4.compile(deep))[0] == "local_hmc"
+
+
+def test_odd_powers_are_refused_as_built_in_statistics():
+    with pytest.raises(ArgumentError, match="degree: expected 1 or a positive even number, got 3"):
+        SitePower("cubic", 3)
 
 
 def test_one_site_densities_of_powers_up_to_four_say_what_they_know():

@@ -47,9 +47,8 @@ class CouplingProblem:
         self.model, self.priors, self.names = model, priors, tuple(priors)
         self.vector, self.count = CouplingVector.of(model, priors), len(data)
         self.data = data.reshape(len(data), *model.field_shape)
-        highest = (
-            model.structure.highest_power or 4
-        )  # reweighting, which sees finite sums, would not notice an infinite Z
+        # reweighting, which sees finite sums, would not notice an infinite Z
+        highest = model.structure.highest_power or 4
         holding = {form.name for form in model.forms if form.power == highest}
         for name, prior in priors.items():
             if prior is not None:

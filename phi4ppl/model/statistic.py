@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..errors import ArgumentError
+
 __all__ = ["BUILT_IN", "Hopping", "SitePower", "Statistic", "hopping", "mass", "quartic", "sextic", "source"]
 
 
@@ -62,7 +64,14 @@ class Hopping(Statistic):
 
 @dataclass(frozen=True, repr=False)
 class SitePower(Statistic):
-    """T = φ_i^k, of one site; fields may be numbers, NumPy or JAX arrays."""
+    """T = φ_i^k, of one site, k = 1 or even; fields may be numbers, NumPy or JAX arrays."""
+
+    def __post_init__(self):
+        # differences of energies and the check of normalizability know no other odd powers
+        if self.degree != 1 and (self.degree < 2 or self.degree % 2):
+            raise ArgumentError(
+                "degree", "1 or a positive even number", str(self.degree), "Use phi4ppl.Term for other powers."
+            )
 
     @property
     def power(self) -> int:

@@ -12,7 +12,7 @@ import xarray as xr
 
 from ..analysis.observables import with_own
 from ..energy.compiled import compile_field
-from ..energy.functions import energy
+from ..energy.functions import energy, log_density
 from ..errors import (
     ArgumentError,
     HammersleyCliffordError,
@@ -22,7 +22,8 @@ from ..errors import (
     seed_within,
     stream_key,
 )
-from ..lattice.labels import field_dims
+from ..kernels.symmetry import is_even
+from ..lattice.labels import field_dims, is_labelled
 from ..model.field import MarkovRandomField
 from ..sampling.engine import Engine
 from ..sampling.memory import require_memory
@@ -58,8 +59,9 @@ def sample_ensemble(
     -------
     xarray.DataTree
         ``posterior`` with the dimensions chain, draw, ``member`` and those of the lattice: the field ``phi`` and the
-        observables; ``sample_stats`` with ``lp`` = −S; ``constant_data`` with ``coupling_NAME`` of every member. Select one
-        member for `phi4ppl.diagnose`: ``tree.isel(member=0)``.
+        observables; ``sample_stats`` with ``lp`` = −S and ``schwinger_dyson``, φ ∂S/∂φ averaged over sites, whose mean is 1;
+        ``constant_data`` with ``coupling_NAME`` of every member. `phi4ppl.diagnose` takes one member,
+        ``tree.isel(member=0)``.
 
     Raises
     ------
@@ -79,27 +81,30 @@ def sample_ensemble(
     num_samples = positive_int("num_samples", num_samples, minimum=10)
     num_chains, thinning = positive_int("num_chains", num_chains), positive_int("thinning", thinning)
     seed, began = seed_within(seed), time.monotonic()
-    models, members = _members(model, couplings)
-    compiled = compile_field(model)
+    each = _members(model, couplings)
+    models = jax.tree.map(lambda *values: jnp.stack([jnp.asarray(v) for v in values]), *each)
+    members = len(each)
+    compiled, even = compile_field(model), all(map(is_even, each))
     dims, coords = field_dims(model.lattice)
-    measured = with_own(model, observables, ("chain", "draw", "member", *dims))
+    measured = with_own(model, observables, ("chain", "draw", "member", "lp", "schwinger_dyson", *dims))
     measured.pop("energy_density", None)
     functions = tuple((name, _of_field(function)) for name, function in measured.items())
     _require_room(functions, model, keep_field, members * num_chains, num_samples)
     engine = Engine(
         models, kernel=kernel, num_chains=num_chains, key=stream_key(seed, "ensemble"),
-        num_members=members, keep_field=keep_field, observables=(*functions, ("lp", _log_density)),
+        num_members=members, keep_field=keep_field,
+        observables=(*functions, ("lp", log_density), ("schwinger_dyson", _schwinger_dyson)),
     )  # fmt: skip
     with Progress(num_warmup + num_samples * thinning, progress) as bar:
         bar.message(f"compiling {engine.kernel.name} for {members} models …")
         engine.warm_up(models, num_warmup, progress=bar)
         draws = engine.draw(models, num_samples, thinning, progress=bar)
     values = {name: np.moveaxis(value, 0, 2) for name, value in draws.observables.items()}
-    statistics = {"lp": values.pop("lp")}
+    statistics = {name: values.pop(name) for name in ("lp", "schwinger_dyson")}
     values["energy_density"] = -statistics["lp"] / model.lattice.num_sites
     if keep_field:
         values = {"phi": np.moveaxis(draws.fields, 0, 2)} | values
-    names = dict.fromkeys([*values, "lp"], ["member"]) | {"phi": ["member", *dims]}
+    names = dict.fromkeys([*values, *statistics], ["member"]) | {"phi": ["member", *dims]}
     tree = arviz_base.from_dict(
         {"posterior": values, "sample_stats": statistics}, dims=names,
         coords={"member": np.arange(members), **(coords if keep_field else {})}, check_conventions=False,
@@ -109,7 +114,8 @@ def sample_ensemble(
     tree["constant_data"] = xr.DataTree(arviz_base.dict_to_dataset(constant, sample_dims=[], dims=axes))
     made = {
         "members": members, "kernel": engine.kernel.name, "kernel_reason": engine.kernel_reason, "num_warmup": num_warmup,
-        "num_samples": num_samples, "num_chains": num_chains, "seed": seed, "thinning": thinning, "even": False,
+        "num_samples": num_samples, "num_chains": num_chains, "seed": seed, "thinning": thinning,
+        "even": even, "sign_moves": even,
         "dtype": str(statistics["lp"].dtype), "layout": compiled.layout, "seconds": round(time.monotonic() - began, 3),
         "interrupted": False, "incomplete": False,
     }  # fmt: skip
@@ -128,29 +134,34 @@ def _of_field(function):
     return function.of_model
 
 
-def _log_density(model, phi):
-    return -energy(model, phi)
+def _schwinger_dyson(model, phi):
+    """φ ∂S/∂φ, averaged over sites: 1 on average for any correct sampler."""
+    return jnp.mean(phi * jax.grad(energy, argnums=1)(model, phi))
 
 
-def _members(model: MarkovRandomField, couplings: dict) -> tuple[MarkovRandomField, int]:
-    """The models as one whose couplings have a leading axis, and their number."""
+def _members(model: MarkovRandomField, couplings: dict) -> list[MarkovRandomField]:
+    """The models, each checked."""
     if not isinstance(model, MarkovRandomField):
         raise ArgumentError("model", "a MarkovRandomField", type(model).__name__, "Build one with phi4ppl.phi4(…).")
     if not isinstance(couplings, dict) or not couplings:
         raise ArgumentError(
             "couplings", "a dict of arrays by name", repr(couplings)[:80], "For example {'a': [1.0, 1.5]}."
         )
+    for name, value in couplings.items():
+        if is_labelled(value) and np.ndim(value) != 1:
+            fix = f"Its labels would not be read: give an array with columns in the order of the cliques of {name!r}."
+            raise ArgumentError(f"coupling {name!r}", "numbers without labels", f"a {type(value).__name__}", fix)
     arrays = {name: finite_array(f"coupling {name!r}", value) for name, value in couplings.items()}
     lengths = {name: len(value) if np.ndim(value) else 0 for name, value in arrays.items()}
     if len(set(lengths.values())) > 1 or 0 in lengths.values():
         raise ArgumentError("couplings", "arrays with one leading axis of members", f"lengths {lengths}")
-    members = next(iter(lengths.values()))
+    members = next(iter(lengths.values()), 0)
     each = [model.replace(**{name: value[k] for name, value in arrays.items()}) for k in range(members)]
     for k, one in enumerate(each):
         report = one.check()
         if not report.satisfied:
             raise HammersleyCliffordError(f"member {k}: {report}")
-    return jax.tree.map(lambda *values: jnp.stack([jnp.asarray(v) for v in values]), *each), members
+    return each
 
 
 def _require_room(functions, model, keep_field: bool, chains: int, num_samples: int) -> None:

@@ -42,6 +42,8 @@ def independent_fields(data, *models: MarkovRandomField) -> tuple:
     field = data["posterior"]["phi"]
     if not {"chain", "draw"} <= set(field.dims):
         return field, ""
+    if "member" in field.dims:
+        raise ArgumentError("data", "one member of an ensemble", "all of them", "Select one: tree.isel(member=0).")
     step = independent_step(aligned_fields("data", field, models[0].lattice, MISSING_FIELDS), *models)
     return field.isel(draw=slice(None, None, step)), note_of(step, "data")
 
@@ -52,9 +54,8 @@ def independent_step(chains: np.ndarray, *models: MarkovRandomField) -> int:
         return 1
     same = [model for model in models if model.field_shape == chains.shape[2:]]
     taus = gamma_method(_series(chains, same)).tau_int
-    return min(
-        max(1, int(np.ceil(2 * np.max(taus) - 0.2))), chains.shape[1]
-    )  # estimates for independent draws are near 1/2
+    step = int(np.ceil(2 * np.max(taus) - 0.2))  # estimates for independent draws are near 1/2
+    return min(max(1, step), chains.shape[1])
 
 
 def note_of(step: int, name: str) -> str:

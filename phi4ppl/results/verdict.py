@@ -162,6 +162,8 @@ def diagnose(tree: xr.DataTree) -> ConvergenceReport:
     """
     tree = tree_of(tree)
     facts = facts_of(tree)
+    if "members" in facts["settings"] and "member" in tree["posterior"].dims:
+        raise ArgumentError("tree", "one member of an ensemble", "all of them", "Select one: tree.isel(member=0).")
     if tree["posterior"].sizes["draw"] < 10:
         raise ArgumentError("tree", "at least 10 draws a chain", str(tree["posterior"].sizes["draw"]))
     watched, statistics, table = _watched(tree, facts), statistics_of(tree), estimate(tree)

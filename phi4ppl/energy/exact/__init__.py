@@ -1,4 +1,5 @@
 """Exact answers: Gaussian moments and log Z by linear algebra, small graphs by quadrature and variable elimination."""
 
-from .gaussian import *  # noqa: F403
-from .gaussian import __all__  # noqa: F401
+from .gaussian import gaussian_log_partition, gaussian_mean, gaussian_precision, quadrature
+
+__all__ = ["gaussian_log_partition", "gaussian_mean", "gaussian_precision", "quadrature"]
