@@ -1,0 +1,46 @@
+"""Numbers with their errors, as physicists print them: 0.6480(44)."""
+
+from __future__ import annotations
+
+import math
+
+__all__ = ["value_with_error"]
+
+
+def value_with_error(value: float, error: float) -> str:
+    """A value to the last of two significant digits of its error, which stand in parentheses.
+
+    If the error is 0 (an exact value) or not finite, the value has six significant digits; an error that is not finite is
+    shown. Magnitudes below 10⁻⁴, and of 10⁶ or more, are in scientific notation.
+
+    Parameters
+    ----------
+    value, error : float
+        A number and its standard error, which is not negative.
+
+    Examples
+    --------
+    >>> [value_with_error(0.64801, 0.00441), value_with_error(-12.3, 45.6), value_with_error(3.0, 0.0)]
+    ['0.6480(44)', '-12(46)', '3']
+    >>> [value_with_error(1.23456e-8, 9.96e-11), value_with_error(0.5, math.nan)]
+    ['1.235(10)e-08', '0.5(nan)']
+    """
+    value, error = float(value), float(error)
+    if not math.isfinite(error):
+        return f"{value:.6g}({error})"
+    if error == 0 or not math.isfinite(value):
+        return f"{value:.6g}"
+    size = max(abs(value), error)
+    power = math.floor(math.log10(size))
+    if not -4 <= power < 6:
+        return f"{_parenthesized(value / 10.0**power, error / 10.0**power)}e{power:+03d}"
+    return _parenthesized(value, error)
+
+
+def _parenthesized(value: float, error: float) -> str:
+    decimals = 1 - math.floor(math.log10(float(f"{error:.1e}")))
+    if decimals <= 0:
+        return f"{round(value, decimals):.0f}({round(error, decimals):.0f})"
+    if error >= 1:  # 12.3(4.5): the decimal point stands in the error as well
+        return f"{value:.{decimals}f}({error:.{decimals}f})"
+    return f"{value:.{decimals}f}({round(error * 10**decimals):.0f})"
