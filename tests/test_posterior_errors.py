@@ -186,9 +186,9 @@ def test_refined_surfaces_of_three_couplings_are_calibrated(data):
 def test_posteriors_from_surfaces_are_calibrated(data, two):
     """z of posterior means in `p4.estimate` of 24 posteriors, log Z simulated and couplings sampled anew for each.
 
-    z has standard deviation 0.8 to 1.2 over seeds and couplings (0.1 is one standard deviation of it, the two couplings being
-    hardly correlated in their errors; false alarm 5 %, with keys fixed). With the error of log Z left out of the errors, the
-    planted fault, it is above 1.2.
+    z has standard deviation 0.7 to 1.3 over seeds and couplings (0.1 is one standard deviation of it, the two couplings being
+    hardly correlated in their errors; false alarm 0.3 %, with keys fixed). It is 1.04 over 52 seeds (three
+    couplings: 1.03 over 24). With the error of log Z left out of the errors, the planted fault, it is 1.9.
     """
     z, without = [], []
     for seed in range(24):
@@ -199,8 +199,8 @@ def test_posteriors_from_surfaces_are_calibrated(data, two):
             table = p4.estimate(with_settings(tree, normalizer_error=errors))
             off = table.loc[two.names, "mean"].to_numpy() - two.means
             into.append(off / table.loc[two.names, "error"].to_numpy())
-    assert 0.8 < np.std(z) < 1.2 and abs(np.mean(z)) < 4 / np.sqrt(24)
-    assert np.sqrt(np.mean(np.square(without))) > 1.2
+    assert 0.7 < np.std(z) < 1.3 and abs(np.mean(z)) < 4 / np.sqrt(24)
+    assert np.sqrt(np.mean(np.square(without))) > 1.3
 
 
 def test_simulation_that_reaches_its_limit_says_so(two, monkeypatch):

@@ -13,14 +13,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..errors import ArgumentError, stream_key
-from ..learning.expectation import Expectation, expectation
+from ..errors import ArgumentError
 from ..learning.history import FitStatus
 from ..learning.pseudolikelihood import SMALL_STEP, Objective, newton
 from ..model.coupling_vector import CouplingVector
-from ..sampling.engine import Engine
 from .coupling_problem import CouplingProblem
-from .mode import NUM_CHAINS, find_mode
+from .mode import find_mode
 from .polynomial import LocalPolynomial
 
 __all__ = ["PseudoLikelihood", "Quadratic", "affine_map", "simulated_likelihood"]
@@ -28,10 +26,8 @@ __all__ = ["PseudoLikelihood", "Quadratic", "affine_map", "simulated_likelihood"
 RADII = (6.0, 5.0, 4.0, 3.0)  # standard deviations over which log PL is interpolated, as far as it can be
 TOLERANCE = 0.02  # of the interpolated log pseudo-likelihood
 NEWTON_STEPS = 50
-DRAWS, MOST_DRAWS = 400, 16_000  # of a chain in the simulation that corrects
+MOST_DRAWS = 16_000  # per chain in one step of the simulation that corrects
 MOST_NOISE = 0.05  # posterior standard deviations, of the mode that it finds
-MOST_FAR = 1.0  # of these from the point of the simulation to that mode
-MOST_SIMULATIONS = 4
 
 
 class Quadratic(NamedTuple):
@@ -119,31 +115,5 @@ def simulated_likelihood(problem: CouplingProblem, start, seed: int) -> tuple[Qu
 
     The noise is a standard error of the mode in posterior standard deviations, the largest along any direction.
     """
-    problem = problem.flat
-    found = find_mode(problem, start, seed)
-    theta = found.theta
-    ensemble = Engine(problem.at(theta), num_chains=NUM_CHAINS, key=stream_key(seed, "simulated likelihood"))
-    ensemble.warm_up(problem.at(theta), 300)
-    for _ in range(MOST_SIMULATIONS):
-        drawn = _precise_expectation(problem, ensemble, theta)
-        move = np.linalg.solve(drawn.fisher, drawn.mean - problem.statistics.mean(axis=0))
-        theta = problem.inside(theta, move)
-        if problem.count * move @ drawn.fisher @ move < MOST_FAR**2:
-            break
-    return Quadratic(theta, problem.count * drawn.fisher), _noise(problem, drawn), found.warnings
-
-
-def _precise_expectation(problem: CouplingProblem, engine: Engine, theta) -> Expectation:
-    """From as many draws as the noise asks for."""
-    model, found = problem.at(theta), None
-    while found is None or (found.num_draws < MOST_DRAWS and _noise(problem, found) >= MOST_NOISE):
-        new = expectation(engine, model, DRAWS, problem.statistics_of)
-        found = new if found is None else found.joined(new)
-    return found
-
-
-def _noise(problem: CouplingProblem, found: Expectation) -> float:
-    """Of the mode, from the spread of the chains: in units where the posterior's covariance, (n G)⁻¹, is one."""
-    scaled = np.linalg.solve(np.linalg.cholesky(found.fisher), found.chain_deviations.T)
-    spread = problem.count * scaled @ scaled.T / (NUM_CHAINS * (NUM_CHAINS - 1))
-    return float(np.sqrt(np.linalg.eigvalsh(spread)[-1]))
+    found = find_mode(problem.flat, start, seed, noise=MOST_NOISE, most_draws=MOST_DRAWS)
+    return Quadratic(found.theta, np.linalg.inv(found.covariance)), found.noise, found.warnings

@@ -1,29 +1,34 @@
-"""Couplings at which data are most probable, without log Z: natural-gradient steps with expectations from Markov chains."""
+"""Couplings at which a posterior has its maximum, without log Z: natural-gradient steps with the slope of the log prior."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 import numpy as np
+from scipy import sparse
 
 from ..errors import stream_key
 from ..learning.expectation import expectation
+from ..learning.natural_steps import SHARE_OF_NOISE, WARM_UP, Objective, climb
 from ..sampling.engine import Engine
 from .coupling_problem import CouplingProblem
 
 __all__ = ["NUM_CHAINS", "Mode", "find_mode"]
 
-SEARCH_STEPS, SEARCH_DRAWS, NUM_CHAINS = 30, 200, 8
-LATE_STEPS = 6  # limited by noise, which are averaged
-FARTHEST = 1.0  # nats a field, of one step
+SEARCH_STEPS, NUM_CHAINS = 30, 8
+DRAWS, MOST_DRAWS = 200, 2000  # per chain in one step
 
 
 class Mode(NamedTuple):
-    """Where the posterior has its maximum, its covariance there, and whether the search found it."""
+    """The maximum of a posterior, its covariance there, whether the search found it, and the noise of the search.
+
+    ``noise`` is the standard error of ``theta`` in posterior standard deviations, the largest along any direction.
+    """
 
     theta: np.ndarray
     covariance: np.ndarray
     found: bool
+    noise: float
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -35,28 +40,31 @@ class Mode(NamedTuple):
         )
 
 
-def find_mode(problem: CouplingProblem, start, seed: int) -> Mode:
-    """Mode of the posterior from couplings ``start``: Newton's method with noise, and the average of its last steps."""
-    theta, observed, count = np.asarray(start, float), problem.statistics.mean(axis=0), problem.count
-    ensemble = Engine(problem.model, num_chains=NUM_CHAINS, key=stream_key(seed, "mode search"))
-    ensemble.warm_up(problem.at(theta), 200)
-    late = []
-    for _ in range(SEARCH_STEPS):
-        drawn = expectation(ensemble, problem.at(theta), SEARCH_DRAWS, problem.statistics_of)
-        fisher = drawn.fisher
+def find_mode(
+    problem: CouplingProblem, start, seed: int, *, noise: float | None = None, most_draws: int = MOST_DRAWS
+) -> Mode:
+    """Mode of the posterior from couplings ``start``.
+
+    ``noise`` is the Monte Carlo error to reach, in posterior standard deviations; by default what ``most_draws`` give for
+    chains with 2 τ_int = 4, which is enough to place ensembles around the mode.
+    """
+    theta, count, vector = np.asarray(start, float), problem.count, problem.vector
+    engine = Engine(problem.model, num_chains=NUM_CHAINS, key=stream_key(seed, "mode search"))
+    engine.warm_up(problem.at(theta), WARM_UP)
+    first = expectation(engine, problem.at(theta), DRAWS, problem.statistics_of)
+
+    def penalty(theta):
         slope, curvature = problem.prior_slope(theta)
-        precision = count * fisher + np.diag(curvature)
-        step = np.linalg.solve(precision, count * (drawn.mean - observed) + slope)
-        length = step @ fisher @ step / 2
-        theta = problem.inside(theta, step * min(1.0, np.sqrt(FARTHEST / max(length, 1e-300))))
-        noise = (0.25 + 4 * count / (NUM_CHAINS * SEARCH_DRAWS)) * len(
-            theta
-        )  # of a step at the mode, squared, generously
-        if late or step @ precision @ step < noise:
-            late.append((theta, precision))
-        if len(late) == LATE_STEPS:
-            break
-    found = len(late) == LATE_STEPS
-    late = late or [(theta, precision)]
-    mode = np.mean([t for t, _ in late], axis=0)
-    return Mode(mode, np.linalg.inv(np.mean([p for _, p in late], axis=0)), found)
+        return -slope / count, sparse.csc_matrix(np.diag(curvature / count))
+
+    objective = Objective(
+        problem.at, problem.statistics.mean(axis=0), np.diag(first.fisher), count, np.zeros(vector.size, bool),
+        penalty=penalty, inside=problem.inside, statistics=problem.statistics_of,
+    )  # fmt: skip
+    reach = max(SHARE_OF_NOISE, 2 * np.sqrt(count / (NUM_CHAINS * most_draws))) if noise is None else noise
+    end = climb(objective, engine, theta, DRAWS, SEARCH_STEPS, noise=reach, most_draws=most_draws)
+    drawn = first if end.found is None else end.found
+    precision = count * (drawn.fisher + penalty(end.theta)[1].toarray())
+    scaled = np.linalg.solve(np.linalg.cholesky(precision), count * drawn.chain_deviations.T)
+    spread = scaled @ scaled.T / (NUM_CHAINS * (NUM_CHAINS - 1))
+    return Mode(end.theta, np.linalg.inv(precision), end.settled, float(np.sqrt(np.linalg.eigvalsh(spread)[-1])))
