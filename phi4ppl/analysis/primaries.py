@@ -1,0 +1,163 @@
+"""The series whose means a derived quantity is a function of: of one run, or of several independent ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import jax.numpy as jnp
+import numpy as np
+
+from ..errors import ArgumentError
+from .blocks import Blocks
+
+__all__ = ["MOMENTS", "Run", "Runs", "as_runs"]
+
+MOMENTS: dict[str, tuple[str, Callable]] = {
+    "m": ("magnetization", lambda m: m),
+    "abs_m": ("magnetization", np.abs),
+    "m2": ("magnetization", lambda m: m**2),
+    "m4": ("magnetization", lambda m: m**4),
+    "m6": ("magnetization", lambda m: m**6),
+    "e": ("energy_density", lambda e: e),
+    "e2": ("energy_density", lambda e: e**2),
+}
+"""Moments by name: the recorded variable, and what is done to it in each draw."""
+
+
+class Run:
+    """The draws of one run, by name.
+
+    Attributes
+    ----------
+    label : str
+        What messages call it.
+    used : dict
+        The series that have been asked for, each of shape ``(num_chains, num_draws, *element_shape)``, in order.
+    """
+
+    def __init__(self, label: str, variables: Mapping):
+        self.label, self._variables, self.used = label, variables, {}
+        self._found: dict[str, np.ndarray] = {}
+
+    def series(self, name: str) -> np.ndarray:
+        """Draws of ``name``, in double precision."""
+        if name not in self._found:
+            self._found[name] = self._read(name)
+        return self._found[name]
+
+    def _read(self, name: str) -> np.ndarray:
+        if name in self._variables:
+            values = self._variables[name]
+            if {"chain", "draw"} <= set(getattr(values, "dims", ())):
+                values = values.transpose("chain", "draw", ...)
+            values = np.asarray(values)
+        elif name in MOMENTS and MOMENTS[name][0] in self._variables:
+            variable, function = MOMENTS[name]
+            values = function(self.series(variable))
+        else:
+            derived = [n for n, (variable, _) in MOMENTS.items() if variable in self._variables]
+            known = ", ".join(dict.fromkeys([*map(str, self._variables), *derived]))
+            fix = "Record it with observables=, or hand in a dict of arrays."
+            raise ArgumentError(f"mean of {self.label}", f"one of {known}", repr(name), fix)
+        if values.ndim < 2 or values.dtype.kind not in "fiubc":
+            raise ArgumentError(name, "numbers of shape (num_chains, num_draws, ...)", f"shape {values.shape}")
+        if not np.all(np.isfinite(values)):
+            raise ArgumentError(name, "finite draws", "some that are not")
+        return values.astype(complex if values.dtype.kind == "c" else float)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """The mean, which marks the series as used."""
+        series = self.used.setdefault(name, self.series(name))
+        first = next(iter(self.used.values()))
+        if series.shape[:2] != first.shape[:2]:
+            expected = f"{first.shape[:2]} chains and draws, as of {next(iter(self.used))!r}"
+            raise ArgumentError(name, expected, str(series.shape[:2]), "Means of one run come from the same draws.")
+        return series.mean(axis=(0, 1))
+
+    @property
+    def _matrix(self) -> np.ndarray:
+        """All used series as real numbers, (chains, draws, size)."""
+        flat = [s.reshape(*s.shape[:2], -1) for s in self.used.values()]
+        return np.concatenate([p for s in flat for p in ((s.real, s.imag) if np.iscomplexobj(s) else (s,))], axis=2)
+
+    @property
+    def size(self) -> int:
+        """Real numbers in the means that are used."""
+        return sum(int(np.prod(s.shape[2:])) * (1 + np.iscomplexobj(s)) for s in self.used.values())
+
+    @property
+    def mean(self) -> np.ndarray:
+        return self._matrix.mean(axis=(0, 1))
+
+    def unflatten(self, vector) -> dict:
+        """Means by name from the real numbers of `mean`."""
+        found, start = {}, 0
+        for name, series in self.used.items():
+            shape = series.shape[2:]
+            number = int(np.prod(shape))
+            part = vector[start : start + number]
+            start += number
+            if np.iscomplexobj(series):
+                part, start = part + 1j * vector[start : start + number], start + number
+            found[name] = part.reshape(shape)
+        return found
+
+    def project(self, slopes: np.ndarray) -> np.ndarray:
+        """Σ_α (∂f/∂a_α) a_α(i), shape (chains, draws, outputs)."""
+        return self._matrix @ slopes.T
+
+    def without_each(self, blocks: Blocks) -> np.ndarray:
+        """Means without one block each, (blocks, size)."""
+        matrix = self._matrix
+        flat = matrix.reshape(-1, matrix.shape[2])
+        lengths = np.diff([*blocks.starts, len(flat)])[:, None]
+        return (flat.sum(axis=0) - blocks.sums(flat)) / (len(flat) - lengths)
+
+
+class Runs:
+    """One run, or several under labels or numbers."""
+
+    def __init__(self, keys: list | None, runs: list[Run]):
+        self._keys, self.runs = keys, runs
+
+    def means(self, replaced: dict | None = None, *, recording: bool = False):
+        """What a quantity is a function of: the runs themselves while recording, otherwise dicts of means."""
+
+        def of(run: Run):
+            if recording:
+                return run
+            if replaced is None:
+                return {name: jnp.asarray(series.mean(axis=(0, 1))) for name, series in run.used.items()}
+            return run.unflatten(replaced[id(run)]) if id(run) in replaced else {}
+
+        if self._keys is None:
+            return of(self.runs[0])
+        return dict(zip(self._keys, map(of, self.runs), strict=True))
+
+
+def as_runs(runs) -> Runs:
+    """Runs from what users have."""
+    if isinstance(runs, (list, tuple)):
+        if not runs:
+            raise ArgumentError("runs", "at least one run", "none")
+        return Runs(list(range(len(runs))), [Run(f"runs[{k}]", _variables(run)) for k, run in enumerate(runs)])
+    if isinstance(runs, dict) and runs and all(_is_run(run) for run in runs.values()):
+        return Runs(list(runs), [Run(f"run {key!r}", _variables(run)) for key, run in runs.items()])
+    return Runs(None, [Run("the run", _variables(runs))])
+
+
+def _is_run(value) -> bool:
+    return isinstance(value, Mapping) or hasattr(value, "data_vars")
+
+
+def _variables(run) -> Mapping:
+    """Series by name: of the posterior group of a tree, of a dataset, or of a dict."""
+    if hasattr(run, "children"):
+        if "posterior" not in run.children:
+            raise ArgumentError("runs", "a tree with a group 'posterior'", f"groups {list(run.children)}")
+        run = run["posterior"]
+    variables = dict(getattr(run, "data_vars", run) if _is_run(run) or hasattr(run, "data_vars") else {})
+    if not variables:
+        expected = "the tree of a run, a dataset, or a dict of arrays by name"
+        raise ArgumentError("runs", expected, type(run).__name__)
+    return variables
