@@ -4,32 +4,28 @@ Declare a model on a graph, check it against the Hammersley–Clifford theorem, 
 with BlackJAX, and report through ArviZ.
 """
 
-from . import lattice, networks, sampling
+from . import (
+    analysis,
+    energy,
+    errors,
+    inference,
+    lattice,
+    learning,
+    model,
+    networks,
+    numpyro_plugin,
+    partition,
+    reports,
+    results,
+    reweighting,
+    sampling,
+)
 from ._version import __version__
 from .analysis import observables
 from .energy import CompiledModel, exact
 from .energy import onesite as quartic
-from .errors import (
-    ArgumentError,
-    CallError,
-    CheckpointError,
-    DiscreteLatentError,
-    DoublyIntractableError,
-    DrawNotAvailableError,
-    GraphError,
-    HammersleyCliffordError,
-    MemoryLimitError,
-    MissingPackageError,
-    ModelFileError,
-    OverlapError,
-    Phi4pplError,
-    ResultFileError,
-    SamplingError,
-    SingleFactorError,
-)
 from .inference import Comparison, Posterior, average, compare, infer_couplings
 from .kernels import kernels
-from .lattice import plaquettes
 from .learning import (
     FitStatus,
     LikelihoodFit,
@@ -59,42 +55,29 @@ from .results import (
 from .reweighting import combine_ensembles, plot_scans, reweight, scan_reweighting
 
 __all__ = [
-    "ArgumentError",
-    "CallError",
     "Comparison",
-    "CheckpointError",
     "CompiledModel",
     "ConvergenceReport",
-    "DiscreteLatentError",
-    "DoublyIntractableError",
-    "DrawNotAvailableError",
     "FitStatus",
     "GibbsField",
-    "GraphError",
-    "HammersleyCliffordError",
     "HammersleyCliffordReport",
     "LikelihoodFit",
     "MarkovRandomField",
-    "MemoryLimitError",
-    "MissingPackageError",
-    "ModelFileError",
-    "OverlapError",
     "PartitionEstimate",
     "PartitionSurface",
-    "Phi4pplError",
     "Posterior",
-    "ResultFileError",
-    "SamplingError",
-    "SingleFactorError",
     "Term",
     "VariationalFit",
     "__version__",
+    "analysis",
     "average",
     "check_action",
-    "compare",
     "combine_ensembles",
+    "compare",
     "compile",
     "diagnose",
+    "energy",
+    "errors",
     "estimate",
     "exact",
     "fit_likelihood",
@@ -102,22 +85,29 @@ __all__ = [
     "gaussian",
     "held_out_score",
     "infer_couplings",
+    "inference",
     "integrated_log_likelihood",
     "kernels",
     "lattice",
+    "learning",
     "load_model",
     "load_run",
     "log_partition",
     "loo",
+    "model",
     "networks",
+    "numpyro_plugin",
     "observables",
+    "partition",
     "phi4",
     "phi4_from_lagrangian",
-    "plaquettes",
     "plot_history",
     "plot_scans",
     "quartic",
+    "reports",
+    "results",
     "reweight",
+    "reweighting",
     "sample",
     "sample_ensemble",
     "sampling",
@@ -126,3 +116,7 @@ __all__ = [
     "settings",
     "terms",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -109,7 +109,7 @@ def test_build_takes_settings_of_the_types_of_its_defaults(folder):
 )
 def test_a_bad_model_file_gets_one_clear_message(folder, text, settings, message):
     name = model_file(folder, text)
-    with pytest.raises(p4.ModelFileError, match=message):
+    with pytest.raises(p4.errors.ModelFileError, match=message):
         load_model_file(name, settings)
 
 

@@ -96,7 +96,7 @@ def test_the_message_of_the_review():
     with pytest.raises(
         CallError, match=r"^plaquettes: expected the arguments lattice; too many positional arguments\.$"
     ):
-        p4.plaquettes(1, 2)
+        p4.lattice.plaquettes(1, 2)
     with pytest.raises(CallError, match=r"^Phi4RBM: .*Did you mean 'n_components'\?$"):
         p4.networks.Phi4RBM(n_component=3)
     with pytest.raises(CallError, match=r"^MarkovRandomField\.energy: expected the arguments phi; got 'ph'"):
@@ -154,7 +154,7 @@ def test_decorated_functions_and_classes_stay_what_they_are():
 
 
 def test_complex_numbers_are_refused_without_dropping_a_part():
-    with pytest.raises(p4.ArgumentError, match="Give its real and its imaginary part one at a time"):
+    with pytest.raises(p4.errors.ArgumentError, match="Give its real and its imaginary part one at a time"):
         finite_array("series", np.ones(3) * 1j, "Remove the draw.")
 
 
@@ -291,7 +291,7 @@ def test_copies_of_parallel_tempering_can_be_asked_for():
 
 
 def test_names_of_kernels_in_help_and_message_are_all_that_the_option_takes(capsys):
-    with pytest.raises(p4.ArgumentError) as caught:
+    with pytest.raises(p4.errors.ArgumentError) as caught:
         _kernel("nutts")
     with pytest.raises(SystemExit):
         _parser().parse_args(["run", "--help"])
