@@ -166,7 +166,6 @@ def test_bad_input_is_one_line_and_no_traceback(folder, capsys):
 
 def test_usage_errors_exit_with_two(capsys):
     for arguments in (
-        [],
         ["fly"],
         ["run"],
         ["run", "phi4_square", "--set", "a"],

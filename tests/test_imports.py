@@ -25,6 +25,8 @@ STAGES = {
     "from phi4ppl import errors": {"numpy"},
     "import phi4ppl as p4; p4.phi4(p4.lattice.square(4), w=1.0, a=1.5, b=0.2)": {"jax", "numpy"},
     "import phi4ppl as p4; p4.sample": HEAVY - PICTURES - {"scipy.stats", "sklearn", "networkx", "arviz_stats"},
+    "from phi4ppl.cli import entry; entry.parser().format_help()": set(),
+    "from phi4ppl.cli import entry; entry.parser().parse_args(['run', 'phi4_square', '--samples', '50'])": set(),
 }
 
 
