@@ -6,6 +6,7 @@ import argparse
 import inspect
 import io
 import json
+import os
 import shlex
 import sys
 from types import SimpleNamespace
@@ -117,7 +118,16 @@ def test_place_of_the_cache(monkeypatch, tmp_path):
 def test_a_program_that_has_imported_jax_is_left_alone(monkeypatch):
     monkeypatch.delenv(compile_cache.FOLDER, raising=False)
     compile_cache.use_compile_cache()  # JAX is loaded in this process
-    assert compile_cache.FOLDER not in compile_cache.os.environ
+    assert compile_cache.FOLDER not in os.environ
+
+
+def test_without_a_place_nothing_is_kept(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.delitem(sys.modules, "jax")
+    for parent, kept in (("file", False), ("free", True)):
+        monkeypatch.setattr(os, "environ", {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / parent)})
+        compile_cache.use_compile_cache()
+        assert (compile_cache.FOLDER in os.environ) is kept
 
 
 def test_clearing_the_cache_leaves_other_files(monkeypatch, tmp_path, capsys):

@@ -31,10 +31,18 @@ def cache_folder() -> Path:
 
 
 def use_compile_cache() -> None:
-    """Have JAX, once it is imported, keep what it compiles; nothing if it is imported already."""
+    """Have JAX, once it is imported, keep what it compiles; nothing if it is imported already, or has no place for it."""
     if "jax" in sys.modules:
         return
-    os.environ[FOLDER] = str(cache_folder())  # also where it is set and empty
+    if not os.environ.get(FOLDER):
+        folder = cache_folder()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            return
+        if not os.access(folder, os.W_OK):  # JAX would warn of every program
+            return
+        os.environ[FOLDER] = str(folder)
     os.environ.setdefault(MIN_SECONDS, "0")  # most programs of a run are small, and it needs all of them
 
 
