@@ -1,5 +1,6 @@
 """Commands replace what they wrote themselves, when they are told to, and nothing else."""
 
+import functools
 import json
 import os
 import shutil
@@ -76,7 +77,8 @@ def no_work(monkeypatch):
         ("results.run", "sample"), ("learning.likelihood", "fit_likelihood"), ("learning.variational", "fit_variational"),
         ("inference.couplings", "infer_couplings"), ("inference.compare", "compare"), ("results.verdict", "diagnose"),
     ):  # fmt: skip
-        monkeypatch.setattr(sys.modules[f"phi4ppl.{module}"], name, started)
+        home = sys.modules[f"phi4ppl.{module}"]
+        monkeypatch.setattr(home, name, functools.wraps(getattr(home, name))(started))  # options borrow its defaults
 
 
 @pytest.fixture(params=COMMANDS)
