@@ -18,14 +18,14 @@ def four_fields(phi_1, phi_2, phi_3, phi_4):
 
 def declare(lattice):
     pairs_and_sites = p4.phi4(lattice, w=1.0, a=3.0, b=0.3)
-    plaquette = p4.Term("g", p4.plaquettes(lattice), four_fields, coupling=0.1)
+    plaquette = p4.Term("g", p4.lattice.plaquettes(lattice), four_fields, coupling=0.1)
     return p4.MarkovRandomField(lattice, [*pairs_and_sites.terms, plaquette])
 
 
 # Without diagonals the corners of a plaquette are not all neighbours, so this is no Markov random field on the graph.
 try:
     declare(p4.lattice.square(6))
-except p4.HammersleyCliffordError as error:
+except p4.errors.HammersleyCliffordError as error:
     print(f"refused: {error}\n")
 
 model = declare(p4.lattice.square(6, diagonals=True))

@@ -29,7 +29,7 @@ def model(log_z_known):
 
 try:
     p4.sample(model, False)
-except p4.DoublyIntractableError as error:
+except p4.errors.DoublyIntractableError as error:
     print(f"refused: {error}\n")
 
 tree = p4.sample(model, True, num_warmup=500, num_samples=draws, seed=4)

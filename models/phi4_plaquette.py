@@ -14,5 +14,5 @@ def four_fields(phi_1, phi_2, phi_3, phi_4):
 def build(size=8, w=1.0, w_diagonal=0.5, a=2.7, b=0.3, g=0.1):
     lattice = p4.lattice.square(size, diagonals=True)
     pairs_and_sites = p4.phi4(lattice, w={"nn": w, "diagonal": w_diagonal}, a=a, b=b)
-    plaquette = p4.Term("g", p4.plaquettes(lattice), four_fields, coupling=g)
+    plaquette = p4.Term("g", p4.lattice.plaquettes(lattice), four_fields, coupling=g)
     return p4.MarkovRandomField(lattice, [*pairs_and_sites.terms, plaquette])

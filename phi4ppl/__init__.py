@@ -4,125 +4,67 @@ Declare a model on a graph, check it against the Hammersley–Clifford theorem, 
 with BlackJAX, and report through ArviZ.
 """
 
-from . import lattice, networks, sampling
-from ._version import __version__
-from .analysis import observables
-from .energy import CompiledModel, exact
-from .energy import onesite as quartic
-from .errors import (
-    ArgumentError,
-    CallError,
-    CheckpointError,
-    DiscreteLatentError,
-    DoublyIntractableError,
-    DrawNotAvailableError,
-    GraphError,
-    HammersleyCliffordError,
-    MemoryLimitError,
-    MissingPackageError,
-    ModelFileError,
-    OverlapError,
-    Phi4pplError,
-    ResultFileError,
-    SamplingError,
-    SingleFactorError,
-)
-from .inference import Comparison, Posterior, average, compare, infer_couplings
-from .kernels import kernels
-from .lattice import plaquettes
-from .learning import (
-    FitStatus,
-    LikelihoodFit,
-    VariationalFit,
-    fit_likelihood,
-    fit_variational,
-    held_out_score,
-    plot_history,
-)
-from .model import MarkovRandomField, Term, gaussian, load_model, phi4, phi4_from_lagrangian
-from .model import term as terms
-from .model.hammersley_clifford import HammersleyCliffordReport, check_action
-from .numpyro_plugin import GibbsField, compile
-from .partition import PartitionEstimate, PartitionSurface, log_partition
-from .results import (
-    ConvergenceReport,
-    diagnose,
-    estimate,
-    integrated_log_likelihood,
-    load_run,
-    loo,
-    sample,
-    sample_ensemble,
-    save_run,
-    settings,
-)
-from .reweighting import combine_ensembles, plot_scans, reweight, scan_reweighting
+from importlib import import_module
 
-__all__ = [
-    "ArgumentError",
-    "CallError",
-    "Comparison",
-    "CheckpointError",
-    "CompiledModel",
-    "ConvergenceReport",
-    "DiscreteLatentError",
-    "DoublyIntractableError",
-    "DrawNotAvailableError",
-    "FitStatus",
-    "GibbsField",
-    "GraphError",
-    "HammersleyCliffordError",
-    "HammersleyCliffordReport",
-    "LikelihoodFit",
-    "MarkovRandomField",
-    "MemoryLimitError",
-    "MissingPackageError",
-    "ModelFileError",
-    "OverlapError",
-    "PartitionEstimate",
-    "PartitionSurface",
-    "Phi4pplError",
-    "Posterior",
-    "ResultFileError",
-    "SamplingError",
-    "SingleFactorError",
-    "Term",
-    "VariationalFit",
-    "__version__",
-    "average",
-    "check_action",
-    "compare",
-    "combine_ensembles",
-    "compile",
-    "diagnose",
-    "estimate",
-    "exact",
-    "fit_likelihood",
-    "fit_variational",
-    "gaussian",
-    "held_out_score",
-    "infer_couplings",
-    "integrated_log_likelihood",
-    "kernels",
-    "lattice",
-    "load_model",
-    "load_run",
-    "log_partition",
-    "loo",
-    "networks",
-    "observables",
-    "phi4",
-    "phi4_from_lagrangian",
-    "plaquettes",
-    "plot_history",
-    "plot_scans",
-    "quartic",
-    "reweight",
-    "sample",
-    "sample_ensemble",
-    "sampling",
-    "save_run",
-    "scan_reweighting",
-    "settings",
-    "terms",
-]
+from ._version import __version__ as __version__
+
+# What the root offers, and where it is: a package is imported when one of its names is first asked for, so that importing
+# phi4ppl costs nothing. `__init__.pyi` states the same for editors and type checkers; a test compares the two.
+PACKAGES = (
+    "analysis", "energy", "errors", "inference", "kernels", "lattice", "learning", "model", "networks", "numpyro_plugin",
+    "partition", "reports", "results", "reweighting", "sampling",
+)  # fmt: skip
+MODULES = {
+    "exact": ".energy.exact",
+    "observables": ".analysis.observables",
+    "quartic": ".energy.onesite",
+    "terms": ".model.term",
+}
+NAMES = {
+    ".energy": ("CompiledModel",),
+    ".inference": ("Comparison", "Posterior", "average", "compare", "infer_couplings"),
+    ".learning": (
+        "FitStatus",
+        "LikelihoodFit",
+        "VariationalFit",
+        "fit_likelihood",
+        "fit_variational",
+        "held_out_score",
+        "plot_history",
+    ),
+    ".model": ("MarkovRandomField", "Term", "gaussian", "load_model", "phi4", "phi4_from_lagrangian"),
+    ".model.hammersley_clifford": ("HammersleyCliffordReport", "check_action"),
+    ".numpyro_plugin": ("GibbsField", "compile"),
+    ".partition": ("PartitionEstimate", "PartitionSurface", "log_partition"),
+    ".results": (
+        "ConvergenceReport",
+        "diagnose",
+        "estimate",
+        "integrated_log_likelihood",
+        "load_run",
+        "loo",
+        "sample",
+        "sample_ensemble",
+        "save_run",
+        "settings",
+    ),
+    ".reweighting": ("combine_ensembles", "plot_scans", "reweight", "scan_reweighting"),
+}
+HOME = {name: home for home, names in NAMES.items() for name in names}
+
+__all__ = sorted(["__version__", *PACKAGES, *MODULES, *HOME])
+
+
+def __getattr__(name: str):
+    if name in HOME:
+        found = getattr(import_module(HOME[name], __name__), name)
+    elif name in PACKAGES or name in MODULES:
+        found = import_module(MODULES.get(name, f".{name}"), __name__)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -16,9 +16,12 @@ import warnings
 import zlib
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import jax
 import numpy as np
+
+if TYPE_CHECKING:
+    import jax
 
 __all__ = [
     "ArgumentError",
@@ -260,6 +263,8 @@ def stream_key(seed: int, *names: str | int) -> jax.Array:
     >>> bool((stream_key(0, "pool") == stream_key(1, "mode search")).all())
     False
     """
+    import jax
+
     return functools.reduce(jax.random.fold_in, _numbers(names), jax.random.key(seed))
 
 

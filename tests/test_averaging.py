@@ -423,9 +423,9 @@ def test_comparison_takes_inferred_posteriors(quartic_chain, inferred):
     assert abs(table.loc["inferred", "elpd"] - table.loc["model", "elpd"]) < 0.3
     fields = p4.average(result, weights={"inferred": 1.0, "model": 0.0}, num_draws=10)["posterior_predictive"]
     assert set(fields["model"].values.ravel()) == {"inferred"}
-    with pytest.raises(p4.ArgumentError, match="expected a Posterior given the same data, got one given others"):
+    with pytest.raises(p4.errors.ArgumentError, match="expected a Posterior given the same data, got one given others"):
         p4.compare({"inferred": posterior}, data[::-1])
-    with pytest.raises(p4.ArgumentError, match="priors: expected names of the models, got 'inferred'"):
+    with pytest.raises(p4.errors.ArgumentError, match="priors: expected names of the models, got 'inferred'"):
         p4.compare({"inferred": posterior, "model": chain}, data, {"inferred": priors})
 
 
@@ -473,13 +473,13 @@ def test_priors_are_judged_by_one_rule(normalizer):
         for run in (p4.compare, p4.infer_couplings):
             first = {"m": model} if run is p4.compare else model
             options = {} if run is p4.compare else {"normalizer": normalizer}
-            with pytest.raises(p4.ArgumentError, match="prior of 'b': expected") as refusal:
+            with pytest.raises(p4.errors.ArgumentError, match="prior of 'b': expected") as refusal:
                 run(first, data, {"b": prior}, **options)
             said.append(str(refusal.value))
     assert said[::2] == said[1::2] and "a distribution of positive numbers" in said[0]
     held = p4.phi4(model.lattice, w=0.3, a=1.2, b=0.1, c=0.1)  # by φ⁶
     assert CouplingProblem(held, data, {"b": dist.Normal(0, 0.3)}).names == ("b",)
-    with pytest.raises(p4.ArgumentError, match="prior of 'c': expected a distribution of positive numbers"):
+    with pytest.raises(p4.errors.ArgumentError, match="prior of 'c': expected a distribution of positive numbers"):
         CouplingProblem(held, data, {"c": dist.Normal(0, 0.3)})
 
 
@@ -512,25 +512,25 @@ def test_priors_are_judged_by_one_rule(normalizer):
 )
 def test_bad_arguments_say_what_to_do(change, message):
     arguments = {"models": {"a": TRUE, "b": TRUE.replace(w=0.5)}, "data": draws_of(TRUE, 0, 10)}
-    with pytest.raises(p4.ArgumentError, match=message):
+    with pytest.raises(p4.errors.ArgumentError, match=message):
         p4.compare(**arguments | change)
 
 
 def test_bad_weights_say_what_to_do(compared):
     _, result = compared
-    with pytest.raises(p4.ArgumentError, match="scheme: expected one of 'evidence'"):
+    with pytest.raises(p4.errors.ArgumentError, match="scheme: expected one of 'evidence'"):
         p4.average(result, weights="best")
-    with pytest.raises(p4.ArgumentError, match="weights: expected a scheme, or a number for each of"):
+    with pytest.raises(p4.errors.ArgumentError, match="weights: expected a scheme, or a number for each of"):
         p4.average(result, weights={"ring": 1})
-    with pytest.raises(p4.ArgumentError, match="weights: expected numbers of at least 0"):
+    with pytest.raises(p4.errors.ArgumentError, match="weights: expected numbers of at least 0"):
         p4.average(result, weights={"ring": -1, "rewired": 1, "independent": 1})
-    with pytest.raises(p4.ArgumentError, match="comparison: expected the result of phi4ppl.compare"):
+    with pytest.raises(p4.errors.ArgumentError, match="comparison: expected the result of phi4ppl.compare"):
         p4.average({})
 
 
 def test_intrinsic_model_is_refused():
     improper = p4.gaussian(RING, w=1.0, a=1.0)
-    with pytest.raises(p4.HammersleyCliffordError):
+    with pytest.raises(p4.errors.HammersleyCliffordError):
         p4.compare({"a": TRUE, "b": improper}, draws_of(TRUE, 0, 10))
 
 

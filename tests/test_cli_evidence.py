@@ -198,9 +198,9 @@ def test_bad_input_is_one_line(folder, capsys, arguments, words):
     ],
 )
 def test_priors_that_cannot_be_read(text, message):
-    with pytest.raises(p4.ArgumentError, match=message):
+    with pytest.raises(p4.errors.ArgumentError, match=message):
         priors_from([text])
-    with pytest.raises(p4.ArgumentError, match="--prior: expected one prior a coupling, got two of 'w'"):
+    with pytest.raises(p4.errors.ArgumentError, match="--prior: expected one prior a coupling, got two of 'w'"):
         priors_from(["w=normal:0,1", "w=normal:0,2"])
 
 
@@ -232,7 +232,7 @@ def test_predictions_are_those_of_the_model_and_wrong_ones_are_found(fields):
     )
     wrong = predictive_check([RING.replace(a=1.3)], fields).table
     assert wrong.loc["phi_squared", "p"] < 0.01 and wrong.loc["phi_squared", "p_spread"] < 0.01
-    with pytest.raises(p4.ArgumentError, match=r"data: expected at least two fields of shape \(6,\)"):
+    with pytest.raises(p4.errors.ArgumentError, match=r"data: expected at least two fields of shape \(6,\)"):
         predictive_check([RING], fields[0])
 
 

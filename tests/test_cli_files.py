@@ -1,5 +1,6 @@
 """Commands replace what they wrote themselves, when they are told to, and nothing else."""
 
+import functools
 import json
 import os
 import shutil
@@ -69,14 +70,19 @@ def results(tmp_path_factory):
 def no_work(monkeypatch):
     """The work of every command fails the test, if it is started."""
 
-    def started(*_, **__):
-        raise AssertionError("the work has started")
+    def stand_in(function):
+        @functools.wraps(function)  # options borrow its defaults
+        def started(*_, **__):
+            raise AssertionError("the work has started")
+
+        return started
 
     for module, name in (
         ("results.run", "sample"), ("learning.likelihood", "fit_likelihood"), ("learning.variational", "fit_variational"),
         ("inference.couplings", "infer_couplings"), ("inference.compare", "compare"), ("results.verdict", "diagnose"),
     ):  # fmt: skip
-        monkeypatch.setattr(sys.modules[f"phi4ppl.{module}"], name, started)
+        home = sys.modules[f"phi4ppl.{module}"]
+        monkeypatch.setattr(home, name, stand_in(getattr(home, name)))
 
 
 @pytest.fixture(params=COMMANDS)

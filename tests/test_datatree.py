@@ -107,7 +107,7 @@ def test_settings_are_a_dict_that_needs_no_parsing(model, tree):
     assert found == stored["settings"] | {k: v for k, v in stored.items() if k not in ("settings", "draws")}
     assert (found["seed"], found["kernel"], found["couplings"]["a"]) == (5, "hmc", 1.5)
     with pytest.raises(
-        p4.ArgumentError, match="tree: expected a DataTree made by phi4ppl.sample, got DataTree without"
+        p4.errors.ArgumentError, match="tree: expected a DataTree made by phi4ppl.sample, got DataTree without"
     ):
         p4.settings(xr.DataTree())
 
@@ -144,15 +144,15 @@ def test_what_cannot_be_saved_or_loaded_is_told(model, tree, monkeypatch, tmp_pa
     writers = (lambda path: p4.save_run(tree, path), model.save, report.to_html)
     for path, reason in ((tmp_path, "Is a directory"), (tmp_path / "gone" / "run.nc", "No such file or directory")):
         for write in writers:
-            with pytest.raises(p4.ArgumentError, match=told.format(reason)):
+            with pytest.raises(p4.errors.ArgumentError, match=told.format(reason)):
                 write(path)
-    with pytest.raises(p4.ArgumentError, match="tree: expected a DataTree made by phi4ppl.sample, got int"):
+    with pytest.raises(p4.errors.ArgumentError, match="tree: expected a DataTree made by phi4ppl.sample, got int"):
         p4.save_run(3, tmp_path / "run.nc")
     assert list(tmp_path.iterdir()) == []
     for wrong in (3, None, "", b"run.nc", "a\0b"):
         for use in (p4.load_run, *writers):
             with pytest.raises(
-                p4.ArgumentError, match="path: expected the path of a file or directory, got .* 'results'"
+                p4.errors.ArgumentError, match="path: expected the path of a file or directory, got .* 'results'"
             ):
                 use(wrong)
 
@@ -207,23 +207,23 @@ def test_observables_only(model):
     ],
 )
 def test_bad_observables_are_refused(model, own, message):
-    with pytest.raises(p4.ArgumentError, match=message):
+    with pytest.raises(p4.errors.ArgumentError, match=message):
         p4.sample(model, num_warmup=20, num_samples=10, observables=own)
 
 
 def test_files_that_are_no_runs_are_refused(tmp_path):
     with pytest.raises(
-        p4.ArgumentError, match="path: expected a netCDF file .* or a checkpoint directory, got no file"
+        p4.errors.ArgumentError, match="path: expected a netCDF file .* or a checkpoint directory, got no file"
     ):
         p4.load_run(tmp_path / "none.nc")
-    with pytest.raises(p4.ArgumentError, match="got the directory .*, which holds no checkpoint"):
+    with pytest.raises(p4.errors.ArgumentError, match="got the directory .*, which holds no checkpoint"):
         p4.load_run(tmp_path)
     (tmp_path / "text.nc").write_text("hello")
-    with pytest.raises(p4.ArgumentError, match="path: expected a netCDF file"):
+    with pytest.raises(p4.errors.ArgumentError, match="path: expected a netCDF file"):
         p4.load_run(tmp_path / "text.nc")
     other = xr.DataTree(xr.Dataset({"x": 1.0}))
     other.to_netcdf(tmp_path / "other.nc", engine="h5netcdf")
-    with pytest.raises(p4.ArgumentError, match="tree: expected a DataTree made by phi4ppl.sample"):
+    with pytest.raises(p4.errors.ArgumentError, match="tree: expected a DataTree made by phi4ppl.sample"):
         p4.load_run(tmp_path / "other.nc")
 
 
@@ -245,7 +245,7 @@ def test_sites_whose_draws_would_be_lost_are_refused_before_the_run(name, told):
         numpyro.sample("phi", p4.GibbsField(p4.phi4(p4.lattice.square(2), a=1.0, b=0.2)))
         numpyro.sample("data", dist.Normal(scale, 1.0), obs=jnp.ones(2))
 
-    with pytest.raises(p4.ArgumentError, match=re.escape(told)):
+    with pytest.raises(p4.errors.ArgumentError, match=re.escape(told)):
         p4.sample(model)
 
 
@@ -255,5 +255,5 @@ def test_observed_sites_have_names_of_their_own_too():
         numpyro.sample(name, dist.Normal(center, 1.0), obs=jnp.ones(2))
 
     for name in ("draw", "a/b"):
-        with pytest.raises(p4.ArgumentError, match="expected another name"):
+        with pytest.raises(p4.errors.ArgumentError, match="expected another name"):
             p4.sample(model, name)

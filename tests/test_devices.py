@@ -61,19 +61,19 @@ QUICK = EIGHT | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # where bits do not mat
 def test_what_cannot_be_spread_is_told_at_once(devices, complaint):
     if jax.device_count() > 1:
         pytest.skip("counts on one device")
-    with pytest.raises(p4.ArgumentError, match=complaint):
+    with pytest.raises(p4.errors.ArgumentError, match=complaint):
         p4.sample(MODEL, devices=devices, **RUN)
 
 
 def test_numpyro_models_have_chains_only():
-    with pytest.raises(p4.ArgumentError, match="can be spread by its chains only"):
+    with pytest.raises(p4.errors.ArgumentError, match="can be spread by its chains only"):
         p4.sample(lambda: numpyro.sample("x", dist.Normal()), devices={"x": 2})
 
 
 @pytest.mark.parametrize("kernel", [name for name in p4.kernels() if name.endswith("_fourier")])
 def test_fourier_kernels_have_chains_only(kernel):
     with pytest.raises(
-        p4.ArgumentError, match=f"devices: expected 'chain' only, for kernel '{kernel}', got 'x'. Spread"
+        p4.errors.ArgumentError, match=f"devices: expected 'chain' only, for kernel '{kernel}', got 'x'. Spread"
     ):
         p4.sample(MODEL, devices={"x": 1}, **RUN | {"kernel": kernel})
 

@@ -215,12 +215,12 @@ def test_variables_that_are_no_finite_numbers_spoil_no_table_and_no_report(good,
     assert set(table.index) == {*p4.estimate(good).index, "pair[0]", "pair[1]"}
     report = p4.diagnose(poor)
     assert not report.passed and report.to_html(tmp_path / "report.html").exists()
-    with pytest.raises(p4.ArgumentError, match="series: expected a real number"):
+    with pytest.raises(p4.errors.ArgumentError, match="series: expected a real number"):
         p4.estimate(poor, "turn")
 
 
 def test_unknown_names_are_refused(good):
-    with pytest.raises(p4.ArgumentError, match="names: expected variables of the posterior: .* got 'nothing'"):
+    with pytest.raises(p4.errors.ArgumentError, match="names: expected variables of the posterior: .* got 'nothing'"):
         p4.estimate(good, "nothing")
 
 

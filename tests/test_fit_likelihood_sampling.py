@@ -235,14 +235,14 @@ def _asked(interrupts):
     ],
 )
 def test_bad_options_are_explained(options, message):
-    with pytest.raises(p4.ArgumentError, match=message):
+    with pytest.raises(p4.errors.ArgumentError, match=message):
         p4.fit_likelihood(small_family(), small_data(), **options)
 
 
 def test_too_many_couplings_for_a_full_matrix_are_refused():
     family = p4.gaussian(p4.lattice.square(32), w=0.2, a=1.0).inhomogeneous()
     with pytest.raises(
-        p4.ArgumentError, match="at most 3000 couplings for maximum likelihood, got 3072. Use method='persist"
+        p4.errors.ArgumentError, match="at most 3000 couplings for maximum likelihood, got 3072. Use method='persist"
     ):
         p4.fit_likelihood(family, RNG(0).normal(size=(5, 32, 32)), method="maximum_likelihood")
 

@@ -19,7 +19,7 @@ def mixed_family():
     """Homogeneous and inhomogeneous couplings, a kind a term, and an own term of four sites."""
     lattice = p4.lattice.square(3, diagonals=True)
     model = p4.phi4(lattice, w={"nn": 0.5, "diagonal": np.full(18, 0.1)}, a=1.0, b=np.full(9, 0.2), r=0.1)
-    own = p4.Term("g", p4.plaquettes(lattice), lambda p, q, r, s: p * q * r * s**2, coupling=0.1)
+    own = p4.Term("g", p4.lattice.plaquettes(lattice), lambda p, q, r, s: p * q * r * s**2, coupling=0.1)
     return p4.MarkovRandomField(lattice, [*model.terms, own])
 
 
@@ -203,7 +203,7 @@ def _bad(change):
     ],
 )
 def test_bad_data_is_explained(data, message):
-    with pytest.raises(p4.ArgumentError, match=message):
+    with pytest.raises(p4.errors.ArgumentError, match=message):
         p4.fit_likelihood(p4.phi4(p4.lattice.square(3), a=1.0, b=0.1), data)
 
 
@@ -216,5 +216,5 @@ def test_bad_data_is_explained(data, message):
     ],
 )
 def test_bad_options_are_explained(options, message):
-    with pytest.raises(p4.ArgumentError, match=message):
+    with pytest.raises(p4.errors.ArgumentError, match=message):
         p4.fit_likelihood(p4.phi4(p4.lattice.square(3), a=1.0, b=0.1), _bad(lambda d: d), **options)

@@ -364,11 +364,11 @@ def test_bad_arguments_say_what_to_do(change, message):
         "num_samples": 80,
         "progress": False,
     }
-    with pytest.raises(p4.ArgumentError, match=message):
+    with pytest.raises(p4.errors.ArgumentError, match=message):
         p4.fit_variational(**arguments | settings | change)
 
 
 def test_start_has_to_be_normalizable():
     lattice = p4.lattice.chain(4)
-    with pytest.raises(p4.HammersleyCliffordError, match="normalizable"):
+    with pytest.raises(p4.errors.HammersleyCliffordError, match="normalizable"):
         p4.fit_variational(p4.gaussian(lattice, w=1.0, a=0.5), p4.gaussian(lattice, w=0.2, a=1.0))

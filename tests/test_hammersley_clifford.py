@@ -39,7 +39,9 @@ def toy4():
 
 def plaquette_model(g):
     plain = p4.phi4(DIAGONALS, w={"nn": 1.0, "diagonal": 0.5}, a=2.0, b=0.2)
-    return p4.MarkovRandomField(DIAGONALS, [*plain.terms, p4.Term("g", p4.plaquettes(DIAGONALS), four_fields, g)])
+    return p4.MarkovRandomField(
+        DIAGONALS, [*plain.terms, p4.Term("g", p4.lattice.plaquettes(DIAGONALS), four_fields, g)]
+    )
 
 
 def random_phi4(seed=0):
@@ -57,7 +59,10 @@ def random_phi4(seed=0):
     [
         (SQUARE, [[0, 1], [0, 10]], lambda x, y: x * y, r"'far': the sites \(0, 10\) .*edge \(0, 10\) is missing.*1 of 2"),
         (TOY, [[3, 1, 2]], three_fields, r"term 'far': the sites \(3, 1, 2\) are not a clique.*edge \(1, 3\) is missing"),
-        (SQUARE, p4.plaquettes(SQUARE), four_fields, r"'far': the sites \(0, 4, 5, 1\) .*edge \(0, 5\) .*16 of 16 cliques"),
+        (
+            SQUARE, p4.lattice.plaquettes(SQUARE), four_fields,
+            r"'far': the sites \(0, 4, 5, 1\) .*edge \(0, 5\) .*16 of 16 cliques",
+        ),  # fmt: skip
         (
             graph_of("ab", "bc"), [[0, 2]], lambda x, y: x * y,
             r"edge \(0, 2\) is missing \(labels 'a' and 'c'\).*add the edge to the graph, or shrink the term",

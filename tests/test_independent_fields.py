@@ -94,6 +94,6 @@ def test_reweighting_keeps_all_draws():
 
 def test_a_tree_without_the_field_is_refused():
     with pytest.raises(
-        p4.ArgumentError, match="data: expected a DataTree of a run whose posterior has the field 'phi'"
+        p4.errors.ArgumentError, match="data: expected a DataTree of a run whose posterior has the field 'phi'"
     ):
         p4.fit_likelihood(MODEL, xr.DataTree.from_dict({"posterior": xr.Dataset({"w": ("draw", [1.0])})}))

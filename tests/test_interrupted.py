@@ -231,7 +231,7 @@ def test_a_numpyro_model_and_a_kernel_of_ones_own_resume(monkeypatch, tmp_path):
     with monkeypatch.context() as patch, pytest.raises(Stop):
         crash_after(patch, 12)  # in the middle of warm-up
         p4.sample(model, y, **options)
-    with pytest.raises(p4.CheckpointError, match="of another run: not the same: density, steps, start. Ask"):
+    with pytest.raises(p4.errors.CheckpointError, match="of another run: not the same: density, steps, start. Ask"):
         p4.sample(model, y + 1e-6, **options)  # other data
     assert_same(whole, p4.sample(model, y, **options), (*GROUPS, "log_likelihood", "observed_data"))
 
@@ -250,7 +250,7 @@ def test_another_run_is_not_gone_on_with(whole, monkeypatch, tmp_path):
         (MODEL.replace(a=1.41), {}, "not the same: couplings, density, start"),
         (p4.phi4(p4.lattice.chain(5), w=0.8, a=1.4, b=0.2), {}, "not the same: lattice, terms, density"),
     ):
-        with pytest.raises(p4.CheckpointError, match=told):
+        with pytest.raises(p4.errors.CheckpointError, match=told):
             p4.sample(model, checkpoint=path, **RUN | changes)
         assert {p.name: p.read_bytes() for p in path.iterdir()} == before
 
@@ -283,7 +283,7 @@ def test_a_kernel_with_another_adaptation_is_known_by_what_it_computes(tmp_path)
     hmc = get_kernel("hmc")
     p4.sample(MODEL, **run | {"kernel": hmc})
     other = dataclasses.replace(hmc, adaptation=WindowAdaptation(0.9))
-    with pytest.raises(p4.CheckpointError, match="of another run: not the same: steps"):
+    with pytest.raises(p4.errors.CheckpointError, match="of another run: not the same: steps"):
         p4.sample(MODEL, **run | {"kernel": other})
 
 
@@ -296,7 +296,7 @@ def test_a_run_on_a_full_disk_ends_and_goes_on_when_there_is_room(whole, monkeyp
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         write(self, data)
 
-    with monkeypatch.context() as patch, pytest.raises(p4.CheckpointError, match="No space left .* make room"):
+    with monkeypatch.context() as patch, pytest.raises(p4.errors.CheckpointError, match="No space left .* make room"):
         patch.setattr(chains, "SECONDS_PER_CHECKPOINT", 0.0)
         patch.setattr(chains, "SECONDS_PER_CHUNK", 1e-9)
         patch.setattr(checkpoint._Hashed, "write", full)
@@ -356,7 +356,7 @@ def test_ctrl_c_before_the_first_draw_leaves_a_checkpoint(whole, monkeypatch, tm
             p4.sample(MODEL, checkpoint=tmp_path / "run", **RUN)
     assert checkpoint.read_saved(tmp_path / "run").progress["warmed"] > 15
     with pytest.raises(
-        p4.CheckpointError, match=r"has no draws yet: \d+ of 40 warm-up steps are done. Try again later"
+        p4.errors.CheckpointError, match=r"has no draws yet: \d+ of 40 warm-up steps are done. Try again later"
     ):
         p4.load_run(tmp_path / "run")
     assert_same(whole, p4.sample(MODEL, checkpoint=tmp_path / "run", **RUN))

@@ -226,7 +226,7 @@ def test_functions_alone_take_axes_in_the_order_of_their_names():
     bare, labelled = chains_of(SQUARE)
     model = family(SQUARE)
     equal(reweighted(labelled, model.energy, near(model).energy), reweighted(bare, model.energy, near(model).energy))
-    with pytest.raises(p4.ArgumentError, match="samples: expected labels along 'site' that are the nodes"):
+    with pytest.raises(p4.errors.ArgumentError, match="samples: expected labels along 'site' that are the nodes"):
         reweighted(chains_of(GRAPH)[1], family(GRAPH).energy, near(family(GRAPH)).energy)
 
 
@@ -306,7 +306,7 @@ def test_comparison_refuses_labels_that_are_in_another_order_in_one_model():
     }
     table = pd.DataFrame(fields_on(models["p"].lattice), columns=pd.Index(labels, tupleize_cols=False))
     with pytest.raises(
-        p4.ArgumentError, match="models: expected the same nodes in the same order, got another order in 'q'"
+        p4.errors.ArgumentError, match="models: expected the same nodes in the same order, got another order in 'q'"
     ):
         p4.compare(models, table)
 
@@ -404,7 +404,7 @@ def test_terms_on_some_sites_and_on_plaquettes():
     lattice = p4.lattice.square(3, periodic=False, diagonals=True)
     some = p4.Term("s", [[4], [0]], lambda x: x**4, coupling={(0, 0): 1.0, (1, 1): 2.0})
     whole = pd.Series(np.arange(9.0), list(lattice.nodes))[::-1]
-    plaquettes = p4.plaquettes(lattice)
+    plaquettes = p4.lattice.plaquettes(lattice)
     keys = [frozenset(lattice.nodes[i] for i in row) for row in plaquettes[::-1]]
     four = p4.Term("g", plaquettes, lambda p, q, r, s: p * q * r * s, coupling=dict(zip(keys, range(4), strict=True)))
     model = p4.MarkovRandomField(lattice, [some, four])
@@ -453,7 +453,7 @@ EVERY = CHEAP | LEADING
 @pytest.mark.parametrize("entry", EVERY)
 def test_wrong_labels_of_tables_are_refused(entry, bad):
     table, words = BAD_LABELS[bad](as_texts(GRAPH, fields_on(GRAPH)))
-    with pytest.raises(p4.ArgumentError, match=words):
+    with pytest.raises(p4.errors.ArgumentError, match=words):
         EVERY[entry](family(GRAPH), table)
 
 
@@ -474,7 +474,7 @@ def test_wrong_labels_of_tables_are_refused(entry, bad):
     ],
 )
 def test_wrong_dimensions_are_refused(change, words):
-    with pytest.raises(p4.ArgumentError, match=words):
+    with pytest.raises(p4.errors.ArgumentError, match=words):
         p4.held_out_score(family(SQUARE), change(as_dataarray(SQUARE, fields_on(SQUARE))))
 
 
@@ -491,7 +491,7 @@ def test_texts_that_fit_two_nodes_are_refused():
     model = p4.gaussian(p4.lattice.from_networkx(nx.Graph([(1, "1"), ("1", 2)])), w=0.1, a=1.0)
     table = pd.DataFrame(np.ones((3, 3)), columns=[1, "1", 2])
     assert model.energy(table).shape == (3,)
-    with pytest.raises(p4.ArgumentError, match="2 times|none for"):
+    with pytest.raises(p4.errors.ArgumentError, match="2 times|none for"):
         model.energy(table.rename(columns=str))
 
 
@@ -532,7 +532,7 @@ ONE_MORE_EDGE = edge_couplings(GRAPH)[1]["dict"] | {("c", "d"): 1.0}
     ],
 )
 def test_wrong_labels_of_couplings_are_refused(make, words):
-    with pytest.raises(p4.ArgumentError, match=words):
+    with pytest.raises(p4.errors.ArgumentError, match=words):
         make()
 
 
@@ -599,7 +599,8 @@ def field_model(y):
 def test_missing_values_are_refused_everywhere(entry, way):
     """Each in the words for missing values, with an index: what lies under a mask has other shapes than a field must have."""
     with pytest.raises(
-        p4.ArgumentError, match=r"expected (finite )?numbers, got (nan|a missing value|a masked value) at index \("
+        p4.errors.ArgumentError,
+        match=r"expected (finite )?numbers, got (nan|a missing value|a masked value) at index \(",
     ):
         WAYS_IN[entry](family(GRAPH), missing_in(fields_on(GRAPH))[way])
 
@@ -607,7 +608,7 @@ def test_missing_values_are_refused_everywhere(entry, way):
 @pytest.mark.parametrize("entry", REWEIGHTING)
 @pytest.mark.parametrize("way", ["nan", "masked", "DataArray", "list of masked"])
 def test_missing_samples_are_refused(entry, way):
-    with pytest.raises(p4.ArgumentError, match="expected finite numbers, got (nan|a masked value) at index"):
+    with pytest.raises(p4.errors.ArgumentError, match="expected finite numbers, got (nan|a masked value) at index"):
         REWEIGHTING[entry](family(GRAPH), missing_in(chains_of(GRAPH)[0])[way])
 
 
@@ -625,7 +626,9 @@ def test_estimators_refuse_missing_values(make, way):
 def test_missing_numbers_are_seen_inside_a_trace():
     """A NumPy array is known there, though JAX makes it part of what it traces."""
     bad = np.array([1.0, np.nan, 1.0, 1.0])
-    with pytest.raises(p4.ArgumentError, match=r"phi: expected finite numbers, got a missing value at index \(1,\)"):
+    with pytest.raises(
+        p4.errors.ArgumentError, match=r"phi: expected finite numbers, got a missing value at index \(1,\)"
+    ):
         jax.jit(lambda scale: scale * family(GRAPH).energy(bad))(1.0)
 
 
@@ -639,7 +642,7 @@ def test_masks_that_hide_nothing_change_nothing():
 def test_values_that_are_no_numbers_are_refused():
     table = as_table(GRAPH, fields_on(GRAPH)).astype(str)
     with pytest.raises(
-        p4.ArgumentError, match="data: expected numbers, got dtype .* of '.'. Convert it with pandas.to_numeric"
+        p4.errors.ArgumentError, match="data: expected numbers, got dtype .* of '.'. Convert it with pandas.to_numeric"
     ):
         p4.held_out_score(family(GRAPH), table)
 
@@ -652,7 +655,8 @@ def test_units_have_numbers_for_labels():
     table = pd.DataFrame(v)[[2, 0, 3, 1]]
     equal(MACHINE.free_energy(table), MACHINE.free_energy(v))
     with pytest.raises(
-        p4.ArgumentError, match="v: expected labels .* none for 0 and 'c', which is not a node.*Units have numbers"
+        p4.errors.ArgumentError,
+        match="v: expected labels .* none for 0 and 'c', which is not a node.*Units have numbers",
     ):
         MACHINE.free_energy(as_table(GRAPH, v)[["c", "a", "b", "d"]])
     estimator = networks.GaussianBernoulliRBM(2, n_epochs=1, progress=False).fit(pd.DataFrame(v, columns=[5, 6, 7, 8]))
@@ -693,11 +697,11 @@ def test_series_are_observed_data():
         equal(p4.compile(latent, pd.Series(values, index)).potential_fn(position), right)
     equal(p4.compile(latent, pd.Series(values, dtype="Float64")).potential_fn(position), right)
     with pytest.raises(
-        p4.ArgumentError,
+        p4.errors.ArgumentError,
         match=r"obs of 'y': expected labels in the order of lattice.nodes, \['a', 'b', .*\], got \['b', 'a'",
     ):
         p4.compile(latent, pd.Series(values, list("bacd")))
-    with pytest.raises(p4.ArgumentError, match="obs of 'y': expected labels in the order"):
+    with pytest.raises(p4.errors.ArgumentError, match="obs of 'y': expected labels in the order"):
         p4.sample(
             latent, xr.DataArray(values, dims="site", coords={"site": list("bacd")}), num_warmup=20, num_samples=10
         )
@@ -722,7 +726,7 @@ def test_draws_of_a_run_go_in_as_they_are():
     for given in (kept, kept[::-1]):
         equal(model.replace(a=given).couplings["a"], model.couplings["a"])
     with pytest.raises(
-        p4.ArgumentError, match=r"data: expected an array of fields, got a DataTree.*tree\['posterior'\]"
+        p4.errors.ArgumentError, match=r"data: expected an array of fields, got a DataTree.*tree\['posterior'\]"
     ):
         p4.held_out_score(model, tree)
 
@@ -752,7 +756,7 @@ def test_masked_data_of_a_masked_distribution_pass():
         pd.Series(values, dtype="Float64"),
     ):
         equal(p4.compile(model, y).potential_fn(position), right)
-    with pytest.raises(p4.ArgumentError, match="obs of 'y': .* missing value at index"):
+    with pytest.raises(p4.errors.ArgumentError, match="obs of 'y': .* missing value at index"):
         p4.compile(model, np.where([0, 0, 1, 0], np.nan, values))
 
 
@@ -761,7 +765,9 @@ def test_covariates_in_tables_say_what_to_do():
         numpyro.sample("y", dist.Normal(numpyro.sample("slope", dist.Normal(0, 1)) * x, 1.0), obs=y)
 
     series = pd.Series([1.0, 2.0])
-    with pytest.raises(p4.ArgumentError, match=r"args\[0\]: expected an array.*got a Series.*Give its .to_numpy\(\)"):
+    with pytest.raises(
+        p4.errors.ArgumentError, match=r"args\[0\]: expected an array.*got a Series.*Give its .to_numpy\(\)"
+    ):
         p4.compile(model, series, series)
 
 
@@ -855,5 +861,5 @@ def test_a_transposed_table_with_numbers_as_labels_is_refused():
     table = pd.DataFrame(np.random.default_rng(0).normal(size=(5, 5)), columns=nodes)
     expected = model.energy(table[list(model.lattice.nodes)].to_numpy())
     np.testing.assert_array_equal(model.energy(table), expected)
-    with pytest.raises(p4.ArgumentError, match="one row per sample and one column per site.*Transpose it"):
+    with pytest.raises(p4.errors.ArgumentError, match="one row per sample and one column per site.*Transpose it"):
         model.energy(table.T)

@@ -158,18 +158,22 @@ def test_single_factors_are_refused_with_the_reason(run):
         ("whole", "MultivariateNormal is one density of all 2 values: write it as independent parts"),
         ("tempered", "its log density is scaled"),
     ):
-        with pytest.raises(p4.SingleFactorError, match=f"site {site!r} cannot be left out datum by datum: {reason}"):
+        with pytest.raises(
+            p4.errors.SingleFactorError, match=f"site {site!r} cannot be left out datum by datum: {reason}"
+        ):
             p4.loo(run, site)
-    with pytest.raises(p4.ArgumentError, match="site: expected one of .*'psi'.*'whole'.*, got None"):
+    with pytest.raises(p4.errors.ArgumentError, match="site: expected one of .*'psi'.*'whole'.*, got None"):
         p4.loo(run)
-    with pytest.raises(p4.ArgumentError, match="site: expected one of .*, got 'z'"):
+    with pytest.raises(p4.errors.ArgumentError, match="site: expected one of .*, got 'z'"):
         p4.loo(run, "z")
-    with pytest.raises(p4.ArgumentError, match="tree: expected a DataTree of phi4ppl.sample, got int"):
+    with pytest.raises(p4.errors.ArgumentError, match="tree: expected a DataTree of phi4ppl.sample, got int"):
         p4.loo(3)
-    with pytest.raises(p4.ArgumentError, match="tree: expected a group log_likelihood, got none. Only a NumPyro model"):
+    with pytest.raises(
+        p4.errors.ArgumentError, match="tree: expected a group log_likelihood, got none. Only a NumPyro model"
+    ):
         p4.loo(xr.DataTree())
     lumped = xr.DataTree.from_dict({"log_likelihood": run["log_likelihood"].to_dataset()[["y"]].sum("y_datum")})
-    with pytest.raises(p4.SingleFactorError, match="'y' .* its log likelihood has one number a draw"):
+    with pytest.raises(p4.errors.SingleFactorError, match="'y' .* its log likelihood has one number a draw"):
         p4.loo(lumped)
 
 
@@ -182,9 +186,11 @@ def test_own_terms_of_an_observed_field_are_refused():
 
     assert "own term" not in str(p4.compile(model).single_factors)
     assert "the field has the term 'm'" in p4.compile(model).single_factors["psi"]
-    with pytest.raises(p4.ArgumentError, match="model: expected terms of hopping, mass, quartic and source only"):
+    with pytest.raises(
+        p4.errors.ArgumentError, match="model: expected terms of hopping, mass, quartic and source only"
+    ):
         p4.GibbsField(own).conditional_log_prob(PSI)
-    with pytest.raises(p4.ArgumentError, match=r"value: expected one field, of shape \(6,\), got shape \(5,\)"):
+    with pytest.raises(p4.errors.ArgumentError, match=r"value: expected one field, of shape \(6,\), got shape \(5,\)"):
         p4.GibbsField(PRIOR).conditional_log_prob(PSI[:5])
 
 
@@ -326,22 +332,28 @@ def copies(y):
     ],
 )
 def test_models_without_a_site_of_their_own_are_refused(model, message, well):
-    with pytest.raises(p4.ArgumentError, match=message):
+    with pytest.raises(p4.errors.ArgumentError, match=message):
         p4.integrated_log_likelihood(well, model, SEEN_WELL)
 
 
 def test_other_runs_are_refused(well):
-    with pytest.raises(p4.ArgumentError, match="args: expected the data .* that the run was made with, got others"):
+    with pytest.raises(
+        p4.errors.ArgumentError, match="args: expected the data .* that the run was made with, got others"
+    ):
         p4.integrated_log_likelihood(well, noisy_well, SEEN_WELL + 0.1)
-    with pytest.raises(p4.ArgumentError, match="site: expected one of 'datum', got 'y'"):
+    with pytest.raises(p4.errors.ArgumentError, match="site: expected one of 'datum', got 'y'"):
         p4.integrated_log_likelihood(well, noisy_well, SEEN_WELL, site="y")
-    with pytest.raises(p4.ArgumentError, match="field: expected one of 'phi', got 'psi'"):
+    with pytest.raises(p4.errors.ArgumentError, match="field: expected one of 'phi', got 'psi'"):
         p4.integrated_log_likelihood(well, noisy_well, SEEN_WELL, field="psi")
-    with pytest.raises(p4.ArgumentError, match="site: expected a model and a run that have such a site, got None"):
+    with pytest.raises(
+        p4.errors.ArgumentError, match="site: expected a model and a run that have such a site, got None"
+    ):
         p4.integrated_log_likelihood(well, many_sites)
     without = well.copy()
     without["posterior"] = xr.DataTree(well["posterior"].to_dataset().drop_vars("phi"))
-    with pytest.raises(p4.ArgumentError, match="tree: expected draws of 'phi', got none. Sample with keep_field=True"):
+    with pytest.raises(
+        p4.errors.ArgumentError, match="tree: expected draws of 'phi', got none. Sample with keep_field=True"
+    ):
         p4.integrated_log_likelihood(without, noisy_well, SEEN_WELL)
 
     def precise(y):
@@ -349,7 +361,7 @@ def test_other_runs_are_refused(well):
         numpyro.sample("datum", dist.Normal(phi, 1e-5), obs=y)
 
     with pytest.raises(
-        p4.ArgumentError, match="site: expected a likelihood that 2305 nodes resolve, got log p uncertain"
+        p4.errors.ArgumentError, match="site: expected a likelihood that 2305 nodes resolve, got log p uncertain"
     ):
         p4.integrated_log_likelihood(well.isel(draw=slice(0, 3)), precise, SEEN_WELL)
 
@@ -366,7 +378,7 @@ def test_run_without_fields_keeps_no_likelihood_and_says_why():
         progress=False,
     )
     assert "log_likelihood" not in tree.children and "observed_data" not in tree.children
-    with pytest.raises(p4.SingleFactorError, match="with keep_field=False it is not kept"):
+    with pytest.raises(p4.errors.SingleFactorError, match="with keep_field=False it is not kept"):
         p4.loo(tree)
 
 

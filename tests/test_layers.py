@@ -251,7 +251,8 @@ def test_planted_long_function_is_measured():
 
 def test_import_creates_no_array_and_starts_no_backend(run_python, tmp_path):
     program = (
-        "import phi4ppl, jax, jax._src.xla_bridge as bridge\n"
+        "from phi4ppl import *\n"
+        "import jax, jax._src.xla_bridge as bridge\n"
         "assert not bridge._backends, bridge._backends\n"  # asked first: jax.live_arrays() starts a backend
         "assert not jax.live_arrays(), jax.live_arrays()\n"
         "assert not jax.config.jax_enable_x64\n"

@@ -16,7 +16,7 @@ def mixed_model():
     """One coupling a term, one a clique, and an own term."""
     lattice = p4.lattice.square(3, diagonals=True)
     model = p4.phi4(lattice, w={"nn": 0.5, "diagonal": np.linspace(0.1, 0.4, 18)}, a=1.0, b=np.linspace(0.1, 0.3, 9))
-    own = p4.Term("g", p4.plaquettes(lattice), lambda p, q, r, s: p * q * r * s, coupling=0.1)
+    own = p4.Term("g", p4.lattice.plaquettes(lattice), lambda p, q, r, s: p * q * r * s, coupling=0.1)
     return p4.MarkovRandomField(lattice, [*model.terms, own])
 
 
@@ -64,11 +64,13 @@ def test_statistics_do_not_depend_on_the_chunks(monkeypatch):
 
 def test_wrong_arguments_are_named():
     model = p4.phi4(p4.lattice.square(3), a=1.0, b=0.1)
-    with pytest.raises(p4.ArgumentError, match=r"model: expected a MarkovRandomField, got dict"):
+    with pytest.raises(p4.errors.ArgumentError, match=r"model: expected a MarkovRandomField, got dict"):
         CouplingVector.of({})
-    with pytest.raises(p4.ArgumentError, match=r"fields: expected shape \(num_samples, 3, 3\), got shape \(5, 9\)"):
+    with pytest.raises(
+        p4.errors.ArgumentError, match=r"fields: expected shape \(num_samples, 3, 3\), got shape \(5, 9\)"
+    ):
         statistics_matrix(model, np.zeros((5, 9)))
-    with pytest.raises(p4.ArgumentError, match="history: expected the history of a fit.*got no steps"):
+    with pytest.raises(p4.errors.ArgumentError, match="history: expected the history of a fit.*got no steps"):
         plot_history(History(CouplingVector.of(model)).dataset())
 
 

@@ -16,8 +16,8 @@ import pytest
 
 import phi4ppl as p4
 from phi4ppl.cli import option_names
-from phi4ppl.cli.entry import _parser
 from phi4ppl.cli.option_names import ARGUMENTS, ELSEWHERE, OPTIONS, for_command_line
+from phi4ppl.cli.options import parser
 from phi4ppl.cli.run_command import _kernel
 from phi4ppl.errors import CallError, Phi4pplError, call_checked, finite_array
 from phi4ppl.inference.couplings import NORMALIZERS
@@ -96,7 +96,7 @@ def test_the_message_of_the_review():
     with pytest.raises(
         CallError, match=r"^plaquettes: expected the arguments lattice; too many positional arguments\.$"
     ):
-        p4.plaquettes(1, 2)
+        p4.lattice.plaquettes(1, 2)
     with pytest.raises(CallError, match=r"^Phi4RBM: .*Did you mean 'n_components'\?$"):
         p4.networks.Phi4RBM(n_component=3)
     with pytest.raises(CallError, match=r"^MarkovRandomField\.energy: expected the arguments phi; got 'ph'"):
@@ -154,7 +154,7 @@ def test_decorated_functions_and_classes_stay_what_they_are():
 
 
 def test_complex_numbers_are_refused_without_dropping_a_part():
-    with pytest.raises(p4.ArgumentError, match="Give its real and its imaginary part one at a time"):
+    with pytest.raises(p4.errors.ArgumentError, match="Give its real and its imaginary part one at a time"):
         finite_array("series", np.ones(3) * 1j, "Remove the draw.")
 
 
@@ -189,7 +189,7 @@ CALLED = {  # what a command calls, and arguments that it gives without an optio
 
 def options_of(command: str) -> set[str]:
     """What the parser of a command takes."""
-    (subparsers,) = (a for a in _parser()._actions if isinstance(a, argparse._SubParsersAction))
+    (subparsers,) = (a for a in parser()._actions if isinstance(a, argparse._SubParsersAction))
     return {
         name for action in subparsers.choices[command]._actions for name in (*action.option_strings, action.metavar)
     }
@@ -281,7 +281,8 @@ def test_messages_in_the_words_of_the_command_line(text, command, shown):
 
 
 def test_infer_leaves_the_normalizer_to_the_library():
-    arguments = _parser().parse_args(["infer", "ring.py", "--data", "fields.npy"])
+    arguments = parser().parse_args(["infer", "ring.py", "--data", "fields.npy"])
+    arguments.parser.fill(arguments)
     assert arguments.normalizer == "auto" and "auto" in NORMALIZERS
 
 
@@ -291,10 +292,10 @@ def test_copies_of_parallel_tempering_can_be_asked_for():
 
 
 def test_names_of_kernels_in_help_and_message_are_all_that_the_option_takes(capsys):
-    with pytest.raises(p4.ArgumentError) as caught:
+    with pytest.raises(p4.errors.ArgumentError) as caught:
         _kernel("nutts")
     with pytest.raises(SystemExit):
-        _parser().parse_args(["run", "--help"])
+        parser().parse_args(["run", "--help"])
     shown = re.search(r"--kernel KERNEL\s+(.*?)\(default", capsys.readouterr().out, re.DOTALL).group(1)
     for text in (" ".join(shown.split()), str(caught.value).replace("--kernel: expected one of ", "")):
         assert text.startswith(", ".join(p4.kernels()) + ", or tempering:N")

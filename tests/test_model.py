@@ -392,7 +392,7 @@ def test_wrong_use_is_refused(even, use, message):
 )
 def test_cliques_listed_twice_are_refused(cliques):
     """In whatever order of sites: the energy of such a clique would count twice."""
-    with pytest.raises(p4.ArgumentError, match="every clique once.*drop one row"):
+    with pytest.raises(p4.errors.ArgumentError, match="every clique once.*drop one row"):
         p4.Term("g", cliques, lambda *fields: sum(fields))
 
 
@@ -408,10 +408,10 @@ def test_an_edge_attribute_of_the_graph_is_mentioned_until_it_is_used():
         assert w == graph.edges[lattice.nodes[i], lattice.nodes[j]]["weight"]
     graph.add_edge("C", "D")
     with pytest.raises(
-        p4.ArgumentError, match="a finite number on every edge, got none on 1 of 4 edges, the first is 'C' – 'D'"
+        p4.errors.ArgumentError, match="a finite number on every edge, got none on 1 of 4 edges, the first is 'C' – 'D'"
     ):
         p4.phi4(p4.lattice.from_networkx(graph), w="weight", a=1.0, b=0.2)
-    with pytest.raises(p4.ArgumentError, match="a numeric edge attribute of the graph: 'weight', got 'length'"):
+    with pytest.raises(p4.errors.ArgumentError, match="a numeric edge attribute of the graph: 'weight', got 'length'"):
         p4.phi4(lattice, w="length", a=1.0, b=0.2)
 
 

@@ -189,29 +189,31 @@ def test_nuts_agrees_with_block_gibbs(reference):
 def test_messages():
     units = GaussianUnits([0.0], [0.5])
     with pytest.raises(
-        p4.ArgumentError, match=r"weights: expected an array of shape \(1, 1\), got shape \(2, 1\)\. Rows"
+        p4.errors.ArgumentError, match=r"weights: expected an array of shape \(1, 1\), got shape \(2, 1\)\. Rows"
     ):
         RestrictedBoltzmannMachine(units, units, [[1.0], [1.0]])
-    with pytest.raises(p4.ArgumentError, match=r"visible: expected Phi4Units, .*, got float"):
+    with pytest.raises(p4.errors.ArgumentError, match=r"visible: expected Phi4Units, .*, got float"):
         RestrictedBoltzmannMachine(1.0, units, [[1.0]])
-    with pytest.raises(p4.HammersleyCliffordError, match=r"not positive definite .* is 1\.5, .*smaller"):
+    with pytest.raises(p4.errors.HammersleyCliffordError, match=r"not positive definite .* is 1\.5, .*smaller"):
         RestrictedBoltzmannMachine(units, units, [[1.5]])
-    with pytest.raises(p4.ArgumentError, match=r"quadratic: expected positive numbers, got -1\.0.*infinite"):
+    with pytest.raises(p4.errors.ArgumentError, match=r"quadratic: expected positive numbers, got -1\.0.*infinite"):
         GaussianUnits([0.0], [-1.0])
-    with pytest.raises(p4.ArgumentError, match=r"couplings: expected arrays of one length, got linear \(2,\)"):
+    with pytest.raises(p4.errors.ArgumentError, match=r"couplings: expected arrays of one length, got linear \(2,\)"):
         GaussianUnits([0.0, 0.0], [1.0])
-    with pytest.raises(p4.ArgumentError, match=r"linear: expected one number a unit, .* got shape \(\)"):
+    with pytest.raises(p4.errors.ArgumentError, match=r"linear: expected one number a unit, .* got shape \(\)"):
         SpinUnits(0.0)
     machine = RestrictedBoltzmannMachine(units, SpinUnits([0.0]), [[0.5]])
-    with pytest.raises(p4.ArgumentError, match=r"v: expected shape \(\.\.\., 1\), got shape \(2,\)"):
+    with pytest.raises(p4.errors.ArgumentError, match=r"v: expected shape \(\.\.\., 1\), got shape \(2,\)"):
         machine.free_energy(jnp.zeros(2))
-    with pytest.raises(p4.ArgumentError, match=r"method: expected a machine with two Gaussian layers"):
+    with pytest.raises(p4.errors.ArgumentError, match=r"method: expected a machine with two Gaussian layers"):
         machine.log_partition(method="gaussian")
-    with pytest.raises(p4.ArgumentError, match=r"machine: expected layers of real units, got SpinUnits\(1\)\. Markov"):
+    with pytest.raises(
+        p4.errors.ArgumentError, match=r"machine: expected layers of real units, got SpinUnits\(1\)\. Markov"
+    ):
         machine.to_model()
     square = p4.phi4(p4.lattice.square(3), a=1.0, b=0.1)
     with pytest.raises(
-        p4.ArgumentError, match=r"model: expected a model on lattice.bipartite\(3, …\), got .*first sites"
+        p4.errors.ArgumentError, match=r"model: expected a model on lattice.bipartite\(3, …\), got .*first sites"
     ):
         RestrictedBoltzmannMachine.from_model(square, 3)
     with pytest.raises(AttributeError, match="immutable"):

@@ -121,15 +121,21 @@ def test_visible_marginal_is_a_normalised_density():
 
 
 def test_messages():
-    with pytest.raises(p4.ArgumentError, match=r"clamped: expected bools of shape \(4,\), got bool of shape \(3,\)"):
+    with pytest.raises(
+        p4.errors.ArgumentError, match=r"clamped: expected bools of shape \(4,\), got bool of shape \(3,\)"
+    ):
         REAL.gibbs(jax.random.key(0), jnp.zeros(4), clamped=[True, False, False])
-    with pytest.raises(p4.ArgumentError, match=r"known: expected bools of shape \(4,\), one a feature, got int64 of"):
+    with pytest.raises(
+        p4.errors.ArgumentError, match=r"known: expected bools of shape \(4,\), one a feature, got int64 of"
+    ):
         Phi4RBM.from_machine(REAL).complete(np.zeros((1, 4)), np.zeros(4, int))
     with pytest.raises(
-        p4.ArgumentError, match=r"machine: expected a machine of real visible units, got BernoulliUnits"
+        p4.errors.ArgumentError, match=r"machine: expected a machine of real visible units, got BernoulliUnits"
     ):
         VisibleMarginal(RestrictedBoltzmannMachine(BernoulliUnits([0.0]), BernoulliUnits([0.0]), [[1.0]]))
-    with pytest.raises(p4.ArgumentError, match=r"machine: expected a RestrictedBoltzmannMachine, got int"):
+    with pytest.raises(p4.errors.ArgumentError, match=r"machine: expected a RestrictedBoltzmannMachine, got int"):
         VisibleMarginal(3)
-    with pytest.raises(p4.DrawNotAvailableError, match=r"visible units of .* is not available\. .* machine.gibbs"):
+    with pytest.raises(
+        p4.errors.DrawNotAvailableError, match=r"visible units of .* is not available\. .* machine.gibbs"
+    ):
         VisibleMarginal(BINARY).sample(jax.random.key(0))

@@ -204,13 +204,13 @@ def test_every_method_finds_the_mixture(options, mixture):
 def test_messages():
     binary = machine_of(("bernoulli", "phi4"))
     with pytest.raises(
-        p4.ArgumentError, match=r"real visible units for 'score_matching', got BernoulliUnits.* Take 'persis"
+        p4.errors.ArgumentError, match=r"real visible units for 'score_matching', got BernoulliUnits.* Take 'persis"
     ):
         train(binary, np.zeros((4, 2)), method="score_matching")
     large = RestrictedBoltzmannMachine(Phi4Units(*np.ones((3, 15))), BernoulliUnits(np.zeros(15)), np.zeros((15, 15)))
     with pytest.raises(
-        p4.ArgumentError, match=r"for 'exact' a binary layer of at most 14 units, a real one of at most 2"
+        p4.errors.ArgumentError, match=r"for 'exact' a binary layer of at most 14 units, a real one of at most 2"
     ):
         train(large, np.zeros((4, 15)), method="exact")
-    with pytest.raises(p4.ArgumentError, match=r"num_levels: expected 1 with 'exact', got 3\. Only persistent"):
+    with pytest.raises(p4.errors.ArgumentError, match=r"num_levels: expected 1 with 'exact', got 3\. Only persistent"):
         train(binary, np.zeros((4, 2)), method="exact", num_levels=3)

@@ -254,18 +254,22 @@ def test_parameters_of_machines_have_names(machines):
 
 
 def test_messages(trained, data):
-    with pytest.raises(p4.ArgumentError, match=r"machines: expected a list of estimators such as Phi4RBM\(64\), got 3"):
+    with pytest.raises(
+        p4.errors.ArgumentError, match=r"machines: expected a list of estimators such as Phi4RBM\(64\), got 3"
+    ):
         DeepPhi4Network(3).fit(data)
     with pytest.raises(
-        p4.ArgumentError,
+        p4.errors.ArgumentError,
         match=r"machines\[1\]: expected visible units of .* BernoulliUnits, .* got GaussianUnits\. Real",
     ):
         DeepPhi4Network([BernoulliBernoulliRBM(2), GaussianBernoulliRBM(2)]).fit(data)
-    with pytest.raises(p4.ArgumentError, match=r"machines\[1\]: expected 3 visible units, got 2"):
+    with pytest.raises(p4.errors.ArgumentError, match=r"machines\[1\]: expected 3 visible units, got 2"):
         stack_of(LOWER, UPPER.transposed)
-    with pytest.raises(p4.ArgumentError, match=r"depth: expected at most 2, the number of machines, got 3"):
+    with pytest.raises(p4.errors.ArgumentError, match=r"depth: expected at most 2, the number of machines, got 3"):
         trained.transform(data, depth=3)
-    with pytest.raises(p4.ArgumentError, match=r"n_draws: expected an integer of at least 2, got 1"):
+    with pytest.raises(p4.errors.ArgumentError, match=r"n_draws: expected an integer of at least 2, got 1"):
         stack_of(LOWER, n_draws=1).bounds(ROWS)
-    with pytest.raises(p4.ArgumentError, match=r"machine: expected a machine of Phi4Units and BernoulliUnits, got Res"):
+    with pytest.raises(
+        p4.errors.ArgumentError, match=r"machine: expected a machine of Phi4Units and BernoulliUnits, got Res"
+    ):
         Phi4BernoulliRBM.from_machine(UPPER)

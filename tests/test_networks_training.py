@@ -66,7 +66,7 @@ def test_resumption_is_bit_for_bit(start, data, trained):
 
 
 def test_divergence_hands_back_the_last_good_state(start, data):
-    with pytest.raises(p4.SamplingError, match=r"diverged in epoch 1: .* last good state") as raised:
+    with pytest.raises(p4.errors.SamplingError, match=r"diverged in epoch 1: .* last good state") as raised:
         train(start, data, epochs=2, learning_rate=1e38)
     assert raised.value.state.epoch == 0
 
@@ -101,16 +101,17 @@ def test_progress_and_tempering_of_estimators(data, capsys):
 
 def test_messages(start, data):
     with pytest.raises(
-        p4.ArgumentError, match=r"method: expected one of 'persistent_cd', 'contrastive_divergence', .*'exact', got 'x'"
+        p4.errors.ArgumentError,
+        match=r"method: expected one of 'persistent_cd', 'contrastive_divergence', .*'exact', got 'x'",
     ):
         train(start, data, method="x")
-    with pytest.raises(p4.ArgumentError, match=r"data: expected an array of shape \(n, 3\), got shape \(5, 2\)"):
+    with pytest.raises(p4.errors.ArgumentError, match=r"data: expected an array of shape \(n, 3\), got shape \(5, 2\)"):
         train(start, np.zeros((5, 2)))
     with pytest.raises(
-        p4.ArgumentError, match=r"learning_rate: expected a positive number or an optax schedule, got 0"
+        p4.errors.ArgumentError, match=r"learning_rate: expected a positive number or an optax schedule, got 0"
     ):
         train(start, data, learning_rate=0)
-    with pytest.raises(p4.ArgumentError, match=r"weight_decay: expected a number of at least 0, got -1"):
+    with pytest.raises(p4.errors.ArgumentError, match=r"weight_decay: expected a number of at least 0, got -1"):
         train(start, data, weight_decay=-1)
 
 
@@ -148,7 +149,7 @@ def test_missing_scikit_learn_is_said(run_python, tmp_path):
         "import sys; sys.modules['sklearn'] = None\n"
         "import phi4ppl as p4\n"
         "try:\n    p4.networks.Phi4RBM\n"
-        "except p4.MissingPackageError as error:\n    assert \"pip install 'phi4ppl[sklearn]'\" in str(error)\n"
+        "except p4.errors.MissingPackageError as error:\n    assert \"pip install 'phi4ppl[sklearn]'\" in str(error)\n"
         "else:\n    raise SystemExit('no error')\n"
     )
     run_python(["-c", program], cwd=tmp_path)

@@ -25,7 +25,9 @@ DIAGONALS = p4.lattice.square(4, diagonals=True)
 
 def plaquette_model(g):
     plain = p4.phi4(DIAGONALS, w={"nn": 1.0, "diagonal": 0.5}, a=2.0, b=0.2)
-    return p4.MarkovRandomField(DIAGONALS, [*plain.terms, p4.Term("g", p4.plaquettes(DIAGONALS), four_fields, g)])
+    return p4.MarkovRandomField(
+        DIAGONALS, [*plain.terms, p4.Term("g", p4.lattice.plaquettes(DIAGONALS), four_fields, g)]
+    )
 
 
 CHAIN = p4.lattice.chain(6)

@@ -245,25 +245,27 @@ def test_interpolant_continues_along_rays_and_stays_below_a_convex_function():
 )
 def test_wrong_arguments(arguments, message):
     arguments = {"data": np.zeros((2, 3)), "priors": PRIOR} | arguments
-    with pytest.raises(p4.ArgumentError, match=message):
+    with pytest.raises(p4.errors.ArgumentError, match=message):
         p4.infer_couplings(TRIANGLE, **arguments)
 
 
 def test_model_without_exact_log_z_is_refused():
     torus = p4.phi4(p4.lattice.square(8), w=0.5, a=2.0, b=0.2)
-    with pytest.raises(p4.ArgumentError, match="small or narrow graph.*normalizer='surface' takes any model"):
+    with pytest.raises(p4.errors.ArgumentError, match="small or narrow graph.*normalizer='surface' takes any model"):
         p4.infer_couplings(torus, np.zeros((1, 8, 8)), {"w": dist.Uniform(0.4, 0.6)}, normalizer="exact")
 
 
 def test_infinite_z_under_the_prior_is_refused():
     gaussian = p4.gaussian(TRIANGLE.lattice, w=0.3, a=1.0)
-    with pytest.raises(p4.HammersleyCliffordError, match="normalizable +NO"):
+    with pytest.raises(p4.errors.HammersleyCliffordError, match="normalizable +NO"):
         p4.infer_couplings(gaussian, np.zeros((1, 3)), {"w": dist.Uniform(0.0, 1.5)}, normalizer="exact")
 
 
 def test_prior_beyond_the_surface_is_refused():
     surface = p4.PartitionSurface(RING, {"w": (0.4, 1.1)}, num_samples=100)
-    with pytest.raises(p4.OverlapError, match=r"prior of 'w' reaches over \[0, 1.2\], beyond the PartitionSurface's"):
+    with pytest.raises(
+        p4.errors.OverlapError, match=r"prior of 'w' reaches over \[0, 1.2\], beyond the PartitionSurface's"
+    ):
         p4.infer_couplings(RING, np.zeros((1, 8)), PRIOR, normalizer=surface)
-    with pytest.raises(p4.ArgumentError, match="normalizer: expected a PartitionSurface over 'a'"):
+    with pytest.raises(p4.errors.ArgumentError, match="normalizer: expected a PartitionSurface over 'a'"):
         p4.infer_couplings(RING, np.zeros((1, 8)), {"a": dist.Uniform(1.0, 2.0)}, normalizer=surface)

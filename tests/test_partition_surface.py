@@ -255,14 +255,14 @@ def test_random_coupling_outside_the_surface_is_refused(surface):
         numpyro.sample("phi", p4.GibbsField(MODEL.replace(b=b), log_partition=surface), obs=jnp.zeros(8))
 
     with pytest.raises(
-        p4.DoublyIntractableError, match="coupling 'b' is random, but the PartitionSurface covers 'w', 'a'"
+        p4.errors.DoublyIntractableError, match="coupling 'b' is random, but the PartitionSurface covers 'w', 'a'"
     ):
         p4.compile(model)
 
 
 def test_surface_of_another_lattice_is_refused(surface):
     other = p4.phi4(p4.lattice.chain(9), w=0.8, a=1.4, b=0.2)
-    with pytest.raises(p4.ArgumentError, match="log_partition: expected a PartitionSurface of .*chain of 9"):
+    with pytest.raises(p4.errors.ArgumentError, match="log_partition: expected a PartitionSurface of .*chain of 9"):
         p4.GibbsField(other, log_partition=surface)
 
 
@@ -270,7 +270,7 @@ def test_surface_of_another_lattice_is_refused(surface):
 
 
 def test_outside_is_refused(surface):
-    with pytest.raises(p4.OverlapError, match=r"coupling 'w' = 1.2 is outside the region \[0.4, 1.1\]"):
+    with pytest.raises(p4.errors.OverlapError, match=r"coupling 'w' = 1.2 is outside the region \[0.4, 1.1\]"):
         surface({"w": 1.2, "a": 1.4})
     inside, outside = (jax.jit(surface)({"w": w, "a": 1.4}) for w in (1.1, 1.2))
     assert np.isfinite(inside) and np.isnan(outside)
@@ -291,12 +291,14 @@ def test_files(surface, tmp_path):
     path = surface.save(tmp_path / "surface.npz")
     loaded = p4.PartitionSurface.load(path, MODEL.replace(w=0.5))
     assert loaded.estimate(POINTS[0]) == surface.estimate(POINTS[0]) and repr(loaded) == repr(surface)
-    with pytest.raises(p4.ArgumentError, match="model: expected the model of the surface in"):
+    with pytest.raises(p4.errors.ArgumentError, match="model: expected the model of the surface in"):
         p4.PartitionSurface.load(path, MODEL.replace(b=0.3))
-    with pytest.raises(p4.ArgumentError, match="path: expected a file written by PartitionSurface.save, got no file"):
+    with pytest.raises(
+        p4.errors.ArgumentError, match="path: expected a file written by PartitionSurface.save, got no file"
+    ):
         p4.PartitionSurface.load(tmp_path / "none.npz", MODEL)
     (tmp_path / "text").write_text("no surface")
-    with pytest.raises(p4.ArgumentError, match="path: expected a file written by PartitionSurface.save"):
+    with pytest.raises(p4.errors.ArgumentError, match="path: expected a file written by PartitionSurface.save"):
         p4.PartitionSurface.load(tmp_path / "text", MODEL)
 
 
@@ -313,17 +315,17 @@ def test_files(surface, tmp_path):
     ],
 )
 def test_wrong_regions(region, message):
-    with pytest.raises(p4.ArgumentError, match=message):
+    with pytest.raises(p4.errors.ArgumentError, match=message):
         p4.PartitionSurface(MODEL, region)
 
 
 def test_infinite_z_in_the_region_is_refused():
-    with pytest.raises(p4.HammersleyCliffordError, match="normalizable +NO"):
+    with pytest.raises(p4.errors.HammersleyCliffordError, match="normalizable +NO"):
         p4.PartitionSurface(MODEL, {"b": (-0.1, 0.2)})
 
 
 def test_region_too_wide_for_the_ensembles_is_refused():
-    with pytest.raises(p4.OverlapError, match="1 ensembles leave an overlap of .* Take a smaller region"):
+    with pytest.raises(p4.errors.OverlapError, match="1 ensembles leave an overlap of .* Take a smaller region"):
         p4.PartitionSurface(MODEL, {"a": (0.5, 4.0)}, max_ensembles=1, num_samples=100)
 
 
@@ -337,10 +339,10 @@ def test_region_too_wide_for_the_ensembles_is_refused():
     ],
 )
 def test_wrong_couplings(surface, couplings, message):
-    with pytest.raises(p4.ArgumentError, match=message):
+    with pytest.raises(p4.errors.ArgumentError, match=message):
         surface.log_partition(couplings)
 
 
 def test_wrong_settings():
-    with pytest.raises(p4.ArgumentError, match="min_overlap: expected a number from 0.05 to 0.9"):
+    with pytest.raises(p4.errors.ArgumentError, match="min_overlap: expected a number from 0.05 to 0.9"):
         p4.PartitionSurface(MODEL, REGION, min_overlap=1.0)

@@ -130,7 +130,7 @@ def test_auto_takes_exact_values_where_they_are_affordable_and_says_what_it_did(
         (600, "priors: expected intervals over .* would take too long. Narrow the priors, or"),
     ):
         monkeypatch.setattr(log_z_module, "MOST_OPERATIONS", (values + 0.5) * one)
-        with pytest.raises(p4.ArgumentError, match=message):
+        with pytest.raises(p4.errors.ArgumentError, match=message):
             p4.infer_couplings(STAR, data, PRIORS, normalizer="exact")
     tree = p4.infer_couplings(STAR, data, PRIORS, num_samples=100)
     settings = metadata(tree)["settings"]

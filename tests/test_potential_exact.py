@@ -136,7 +136,7 @@ def test_terms_on_some_cliques_and_terms_of_the_user(x64):
     rng = np.random.default_rng(4)
     phi = rng.normal(size=(4, 4))
     flat = phi.ravel()
-    edges, plaquettes = lattice.edges[[3, 40, 7]][:, ::-1], p4.plaquettes(lattice)
+    edges, plaquettes = lattice.edges[[3, 40, 7]][:, ::-1], p4.lattice.plaquettes(lattice)
     model = p4.MarkovRandomField(
         lattice,
         [

@@ -229,12 +229,12 @@ def test_what_cannot_be_predicted_is_refused_early(monkeypatch):
         (conjugate, {"keep_field": False, "model_kwargs": {"y": Y}}, "False with keep_field=False"),
         (conjugate, {"predictive": 1}, "expected True or False, got 1"),
     ):
-        with pytest.raises(p4.ArgumentError, match=f"predictive: expected {told.removeprefix('expected ')}"):
+        with pytest.raises(p4.errors.ArgumentError, match=f"predictive: expected {told.removeprefix('expected ')}"):
             p4.sample(model, **RUN | options)
     monkeypatch.setattr(memory, "available_bytes", lambda: 60_000)
     assert (
         "mu" in p4.sample(conjugate, Y, **RUN | {"predictive": False, "num_samples": 500, "num_chains": 1})["posterior"]
     )
     monkeypatch.setattr("phi4ppl.results.run.run_chains", lambda *_, **__: pytest.fail("the run has begun"))
-    with pytest.raises(p4.MemoryLimitError):
+    with pytest.raises(p4.errors.MemoryLimitError):
         p4.sample(conjugate, Y, **RUN | {"num_samples": 500, "num_chains": 1})

@@ -92,7 +92,9 @@ def test_posterior_by_name_is_labelled_an_approximation(data, log_z, monkeypatch
     ):
         tree = p4.infer_couplings(RING, data[2], {"w": dist.Normal(0.0, 10.0)}, normalizer="pseudolikelihood")
     assert "may have moved the posterior" in tree.warnings[0] and tree.log_evidence is None
-    with pytest.raises(p4.ArgumentError, match="models.'m'.: expected a Posterior with known log Z, got one without"):
+    with pytest.raises(
+        p4.errors.ArgumentError, match="models.'m'.: expected a Posterior with known log Z, got one without"
+    ):
         p4.compare({"m": tree}, data[2])
     true = exact_moments(data[2], log_z)
     w = tree["posterior"]["w"].values.astype(float)
@@ -135,7 +137,7 @@ def test_what_the_approximation_cannot_do_is_told(data, monkeypatch):
     monkeypatch.setattr(pseudolikelihood, "TOLERANCE", 0.0)
     likelihood = PseudoLikelihood(ring)
     with pytest.raises(
-        p4.ArgumentError, match="data: expected fields that settle the couplings.*far from a Gaussian. Use more"
+        p4.errors.ArgumentError, match="data: expected fields that settle the couplings.*far from a Gaussian. Use more"
     ):
         likelihood.around(likelihood.mode())
 
@@ -201,5 +203,5 @@ def test_polynomial_goes_on_where_the_function_ends():
 def test_wrong_arguments(change, message):
     model = p4.phi4(RING.lattice, w=0.9, a=1.4, b=0.2, r=0.0)
     arguments = {"data": np.ones((3, 8)), "priors": {"w": dist.Normal(), "a": dist.Normal()}} | change
-    with pytest.raises(p4.ArgumentError, match=message):
+    with pytest.raises(p4.errors.ArgumentError, match=message):
         p4.infer_couplings(model, **arguments, normalizer="pseudolikelihood_uncorrected")

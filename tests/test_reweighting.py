@@ -173,7 +173,9 @@ def longer_range():
 def test_too_little_overlap_is_refused_and_the_range_is_known_beforehand(longer_range):
     """log Z(g′) has the second derivative 188 here, so the overlap at g′ = 1 ± 0.1 is about exp(−1.88) = 0.15."""
     model, phi = longer_range
-    with pytest.raises(p4.OverlapError, match="effective of 16000 samples, and 100 are needed.*on_poor_overlap='warn'"):
+    with pytest.raises(
+        p4.errors.OverlapError, match="effective of 16000 samples, and 100 are needed.*on_poor_overlap='warn'"
+    ):
         p4.reweight(phi, model, model.replace(w_diagonal=1.3))
     with pytest.warns(UserWarning, match="hardly overlap"):
         result = p4.reweight(phi, model, model.replace(w_diagonal=1.3), on_poor_overlap="warn")
@@ -182,7 +184,7 @@ def test_too_little_overlap_is_refused_and_the_range_is_known_beforehand(longer_
     low, high = scan.supported
     assert 0.8 <= low <= 0.9 and 1.1 <= high <= 1.2
     assert 0.12 < float(scan.weights["overlap"].sel(coupling=0.9, method="nearest")) < 0.21
-    with pytest.raises(p4.OverlapError, match=r"support couplings from .* Outside: "):
+    with pytest.raises(p4.errors.OverlapError, match=r"support couplings from .* Outside: "):
         scan.estimate({"m2": lambda f: jnp.mean(f) ** 2})
     inside = scan.estimate({"m2": lambda f: jnp.mean(f) ** 2}, outside="omit")
     assert inside["coupling"].values[[0, -1]].tolist() == [low, high] and bool(inside["supported"].all())
@@ -196,14 +198,14 @@ def test_too_little_overlap_is_refused_and_the_range_is_known_beforehand(longer_
 def test_cancelling_phases_are_refused():
     model = independent_sites(64)
     phi = gaussian_draws(0, 4, 1000, 64)
-    with pytest.raises(p4.OverlapError, match="The phases cancel: an average phase of"):
+    with pytest.raises(p4.errors.OverlapError, match="The phases cancel: an average phase of"):
         p4.reweight(phi, model, lambda f: model.energy(f) + 0.9j * jnp.sum(f**2))
 
 
 def test_heavy_tails_are_refused_by_pareto_k():
     """exp(0.9 φ²) under exp(−φ²): the weights have no variance, however many effective samples there seem to be."""
     model = independent_sites(1)
-    with pytest.raises(p4.OverlapError, match="Pareto k̂ = "):
+    with pytest.raises(p4.errors.OverlapError, match="Pareto k̂ = "):
         p4.reweight(gaussian_draws(4, 4, 25_000, 1), model, independent_sites(1, 0.05))
 
 
@@ -235,17 +237,17 @@ def test_bad_arguments_say_what_to_do(change, message):
         "samples": gaussian_draws(0, 2, 100, 4), "source": independent_sites(4), "target": independent_sites(4, 1.01),
         "observables": None,
     }  # fmt: skip
-    with pytest.raises(p4.ArgumentError, match=message):
+    with pytest.raises(p4.errors.ArgumentError, match=message):
         p4.reweight(**arguments | change)
 
 
 def test_scan_refuses_what_it_cannot_trace_or_order():
     phi, model = gaussian_draws(0, 2, 100, 4), independent_sites(4)
-    with pytest.raises(p4.ArgumentError, match="family: expected a function that JAX can trace"):
+    with pytest.raises(p4.errors.ArgumentError, match="family: expected a function that JAX can trace"):
         p4.scan_reweighting(phi, model, lambda a: independent_sites(4, float(a)), [1.0, 1.1])
-    with pytest.raises(p4.ArgumentError, match="values: expected couplings in ascending order"):
+    with pytest.raises(p4.errors.ArgumentError, match="values: expected couplings in ascending order"):
         p4.scan_reweighting(phi, model, lambda a: model.replace(a=a), [1.1, 1.0])
-    with pytest.raises(p4.ArgumentError, match="family: expected a function from a coupling"):
+    with pytest.raises(p4.errors.ArgumentError, match="family: expected a function from a coupling"):
         p4.scan_reweighting(phi, model, model, [1.0, 1.1])
 
 
@@ -321,11 +323,11 @@ def test_mbar_does_not_depend_on_the_order_or_on_shifts_of_single_samples(three_
 def test_ensembles_without_common_ground_are_refused():
     models = [independent_sites(200, a) for a in (1.0, 9.0)]
     samples = [gaussian_draws(k, 2, 200, 200, a) for k, a in enumerate((1.0, 9.0))]
-    with pytest.raises(p4.OverlapError, match="(share less than|never visit)"):
+    with pytest.raises(p4.errors.OverlapError, match="(share less than|never visit)"):
         p4.combine_ensembles(samples, models)
-    with pytest.raises(p4.ArgumentError, match="as many arrays of samples as sources"):
+    with pytest.raises(p4.errors.ArgumentError, match="as many arrays of samples as sources"):
         p4.combine_ensembles(samples, models[:1])
-    with pytest.raises(p4.ArgumentError, match="sources: expected real actions"):
+    with pytest.raises(p4.errors.ArgumentError, match="sources: expected real actions"):
         p4.combine_ensembles(samples, [models[0], lambda f: 1j * jnp.sum(f)])
 
 
@@ -344,7 +346,7 @@ def test_figure_shows_the_numbers(three_ensembles):
     drawn = lower.containers[0].lines[0].get_ydata()
     np.testing.assert_allclose(drawn, scans["with 0.1 i"]["phi2"].values.imag)
     assert lower.get_xlabel() == "a"
-    with pytest.raises(p4.ArgumentError, match="name: expected an observable of all scans"):
+    with pytest.raises(p4.errors.ArgumentError, match="name: expected an observable of all scans"):
         p4.plot_scans(scans, "phi4")
 
 

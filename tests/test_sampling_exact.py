@@ -290,9 +290,9 @@ def test_neighbouring_chains_start_with_opposite_signs():
 def test_a_run_that_does_not_fit_in_memory_is_refused_before_it_starts():
     model = p4.phi4(p4.lattice.square(4), a=1.5, b=0.2)
     message = r"would keep .* \(4 chains × 100 draws of .*\), and at most 1 kB is to be used\. Keep observables only"
-    with pytest.raises(p4.MemoryLimitError, match=message):
+    with pytest.raises(p4.errors.MemoryLimitError, match=message):
         run_of(model, memory_limit=1000)
-    with pytest.raises(p4.MemoryLimitError, match=r"this run would keep .* TB \(1 chain × 1000000000000 draws"):
+    with pytest.raises(p4.errors.MemoryLimitError, match=r"this run would keep .* TB \(1 chain × 1000000000000 draws"):
         p4.sample(model, num_samples=10**12, num_chains=1, kernel="hmc")
 
 
@@ -314,7 +314,7 @@ def test_a_run_that_does_not_fit_in_memory_is_refused_before_it_starts():
     ],
 )
 def test_arguments_that_would_be_misread_are_refused(options, message):
-    with pytest.raises(p4.ArgumentError, match=message):
+    with pytest.raises(p4.errors.ArgumentError, match=message):
         short_run(**options)
 
 
@@ -326,9 +326,11 @@ def on_one_site(statistic):
 def test_a_start_without_finite_density_is_refused():
     """log φ is nan at negative φ, where the second chain starts."""
     message = "chain 1 has log density nan .* at its start. The action is not finite there: check data and couplings"
-    with pytest.raises(p4.SamplingError, match=message):
+    with pytest.raises(p4.errors.SamplingError, match=message):
         run_of(on_one_site(lambda phi: phi**2 - jnp.log(phi)))
-    with pytest.raises(p4.HammersleyCliffordError, match="positive potentials  NO   S is inf at a field of size 0"):
+    with pytest.raises(
+        p4.errors.HammersleyCliffordError, match="positive potentials  NO   S is inf at a field of size 0"
+    ):
         p4.sample(on_one_site(lambda phi: phi**2 - jnp.log(phi)))
 
 
@@ -347,13 +349,13 @@ def test_a_density_that_stops_being_finite_stops_the_run(after, when):
 
     kernel = Kernel("walk", "walks to the right", build, get_kernel("hmc").statistics)
     model = on_one_site(lambda phi: jnp.where(phi > after, jnp.inf, 0 * phi))
-    with pytest.raises(p4.SamplingError, match=rf"chain \d has log density -inf .* {when}"):
+    with pytest.raises(p4.errors.SamplingError, match=rf"chain \d has log density -inf .* {when}"):
         run_of(model, kernel=kernel)
 
 
 def test_an_action_unbounded_below_is_refused():
     model = p4.phi4(p4.lattice.chain(2), w=0.1, a=1.0, b=-0.1)
-    with pytest.raises(p4.HammersleyCliffordError, match="the quartic coupling is negative"):
+    with pytest.raises(p4.errors.HammersleyCliffordError, match="the quartic coupling is negative"):
         p4.sample(model)
 
 
@@ -380,7 +382,7 @@ class Terminal(io.StringIO):
 def test_a_line_left_by_an_error_is_closed(monkeypatch):
     """On a terminal one line, redrawn in place; the traceback begins on the next."""
     monkeypatch.setattr(progress.sys, "stderr", terminal := Terminal())
-    with pytest.raises(p4.OverlapError):
+    with pytest.raises(p4.errors.OverlapError):
         p4.PartitionSurface(p4.gaussian(p4.lattice.chain(4), w=0.2, a=1.0), {"w": (0.0, 0.9)}, max_ensembles=1)
     text = terminal.getvalue()
     assert "partition surface: ensemble 1" in text and text.count("\n") == 1 and text.endswith("\n")

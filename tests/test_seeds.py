@@ -55,12 +55,14 @@ CALLS = {
 @pytest.mark.parametrize("seed", [2**32, -1, 0.5])
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_seeds_that_jax_would_truncate_are_refused(call, seed):
-    with pytest.raises(p4.ArgumentError, match="^seed: expected an integer of at "):
+    with pytest.raises(p4.errors.ArgumentError, match="^seed: expected an integer of at "):
         call(seed)
 
 
 def test_average_refuses_them_too(comparison):
-    with pytest.raises(p4.ArgumentError, match="^seed: expected an integer of at most 4294967295, got 4294967296"):
+    with pytest.raises(
+        p4.errors.ArgumentError, match="^seed: expected an integer of at most 4294967295, got 4294967296"
+    ):
         p4.average(comparison, seed=2**32)
 
 

@@ -94,7 +94,7 @@ def test_only_terms_ask_for_colours():
     first = p4.phi4(lattice, w={"nn": 1.0}, a=1.0, b=0.2)
     assert colouring(first) == 2
     assert colouring(p4.gaussian(p4.lattice.from_networkx(nx.empty_graph(3)), w=1.0, a=1.0)) == 1
-    term = p4.Term("g", p4.plaquettes(lattice), lambda p, q, r, s: p * q * r * s, 0.1)
+    term = p4.Term("g", p4.lattice.plaquettes(lattice), lambda p, q, r, s: p * q * r * s, 0.1)
     assert colouring(p4.MarkovRandomField(lattice, [*first.terms, term])) == 4
     assert colouring(MODELS["own terms"]()) == 4
 

@@ -332,7 +332,7 @@ def test_a_run_of_numpyros_own_sampler_is_judged(tmp_path):
     assert report.run == "4 chains × 1500 draws; not made by phi4ppl, so kernel, warm-up and thinning are not known"
     page = report.to_html(tmp_path / "report.html").read_text(encoding="utf-8")
     assert "not made by phi4ppl" in page and "Provenance" not in page and "Trace" in page
-    with pytest.raises(p4.ArgumentError, match="made by phi4ppl.sample"):
+    with pytest.raises(p4.errors.ArgumentError, match="made by phi4ppl.sample"):
         p4.save_run(tree, tmp_path / "run.nc")
 
 
@@ -357,7 +357,7 @@ def test_what_holds_no_draws_is_refused(thinned):
         (scalar, "group posterior of dimensions chain and draw"),
     ):  # fmt: skip
         for function in (p4.estimate, p4.diagnose):
-            with pytest.raises(p4.ArgumentError, match=got) as caught:
+            with pytest.raises(p4.errors.ArgumentError, match=got) as caught:
                 function(tree)
             assert ("Select chains" in str(caught.value)) is (tree is one)
 
@@ -466,11 +466,11 @@ def test_dims_rename_and_plates_give_way():
 @pytest.mark.rank_promotion
 def test_dims_and_coords_that_do_not_fit_are_refused_before_the_run(options, told, monkeypatch):
     monkeypatch.setattr("phi4ppl.results.run.run_chains", lambda *_, **__: pytest.fail("the run has begun"))
-    with pytest.raises(p4.ArgumentError, match=told):
+    with pytest.raises(p4.errors.ArgumentError, match=told):
         p4.sample(counties, *DATA, kernel="hmc", **options)
 
 
 def test_a_field_by_itself_takes_no_dims():
     for options in ({"dims": {"phi": ["x"]}}, {"coords": {"x": [1]}}):
-        with pytest.raises(p4.ArgumentError, match="expected None for a field by itself"):
+        with pytest.raises(p4.errors.ArgumentError, match="expected None for a field by itself"):
             p4.sample(MODEL, **options)

@@ -36,14 +36,14 @@ def interrupted_run(monkeypatch):
 
 def prediction(monkeypatch):
     def refuse(*_, **__):
-        raise p4.MemoryLimitError
+        raise p4.errors.MemoryLimitError
 
     def model(y):
         phi = numpyro.sample("phi", p4.GibbsField(RING))
         numpyro.sample("y", dist.Normal(phi, 0.5), obs=y)
 
     monkeypatch.setattr(predictive_groups, "require_memory", refuse)  # sampling takes its time
-    with pytest.raises(p4.MemoryLimitError):
+    with pytest.raises(p4.errors.MemoryLimitError):
         p4.sample(model, np.ones(4), **RUN, predictive=True)
 
 

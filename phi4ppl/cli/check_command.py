@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .model_files import load_model_file
-from .outcome import FAILED, PASSED
+from .status import FAILED, PASSED
 
 __all__ = ["check"]
 

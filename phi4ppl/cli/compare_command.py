@@ -12,8 +12,9 @@ from ..inference.compare import SCHEMES
 from .field_files import LABELLED, load_fields, noted_fields
 from .model_files import field_of, load_model_file
 from .option_names import for_command_line
-from .outcome import FAILED, PASSED, REPORT, checks_text, finish, result_folder
+from .outcome import REPORT, checks_text, finish, result_folder
 from .prior_texts import priors_from
+from .status import FAILED, PASSED
 
 __all__ = ["compare"]
 

@@ -7,21 +7,28 @@ import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
-from .outcome import FAILED, PASSED
+from ..sampling.memory import available_bytes, readable
+from .compile_cache import cache_folder, cached_files, clear_cache
+from .status import FAILED, PASSED
 
 __all__ = ["doctor"]
 
 
 def doctor(arguments) -> int:
     """Say what is installed, and test the whole path on one site against the exact answer."""
+    if arguments.clear_cache:
+        files = cached_files()
+        print(f"{cache_folder()}: {len(files)} files removed, {readable(clear_cache())}")
+        return PASSED
     import jax
-
-    from ..sampling.memory import available_bytes, readable
 
     print(f"python      {platform.python_version()} on {platform.machine()}, {os.cpu_count()} cores, "
           f"{readable(available_bytes())} of memory available")  # fmt: skip
     print(f"devices     {', '.join(str(device) for device in jax.devices())}")
     print(f"precision   {'float64' if jax.config.jax_enable_x64 else 'float32 (JAX_ENABLE_X64=1 for float64)'}")
+    files = cached_files()
+    print(f"cache       {cache_folder()}: {len(files)} files, {readable(sum(path.stat().st_size for path in files))} "
+          "of compiled programs (--clear-cache removes them)")  # fmt: skip
     packages = ("phi4ppl", "jax", "jaxlib", "numpyro", "blackjax", "arviz-base", "arviz-stats", "arviz-plots", "xarray",
                 "networkx", "matplotlib", "numpy", "scipy", "h5netcdf")  # fmt: skip
     for name in packages:

@@ -13,8 +13,9 @@ from ..model.field import MarkovRandomField
 from .field_files import noted_fields
 from .model_files import field_of, load_model_file
 from .option_names import for_command_line
-from .outcome import FAILED, PASSED, REPORT, result_folder
+from .outcome import REPORT, result_folder
 from .result_files import ResultFolder
+from .status import FAILED, PASSED
 
 __all__ = ["fit"]
 

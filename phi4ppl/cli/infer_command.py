@@ -13,8 +13,9 @@ from ..inference.pages import summary
 from .field_files import noted_fields
 from .model_files import field_of, load_model_file
 from .option_names import for_command_line, verdict_for
-from .outcome import FAILED, INTERRUPTED, PASSED, REPORT, SAMPLES, checks_text, finish, result_folder
+from .outcome import REPORT, SAMPLES, checks_text, colored, finish, result_folder, wrapped
 from .prior_texts import priors_from
+from .status import FAILED, INTERRUPTED, PASSED
 
 __all__ = ["infer"]
 
@@ -59,7 +60,7 @@ def infer(arguments) -> int:
     report = results.add(REPORT, lambda path: write_inference(posterior, check, path, verdict, words))
     good = verdict.passed and not posterior.warnings
     estimates = estimate(posterior, list(priors))
-    print(f"\n{estimates}\n\n{checks_text(check, len(fields))}\n\n{verdict}")
+    print(f"\n{estimates}\n\n{checks_text(check, len(fields))}\n\n{colored(wrapped(str(verdict)))}")
     for text in map(words, posterior.warnings):
         print(f"WARNING: {text}")
     rows = {

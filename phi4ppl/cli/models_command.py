@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .model_files import load_model_file, shipped_models, summary_of
-from .outcome import PASSED
+from .status import PASSED
 
 __all__ = ["models"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import ResultFileError
-from .outcome import REPORT, SAMPLES, show_verdict
+from .outcome import ESTIMATES, REPORT, SAMPLES, show_verdict
 from .result_files import ResultFolder, read_record
 from .run_command import RECORD
 
@@ -33,7 +33,8 @@ def report(arguments) -> int:
         other = (read_record(folder / record, command) or facts)["of"]
         if other != of:
             raise ResultFileError(f"{folder / REPORT} is the report of {other}. Move it and {record} away.")
-    results = ResultFolder(folder, command, record, (REPORT,), overwrite=True, amend=True)
+    names = (ESTIMATES, REPORT) if command == "run" else (REPORT,)
+    results = ResultFolder(folder, command, record, names, overwrite=True, amend=True)
     status = show_verdict(diagnose(tree), results)
     results.finish(facts)
     return status

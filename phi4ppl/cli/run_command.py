@@ -10,8 +10,9 @@ from ..kernels.kernel import kernels
 from ..kernels.tempering import tempering
 from .model_files import load_model_file
 from .option_names import for_command_line
-from .outcome import INTERRUPTED, REPORT, SAMPLES, result_folder, show_verdict
+from .outcome import ESTIMATES, REPORT, SAMPLES, result_folder, show_verdict
 from .result_files import FINISHED
+from .status import INTERRUPTED
 
 __all__ = ["run"]
 
@@ -24,7 +25,7 @@ def run(arguments) -> int:
     file = load_model_file(arguments.model, arguments.set)
     continued = _identity(arguments.checkpoint)
     results = result_folder(
-        arguments, "run", Path("runs") / file.name, RECORD, (SAMPLES, REPORT),
+        arguments, "run", Path("runs") / file.name, RECORD, (SAMPLES, ESTIMATES, REPORT),
         continues=lambda record: continued is not None and not record[FINISHED] and record.get("checkpoint") == continued,
     )  # fmt: skip
     from ..results.datatree import save_run

@@ -4,6 +4,9 @@ A compiled model comes in; a `Kernel` that maps a state to the next one goes out
 is; then `gradient` for HMC and NUTS, `local_hmc` and `cluster` for lattices.
 """
 
+import sys
+from types import ModuleType
+
 from . import catalogue  # noqa: F401  # registers the kernels
 from .adaptation import Tuning, WindowAdaptation
 from .choose import resolve
@@ -23,3 +26,12 @@ __all__ = [
     "target_of",
     "tempering",
 ]
+
+
+class _CallablePackage(ModuleType):
+    """``phi4ppl.kernels`` is this package, and ``phi4ppl.kernels()`` lists the kernels, whichever is asked for first."""
+
+    __call__ = staticmethod(kernels)
+
+
+sys.modules[__name__].__class__ = _CallablePackage

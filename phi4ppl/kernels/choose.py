@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.polynomial import polynomial
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from ..energy.compiled import CompiledModel
 from ..errors import ArgumentError, call_checked
@@ -56,6 +54,9 @@ def _signs_compete(model) -> bool:
     edges, w, number = edges[w != 0], w[w != 0], model.lattice.num_sites
     if (w > 0).all():
         return False
+
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
 
     def components(edges, size):
         ones = np.ones(len(edges))

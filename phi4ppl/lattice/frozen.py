@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import math
 from functools import cached_property
+from typing import TYPE_CHECKING
 
-import networkx as nx
 import numpy as np
 
 from ..errors import ArgumentError, call_checked, one_of
 from .labels import aligned_fields, is_labelled
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 TURNED = "_antiperiodic"  # ends the kinds of edges across which a field changes sign
 
@@ -138,6 +141,8 @@ class Lattice:
     @cached_property
     def graph(self) -> nx.Graph:
         """The same graph as a `networkx.Graph` on the site numbers, built on first use."""
+        import networkx as nx
+
         graph = nx.Graph()
         graph.add_nodes_from((i, {"label": label}) for i, label in enumerate(self.nodes))
         kinds = [self.kinds[k] for k in self._edge_kinds]
@@ -183,6 +188,8 @@ class Lattice:
     def _maximal_cliques(self) -> tuple[tuple[int, ...], ...]:
         template = self._clique_template()
         if template is None:
+            import networkx as nx
+
             found = (tuple(sorted(c)) for c in nx.find_cliques(self.graph))
             return tuple(sorted(found))
         rows = [r for r in template if len(r)]
@@ -228,6 +235,8 @@ class Lattice:
         if self.layout_hint in ("chain", "complete"):
             angle = 2 * np.pi * np.arange(self.num_sites) / self.num_sites
             return readonly(np.stack([np.cos(angle), np.sin(angle)], axis=1), float)
+        import networkx as nx
+
         placed = nx.spring_layout(self.graph, seed=0)
         return readonly([placed[i] for i in range(self.num_sites)], float)
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import numbers
+from typing import TYPE_CHECKING
 
-import networkx as nx
 import numpy as np
 
 from ..errors import ArgumentError, GraphError, call_checked
 from .frozen import Lattice, label_key
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 
 @call_checked
@@ -73,6 +76,8 @@ def _positions(given) -> np.ndarray | None:
 
 
 def _refuse_unsuitable(graph) -> None:
+    import networkx as nx
+
     if not isinstance(graph, nx.Graph):
         raise ArgumentError("graph", "a networkx.Graph", type(graph).__name__, "Build one with networkx.Graph(edges).")
     if graph.is_directed():

@@ -8,8 +8,6 @@ after those of the lattice and have no coordinates.
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
-import xarray as xr
 
 from ..errors import ArgumentError, finite_array, present
 
@@ -28,7 +26,7 @@ SAMPLE_DIMS = ("chain", "draw")  # these come first, in this order
 MISSING_FIELDS = "Leave out fields with missing values, or fill them in, or observe the rest in a NumPyro model."
 BY_POSITION = "If the order is that of lattice.nodes, give the bare array: {}."
 MOST_SHOWN = 8  # labels in a message
-LABELLED = (dict, pd.Series, pd.DataFrame, xr.DataArray, xr.Dataset, xr.DataTree)
+LABELLED = ("Series", "DataFrame", "DataArray", "Dataset", "DataTree")  # classes of pandas and xarray
 
 
 def field_dims(lattice, prefix: str = "") -> tuple[list[str], dict]:
@@ -44,9 +42,16 @@ def field_dims(lattice, prefix: str = "") -> tuple[list[str], dict]:
 
 def is_labelled(value) -> bool:
     """Whether ``value`` is of a kind that can carry labels, or a list of such."""
-    if isinstance(value, list | tuple):
-        return any(isinstance(part, LABELLED) for part in value)
-    return isinstance(value, LABELLED)
+    parts = value if isinstance(value, list | tuple) else [value]
+    return any(isinstance(part, dict) or _is_a(part, *LABELLED) for part in parts)
+
+
+def _is_a(value, *names: str) -> bool:
+    """Whether ``value`` is of one of these classes of pandas or xarray; asked by name, so that neither has to be loaded."""
+    return any(
+        kind.__name__ in names and kind.__module__.partition(".")[0] in ("pandas", "xarray")
+        for kind in type(value).__mro__
+    )
 
 
 def aligned_fields(name: str, value, lattice=None, mend: str = "", *, samples: int | None = None) -> np.ndarray:
@@ -80,11 +85,11 @@ def aligned_fields(name: str, value, lattice=None, mend: str = "", *, samples: i
         if len({part.shape for part in parts}) > 1:
             raise ArgumentError(name, "fields of one shape", f"shapes {parts[0].shape} and others")
         return np.stack(parts)
-    if isinstance(value, xr.Dataset | xr.DataTree):
+    if _is_a(value, "Dataset", "DataTree"):
         value = _variable(name, value)
-    if isinstance(value, xr.DataArray):
+    if _is_a(value, "DataArray"):
         return _from_dataarray(name, value, lattice, mend, samples)
-    if isinstance(value, pd.DataFrame) and lattice is not None:
+    if _is_a(value, "DataFrame") and lattice is not None:
         _refuse_transposed(name, value, lattice)
     if not isinstance(value, dict) and has_no_labels(value):
         return finite_array(name, value, mend)
@@ -100,7 +105,7 @@ def aligned_fields(name: str, value, lattice=None, mend: str = "", *, samples: i
     return array.reshape(*array.shape[:-1], *lattice.field_shape)
 
 
-def _refuse_transposed(name: str, value: pd.DataFrame, lattice) -> None:
+def _refuse_transposed(name: str, value, lattice) -> None:
     """Refuse a table whose rows are the sites; row numbers 0, 1, … count samples, even if sites have the same numbers."""
     numbered = _are(value.index, range(len(value)))
     if not numbered and _are(value.index, lattice.nodes) and not _are(value.columns, lattice.nodes):
@@ -111,20 +116,22 @@ def _refuse_transposed(name: str, value: pd.DataFrame, lattice) -> None:
 
 def has_no_labels(value) -> bool:
     """Whether the sites of a pandas object have a default index, which says no more than their positions."""
-    index = value.columns if isinstance(value, pd.DataFrame) else value.index
-    return isinstance(index, pd.RangeIndex) and index.start == 0 and index.step == 1
+    index = value.columns if _is_a(value, "DataFrame") else value.index
+    return _is_a(index, "RangeIndex") and index.start == 0 and index.step == 1
 
 
 def _labels_of(value) -> list:
-    return list(value.columns if isinstance(value, pd.DataFrame) else value.index)
+    return list(value.columns if _is_a(value, "DataFrame") else value.index)
 
 
 def _columns(name: str, value: dict, mend: str) -> tuple[list, np.ndarray]:
     """The nodes of a dict, and its values along the last axis; Series among them are joined by their own index."""
     index = list(value)
-    if any(isinstance(part, pd.Series) for part in value.values()):
-        if not all(isinstance(part, pd.Series) for part in value.values()):
+    if any(_is_a(part, "Series") for part in value.values()):
+        if not all(_is_a(part, "Series") for part in value.values()):
             raise ArgumentError(name, "values of one kind", "a dict of Series and other values")
+        import pandas as pd
+
         joined = pd.concat(list(value.values()), axis=1, keys=range(len(index)))
         return index, finite_array(name, joined, mend)
     parts = [finite_array(f"{name}[{label!r}]", part, mend) for label, part in value.items()]
@@ -135,9 +142,9 @@ def _columns(name: str, value: dict, mend: str) -> tuple[list, np.ndarray]:
     return index, np.stack(parts, axis=-1)
 
 
-def _variable(name: str, value) -> xr.DataArray:
+def _variable(name: str, value):
     """The fields of a Dataset."""
-    if isinstance(value, xr.DataTree) and value.children:
+    if _is_a(value, "DataTree") and value.children:
         raise ArgumentError(
             name, "an array of fields", "a DataTree", "Give one variable of it: tree['posterior']['phi']."
         )
@@ -147,7 +154,7 @@ def _variable(name: str, value) -> xr.DataArray:
     return value["phi" if "phi" in names else names[0]]
 
 
-def _from_dataarray(name: str, value: xr.DataArray, lattice, mend: str, samples: int | None) -> np.ndarray:
+def _from_dataarray(name: str, value, lattice, mend: str, samples: int | None) -> np.ndarray:
     dims, coords = _lattice_dims(name, value, lattice)
     rest = [dim for dim in value.dims if dim not in dims]
     rest = [dim for dim in SAMPLE_DIMS if dim in rest] + [dim for dim in rest if dim not in SAMPLE_DIMS]
@@ -160,7 +167,7 @@ def _from_dataarray(name: str, value: xr.DataArray, lattice, mend: str, samples:
     return array.reshape(-1, *array.shape[len(rest) :]) if samples == 1 and dims and len(rest) > 1 else array
 
 
-def _lattice_dims(name: str, value: xr.DataArray, lattice) -> tuple[list, dict]:
+def _lattice_dims(name: str, value, lattice) -> tuple[list, dict]:
     """The dimensions that count sites, in the order of a field, with the labels that each should have."""
     if lattice is None:
         known = [dim for dim in (*AXES, "site") if dim in value.dims]
@@ -263,27 +270,25 @@ def aligned_coupling(name: str, value, lattice, cliques: np.ndarray):
     if not is_labelled(value):
         return value
     if isinstance(value, list | tuple):
-        if all(isinstance(part, xr.DataArray) and part.ndim == 0 for part in value):
+        if all(_is_a(part, "DataArray") and part.ndim == 0 for part in value):
             return [part.values for part in value]
         raise ArgumentError(name, "numbers, or one labelled object", "a list of labelled objects")
-    if isinstance(value, xr.Dataset | xr.DataTree):
+    if _is_a(value, "Dataset", "DataTree"):
         raise ArgumentError(name, "one variable", f"a {type(value).__name__}", "For example dataset['a'].")
-    if isinstance(value, xr.DataArray) and value.ndim == 0:
+    if _is_a(value, "DataArray") and value.ndim == 0:
         return finite_array(name, value.values)
     size = cliques.shape[1]
-    if isinstance(value, pd.DataFrame):
+    if _is_a(value, "DataFrame"):
         value = _grid(name, value, lattice, size)
-    if (
-        isinstance(value, xr.DataArray) and value.ndim == 1 and str(value.dims[0]).startswith("clique_")
-    ):  # of a run's results
+    if _is_a(value, "DataArray") and value.ndim == 1 and str(value.dims[0]).startswith("clique_"):  # of a run's results
         if value.indexes:
             value = value[_order(name, list(value.indexes[value.dims[0]]), range(len(cliques)), "", value.dims[0])]
         return finite_array(name, value.values)
-    if isinstance(value, xr.DataArray) and size > 1 and value.ndim == 1 and value.indexes:
+    if _is_a(value, "DataArray") and size > 1 and value.ndim == 1 and value.indexes:
         value = value.to_series()
-    if isinstance(value, xr.DataArray):
+    if _is_a(value, "DataArray"):
         return _from_array_of_sites(name, value, lattice, cliques)
-    if isinstance(value, pd.Series):
+    if _is_a(value, "Series"):
         if has_no_labels(value):
             return finite_array(name, value)
         labels, values = list(value.index), finite_array(name, value)
@@ -300,7 +305,7 @@ def _number(name: str, value):
     return value
 
 
-def _grid(name: str, value: pd.DataFrame, lattice, size: int) -> xr.DataArray | np.ndarray:
+def _grid(name: str, value, lattice, size: int):
     """A table of one value a site of a two-dimensional lattice, rows along x."""
     dims, numbers = field_dims(lattice)[0], finite_array(name, value)
     if size != 1 or len(dims) != 2:
@@ -310,12 +315,14 @@ def _grid(name: str, value: pd.DataFrame, lattice, size: int) -> xr.DataArray | 
         raise ArgumentError(name, expected, "a DataFrame", "A table of two columns becomes one by set_index.")
     axes = value.index, value.columns
     names = [axis.name if axis.name in dims else dim for axis, dim in zip(axes, dims, strict=True)]
-    plain = [isinstance(axis, pd.RangeIndex) and axis.start == 0 and axis.step == 1 for axis in axes]
+    plain = [_is_a(axis, "RangeIndex") and axis.start == 0 and axis.step == 1 for axis in axes]
     coords = {dim: np.asarray(axis) for dim, axis, bare in zip(names, axes, plain, strict=True) if not bare}
+    import xarray as xr
+
     return xr.DataArray(numbers, dims=names, coords=coords)
 
 
-def _from_array_of_sites(name: str, value: xr.DataArray, lattice, cliques: np.ndarray) -> np.ndarray:
+def _from_array_of_sites(name: str, value, lattice, cliques: np.ndarray) -> np.ndarray:
     """A coupling with the dimensions of the lattice; without any, and without coordinates, it is read by position."""
     dims, _ = _lattice_dims(name, value, lattice)
     if not dims:
@@ -368,13 +375,13 @@ def _by_clique(name: str, labels: list, values, lattice, cliques: np.ndarray):
 
 def aligned_units(name: str, value, size: int, mend: str = ""):
     """Values whose last axis counts the units of a machine, 0 to ``size`` − 1, in their order if a table has labels."""
-    if isinstance(value, pd.Series | pd.DataFrame) and not has_no_labels(value):
+    if _is_a(value, "Series", "DataFrame") and not has_no_labels(value):
         fix = f"Units have numbers, no names: give {name}.to_numpy()."
         order = _order(name, _labels_of(value), range(size), fix)
         return np.take(finite_array(name, value, mend), order, axis=-1)
-    if isinstance(value, dict | xr.DataArray | xr.Dataset | xr.DataTree):
-        fix = f"Units have numbers, no names: give {name}.values." if isinstance(value, xr.DataArray) else ""
-        if not isinstance(value, xr.DataArray) or value.indexes:
+    if isinstance(value, dict) or _is_a(value, "DataArray", "Dataset", "DataTree"):
+        fix = f"Units have numbers, no names: give {name}.values." if _is_a(value, "DataArray") else ""
+        if not _is_a(value, "DataArray") or value.indexes:
             raise ArgumentError(name, "an array", f"a {type(value).__name__}", fix)
         return value.values
     return present(name, value, mend)
@@ -385,7 +392,7 @@ def require_nodes_in_order(name: str, value, lattice) -> None:
 
     Labels that are not the nodes are about something else, and no objection.
     """
-    if isinstance(value, xr.DataArray):
+    if _is_a(value, "DataArray"):
         dims, coords = field_dims(lattice)
         nodes = lattice.nodes if dims == ["site"] else None
         here = [dim for dim in value.dims if dim in dims]

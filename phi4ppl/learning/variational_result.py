@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
-from scipy.stats import chi2
+from scipy.special import chdtri
 
 from ..analysis.gamma_method import gamma_method
 from ..errors import ArgumentError, OverlapError, call_checked, positive_int
@@ -175,7 +175,7 @@ def _remaining(search: Search, fields, excess) -> float:
     some, values = fields[:, :most], excess[:, :most]
     found = regress(search.statistics(some), values.reshape(-1), correlation_of(values))
     # the improvement by noise alone is distributed as χ² of so many directions
-    most_by_noise = found.noise * chi2.isf(FALSE_ALARM, max(found.rank, 1)) / max(found.rank, 1)
+    most_by_noise = found.noise * chdtri(max(found.rank, 1), FALSE_ALARM) / max(found.rank, 1)
     if found.lowest < 0:
         search.note(SADDLE)
     return max(0.0, found.improvement - float(most_by_noise))

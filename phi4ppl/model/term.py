@@ -116,7 +116,7 @@ class Term:
     --------
     >>> import phi4ppl as p4
     >>> lattice = p4.lattice.square(4, diagonals=True)
-    >>> p4.Term("g", p4.plaquettes(lattice), lambda p, q, r, s: p * q * r * s, coupling=0.1)
+    >>> p4.Term("g", p4.lattice.plaquettes(lattice), lambda p, q, r, s: p * q * r * s, coupling=0.1)
     Term('g', 16 cliques of 4 sites, coupling 0.1)
     """
 

@@ -150,6 +150,7 @@ class Program:
         self.many_advance = jax.jit(jax.vmap(self._advance, in_axes=axes), donate_argnums=6)
         final = jax.vmap(kernel.adaptation.final)
         self.final, self.many_final = jax.jit(final), jax.jit(jax.vmap(final))
+        self._one_record = jax.jit(self._recorded)  # jitted for its memory: shapes are traced once
         self.records: dict = {}  # of `Engine`: shapes of a record by those of the chains
         self.spread: dict = {}  # these three over several devices, by what they depend on: see `devices`
 
@@ -172,8 +173,10 @@ class Program:
 
     def record_of(self, model, chain: Chain) -> Record:
         """Shapes and dtypes of what one iteration of one chain leaves."""
-        plan = jnp.zeros((1, 2), int)
-        return jax.eval_shape(lambda c: self._iterate(model, c, jax.random.key(0), 0, plan, False)[1], chain)
+        return jax.eval_shape(self._one_record, model, chain)
+
+    def _recorded(self, model, chain: Chain) -> Record:
+        return self._iterate(model, chain, jax.random.key(0), 0, jnp.zeros((1, 2), int), False)[1]
 
     def digest_of(self, model, chain: Chain) -> str:
         """Digest of what kernel and adaptation compute: one of the user's own may be another under the same name."""

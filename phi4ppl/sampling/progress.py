@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 
 __all__ = ["Progress"]
 
-WIDTH = 24
+WIDTH = 16  # of the bar, in characters
+LEAVE_FIRST = ("speed", "acceptance", "divergences", "time")  # where the line is longer than the terminal
 SECONDS_PER_LINE = 30  # where lines stay
 
 
@@ -36,6 +38,7 @@ class Progress:
         """Replace the line by ``text``; where lines stay, write it as one."""
         if not self.show:
             return
+        text = text if len(text) <= self.room else text[: int(self.room) - 1] + "…"
         if not self.redraws:
             self.stream.write(text + "\n")
             self.stream.flush()
@@ -48,6 +51,11 @@ class Progress:
             self.bar.n = self.bar.n if self.total is None else 100 * self.done // self.total
             self.bar.set_description_str(text)
         self.written = time.monotonic()
+
+    @property
+    def room(self) -> float:
+        """Characters that fit on one line: a line that wraps cannot be redrawn, and every redraw would leave one behind."""
+        return shutil.get_terminal_size().columns - 1 if self.redraws and not self.is_notebook else float("inf")
 
     @property
     def is_due(self) -> bool:
@@ -75,18 +83,21 @@ class Progress:
         rate = timed / max(now - self.started, 1e-9)
         filled = WIDTH * self.done // self.total
         bar = "" if self.is_notebook else "█" * filled + "░" * (WIDTH - filled) + " "
-        parts = [f"{phase:<8} {bar}{100 * self.done // self.total:3d}%"]
+        parts = {"phase": f"{phase:<8} {bar}{100 * self.done // self.total:3d}%"}
         if timed:
-            parts.append(f"{rate:.0f} steps/s a chain")
+            parts["speed"] = f"{rate:.0f} steps/s a chain"
         if self.acceptance is not None:
-            parts.append(f"acceptance {self.acceptance:.2f}")
+            parts["acceptance"] = f"acceptance {self.acceptance:.2f}"
         if divergences is not None:
-            parts.append(f"{divergences} divergences")
+            parts["divergences"] = f"{divergences} divergences"
         if last:
-            parts.append(_duration(now - self.began))
+            parts["time"] = _duration(now - self.began)
         elif timed:
-            parts.append(f"{_duration((self.total - self.done) / rate)} left")
-        self.message(" · ".join(parts))
+            parts["time"] = f"{_duration((self.total - self.done) / rate)} left"
+        for name in LEAVE_FIRST:
+            if len(" · ".join(parts.values())) > self.room:
+                parts.pop(name, None)
+        self.message(" · ".join(parts.values()))
 
     def close(self) -> None:
         """End the line; nothing if there is none."""

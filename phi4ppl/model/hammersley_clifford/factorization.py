@@ -8,7 +8,6 @@ from itertools import combinations
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import sparse
 
 from ...errors import ArgumentError
 from ...lattice.cliques import all_cliques
@@ -113,6 +112,8 @@ def _mobius(subsets, maximal, num_sites):
                     rows.append(row)
                     columns.append(number[inner])
                     weights.append(-((-1) ** (len(outer) - size)) / containing[number[outer]])
+    from scipy import sparse
+
     shape = (len(maximal), len(subsets))
     masks = np.zeros((len(subsets), num_sites), bool)
     for k, subset in enumerate(subsets):

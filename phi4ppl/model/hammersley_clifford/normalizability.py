@@ -8,10 +8,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.linalg
-from scipy import sparse
-from scipy.sparse.csgraph import connected_components
-from scipy.sparse.linalg import splu
 
 from ...errors import stream_rng
 from ...lattice.frozen import Lattice
@@ -37,6 +33,8 @@ def from_built_in_terms(lattice: Lattice, forms, values) -> Verdict:
     Normalizable if and only if, at every site, the highest power whose coupling is not 0 has a positive one, and A, restricted
     to the sites without such powers, is positive definite.
     """
+    from scipy import sparse
+
     n = lattice.num_sites
     higher, linear = {}, np.zeros(n)
     quadratic = sparse.csr_matrix((n, n))
@@ -71,6 +69,8 @@ def from_built_in_terms(lattice: Lattice, forms, values) -> Verdict:
 
 
 def _quadratic_verdict(quadratic, flat, linear, rest: str, precision: float) -> Verdict:
+    from scipy import linalg, sparse
+
     block = quadratic[flat][:, flat].tocsc()
     diagonal = block.diagonal()
     margin = diagonal - (np.asarray(abs(block).sum(axis=1)).ravel() - np.abs(diagonal))
@@ -79,7 +79,7 @@ def _quadratic_verdict(quadratic, flat, linear, rest: str, precision: float) -> 
     if margin.min() > precision * size:
         return Verdict(True, f"quadratic form{rest} positive definite (diagonally dominant by {margin.min():.4g})")
     if len(flat) <= DENSE_LIMIT:
-        eigenvalues, vectors = scipy.linalg.eigh(block.toarray())
+        eigenvalues, vectors = linalg.eigh(block.toarray())
         lowest = eigenvalues[0]
         null = vectors[:, np.abs(eigenvalues) <= epsilon].T
         if lowest > epsilon:
@@ -110,6 +110,8 @@ def _quadratic_verdict(quadratic, flat, linear, rest: str, precision: float) -> 
 
 
 def _is_positive_definite(matrix) -> bool:
+    from scipy.sparse.linalg import splu
+
     try:
         factor = splu(matrix, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
     except RuntimeError:  # exactly singular
@@ -119,6 +121,8 @@ def _is_positive_definite(matrix) -> bool:
 
 def _constant_on_components(block, epsilon: float) -> np.ndarray:
     """Indicators of those connected pieces along whose constant field the form vanishes."""
+    from scipy.sparse.csgraph import connected_components
+
     number, label = connected_components(block, directed=False)
     indicators = [(label == k).astype(float) for k in range(number)] if number <= 1000 else []
     return np.array([v for v in indicators if np.abs(block @ v).max() <= epsilon]).reshape(-1, block.shape[0])

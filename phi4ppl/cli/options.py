@@ -1,0 +1,200 @@
+"""Commands and their options. Nothing is imported to parse them: defaults and choices come from the library when needed.
+
+An option that stands for an argument of a function borrows its default; `Command.fill` looks it up when the command runs, and
+`Command.format_help` when its help is shown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+from importlib import import_module
+
+from .._version import __version__
+
+__all__ = ["Command", "parser"]
+
+EXAMPLES = {
+    "phi4ppl": ("phi4ppl run phi4_square", "phi4ppl models", "phi4ppl run --help"),
+    "check": ("phi4ppl check phi4_square --set size=8",),
+    "run": (
+        "phi4ppl run phi4_square --set size=32 --samples 4000",
+        "phi4ppl run mine.py --kernel tempering:8 --output runs/cold",
+    ),
+    "report": ("phi4ppl report runs/phi4_square",),
+    "fit": (
+        "phi4ppl fit mine.py --data fields.npy --method pseudolikelihood",
+        "phi4ppl fit phi4_square --target other.py",
+    ),
+    "infer": ("phi4ppl infer mine.py --data fields.npy --prior w=uniform:0.4,1.2",),
+    "compare": ("phi4ppl compare one.py other.py --data fields.npy --prior b=halfnormal:0.5",),
+    "models": ("phi4ppl models --settings",),
+    "doctor": ("phi4ppl doctor", "phi4ppl doctor --clear-cache"),
+}
+DATA_FILES = ".npy, .npz, .nc, .csv or .parquet"
+PRIOR = "a prior, such as w=uniform:0.4,1.2 or b=halfnormal:0.5; may be repeated"
+SAMPLE = "results.run:sample"
+INFER = "inference.couplings:infer_couplings"
+COMPARE = "inference.compare:compare"
+FITS = ("learning.likelihood", "learning.variational")
+
+
+def _epilog(name: str) -> str:
+    shown = "\n".join(f"  {line}" for line in EXAMPLES[name])
+    return f"example{'s' * (len(EXAMPLES[name]) > 1)}:\n{shown}"
+
+
+def _found(place: str):
+    """The object at ``module:name`` of this package."""
+    module, _, name = place.partition(":")
+    return getattr(import_module(f"..{module}", __package__), name)
+
+
+class _Set(argparse.Action):
+    """Collect NAME=VALUE pairs."""
+
+    def __call__(self, parser, namespace, text, option_string=None):
+        name, equals, value = text.partition("=")
+        if not equals or not name.isidentifier():
+            parser.error(f"--set {text}: expected NAME=VALUE, for example --set a=1.9")
+        setattr(namespace, self.dest, {**(getattr(namespace, self.dest) or {}), name: value})
+
+
+class Command(argparse.ArgumentParser):
+    """The parser of one command, with options that borrow from functions of the library."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+        self.borrowed, self.choices_of = {}, {}
+
+    def borrow(self, option: str, place: str, text: str, *, choices: str | None = None, **options) -> None:
+        """Add an option whose default is that of an argument: ``module:function.argument``, inside this package.
+
+        ``choices`` names a dict or tuple, or a function that returns one or a text: what stands for ``%(known)s`` in the help.
+        """
+        action = self.add_argument(option, help=f"{text} (default: %(default)s)", **options)
+        self.borrowed[action.dest] = (action, *place.rsplit(".", 1))
+        if choices is not None:
+            self.choices_of[action] = choices
+
+    def defaults(self) -> dict[str, object]:
+        """The defaults of the borrowed options by name, as the functions have them now."""
+        return {
+            dest: inspect.signature(_found(function)).parameters[argument].default
+            for dest, (_, function, argument) in self.borrowed.items()
+        }
+
+    def fill(self, arguments: argparse.Namespace) -> None:
+        """Give options that were not typed the defaults of their functions."""
+        for dest, default in self.defaults().items():
+            if getattr(arguments, dest) is None:
+                setattr(arguments, dest, default)
+
+    def format_help(self) -> str:
+        for dest, default in self.defaults().items():
+            self.borrowed[dest][0].default = default
+        for action, place in self.choices_of.items():
+            names = _found(place)
+            names = names() if callable(names) else names
+            action.known = names if isinstance(names, str) else ", ".join(names)
+        return super().format_help()
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the console script."""
+    whole = argparse.ArgumentParser(
+        prog="phi4ppl", description="Lattice actions and other Markov random fields as probabilistic programs.",
+        formatter_class=argparse.RawDescriptionHelpFormatter, epilog=_epilog("phi4ppl"),
+    )  # fmt: skip
+    whole.add_argument("--version", action="version", version=f"phi4ppl {__version__}")
+    commands = whole.add_subparsers(title="commands", required=True, metavar="COMMAND", parser_class=Command)
+
+    def command(name: str, text: str) -> Command:
+        description = text[0].upper() + text[1:] + "."
+        sub = commands.add_parser(name, help=text, description=description, epilog=_epilog(name))
+        sub.set_defaults(parser=sub, command=name)
+        return sub
+
+    _with_model(command("check", "check a model against the Hammersley–Clifford theorem"))
+    _run(command("run", "check, sample, judge and report a model"))
+    sub = command("report", "judge a run again and write its report")
+    sub.add_argument("run", metavar="RUN", help="the folder of a run, its samples.nc, or a checkpoint, also a live one")
+    _fit(command("fit", "fit the couplings of a model to data or to another action"))
+    _infer(command("infer", "infer couplings of a model from fields, with a report"))
+    _compare(command("compare", "compare models by evidence and prediction on fields"))
+    sub = command("models", "list the shipped models")
+    sub.add_argument("--settings", action="store_true", help="also list what --set can change")
+    sub = command("doctor", "say what is installed and test the whole path")
+    sub.add_argument("--clear-cache", action="store_true", help="remove compiled programs kept on disk, and stop")
+    return whole
+
+
+def _with_model(sub: Command) -> None:
+    sub.add_argument("model", metavar="MODEL", help="a Python file, or the name of a shipped model")
+    sub.add_argument("--set", action=_Set, metavar="NAME=VALUE", help="a setting of the model; may be repeated")
+
+
+def _with_folder(sub: Command, folder: str, what: str) -> None:
+    sub.add_argument("--output", metavar="FOLDER", help=f"where results go (default: {folder})")
+    sub.add_argument("--overwrite", action="store_true", help=f"replace {what} in that folder")
+    sub.add_argument("--quiet", action="store_true", help="no progress line")
+
+
+def _with_chains(sub: Command, function: str) -> None:
+    sub.borrow("--chains", f"{function}.num_chains", "number of chains", type=int)
+    sub.borrow("--samples", f"{function}.num_samples", "kept draws per chain", type=int)
+    sub.borrow("--warmup", f"{function}.num_warmup", "warm-up steps", type=int)
+
+
+def _run(sub: Command) -> None:
+    _with_model(sub)
+    _with_chains(sub, SAMPLE)
+    sub.borrow("--thinning", f"{SAMPLE}.thinning", "kernel steps per kept draw", type=int)
+    names = "%(known)s, or tempering:N for N copies"
+    sub.borrow("--kernel", f"{SAMPLE}.kernel", names, choices="kernels.kernel:kernels")
+    sub.borrow("--seed", f"{SAMPLE}.seed", "seed of the run", type=int)
+    sub.add_argument("--checkpoint", metavar="FOLDER", help="keep the state of the run there, and continue from it")
+    sub.add_argument("--no-field", action="store_true", help="keep observables only, not the fields")
+    text = "leave out the exact sign flip of even models"
+    sub.add_argument("--no-symmetry-moves", action="store_true", help=text)
+    _with_folder(sub, "runs/MODEL", "an earlier run")
+
+
+def _fit(sub: Command) -> None:
+    _with_model(sub)
+    source = sub.add_mutually_exclusive_group(required=True)
+    source.add_argument("--data", metavar="FILE", help=f"samples of the field: {DATA_FILES}")
+    source.add_argument("--target", metavar="MODEL", help="another model, whose action is to be matched")
+    action = sub.add_argument("--method", help="%(known)s (the first of each is the default)")
+    sub.choices_of[action] = "cli.options:fit_methods"
+    text = "fit one coupling per clique instead of one per term"
+    sub.add_argument("--inhomogeneous", action="store_true", help=text)
+    sub.add_argument("--steps", type=int, help="the most steps, for methods that make several")
+    sub.borrow("--seed", f"{FITS[0]}:fit_likelihood.seed", "seed of the fit", type=int)
+    _with_folder(sub, "fits/MODEL", "an earlier fit")
+
+
+def fit_methods() -> str:
+    """What ``phi4ppl fit --method`` can be, from data and from a target."""
+    of_data, of_target = (", ".join(_found(f"{module}:METHODS")) for module in FITS)
+    return f"with --data {of_data}; with --target {of_target}"
+
+
+def _infer(sub: Command) -> None:
+    _with_model(sub)
+    sub.add_argument("--data", metavar="FILE", required=True, help=f"fields: {DATA_FILES}")
+    sub.add_argument("--prior", action="append", metavar="COUPLING=PRIOR", help=PRIOR)
+    sub.borrow("--normalizer", f"{INFER}.normalizer", "%(known)s", choices="inference.couplings:NORMALIZERS")
+    text = "steps of each auxiliary chain of --normalizer exchange"
+    sub.borrow("--num-auxiliary", f"{INFER}.num_auxiliary", text, type=int, metavar="STEPS")
+    _with_chains(sub, INFER)
+    sub.borrow("--seed", f"{INFER}.seed", "seed", type=int)
+    _with_folder(sub, "inferences/MODEL", "earlier results")
+
+
+def _compare(sub: Command) -> None:
+    sub.add_argument("models", nargs="+", metavar="MODEL", help="Python files, or names of shipped models")
+    sub.add_argument("--data", metavar="FILE", required=True, help=f"fields: {DATA_FILES}")
+    sub.add_argument("--prior", action="append", metavar="[MODEL.]COUPLING=PRIOR", help=PRIOR)
+    sub.borrow("--seed", f"{COMPARE}.seed", "seed", type=int)
+    _with_folder(sub, "comparisons/MODELS", "earlier results")
