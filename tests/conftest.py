@@ -27,6 +27,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # the first process; the othe
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")  # lines of Python in programs that nobody reads
 
+import cpu_budget
 import hypothesis
 import jax
 import pytest
@@ -47,7 +48,26 @@ def pytest_runtest_protocol(item):
     """Compile quickly, or as a user would: before any fixture is set up, and not with programs of the other kind."""
     marker = item.get_closest_marker("compile_quickly")
     quick_compile.switch(isinstance(item, pytest.DoctestItem) if marker is None else marker.args != (False,))
-    return (yield)
+    before = cpu_budget.now()
+    try:
+        return (yield)
+    finally:
+        cpu_budget.seconds[cpu_budget.file_of(item.nodeid)] += cpu_budget.now() - before
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    """A worker of pytest-xdist has ended."""
+    cpu_budget.seconds.update(getattr(node, "workeroutput", {}).get("cpu_seconds", {}))
+
+
+def pytest_sessionfinish(session):
+    """Workers hand over what they have spent; the first process compares it with the budget."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["cpu_seconds"] = dict(cpu_budget.seconds)
+    elif told := cpu_budget.finish(cpu_budget.seconds, os.environ.get("PHI4PPL_TEST_BUDGET")):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        print("", "More CPU time than tests/budget.json allows:", *told, sep="\n")
 
 
 @pytest.fixture(autouse=True)
@@ -130,9 +150,14 @@ def run_warm(run_python, tmp_path_factory):
         def run(script, *, cwd, **environment):
             asked = {"script": str(script), "cwd": str(cwd), "environment": environment, "output": str(output)}
             print(json.dumps(asked), file=interpreter.stdin, flush=True)
-            status = interpreter.stdout.readline().strip()
+            status, seconds = interpreter.stdout.readline().split()
+            cpu_budget.elsewhere += float(seconds)
             if status != "0":
                 shown = output.read_text(encoding="utf-8", errors="replace") if output.exists() else ""
                 pytest.fail(f"{script} exited with {status}\n{shown[-12000:]}", pytrace=False)
 
         yield run
+        before = cpu_budget.now()
+        interpreter.stdin.close()
+        interpreter.wait()
+        cpu_budget.elsewhere -= cpu_budget.now() - before  # its programs have been counted
