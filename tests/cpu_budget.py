@@ -54,6 +54,8 @@ def finish(spent: dict[str, float], wish: str | None) -> list[str]:
     if wish == "write":
         BUDGET.write_text(json.dumps({f: round(s, 4) for f, s in shares_of(spent).items()}, indent=2) + "\n", "utf-8")
         return []
+    if not BUDGET.exists():
+        return [f"{BUDGET.name} is missing: run the whole suite with PHI4PPL_TEST_BUDGET=write, and commit it"]
     budget = json.loads(BUDGET.read_text(encoding="utf-8"))
     if budget.keys() - spent.keys():
         return []  # not a whole run

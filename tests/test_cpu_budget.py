@@ -44,6 +44,7 @@ def test_planted_slow_file_is_over_budget(spent, file, share):
 def test_only_a_whole_run_is_compared_and_a_new_budget_is_its_shares(monkeypatch, tmp_path):
     monkeypatch.setattr(cpu_budget, "BUDGET", tmp_path / "budget.json")
     assert finish(times(3, "tests/test_dear.py"), None) == []
+    assert "budget.json is missing" in finish(SPENT, "check")[0]
     assert finish(SPENT, "write") == []
     assert json.loads((tmp_path / "budget.json").read_text()) == pytest.approx(BUDGET)
     slow = times(3, "tests/test_dear.py")
