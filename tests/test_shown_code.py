@@ -1,7 +1,8 @@
 """Every line shown to users runs: the code blocks of README.md and docs/, and the scripts in examples/.
 
-All blocks of a page run in order in one fresh process and in one namespace, in an empty folder. They become
-one program with the page's own line numbers, so a traceback points into the page. Two kinds of block count:
+All blocks of a page run in order in one process of their own and in one namespace, in an empty folder. The process is a
+fork of one that has imported the libraries and done nothing with them. The blocks become one program with the page's own
+line numbers, so a traceback points into the page. Two kinds of block count:
 
 * ``python``: run as it stands. Directly under a comment ``<!-- file: NAME -->`` it is saved as NAME first.
 * ``bash``: each line is a ``phi4ppl …`` command that must succeed, or the block is one of the README's two
@@ -33,7 +34,6 @@ SLOW_EXAMPLES = {  # even on tiny data, for what they compile; the pages that sh
 RUNNABLE = {"python", "bash"}
 LOOKS_RUNNABLE = re.compile(r"i?py|bash|z?sh\b|shell|console|doctest|\{(code|doctest|testcode)", re.I)
 COMMANDS = {"phi4ppl", ".venv/bin/phi4ppl"}
-QUICKLY = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # what is shown compiles for longer than it runs
 
 
 class Block(NamedTuple):
@@ -132,19 +132,19 @@ def slow_if(is_slow: bool) -> list:
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=smoke_if(name in SMOKE_PAGES)) for name in PROGRAMS])
-def test_page_runs(name, run_python, tmp_path):
+def test_page_runs(name, run_warm, tmp_path):
     script = tmp_path / "page.py"
     script.write_text(PROGRAMS[name], encoding="utf-8")
     folder = tmp_path / "folder"
     folder.mkdir()
-    run_python([script], cwd=folder, **QUICKLY)
+    run_warm(script, cwd=folder)
 
 
 @pytest.mark.parametrize(
     "example", [pytest.param(path, marks=slow_if(path.name in SLOW_EXAMPLES), id=path.name) for path in EXAMPLES]
 )
-def test_example_runs(example, run_python, tmp_path):
-    run_python([example], cwd=tmp_path, PHI4PPL_TINY="1", **QUICKLY)
+def test_example_runs(example, run_warm, tmp_path):
+    run_warm(example, cwd=tmp_path, PHI4PPL_TINY="1")
 
 
 def test_readme_shows_code():
@@ -237,8 +237,44 @@ def test_a_set_up_line_is_left_to_ci():
     assert program_of("```bash\npip install x\n```\n", {"pip install x"}) == ""
 
 
-def test_planted_error_fails_the_page(run_python, tmp_path):
+def test_planted_error_fails_the_page(run_warm, tmp_path):
     script = tmp_path / "page.py"
     script.write_text(program_of("\n```python\nx = 1 / 0\n```\n", set()), encoding="utf-8")
     with pytest.raises(pytest.fail.Exception, match="line 3, in <module>"):
-        run_python([script], cwd=tmp_path)
+        run_warm(script, cwd=tmp_path)
+
+
+LEAVES_THINGS_BEHIND = """\
+import os, sys, jax, numpy, phi4ppl as p4
+from pathlib import Path
+
+assert not jax._src.xla_bridge._backends, "this interpreter is not fresh"
+x = jax.numpy.ones(3)
+jax.config.update("jax_enable_x64", True)
+numpy.planted = p4.planted = sys.modules["planted"] = x
+os.environ["PLANTED"] = "x"
+Path("planted").touch()
+"""
+NEEDS = {
+    "a name": "x",
+    "an import": "p4",
+    "a module": "import planted",
+    "an attribute of a library": "import numpy; numpy.planted",
+    "an attribute of the package": "import phi4ppl; phi4ppl.planted",
+    "the environment": "import os; os.environ['PLANTED']",
+    "a file": "open('planted')",
+    "a setting": "import jax; assert jax.config.jax_enable_x64",
+    "a backend": "import jax; assert jax._src.xla_bridge._backends",
+}
+
+
+def test_planted_page_that_needs_another_fails(run_warm, tmp_path):
+    """What one program leaves behind, in its interpreter or its folder, no other finds."""
+    first, other = tmp_path / "first.py", tmp_path / "other.py"
+    first.write_text(LEAVES_THINGS_BEHIND, encoding="utf-8")
+    (tmp_path / "first").mkdir()
+    run_warm(first, cwd=tmp_path / "first")
+    for line in NEEDS.values():
+        other.write_text(line + "\n", encoding="utf-8")
+        with pytest.raises(pytest.fail.Exception, match="line 1, in <module>"):
+            run_warm(other, cwd=tmp_path)
