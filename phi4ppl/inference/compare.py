@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from .._typing import Labelled
 from ..errors import ArgumentError, call_checked, finite_array, positive_int, seed_within, stream_rng
 from ..lattice.labels import MISSING_FIELDS, aligned_fields, is_labelled
 from ..model.field import MarkovRandomField
@@ -115,8 +116,8 @@ def _pm(value, error, form) -> str:
 
 @call_checked
 def compare(
-    models: dict, data, priors: dict | None = None, *, prior_weights: dict | None = None, num_draws: int = 4000,
-    seed: int = 0, progress: bool | None = None,
+    models: dict[str, MarkovRandomField | Posterior], data: Labelled, priors: dict | None = None, *,
+    prior_weights: dict | None = None, num_draws: int = 4000, seed: int = 0, progress: bool | None = None,
 ) -> Comparison:  # fmt: skip
     """Compare models of the same fields by evidence and by prediction.
 

@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import xarray as xr
+from numpyro.distributions import Distribution
 
+from .._typing import Labelled
 from ..errors import ArgumentError, OverlapError, call_checked, one_of, positive_int, seed_within, warn
 from ..lattice.labels import MISSING_FIELDS, aligned_fields
 from ..model.field import MarkovRandomField
@@ -37,7 +39,8 @@ NOTICED = 0.25  # posterior standard deviations by which the noise of a correcti
 
 @call_checked
 def infer_couplings(
-    model: MarkovRandomField, data, priors: dict, *, normalizer="auto", num_auxiliary: int = 50,
+    model: MarkovRandomField, data: Labelled, priors: dict[str, Distribution], *,
+    normalizer: PartitionSurface | Callable | str = "auto", num_auxiliary: int = 50,
     num_warmup: int = 500, num_samples: int = 1000, num_chains: int = 4, seed: int = 0, progress: bool | None = None,
 ) -> Posterior:  # fmt: skip
     """The posterior of homogeneous couplings, p(θ | φ_1 … φ_n) ∝ p(θ) Π_i exp(−S(φ_i; θ))/Z(θ).

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._typing import Field, JaxField
 from ..errors import ArgumentError
 from ..lattice.frozen import Lattice
 
@@ -61,7 +62,7 @@ class Spectrum:
     forward: Callable[[jax.Array], jax.Array]
     backward: Callable[[jax.Array], jax.Array]
 
-    def apply(self, factor, phi):
+    def apply(self, factor: jax.Array, phi: Field) -> JaxField:
         """f(Laplacian) φ, with the values of f on the spectrum."""
         modes = factor.astype(phi.dtype) * self.forward(phi.reshape(self.shape))
         return self.backward(modes).reshape(phi.shape)  # NUTS hands over flat momenta

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from enum import Enum
+from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
 
 from ..errors import ArgumentError, call_checked
 from ..model.coupling_vector import CouplingVector
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["FitStatus", "History", "plot_history"]
 
@@ -99,7 +103,7 @@ class History:
 
 
 @call_checked
-def plot_history(history: xr.Dataset):
+def plot_history(history: xr.Dataset) -> Figure:
     """Draw the history of a fit: one panel a number, logarithmic where all of its values are positive.
 
     Parameters

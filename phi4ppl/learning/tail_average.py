@@ -6,6 +6,7 @@ import numbers
 
 import numpy as np
 
+from .._typing import OneTheta
 from ..errors import ArgumentError
 
 __all__ = ["TailAverage", "checked_share"]
@@ -46,7 +47,7 @@ class TailAverage:
         """What a fit that was not interrupted says of it."""
         return [f"Couplings averaged over the last {self.window} of {self.num_steps} steps."] if self.window else []
 
-    def add(self, step: int, theta) -> None:
+    def add(self, step: int, theta: OneTheta) -> None:
         """The couplings after a step, counted from 1."""
         done = step - (self.num_steps - self.window)
         if done < 1:

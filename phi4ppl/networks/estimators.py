@@ -20,6 +20,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from ..errors import ArgumentError, call_checked, finite_array, positive_int, stream_key, stream_rng, warn
 from ..lattice.labels import has_no_labels, is_labelled
 from ..model.field import MarkovRandomField
+from ..model.pytree import replaced
 from ..partition.partition_estimate import PartitionEstimate
 from .block_gibbs import gaussian_draws
 from .machine import RestrictedBoltzmannMachine
@@ -411,8 +412,7 @@ def _factor_analysis(machine: RestrictedBoltzmannMachine, v) -> RestrictedBoltzm
         left, values, _ = np.linalg.svd(loadings / root, full_matrices=False)
         weights[vary, :number] = left * values / np.sqrt(1 + values**2) / root
     visible = GaussianUnits(machine.visible.linear, 0.5 / noise)
-    parts = visible, machine.hidden, jnp.asarray(weights, machine.weights.dtype)
-    return normalizable(RestrictedBoltzmannMachine.tree_unflatten(None, parts))
+    return normalizable(replaced(machine, visible=visible, weights=jnp.asarray(weights, machine.weights.dtype)))
 
 
 def _factors(v, number: int) -> tuple[np.ndarray, np.ndarray]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from jax import Array
 from numpyro.distributions import Distribution, constraints
 from numpyro.distributions.util import validate_sample
 
+from .._typing import Batch
 from ..errors import ArgumentError, DrawNotAvailableError, call_checked
 from .machine import RestrictedBoltzmannMachine
 
@@ -60,7 +62,7 @@ class VisibleMarginal(Distribution):
         super().__init__(batch_shape=(), event_shape=(machine.visible.size,), validate_args=validate_args)
 
     @validate_sample
-    def log_prob(self, value):
+    def log_prob(self, value: Array) -> Batch:
         return -self.machine.free_energy(value) - self.log_partition
 
     def sample(self, key, sample_shape=()):

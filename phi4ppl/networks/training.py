@@ -24,6 +24,7 @@ from ..errors import (
     warn,
 )
 from ..lattice.labels import aligned_units
+from ..model.pytree import replaced
 from ..sampling.interrupt import Interrupts
 from ..sampling.progress import Progress
 from .block_gibbs import advance, gaussian_draws
@@ -307,7 +308,7 @@ def _adam(learning_rate, weight_decay):
 
     def only_weights(tree):
         none = jax.tree.map(lambda _: False, tree)
-        return RestrictedBoltzmannMachine.tree_unflatten(None, (none.visible, none.hidden, True))
+        return replaced(none, weights=True)
 
     return optax.adamw(learning_rate, b1=0.5, weight_decay=weight_decay, mask=only_weights)
 
@@ -357,16 +358,10 @@ def normalizable(machine: RestrictedBoltzmannMachine) -> RestrictedBoltzmannMach
 
     def bounded(units):
         name = {Phi4Units: "quartic", GaussianUnits: "quadratic"}.get(type(units))
-        values = {field: getattr(units, field) for field in units.fields}
-        if name is not None:
-            values[name] = jnp.maximum(values[name], SMALLEST[name])
-        return type(units).tree_unflatten(None, values.values())
+        return units if name is None else replaced(units, **{name: jnp.maximum(getattr(units, name), SMALLEST[name])})
 
-    visible, hidden = bounded(machine.visible), bounded(machine.hidden)
-    machine = RestrictedBoltzmannMachine.tree_unflatten(None, (visible, hidden, machine.weights))
-    if both_gaussian(machine):
-        machine = RestrictedBoltzmannMachine.tree_unflatten(None, (visible, hidden, _weakened(machine)))
-    return machine
+    machine = replaced(machine, visible=bounded(machine.visible), hidden=bounded(machine.hidden))
+    return replaced(machine, weights=_weakened(machine)) if both_gaussian(machine) else machine
 
 
 def _weakened(machine):

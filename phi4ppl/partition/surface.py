@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._typing import PathLike
 from ..errors import (
     ArgumentError,
     DoublyIntractableError,
@@ -161,7 +162,7 @@ class PartitionSurface:
         """The same as `log_partition`."""
         return self.log_partition(couplings)
 
-    def log_partition(self, couplings: dict):
+    def log_partition(self, couplings: dict) -> jax.Array:
         """log Z, a scalar JAX array, differentiable in the couplings of the region.
 
         Parameters
@@ -268,7 +269,7 @@ class PartitionSurface:
         surface._set(self.model, names, low, high, pool, self.anchor)
         return surface
 
-    def save(self, path) -> FilePath:
+    def save(self, path: PathLike) -> FilePath:
         """Write the statistics and settings to one file (not the model); returns the path."""
         header = {
             "format": FORMAT, "names": self._names, "settings": self._settings, "model": _identity(self.model, self._names),
@@ -283,7 +284,7 @@ class PartitionSurface:
         return write_arrays(path, header, arrays)
 
     @classmethod
-    def load(cls, path, model: MarkovRandomField) -> PartitionSurface:
+    def load(cls, path: PathLike, model: MarkovRandomField) -> PartitionSurface:
         """Read what `save` wrote; ``model`` must be the model of that surface (the couplings of the region aside).
 
         Raises

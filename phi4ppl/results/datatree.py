@@ -12,6 +12,7 @@ import arviz_base
 import numpy as np
 import xarray as xr
 
+from .._typing import PathLike
 from .._version import __version__
 from ..energy.compiled import CompiledModel
 from ..errors import ArgumentError, CheckpointError, call_checked, path_of, writing
@@ -210,7 +211,7 @@ def provenance(compiled: CompiledModel, checks: dict[str, str]) -> dict:
 
 
 @call_checked
-def save_run(tree: xr.DataTree, path) -> Path:
+def save_run(tree: xr.DataTree, path: PathLike) -> Path:
     """Write a run, or the tree of a `Posterior`, to one netCDF file, whose folder has to exist.
 
     Raises
@@ -226,7 +227,7 @@ def save_run(tree: xr.DataTree, path) -> Path:
 
 
 @call_checked
-def load_run(path) -> xr.DataTree:
+def load_run(path: PathLike) -> xr.DataTree:
     """Read a run into memory: from a netCDF file, or from the directory of a checkpoint.
 
     A run that has not finished is read as far as its last checkpoint; its settings then say ``incomplete``. A run that goes on
