@@ -37,6 +37,7 @@ with install_import_hook("phi4ppl", "shape_checker.check"):
     from phi4ppl.partition.pool import Pool
     from phi4ppl.reweighting.energies import as_samples, evaluate
 
+jax.config.update("jax_disable_most_optimizations", True)  # each program runs once
 KEY, RNG = jax.random.key(0), np.random.default_rng(0)
 MODEL = p4.phi4(p4.lattice.square(4), w=0.5, a=1.0, b=0.2)
 GAUSSIAN = p4.gaussian(p4.lattice.chain(3), w=0.2, a=1.0, r=0.5)
@@ -98,30 +99,38 @@ def series_and_weights() -> None:
 def machines() -> None:
     phi4 = p4.networks.Phi4Units([0.0, 0.1], [0.5, -0.5], [0.1, 0.3])
     gaussian = p4.networks.GaussianUnits([0.0, 0.1], [0.5, 0.5])
-    binary = p4.networks.BernoulliUnits([0.1]), p4.networks.SpinUnits([0.1])
     v, samples = jnp.array([0.2, -1.0]), jnp.ones((4, 2))
-    for visible in (phi4, gaussian):
-        for hidden in (*binary, phi4, gaussian):
-            machine = p4.networks.RestrictedBoltzmannMachine(visible, hidden, 0.1 * np.ones((2, hidden.size)))
-            machine.gibbs(KEY, samples), machine.log_prob(v), machine.energy(v, machine.hidden_mean(v))
-            machine.visible_mean(jnp.ones(hidden.size))
-            block_gibbs.advance(machine, KEY, jnp.ones((2, 3, 2)), 1)
-            for method in ("exact", "score_matching", "persistent_cd"):
-                gradients.objective(method, machine, samples, samples)
-    machine.coupling_strength(), block_gibbs.gaussian_draws(machine, KEY, jnp.ones((2, 3, 2)))
-    p4.networks.VisibleMarginal(machine).log_prob(v)
+    for visible, hidden, method in (
+        (phi4, p4.networks.BernoulliUnits([0.1]), "score_matching"),
+        (phi4, p4.networks.SpinUnits([0.1]), "persistent_cd"),
+        (gaussian, gaussian, "exact"),
+    ):
+        machine = p4.networks.RestrictedBoltzmannMachine(visible, hidden, 0.1 * np.ones((2, hidden.size)))
+        (
+            machine.gibbs(KEY, samples),
+            machine.energy(v, machine.hidden_mean(v)),
+            machine.visible_mean(jnp.ones(hidden.size)),
+        )
+        block_gibbs.advance(machine, KEY, jnp.ones((2, 3, 2)), 1)
+        gradients.objective(method, machine, samples, samples)
+    machine.coupling_strength(), machine.log_prob(v), p4.networks.VisibleMarginal(machine).log_prob(v)
+    block_gibbs.gaussian_draws(machine, KEY, jnp.ones((2, 3, 2)))
 
 
 def planted_faults() -> dict[str, bool]:
-    """Calls with arrays of wrong shapes or kinds, all of which NumPy or JAX would let through."""
+    """Calls with arrays of wrong shapes or kinds, most of which NumPy and JAX would let through."""
+    units = p4.networks.GaussianUnits([0.0, 0.1], [0.5, 0.5])
+    machine = p4.networks.RestrictedBoltzmannMachine(units, p4.networks.SpinUnits([0.1]), np.ones((2, 1)))
     faults = {
-        "another lattice": lambda: chessboard(target_of(MODEL), PHI.dtype).energy(0, [PHI]),
+        "a list of fields": lambda: chessboard(target_of(MODEL), PHI.dtype).energy(0, [PHI]),
         "two shapes": lambda: functions.energy_change(MODEL, PHI, jnp.ones(16)),
         "whole numbers": lambda: functions.energy(MODEL, jnp.ones((4, 4), int)),
         "axes exchanged": lambda: mbar.log_mixture(np.ones((3, 2)), [1, 1, 1], np.zeros(2)),
-        "one value too few": lambda: noise.normal(*noise.random_words(KEY, 1, (3,)), *noise.random_words(KEY, 1, (1,))),
+        "words to be broadcast": lambda: noise.normal(
+            *noise.random_words(KEY, 1, (3,)), *noise.random_words(KEY, 1, (1,))
+        ),
         "a missing axis": lambda: combine_directions(np.ones((2, 3)), np.ones(3)),
-        "one sample": lambda: gradients.score_objective(None, jnp.ones(2)),
+        "one sample": lambda: gradients.score_objective(machine, jnp.ones(2)),
     }
     caught = {}
     for name, fault in faults.items():

@@ -21,7 +21,7 @@ def doctor(arguments) -> int:
     print(f"python      {platform.python_version()} on {platform.machine()}, {os.cpu_count()} cores, "
           f"{readable(available_bytes())} of memory available")  # fmt: skip
     print(f"devices     {', '.join(str(device) for device in jax.devices())}")
-    print(f"precision   {'float64' if jax.config.jax_enable_x64 else 'float32 (JAX_ENABLE_X64=1 for float64)'}")
+    print(f"precision   {'float64' if jax.config.jax_enable_x64 else 'float32 (JAX_ENABLE_X64=1 for float64)'}")  # type: ignore[attr-defined]
     packages = ("phi4ppl", "jax", "jaxlib", "numpyro", "blackjax", "arviz-base", "arviz-stats", "arviz-plots", "xarray",
                 "networkx", "matplotlib", "numpy", "scipy", "h5netcdf")  # fmt: skip
     for name in packages:

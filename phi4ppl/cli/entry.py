@@ -140,7 +140,7 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as error:
         if (failure := failure_in_model(error)) is None and not isinstance(error, OSError):
             raise
-        print(f"phi4ppl: {failure or _of_the_system(error)}", file=sys.stderr)
+        print(f"phi4ppl: {failure or _of_the_system(error)}", file=sys.stderr)  # type: ignore[arg-type]
         return UNUSABLE
     except KeyboardInterrupt:
         print("\nphi4ppl: interrupted", file=sys.stderr)

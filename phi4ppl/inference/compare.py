@@ -175,8 +175,8 @@ def compare(
     flat, run = fields.reshape(len(fields), -1), {"num_draws": num_draws, "seed": seed, "progress": progress}
     posteriors = {name: _of_these_data(name, p, flat) for name, p in given.items() if isinstance(p, Posterior)}
     own = _priors_by_model({name: model for name, model in models.items() if name not in posteriors}, priors)
-    problems = {name: CouplingProblem(models[name], flat, own[name], repr(name)) for name in own}
-    posteriors |= {name: posterior_by_importance(problem, **run) for name, problem in problems.items()}
+    problems = {name: CouplingProblem(models[name], flat, own[name], repr(name)) for name in own}  # type: ignore[arg-type]
+    posteriors |= {name: posterior_by_importance(problem, **run) for name, problem in problems.items()}  # type: ignore[arg-type]
     posteriors = {name: posteriors[name] for name in models}
     return _compared(posteriors, prior, fields, seed)
 

@@ -133,7 +133,7 @@ def infer_couplings(
         warn(f"infer_couplings: {complaint}")
     draws = _draws(tree, problem.names)
     even = np.full(len(draws), -np.log(len(draws)))
-    return Posterior(problem, tree, draws, even, *known, warnings=tuple(complaints))
+    return Posterior(problem, tree, draws, even, *known, warnings=tuple(complaints))  # type: ignore[misc]
 
 
 def _draws(tree: xr.DataTree, names) -> np.ndarray:
@@ -192,7 +192,7 @@ def _log_z(problem: CouplingProblem, normalizer, run: dict) -> Interpolated:
                 mend = "normalizer='surface' takes any model."
                 if refusal.args[0] == "priors":
                     mend = "Narrow the priors, or take normalizer='surface'."
-                raise ArgumentError(*refusal.args, mend) from None
+                raise ArgumentError(*refusal.args, mend) from None  # type: ignore[call-arg]
             beside = "; exact values would take too long"
     box = dict(zip(problem.names, zip(*(ends.tolist() for ends in problem.box), strict=True), strict=True))
     surface = PartitionSurface(problem.model, box, num_chains=max(2, run["num_chains"]), **options)
@@ -237,7 +237,7 @@ def _by_pseudolikelihood(problem: CouplingProblem, corrected: bool, run: dict) -
     tree = sample(_numpyro_model(problem.priors, log_likelihood), **run)
     draws = _draws(tree, problem.names)
     if corrected:
-        facts["normalizer_error"] = dict(zip(problem.names, (noise * draws.std(axis=0)).tolist(), strict=True))
+        facts["normalizer_error"] = dict(zip(problem.names, (noise * draws.std(axis=0)).tolist(), strict=True))  # type: ignore[assignment]
     return tree, facts, complaints + problem.improper(draws)
 
 

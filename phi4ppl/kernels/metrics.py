@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -59,7 +59,7 @@ class Spectrum:
     shape: tuple[int, ...]
     laplacian: np.ndarray
     multiplicity: np.ndarray
-    forward: Callable[[jax.Array], jax.Array]
+    forward: Callable[[Any], jax.Array]
     backward: Callable[[jax.Array], jax.Array]
 
     def apply(self, factor: jax.Array, phi: Field) -> JaxField:

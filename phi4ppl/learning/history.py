@@ -73,7 +73,7 @@ class History:
         theta = np.asarray(theta, float)
         record = {name: float(value) for name, value in numbers.items()}
         if self.vector.size <= MOST_COUPLINGS:
-            record["couplings"] = theta.copy()
+            record["couplings"] = theta.copy()  # type: ignore[assignment]
         else:
             for name, part in self.vector.slices.items():
                 record[f"mean_{name}"] = float(theta[part].mean())
@@ -132,7 +132,7 @@ def plot_history(history: xr.Dataset) -> Figure:
     figure = Figure(figsize=(4.0 * columns, 2.9 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
     for axes, name in zip(panels, names, strict=False):
-        _panel(axes, history[name], name)
+        _panel(axes, history[name], str(name))
     for axes in panels[len(names) :]:
         axes.set_visible(False)
     for axes in panels[max(0, len(names) - columns) : len(names)]:

@@ -122,7 +122,8 @@ def _derivatives(form, position: int, columns) -> tuple[np.ndarray, np.ndarray]:
     if form.built_in:
         return form.built_in.derivatives(position, *(columns[column] for column in form.cliques.T))
     inside = tuple(jnp.asarray(columns[column]) for column in form.cliques.T)
-    return tuple(np.asarray(d, float) for d in _own_derivatives(form.statistic, position)(*inside))
+    first, second = _own_derivatives(form.statistic, position)(*inside)
+    return np.asarray(first, float), np.asarray(second, float)
 
 
 @functools.lru_cache(maxsize=64)

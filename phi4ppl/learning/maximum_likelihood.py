@@ -12,6 +12,7 @@ import numpy as np
 from scipy import sparse
 
 from ..errors import ArgumentError, SamplingError, stream_key
+from ..kernels.kernel import Kernel
 from ..model.coupling_vector import CouplingVector, statistics_matrix
 from ..sampling.engine import Engine
 from ..sampling.interrupt import Interrupts
@@ -43,7 +44,7 @@ SHARE_OF_NOISE = 0.3  # Monte Carlo error in units of the standard error, at mos
 class SamplingOptions(NamedTuple):
     num_steps: int
     num_chains: int
-    kernel: object
+    kernel: Kernel | str
     seed: int
 
 

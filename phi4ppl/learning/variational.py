@@ -146,7 +146,9 @@ class _Natural:
     """Regression steps, shortened where they overshoot, until only noise moves the couplings; then the average of some more."""
 
     def __init__(self, search: Search):
-        self.search, self.moved, self.tail, self.trial, self.is_exact = search, np.inf, [], None, False
+        self.search, self.moved, self.tail, self.is_exact = search, np.inf, [], False
+        self.trial: Trial | None = None
+        self.record: dict[str, float] = {}
 
     def step(self) -> FitStatus | None:
         search = self.search

@@ -103,7 +103,9 @@ class CouplingVector:
 
     def model(self, theta: ArrayLike) -> MarkovRandomField:
         """The model at couplings ``theta``, shape ``(size,)``."""
-        return self.template.replace(**self.unflatten(theta if hasattr(theta, "shape") else np.asarray(theta, float)))
+        return self.template.replace(
+            **self.unflatten(theta if isinstance(theta, jax.Array) else np.asarray(theta, float))
+        )
 
 
 def sign_notes(model: MarkovRandomField) -> list[str]:

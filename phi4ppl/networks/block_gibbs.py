@@ -82,8 +82,8 @@ def gaussian_draws(machine: RestrictedBoltzmannMachine, key: jax.Array, states: 
 
     def at(scale, noise):
         weights = scale * machine.weights
-        share = weights / (2 * hidden.quadratic)[None]
-        root = jnp.linalg.cholesky(jnp.diag(2 * visible.quadratic) - share @ weights.T)
+        share = weights / (2 * hidden.quadratic)[None]  # type: ignore[attr-defined]
+        root = jnp.linalg.cholesky(jnp.diag(2 * visible.quadratic) - share @ weights.T)  # type: ignore[attr-defined]
         mean = -jax.scipy.linalg.cho_solve((root, True), visible.linear + share @ hidden.linear)
         return mean[None] + jax.scipy.linalg.solve_triangular(root, noise.T, lower=True, trans=1).T
 

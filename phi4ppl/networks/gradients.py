@@ -130,8 +130,8 @@ def _log_weight(side, h):
 def quadratic_form(machine: RestrictedBoltzmannMachine) -> tuple[JointPrecision, UnitCouplings]:
     """Q and l of the action ½ xᵀQx + lᵀx of both layers, x = (v, h), where these are Gaussian."""
     v, h, w = machine.visible, machine.hidden, machine.weights
-    above = jnp.concatenate([jnp.diag(2 * v.quadratic), -w], axis=1)
-    precision = jnp.concatenate([above, jnp.concatenate([-w.T, jnp.diag(2 * h.quadratic)], axis=1)])
+    above = jnp.concatenate([jnp.diag(2 * v.quadratic), -w], axis=1)  # type: ignore[attr-defined]
+    precision = jnp.concatenate([above, jnp.concatenate([-w.T, jnp.diag(2 * h.quadratic)], axis=1)])  # type: ignore[attr-defined]
     return precision, jnp.concatenate([v.linear, h.linear])
 
 

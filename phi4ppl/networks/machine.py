@@ -92,7 +92,7 @@ class RestrictedBoltzmannMachine:
 
     def coupling_strength(self) -> Scalar:
         """Largest singular value of w_ij / (4 a_i m_j)^½; with two Gaussian layers Z is finite if it is below 1."""
-        scale = jnp.sqrt(2 * self.visible.quadratic)[:, None] * jnp.sqrt(2 * self.hidden.quadratic)[None]
+        scale = jnp.sqrt(2 * self.visible.quadratic)[:, None] * jnp.sqrt(2 * self.hidden.quadratic)[None]  # type: ignore[attr-defined]
         return jnp.linalg.norm(self.weights / scale, ord=2)
 
     def energy(self, v: Labelled, h: Labelled) -> Batch:
@@ -133,7 +133,7 @@ class RestrictedBoltzmannMachine:
         """
         v = self._layer("v", v, self.visible)
         if clamped is not None:
-            clamped = clamped if hasattr(clamped, "dtype") else np.asarray(clamped)
+            clamped = clamped if isinstance(clamped, jax.Array) else np.asarray(clamped)
             if clamped.dtype != bool or clamped.shape != (self.visible.size,):
                 got = f"{clamped.dtype} of shape {clamped.shape}"
                 raise ArgumentError("clamped", f"bools of shape ({self.visible.size},)", got)
@@ -211,11 +211,11 @@ class RestrictedBoltzmannMachine:
             if term.form.is_hopping:
                 place = place * (n - num_visible) + term.cliques[:, 1] - num_visible
             np.add.at(found[term.form.power], place, np.broadcast_to(np.asarray(term.coupling), (len(place),)))
-        layers = (
+        visible, hidden = (
             Phi4Units(*(found[power][part] for power in (1, 2, 4)))
             for part in (slice(None, num_visible), slice(num_visible, None))
         )
-        return cls(*layers, found[None].reshape(num_visible, n - num_visible))
+        return cls(visible, hidden, found[None].reshape(num_visible, n - num_visible))
 
     @staticmethod
     def _layer(name, values, units: Units):

@@ -48,7 +48,7 @@ class VisibleMarginal(Distribution):
     ...     numpyro.sample("x", Normal(v, 0.1).to_event(1), obs=x)
     """
 
-    arg_constraints = {}
+    arg_constraints: dict = {}
     support = constraints.real_vector
     pytree_data_fields = ("machine", "log_partition")
 

@@ -259,7 +259,7 @@ def _require_same(state, machine, num_levels, num_chains, optimizer) -> None:
         raise ArgumentError("num_levels", f"{len(state.hot) + 1}, as in the state", str(num_levels))
     if num_chains not in (None, len(state.chains)):
         raise ArgumentError("num_chains", f"{len(state.chains)}, as in the state", str(num_chains))
-    if jax.tree.structure(jax.eval_shape(optimizer.init, machine)) != jax.tree.structure(state.optimizer):
+    if jax.tree.structure(jax.eval_shape(optimizer.init, machine)) != jax.tree.structure(state.optimizer):  # type: ignore[operator]
         mend = (
             "The memory of Adam counts updates for a schedule only; optax.constant_schedule is a number as a schedule."
         )
@@ -275,7 +275,7 @@ def _require_finite(new: TrainingState, state: TrainingState, norm: float) -> No
         f"training diverged in epoch {new.epoch}: {what} is not finite. Likely causes: a learning rate that is too "
         "large, or data that are not standardised. The attribute 'state' of this error is the last good state."
     )
-    error.state = state
+    error.state = state  # type: ignore[attr-defined]
     raise error
 
 
@@ -295,11 +295,13 @@ def _matrix(name, value, machine):
 
 
 def _optimizer(learning_rate, weight_decay) -> optax.GradientTransformation:
-    if not callable(learning_rate) and not (isinstance(learning_rate, numbers.Real) and 0 < learning_rate < math.inf):
+    if not callable(learning_rate) and not (
+        isinstance(learning_rate, numbers.Real) and 0 < float(learning_rate) < math.inf
+    ):
         raise ArgumentError("learning_rate", "a positive number or an optax schedule", repr(learning_rate))
-    if not (isinstance(weight_decay, numbers.Real) and 0 <= weight_decay < math.inf):
+    if not (isinstance(weight_decay, numbers.Real) and 0 <= float(weight_decay) < math.inf):
         raise ArgumentError("weight_decay", "a number of at least 0", repr(weight_decay))
-    return _adam(learning_rate, weight_decay)
+    return _adam(learning_rate, float(weight_decay))
 
 
 @functools.lru_cache(maxsize=16)  # one object a setting, so that going on compiles nothing
@@ -315,7 +317,7 @@ def _adam(learning_rate, weight_decay):
 
 def _epoch(state: TrainingState, data, key, settings: Settings):
     parts, norm, exchange = _pass(state[:4], data, key, settings)
-    return TrainingState(*parts, state.watch, state.epoch + 1), float(norm), float(exchange)
+    return TrainingState(*parts, state.watch, state.epoch + 1), float(norm), float(exchange)  # type: ignore[call-arg]
 
 
 @functools.partial(jax.jit, static_argnames="settings")

@@ -30,7 +30,7 @@ class Pool:
     """
 
     couplings: np.ndarray
-    statistics: Sequence[np.ndarray]
+    statistics: Sequence[np.ndarray] | np.ndarray
 
     def with_ensemble(self, theta, statistics) -> Pool:
         """The pool with one more ensemble of the same size."""
@@ -100,7 +100,8 @@ class Pool:
 
     def _influence(self, thetas, coefficients) -> np.ndarray:
         """ψ_i(n) of `errors` up to a constant for each ensemble, shape (samples, sums)."""
-        direct, shared = np.zeros((len(self.flat), len(coefficients))), 0.0
+        direct = np.zeros((len(self.flat), len(coefficients)))
+        shared = np.zeros((len(coefficients), len(self.couplings)))
         own, first = self._own_weights, 0
         for _, weights in self._weights(thetas):
             weights /= weights.sum(axis=1, keepdims=True)

@@ -129,7 +129,7 @@ class PartitionSurface:
             raise ArgumentError("min_overlap", "a number from 0.05 to 0.9", repr(min_overlap))
         names, low, high = _checked(model, region)
         middle = (low + high) / 2
-        self._settings = {
+        self._settings: dict = {
             "num_samples": num_samples, "num_chains": num_chains, "min_overlap": float(min_overlap),
             "max_ensembles": max_ensembles, "seed": seed,
         }  # fmt: skip
@@ -307,7 +307,7 @@ def _identity(model: MarkovRandomField, names) -> list:
     """What has to be the same for a surface to hold: lattice, terms, and couplings that are not in its region."""
     terms = []
     for form, value in model.interactions:
-        statistic = str(form.built_in or getattr(form.statistic, "__qualname__", "own"))
+        statistic = str(form.built_in or getattr(form.statistic, "__qualname__", "own"))  # type: ignore[arg-type]
         coupling = None if form.name in names else np.asarray(value, np.float32).tolist()
         terms.append([form.name, statistic, form.cliques.tolist(), coupling])
     return [model.lattice.digest, terms]

@@ -107,7 +107,7 @@ def to_datatree(result: RunResult, frame: tuple[dict, dict[str, np.ndarray]]) ->
     )
     tree["constant_data"] = xr.DataTree(data)
     # not of dimensions chain and draw, so that it stays whole when draws are selected
-    site_dims = {"block_means": ["sd_chain", "sd_block", *facts["site_dims"]]}
+    site_dims: dict = {"block_means": ["sd_chain", "sd_block", *facts["site_dims"]]}
     data = arviz_base.dict_to_dataset(
         {"block_means": blocks}, sample_dims=[], dims=site_dims, coords=coordinates(*site_dims.values())
     )
@@ -146,7 +146,7 @@ def draws_digest(variable: xr.DataArray) -> str:
 
 def predictive_tree(predicted: dict, observed: dict, dims: list[str], coords: dict, weights: dict) -> xr.DataTree:
     """Predicted fields and what is measured of them, arrays with leading (chain, draw, field), beside the data."""
-    rows = {name: ["field"] for name in predicted} | {"phi": ["field", *dims]}
+    rows: dict = {name: ["field"] for name in predicted} | {"phi": ["field", *dims]}
     tree = arviz_base.from_dict({"posterior_predictive": predicted}, dims=rows, coords=coords, check_conventions=False)
     tree["observed_data"] = xr.DataTree(arviz_base.dict_to_dataset(observed, sample_dims=[], dims=rows, coords=coords))
     write_metadata(tree, {"settings": {"weights": weights}})

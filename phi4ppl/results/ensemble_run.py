@@ -111,7 +111,7 @@ def sample_ensemble(
         coords={"member": np.arange(members), **(coords if keep_field else {})}, check_conventions=False,
     )  # fmt: skip
     constant = {f"coupling_{name}": np.asarray(value) for name, value in models.couplings.items()}
-    axes = {name: ["member", f"clique_{name}"][: value.ndim] for name, value in constant.items()}
+    axes: dict = {name: ["member", f"clique_{name}"][: value.ndim] for name, value in constant.items()}
     tree["constant_data"] = xr.DataTree(arviz_base.dict_to_dataset(constant, sample_dims=[], dims=axes))
     made = {
         "members": members, "kernel": engine.kernel.name, "kernel_reason": engine.kernel_reason, "num_warmup": num_warmup,

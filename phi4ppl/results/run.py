@@ -139,9 +139,9 @@ def sample(
             else "False with keep_field=False, which keeps no draws to predict from"
         )
         raise ArgumentError("predictive", expected, "True")
-    axes = dict(zip(field_dims(model.lattice)[0], model.lattice.field_shape, strict=True)) if is_field else {}
+    axes = dict(zip(field_dims(model.lattice)[0], model.lattice.field_shape, strict=True)) if is_field else {}  # type: ignore[union-attr]
     spread = placement(devices, num_chains, axes)
-    report = model.check().raise_if_violated() if is_field else None
+    report = model.check().raise_if_violated() if is_field else None  # type: ignore[union-attr]
     compiled = compile_model(model, *args, **(model_kwargs or {}))
     if not keep_field and compiled.log_likelihood:
         left_out = dict.fromkeys(compiled.data, "with keep_field=False it is not kept")
@@ -158,7 +158,7 @@ def sample(
     frame = frame_of(compiled, checks, {"kernel_reason": reason}, dims, coords)
     predictions = None
     if predictive:
-        predictions = predictions_of(compiled, model, args, model_kwargs or {}, num_chains, num_samples)
+        predictions = predictions_of(compiled, model, args, model_kwargs or {}, num_chains, num_samples)  # type: ignore[arg-type]
     result = run_chains(
         compiled, kernel, num_warmup=num_warmup, num_samples=num_samples, num_chains=num_chains, seed=seed,
         observables=measured,

@@ -41,7 +41,7 @@ def lattice_of(*actions) -> Lattice | None:
     return next((a.lattice for a in actions if isinstance(a, MarkovRandomField)), None)
 
 
-def as_action(name: str, action, shape: tuple[int, ...]) -> Callable:
+def as_action(name: str, action, shape: tuple[int, ...]) -> MarkovRandomField | Callable:
     """A model or a function of one field as it is, once it is known to take fields of ``shape`` and give one number."""
     if isinstance(action, MarkovRandomField):
         if action.field_shape != shape:

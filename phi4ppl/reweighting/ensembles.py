@@ -175,7 +175,7 @@ class Ensembles:
     def _require_connected(self) -> None:
         shared = np.minimum(self.overlap, self.overlap.T) >= LEAST_SHARED
         reached = {0}
-        while new := {j for i in reached for j in np.flatnonzero(shared[i])} - reached:
+        while new := {int(j) for i in reached for j in np.flatnonzero(shared[i])} - reached:
             reached |= new
         apart = sorted(set(range(len(self.sources))) - reached)
         if apart:
