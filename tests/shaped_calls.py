@@ -100,6 +100,7 @@ def machines() -> None:
     phi4 = p4.networks.Phi4Units([0.0, 0.1], [0.5, -0.5], [0.1, 0.3])
     gaussian = p4.networks.GaussianUnits([0.0, 0.1], [0.5, 0.5])
     v, samples = jnp.array([0.2, -1.0]), jnp.ones((4, 2))
+    phi4.log_normalizer(v)
     for visible, hidden, method in (
         (phi4, p4.networks.BernoulliUnits([0.1]), "score_matching"),
         (phi4, p4.networks.SpinUnits([0.1]), "persistent_cd"),
@@ -148,5 +149,6 @@ if __name__ == "__main__":
     kernels()
     series_and_weights()
     machines()
-    uncalled = sorted(shape_checker.SHAPED - shape_checker.CALLED)
+    abstract = {f"{p4.networks.Phi4Units.__module__}.Units.{name}" for name in ("draw", "log_normalizer", "mean")}
+    uncalled = sorted(shape_checker.SHAPED - shape_checker.CALLED - abstract)
     print(json.dumps({"number": len(shape_checker.SHAPED), "uncalled": uncalled, "caught": planted_faults()}))

@@ -59,7 +59,7 @@ def write_inference(
     words : callable, optional
         Puts warnings into other words.
     """
-    facts, verdict = metadata(posterior), verdict or diagnose(posterior)  # type: ignore[arg-type]
+    facts, verdict = metadata(posterior), verdict or diagnose(posterior)
     settings, model, priors = facts["settings"], posterior.problem.model, posterior.problem.priors
     draws, count = dict(zip(posterior.names, posterior.draws.T, strict=True)), posterior.problem.count
     head = (
