@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import pickle
+from dataclasses import FrozenInstanceError
 from itertools import product
 
 import hypothesis.strategies as st
@@ -284,9 +285,9 @@ def test_unsuitable_sizes_are_refused(make, message):
 
 def test_a_lattice_cannot_be_changed():
     lattice = lt.square(4, diagonals=True)
-    with pytest.raises(AttributeError, match="immutable: cannot set 'shape'"):
+    with pytest.raises(FrozenInstanceError, match="shape"):
         lattice.shape = (2, 8)
-    with pytest.raises(AttributeError, match="immutable: cannot delete 'edges'"):
+    with pytest.raises(FrozenInstanceError, match="edges"):
         del lattice.edges
     for array in (lattice.edges, lattice.degree, lattice.positions):
         with pytest.raises(ValueError, match="read-only"):

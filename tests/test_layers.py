@@ -18,6 +18,7 @@ PACKAGE = ROOT / "phi4ppl"
 # root, phi4ppl/__init__.py, which gathers the public names. docs/pipeline.md shows the table.
 LAYERS = (
     ("_version", 0),
+    ("_typing", 0),
     ("errors", 0),
     ("lattice", 1),
     ("model", 2),

@@ -3,6 +3,7 @@
 import copy
 import json
 import pickle
+from dataclasses import FrozenInstanceError
 
 import jax
 import jax.numpy as jnp
@@ -221,9 +222,9 @@ def test_jax_couplings_of_any_real_type_can_be_differentiated(dtype):
 
 def test_a_model_cannot_be_changed(even):
     wide = p4.phi4(p4.lattice.chain(3), a=[1.0, 2.0, 3.0], b=0.2)
-    with pytest.raises(AttributeError, match="immutable: cannot set 'lattice'. Use model.replace"):
+    with pytest.raises(FrozenInstanceError, match="lattice"):
         wide.lattice = None
-    with pytest.raises(AttributeError, match="immutable: cannot delete '_values'"):
+    with pytest.raises(FrozenInstanceError, match="_values"):
         del wide._values
     for name, index in (("a", 0), ("b", ())):
         with pytest.raises(ValueError, match="read-only"):

@@ -11,6 +11,7 @@ from sklearn.decomposition import FactorAnalysis
 from sklearn.exceptions import ConvergenceWarning
 
 from phi4ppl import networks
+from phi4ppl.model.pytree import replaced
 from phi4ppl.networks import (
     BernoulliUnits,
     GaussianUnits,
@@ -118,8 +119,8 @@ def test_projection_leaves_weak_directions_alone(gaussian):
         2 * np.asarray(gaussian.hidden.quadratic)
     )
     left, _, right = np.linalg.svd(np.asarray(gaussian.weights) / scale, full_matrices=False)
-    parts = gaussian.visible, gaussian.hidden, jnp.asarray((left * [1.3, 0.4]) @ right * scale, gaussian.weights.dtype)
-    cut = normalizable(RestrictedBoltzmannMachine.tree_unflatten(None, parts))
+    weights = jnp.asarray((left * [1.3, 0.4]) @ right * scale, gaussian.weights.dtype)
+    cut = normalizable(replaced(gaussian, weights=weights))
     np.testing.assert_allclose(np.linalg.svd(cut.weights / scale)[1], [STRONGEST, 0.4], atol=3e-6)
     assert all(
         np.array_equal(*pair) for pair in zip(*map(jax.tree.leaves, (normalizable(gaussian), gaussian)), strict=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .._typing import Element, PerBlock, PerDraw, Series
 from .gamma_method import gamma_method
 
 __all__ = ["Blocks", "blocks_for", "jackknife_error"]
@@ -43,12 +44,12 @@ class Blocks:
         """Whether blocks of more than two autocorrelation times were possible."""
         return self.length > 2 * self.tau_int
 
-    def sums(self, values) -> np.ndarray:
+    def sums(self, values: PerDraw) -> PerBlock:
         """Sums over each block of ``values``, shape ``(num_draws, …)``."""
         return np.add.reduceat(values, self.starts, axis=0)
 
 
-def blocks_for(series, *, most: int | None = None) -> Blocks:
+def blocks_for(series: Series, *, most: int | None = None) -> Blocks:
     """Blocks of ten autocorrelation times of the slowest of ``series``, but at least 32 of them.
 
     Parameters
@@ -68,7 +69,7 @@ def blocks_for(series, *, most: int | None = None) -> Blocks:
     return Blocks(starts, num_draws / in_chain, tau)
 
 
-def jackknife_error(blocks: Blocks, estimates: np.ndarray) -> np.ndarray:
+def jackknife_error(blocks: Blocks, estimates: PerBlock) -> Element:
     """Standard error from estimates without one block each, shape ``(num_blocks, …)``; complex ones part by part.
 
     It is infinite where one of them is not finite: that block has all the weight.

@@ -24,6 +24,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import fdtrc, gammaincc
 
+from .._typing import Labelled, PerLag, Series
 from ..errors import ArgumentError, finite_array
 
 __all__ = ["GammaEstimate", "gamma_method", "normalized_autocorrelation"]
@@ -65,7 +66,7 @@ class GammaEstimate(NamedTuple):
     reliable: np.ndarray
 
 
-def gamma_method(series, *, stau: float = 1.5) -> GammaEstimate:
+def gamma_method(series: Labelled, *, stau: float = 1.5) -> GammaEstimate:
     """Mean, its error and the integrated autocorrelation time of a Monte Carlo series, by the Γ-method.
 
     With R chains of n draws, N = R n, and δ the deviations of each chain from its own mean,
@@ -109,7 +110,7 @@ def gamma_method(series, *, stau: float = 1.5) -> GammaEstimate:
     return GammaEstimate(*(np.concatenate(field).reshape(series.shape[2:])[()] for field in fields))
 
 
-def normalized_autocorrelation(series, max_lag: int) -> tuple[np.ndarray, np.ndarray]:
+def normalized_autocorrelation(series: Labelled, max_lag: int) -> tuple[PerLag, PerLag]:
     """Normalised autocorrelation function ρ(t) = Γ(t)/Γ(0) with its error, for lags 0 … ``max_lag``.
 
     ``δρ(t)² = (1/N) Σ_{k=1..t+W} [ρ(k+t) + ρ(k−t) − 2 ρ(k) ρ(t)]²`` (M. Lüscher, Comput. Phys. Commun. 165
@@ -144,10 +145,11 @@ def normalized_autocorrelation(series, max_lag: int) -> tuple[np.ndarray, np.nda
         raise ArgumentError("max_lag", expected, repr(max_lag), "Larger lags need longer chains.")
     blocks = [_rho_with_error(chains, int(max_lag)) for chains in _blocks(series)]
     shape = (int(max_lag) + 1, *series.shape[2:])
-    return tuple(np.concatenate(part, axis=1).reshape(shape) for part in zip(*blocks, strict=True))
+    rho, error = (np.concatenate(part, axis=1).reshape(shape) for part in zip(*blocks, strict=True))
+    return rho, error
 
 
-def _as_series(series) -> np.ndarray:
+def _as_series(series: Labelled) -> Series:
     if {"chain", "draw"} <= set(getattr(series, "dims", ())):  # a DataArray, whose other axes are the element's
         series = series.transpose("chain", "draw", ...)
     series = finite_array("series", series, "Remove the draw, or look for a divergence in the chain.")

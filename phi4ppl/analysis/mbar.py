@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import logsumexp
 
+from .._typing import ArrayLike, Energies, Overlaps, PerEnsemble, PerSample
 from ..errors import ArgumentError, finite_array
 
 __all__ = ["MbarSolution", "log_mixture", "overlap_matrix", "solve_mbar"]
@@ -18,11 +19,11 @@ TOLERANCE = 1e-10  # on the fraction of samples that the equations leave unexpla
 class MbarSolution(NamedTuple):
     """``log_partition`` of every ensemble relative to the first, and ``log_mixture`` at every sample, see `log_mixture`."""
 
-    log_partition: np.ndarray
-    log_mixture: np.ndarray
+    log_partition: PerEnsemble
+    log_mixture: PerSample
 
 
-def log_mixture(energies, counts, log_partition) -> np.ndarray:
+def log_mixture(energies: Energies, counts: ArrayLike, log_partition: PerEnsemble) -> PerSample:
     """log Σ_k N_k exp(−S_k(φ_n))/Z_k at every sample: the density that the pooled samples come from, times N.
 
     Parameters
@@ -38,7 +39,9 @@ def log_mixture(energies, counts, log_partition) -> np.ndarray:
     return logsumexp(offset[:, None] - np.asarray(energies)[sampled], axis=0)
 
 
-def solve_mbar(energies, counts, start=None, *, weights=None) -> MbarSolution:
+def solve_mbar(
+    energies: Energies, counts: ArrayLike, start: PerEnsemble | None = None, *, weights: ArrayLike | None = None
+) -> MbarSolution:
     """Solve Z_k = Σ_n exp(−S_k(φ_n)) / Σ_l N_l exp(−S_l(φ_n))/Z_l for all log Z_k, up to the common constant.
 
     The solution maximises Σ_k N_k ζ_k − Σ_n log Σ_l N_l exp(ζ_l − S_l(φ_n)), ζ = −log Z, a concave function: Newton
@@ -130,7 +133,7 @@ def _newton(energies, counts, zeta, each):
     raise ArgumentError("energies", "ensembles that overlap", "samples that never visit each other's region", mend)
 
 
-def overlap_matrix(energies, counts, solution: MbarSolution) -> np.ndarray:
+def overlap_matrix(energies: Energies, counts: ArrayLike, solution: MbarSolution) -> Overlaps:
     """O_kl, the probability that a sample of ensemble k is taken for one of l; rows add up to one.
 
     Neighbours of a chain of ensembles should share 0.03 or more; a block of zeros cuts the ensembles into sets whose

@@ -59,7 +59,7 @@ def _without_couplings(lattice: Lattice) -> dict[str, Callable]:
         aligned = MarkovRandomField(lattice, [Term("edges", edges, hopping, 1.0)])
         observables["neighbour_correlation"] = lambda phi: -energy(aligned, phi) / len(edges)
     for function in observables.values():
-        function.coupling_free = True  # programs that record only these are shared by all couplings
+        function.coupling_free = True  # type: ignore[attr-defined]  # programs that record only these are shared by all couplings
     return observables
 
 

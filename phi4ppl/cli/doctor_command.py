@@ -25,7 +25,7 @@ def doctor(arguments) -> int:
     print(f"python      {platform.python_version()} on {platform.machine()}, {os.cpu_count()} cores, "
           f"{readable(available_bytes())} of memory available")  # fmt: skip
     print(f"devices     {', '.join(str(device) for device in jax.devices())}")
-    print(f"precision   {'float64' if jax.config.jax_enable_x64 else 'float32 (JAX_ENABLE_X64=1 for float64)'}")
+    print(f"precision   {'float64' if jax.config.jax_enable_x64 else 'float32 (JAX_ENABLE_X64=1 for float64)'}")  # type: ignore[attr-defined]
     files = cached_files()
     print(f"cache       {cache_folder()}: {len(files)} files, {readable(sum(path.stat().st_size for path in files))} "
           "of compiled programs (--clear-cache removes them)")  # fmt: skip

@@ -54,7 +54,7 @@ def load_fields(path, model: MarkovRandomField) -> tuple[np.ndarray, str]:
     try:
         fields = aligned_fields(str(path), fields, model.lattice, MISSING_FIELDS)
     except ArgumentError as error:
-        if path.suffix == ".csv" and _is_row_of_numbers(fields.columns, model.lattice.nodes):
+        if path.suffix == ".csv" and _is_row_of_numbers(fields.columns, model.lattice.nodes):  # type: ignore[union-attr]
             hint = f"The first line of {path} has numbers: if they are a field, the row of site labels above it is missing."
             error.args = (f"{error} {hint}",)
         raise
@@ -65,7 +65,7 @@ def load_fields(path, model: MarkovRandomField) -> tuple[np.ndarray, str]:
         )
     if is_run and fields.ndim == len(shape) + 2:
         step = independent_step(fields, model)
-        fields, note = fields[:, ::step], note_of(step, path)
+        fields, note = fields[:, ::step], note_of(step, path)  # type: ignore[arg-type]
     return fields.reshape(-1, *shape), note
 
 

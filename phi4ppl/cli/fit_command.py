@@ -98,5 +98,5 @@ def _save_model(model: MarkovRandomField, results: ResultFolder) -> None:
         print(f"model:   {results.add(MODEL, model.save)}   (phi4ppl.load_model reads it)")
         return
     couplings = {name: np.asarray(value) for name, value in model.couplings.items()}
-    path = results.add(MODEL, lambda path: np.savez(path, **couplings))
+    path = results.add(MODEL, lambda path: np.savez(path, **couplings))  # type: ignore[arg-type]
     print(f"couplings: {path}   (arrays by name; code of user-defined terms is not written to disk)")

@@ -103,7 +103,7 @@ def failure_in_model(error: Exception) -> ModelFileError | None:
     """The message for an error of a NumPyro model, whose body runs after its file was loaded; None for any other."""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         if frame.f_globals.get("__name__", "").startswith(MODULE):
-            return _failure(Path(frame.f_code.co_filename), error)
+            return _failure(Path(frame.f_code.co_filename), error)  # type: ignore[return-value]
     return None
 
 

@@ -75,7 +75,7 @@ def for_command_line(text: str, command: str) -> str:
             text = re.sub(rf"\b[Ww]ith {name}=True", f"without {option}", text)
             text = re.sub(rf"\b{name}=True", f"no {option}", text)
             text = re.sub(rf"\b{name}=False", option, text)
-        text = re.sub(rf"\b{name}=(?!=){VALUE}", lambda m, o=option: f"{o} {m[1] or m[2]}", text)
+        text = re.sub(rf"\b{name}=(?!=){VALUE}", lambda m, o=option: f"{o} {m[1] or m[2]}", text)  # type: ignore[misc]
         text = re.sub(rf"^{name}\b(?=[:\[])", option, text)
         if "_" in name:
             text = re.sub(rf"(?<![\w-]){name}(?![\w=])", option, text)

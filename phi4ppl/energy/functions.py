@@ -12,6 +12,7 @@ import numpy as np
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
+from .._typing import Field, Scalar
 from ..errors import ArgumentError
 from ..lattice.frozen import Lattice
 from ..model.field import MarkovRandomField, Structure
@@ -39,7 +40,7 @@ class _Plan:
     layout: str
 
 
-def energy(model: MarkovRandomField, phi) -> jax.Array:
+def energy(model: MarkovRandomField, phi: Field) -> Scalar:
     """S(φ; θ) of one field; ``model`` is a pytree whose leaves are the couplings, so one program serves all their values.
 
     Notes
@@ -61,7 +62,7 @@ def energy(model: MarkovRandomField, phi) -> jax.Array:
     return total
 
 
-def log_density(model: MarkovRandomField, phi) -> jax.Array:
+def log_density(model: MarkovRandomField, phi: Field) -> Scalar:
     """−S(φ; θ), log p up to log Z: what `phi4ppl.compile` returns of a model and what kernels sample."""
     return -energy(model, phi)
 
@@ -71,7 +72,7 @@ def layout_of(model: MarkovRandomField) -> str:
     return _compiled(model.structure)[0].layout
 
 
-def energy_change(model: MarkovRandomField, new, old) -> jax.Array:
+def energy_change(model: MarkovRandomField, new: Field, old: Field) -> Scalar:
     """S(new) − S(old) of two fields, accurate where both energies are large.
 
     Notes

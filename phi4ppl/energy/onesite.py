@@ -10,13 +10,16 @@ without any cancellation, in single and double wells alike; everything here is b
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import ArrayLike
 
+from .._typing import Batch
 from ..errors import ArgumentError, call_checked, finite_array, positive_int
 from ..model.term import is_concrete
 
@@ -42,7 +45,7 @@ class Moments(NamedTuple):
 
 
 @call_checked
-def log_normalizer(linear, quadratic, quartic):
+def log_normalizer(linear: ArrayLike, quadratic: ArrayLike, quartic: ArrayLike) -> Batch:
     """log ∫ exp(−(rφ + aφ² + bφ⁴)) dφ over the real line, for every entry of the couplings.
 
     Parameters
@@ -81,7 +84,7 @@ def log_normalizer(linear, quadratic, quartic):
 
 
 @call_checked
-def moments(linear, quadratic, quartic) -> Moments:
+def moments(linear: ArrayLike, quadratic: ArrayLike, quartic: ArrayLike) -> Moments:
     """⟨φ⟩, ⟨φ²⟩ and ⟨φ⁴⟩ under exp(−(rφ + aφ² + bφ⁴)), for every entry of the couplings.
 
     Arguments, accuracy and errors as in `log_normalizer`; differentiable.
@@ -96,7 +99,9 @@ def moments(linear, quadratic, quartic) -> Moments:
 
 
 @call_checked
-def draw(key, linear, quadratic, quartic, *, shape=None):
+def draw(
+    key: jax.Array, linear: ArrayLike, quadratic: ArrayLike, quartic: ArrayLike, *, shape: Sequence[int] | None = None
+) -> Batch:
     """Exact independent draws from exp(−(rφ + aφ² + bφ⁴)).
 
     Parameters

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import xarray as xr
 
@@ -18,7 +20,9 @@ MOST_COUPLINGS, MOST_FIELDS = 16, 30
 
 
 @call_checked
-def average(comparison: Comparison, *, weights="stacking", num_draws: int = 100, seed: int = 0) -> xr.DataTree:
+def average(
+    comparison: Comparison, *, weights: str | Mapping[str, float] = "stacking", num_draws: int = 100, seed: int = 0
+) -> xr.DataTree:
     """Fields from p(φ | data) = Σ_m w_m ∫ p(φ | θ, m) p(θ | data, m) dθ: averages over configurations, couplings and models.
 
     Parameters

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from .._typing import Labelled
 from ..errors import ArgumentError, call_checked, finite_array, positive_int, seed_within, stream_rng
 from ..lattice.labels import MISSING_FIELDS, aligned_fields, is_labelled
 from ..model.field import MarkovRandomField
@@ -115,8 +116,8 @@ def _pm(value, error, form) -> str:
 
 @call_checked
 def compare(
-    models: dict, data, priors: dict | None = None, *, prior_weights: dict | None = None, num_draws: int = 4000,
-    seed: int = 0, progress: bool | None = None,
+    models: dict[str, MarkovRandomField | Posterior], data: Labelled, priors: dict | None = None, *,
+    prior_weights: dict | None = None, num_draws: int = 4000, seed: int = 0, progress: bool | None = None,
 ) -> Comparison:  # fmt: skip
     """Compare models of the same fields by evidence and by prediction.
 
@@ -174,8 +175,8 @@ def compare(
     flat, run = fields.reshape(len(fields), -1), {"num_draws": num_draws, "seed": seed, "progress": progress}
     posteriors = {name: _of_these_data(name, p, flat) for name, p in given.items() if isinstance(p, Posterior)}
     own = _priors_by_model({name: model for name, model in models.items() if name not in posteriors}, priors)
-    problems = {name: CouplingProblem(models[name], flat, own[name], repr(name)) for name in own}
-    posteriors |= {name: posterior_by_importance(problem, **run) for name, problem in problems.items()}
+    problems = {name: CouplingProblem(models[name], flat, own[name], repr(name)) for name in own}  # type: ignore[arg-type]
+    posteriors |= {name: posterior_by_importance(problem, **run) for name, problem in problems.items()}  # type: ignore[arg-type]
     posteriors = {name: posteriors[name] for name in models}
     return _compared(posteriors, prior, fields, seed)
 

@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import xarray as xr
+from numpyro.distributions import Distribution
 
+from .._typing import Labelled
 from ..errors import ArgumentError, OverlapError, call_checked, one_of, positive_int, seed_within, warn
 from ..lattice.labels import MISSING_FIELDS, aligned_fields
 from ..model.field import MarkovRandomField
@@ -37,7 +39,8 @@ NOTICED = 0.25  # posterior standard deviations by which the noise of a correcti
 
 @call_checked
 def infer_couplings(
-    model: MarkovRandomField, data, priors: dict, *, normalizer="auto", num_auxiliary: int = 50,
+    model: MarkovRandomField, data: Labelled, priors: dict[str, Distribution], *,
+    normalizer: PartitionSurface | Callable | str = "auto", num_auxiliary: int = 50,
     num_warmup: int = 500, num_samples: int = 1000, num_chains: int = 4, seed: int = 0, progress: bool | None = None,
 ) -> Posterior:  # fmt: skip
     """The posterior of homogeneous couplings, p(θ | φ_1 … φ_n) ∝ p(θ) Π_i exp(−S(φ_i; θ))/Z(θ).
@@ -130,7 +133,7 @@ def infer_couplings(
         warn(f"infer_couplings: {complaint}")
     draws = _draws(tree, problem.names)
     even = np.full(len(draws), -np.log(len(draws)))
-    return Posterior(problem, tree, draws, even, *known, warnings=tuple(complaints))
+    return Posterior(problem, tree, draws, even, *known, warnings=tuple(complaints))  # type: ignore[misc]
 
 
 def _draws(tree: xr.DataTree, names) -> np.ndarray:
@@ -189,7 +192,7 @@ def _log_z(problem: CouplingProblem, normalizer, run: dict) -> Interpolated:
                 mend = "normalizer='surface' takes any model."
                 if refusal.args[0] == "priors":
                     mend = "Narrow the priors, or take normalizer='surface'."
-                raise ArgumentError(*refusal.args, mend) from None
+                raise ArgumentError(*refusal.args, mend) from None  # type: ignore[call-arg]
             beside = "; exact values would take too long"
     box = dict(zip(problem.names, zip(*(ends.tolist() for ends in problem.box), strict=True), strict=True))
     surface = PartitionSurface(problem.model, box, num_chains=max(2, run["num_chains"]), **options)
@@ -234,7 +237,7 @@ def _by_pseudolikelihood(problem: CouplingProblem, corrected: bool, run: dict) -
     tree = sample(_numpyro_model(problem.priors, log_likelihood), **run)
     draws = _draws(tree, problem.names)
     if corrected:
-        facts["normalizer_error"] = dict(zip(problem.names, (noise * draws.std(axis=0)).tolist(), strict=True))
+        facts["normalizer_error"] = dict(zip(problem.names, (noise * draws.std(axis=0)).tolist(), strict=True))  # type: ignore[assignment]
     return tree, facts, complaints + problem.improper(draws)
 
 

@@ -247,8 +247,11 @@ class SurfaceAlongAxes(LogZ):
     def __init__(self, problem: CouplingProblem, mode: Mode, seed: int, progress=None):
         points = _around(mode.theta, mode.covariance, AXIS)
         points = np.array([problem.inside(mode.theta, point - mode.theta) for point in points])
-        sizes = {"num_chains": CHAINS, "num_samples": AXIS_DRAWS, "seed": seed, "stream": ("along axes",)}
-        self.pool = Pool(points, simulate(problem.model, problem.names, points, **sizes))
+        statistics = simulate(
+            problem.model, problem.names, points,
+            num_chains=CHAINS, num_samples=AXIS_DRAWS, seed=seed, stream=("along axes",),
+        )  # fmt: skip
+        self.pool = Pool(points, statistics)
         self.anchor = log_partition(problem.at(mode.theta), seed=seed, progress=progress)
         self.how = f"{len(points)} ensembles along the principal axes; at the mode {self.anchor.how}"
 
@@ -281,7 +284,7 @@ def _relevant(pool: Pool, theta) -> Pool:
     ends = np.cumsum(pool.counts).astype(int)
     share = np.array([part.sum() for part in np.split(weights[0], ends[:-1])]) / weights.sum()
     kept = np.flatnonzero(share >= min(SHARE, share.max()))
-    return Pool(pool.couplings[kept], [pool.statistics[k] for k in kept])
+    return Pool(pool.couplings[kept], [pool.statistics[int(k)] for k in kept])
 
 
 def mean_errors(pool: Pool | None, count: int, points, weights) -> np.ndarray:

@@ -10,17 +10,18 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import softmax
 
+from .._typing import ArrayLike, Densities, ModelWeights, PerModel
 from ..errors import stream_rng
 
 __all__ = ["bootstrap_errors", "evidence_weights", "pseudo_bma_weights", "stacking_weights"]
 
 
-def evidence_weights(log_evidence, prior) -> np.ndarray:
+def evidence_weights(log_evidence: ArrayLike, prior: ArrayLike) -> ModelWeights:
     """w_m ∝ prior_m Z_m: posterior probabilities of the models, shape (..., num_models)."""
     return softmax(np.asarray(log_evidence, float) + np.log(prior), axis=-1)
 
 
-def stacking_weights(elpd, counts=None) -> np.ndarray:
+def stacking_weights(elpd: Densities, counts: ArrayLike | None = None) -> PerModel:
     """The mixture of predictive densities with the largest leave-one-out score, argmax_w Σ_n log Σ_m w_m p_m(y_n | y_{−n}).
 
     Parameters
@@ -57,7 +58,9 @@ def stacking_weights(elpd, counts=None) -> np.ndarray:
     return weights / weights.sum()
 
 
-def pseudo_bma_weights(elpd, seed: int = 0, num_resamples: int = 1000, shared=0.0) -> tuple[np.ndarray, np.ndarray]:
+def pseudo_bma_weights(
+    elpd: Densities, seed: int = 0, num_resamples: int = 1000, shared: float | PerModel = 0.0
+) -> tuple[PerModel, PerModel]:
     """Pseudo-BMA+ weights: softmax of N · mean elpd, averaged over the Bayesian bootstrap; and their spread over it.
 
     Parameters
@@ -78,7 +81,9 @@ def pseudo_bma_weights(elpd, seed: int = 0, num_resamples: int = 1000, shared=0.
     return softmax(scores, axis=1).mean(axis=0), softmax(scores + shifts, axis=1).std(axis=0)
 
 
-def bootstrap_errors(elpd, seed: int = 0, num_resamples: int = 100, shared=0.0) -> np.ndarray:
+def bootstrap_errors(
+    elpd: Densities, seed: int = 0, num_resamples: int = 100, shared: float | PerModel = 0.0
+) -> PerModel:
     """Standard errors of `stacking_weights` over bootstrap samples of the data, shape (num_models,).
 
     ``shared`` as in `pseudo_bma_weights`.

@@ -190,7 +190,7 @@ class _Fourier(NamedTuple):
     """Sums of the modes of the field and of their squares, and the free field fitted in the last window."""
 
     fitted: FreeField
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]
     total: jax.Array
     square: jax.Array
 
@@ -227,7 +227,7 @@ class _Slowest(NamedTuple):
     mean: jax.Array
     along: jax.Array
     overall: jax.Array
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]
 
     @staticmethod
     def begin(flat) -> _Slowest:

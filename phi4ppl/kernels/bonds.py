@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._typing import Bonds, Field, SiteLabels
 from ..energy.stencil import coupling_fields, offsets_of, shifts
 from ..lattice.frozen import Lattice
 from .flood import blocks_of
@@ -38,7 +39,7 @@ class ShiftBonds:
         self.blocks = blocks_of(lattice, self.coupling)
         self.nearest = [list(self.coupling).index(offset) for offset in ((0, 1), (1, 0))] if self.blocks else []
 
-    def set(self, key, phi):
+    def set(self, key: jax.Array, phi: Field) -> Bonds:
         """Bonds of one field."""
         bits = random_words(key, len(self.coupling), phi.shape)
         ahead, _ = shifts(self.lattice, phi, list(self.coupling))
@@ -71,7 +72,7 @@ class EdgeBonds:
     def __init__(self, edges: np.ndarray, coupling):
         self.edges, self.coupling = edges, coupling
 
-    def set(self, key, phi):
+    def set(self, key: jax.Array, phi: Field) -> Bonds:
         """As `ShiftBonds.set`: −1 where a bond is set, else 0, by edge."""
         flat, (bits,) = phi.reshape(-1), random_words(key, 1, (len(self.edges),))
         aligned = self.coupling.astype(phi.dtype) * flat[self.edges[:, 0]] * flat[self.edges[:, 1]]
@@ -104,7 +105,7 @@ def bonds_of(target: Target) -> ShiftBonds | EdgeBonds:
     return EdgeBonds(edges, coupling)
 
 
-def labels_of(graph: ShiftBonds | EdgeBonds, bonds, shape: tuple):
+def labels_of(graph: ShiftBonds | EdgeBonds, bonds: Bonds, shape: tuple[int, ...]) -> SiteLabels:
     """Labels of all sites of several fields, bonds with a leading axis of fields: the number of a site of the same cluster.
 
     Sites are numbered through all fields, so that labels tell fields apart too.

@@ -77,7 +77,7 @@ def chees(target: Target, tuning: _Tuning) -> SamplingAlgorithm:
     def init(position, key=None):
         first = blackjax.hmc.init(position, target.logdensity_fn)
         zero = jnp.zeros_like(first.logdensity)
-        return _State(*first, jnp.zeros((), jnp.int32), zero, zero, zero)
+        return _State(*first, jnp.zeros((), jnp.int32), zero, zero, zero)  # type: ignore[call-arg]
 
     def away(position):
         return jax.tree.map(jnp.subtract, position, ravel_pytree(position)[1](tuning.centre))
@@ -93,7 +93,7 @@ def chees(target: Target, tuning: _Tuning) -> SamplingAlgorithm:
         momentum = -ravel_pytree(info.proposal.momentum)[0]  # BlackJAX turns it round at the end of a path
         distance = squared(away(info.proposal.position)) - squared(away(state.position))
         slope = distance * jnp.sum(end * momentum) * tuning.step_size * info.num_integration_steps
-        return _State(*there, info.acceptance_rate, distance**2 / 4, slope), info
+        return _State(*there, info.acceptance_rate, distance**2 / 4, slope), info  # type: ignore[call-arg]
 
     return SamplingAlgorithm(init, step)
 
@@ -107,7 +107,7 @@ class _Pooled(NamedTuple):
     log_length: jax.Array
     average: jax.Array
     change: jax.Array
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._typing import Colour, Field, JaxField, WholeField
 from ..energy.stencil import coupling_fields, offsets_of, shifts
 from ..lattice.frozen import Lattice
 from .target import Target
@@ -27,14 +28,15 @@ def _is_black_above(shape: tuple) -> np.ndarray:
     return np.indices((1, *shape[1:])).sum(axis=0) % 2 == 0
 
 
-def split(field) -> tuple:
+def split(field: WholeField) -> tuple[Colour, Colour]:
     """Black and white sites of a field, each of shape ``(rows / 2, …)``."""
     rows = field.reshape(-1, 2, *field.shape[1:])
     black_above = _is_black_above(field.shape)
-    return tuple(jnp.where(above, rows[:, 0], rows[:, 1]) for above in (black_above, ~black_above))
+    black, white = (jnp.where(above, rows[:, 0], rows[:, 1]) for above in (black_above, ~black_above))
+    return black, white
 
 
-def join(black, white):
+def join(black: Colour, white: Colour) -> WholeField:
     """The field of these black and white sites."""
     black_above = _is_black_above(black.shape)
     rows = [jnp.where(above, black, white) for above in (black_above, ~black_above)]
@@ -60,19 +62,19 @@ class Chessboard:
     hoppings: list
     own: list
 
-    def energy(self, colour: int, phi):
+    def energy(self, colour: int, phi: Field) -> JaxField:
         """The part of S that is a sum over single sites, by site of one colour."""
         terms = (couplings[colour] * _at_every_site(statistic, phi) for statistic, couplings in self.own)
         return sum(terms, start=jnp.zeros_like(phi))
 
-    def neighbours(self, colour: int, other) -> list:
+    def neighbours(self, colour: int, other: Field) -> list[JaxField]:
         """φ(x + d) and φ(x − d) of the sites x of one colour, in turn for the unit vectors d; zero beyond an open boundary."""
         (below, *ahead), (above, *behind) = shifts(self.lattice, other, _unit_vectors(self.lattice))
         is_upper = _is_black_above(other.shape) ^ (colour == 1)
         column = [jnp.where(is_upper, other, below), jnp.where(is_upper, above, other)]
         return column + [x for pair in zip(ahead, behind, strict=True) for x in pair]
 
-    def pull(self, colour: int, other):
+    def pull(self, colour: int, other: Field) -> JaxField:
         """−∂/∂φ of the hopping terms at the sites of one colour, whose neighbours are ``other``."""
         neighbours, total = self.neighbours(colour, other), jnp.zeros_like(other)
         for axes, weights in self.hoppings:

@@ -101,7 +101,7 @@ def _chosen(graph: ShiftBonds | EdgeBonds, key, bonds, shape: tuple):
     def by_flood(keys, bonds):
         words = jax.vmap(lambda key: jnp.concatenate(random_words(key, 3, (1,))))(keys)
         anywhere = uniform(words[:, 2]) < ANYWHERE
-        across, down = (-(bonds >> k & 1) for k in graph.nearest)
+        across, down = (-(bonds >> k & 1) for k in graph.nearest)  # type: ignore[union-attr]
         enough = jnp.where(anywhere, 1, math.ceil(SMALL * num_sites))
         mask, sizes = large_cluster(graph.blocks, across, down, words[:, :2], anywhere, enough)
         found = (sizes >= enough)[:, None, None]

@@ -54,7 +54,7 @@ class Kernel:
     name: str
     summary: str
     build: Callable[[Target, Any], SamplingAlgorithm]
-    statistics: Callable[[object], dict]
+    statistics: Callable[[Any], dict]
     adaptation: Adaptation = WindowAdaptation()
     objection: Callable[[CompiledModel], str | None] = any_model
     changes_signs: bool = False

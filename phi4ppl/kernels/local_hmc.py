@@ -106,7 +106,7 @@ def sweeps(target: Target, key, phi, step_size, number: int = 1):
         return tuple(sites)
 
     words = random_words(jax.random.fold_in(key, number), 4, steps[0].shape)
-    momenta = [finished(normal(*pair, phi.dtype)) for pair in (words[:2], words[2:])]
+    momenta = [finished(normal(*pair, phi.dtype)) for pair in (words[:2], words[2:])]  # type: ignore[call-arg]
     sites = tuple((x, p, jnp.zeros_like(x)) for x, p in zip(fields, momenta, strict=True))
     (black, _, black_rate), (white, _, white_rate) = jax.lax.fori_loop(0, number, one_sweep, sites)
     return join(black, white), join(black_rate, white_rate)
@@ -141,7 +141,7 @@ def _sweeps_by_mask(target: Target, key, phi, step_size, number: int):
         numbers = jnp.arange(colour.max() + 1)
         return jax.lax.scan(lambda carry, this: (turn(carry, this, drawn), None), carry, numbers, unroll=2)[0]
 
-    momentum = finished(normal(*random_words(jax.random.fold_in(key, number), 2, phi.shape), phi.dtype))
+    momentum = finished(normal(*random_words(jax.random.fold_in(key, number), 2, phi.shape), phi.dtype))  # type: ignore[call-arg]
     phi, _, acceptance = jax.lax.fori_loop(0, number, one_sweep, (phi, momentum, jnp.zeros_like(phi)))
     return phi, acceptance
 
@@ -224,7 +224,7 @@ def overrelaxation(target: Target, phi):
 class _Robbins(NamedTuple):
     log_step: jax.Array
     average: jax.Array
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]
 
 
 @dataclass(frozen=True)

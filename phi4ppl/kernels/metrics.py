@@ -12,12 +12,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._typing import Field, JaxField
 from ..errors import ArgumentError
 from ..lattice.frozen import Lattice
 
@@ -58,10 +59,10 @@ class Spectrum:
     shape: tuple[int, ...]
     laplacian: np.ndarray
     multiplicity: np.ndarray
-    forward: Callable[[jax.Array], jax.Array]
+    forward: Callable[[Any], jax.Array]
     backward: Callable[[jax.Array], jax.Array]
 
-    def apply(self, factor, phi):
+    def apply(self, factor: jax.Array, phi: Field) -> JaxField:
         """f(Laplacian) φ, with the values of f on the spectrum."""
         modes = factor.astype(phi.dtype) * self.forward(phi.reshape(self.shape))
         return self.backward(modes).reshape(phi.shape)  # NUTS hands over flat momenta

@@ -12,18 +12,21 @@ import math
 import jax
 import jax.numpy as jnp
 
+from .._typing import Drawn, Words
+
 __all__ = ["finished", "normal", "random_words", "spare_uniform", "uniform"]
 
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 PARITY = 0x1BD11BDA
 
 
-def random_words(key, count: int, shape) -> list:
+def random_words(key: jax.Array, count: int, shape: tuple[int, ...]) -> list[Words]:
     """``count`` arrays of independent 32-bit words, of Threefry-2x32 if the key is one of its."""
     data = jax.random.key_data(key)
     if data.shape != (2,):
         return list(jax.random.bits(key, (count, *shape), jnp.uint32))  # by default 64 bits in double precision
-    number, words = math.prod(shape), []
+    number = math.prod(shape)
+    words: list[jax.Array] = []
     site = jnp.zeros(shape, jnp.uint32)
     for axis in range(len(shape)):
         stride = jnp.uint32(math.prod(shape[axis + 1 :]))
@@ -33,7 +36,7 @@ def random_words(key, count: int, shape) -> list:
     return words[:count]
 
 
-def threefry(key, first, second) -> tuple:
+def threefry(key: jax.Array, first: Words, second: Words) -> tuple[Words, Words]:
     """Threefry-2x32 with twenty rounds, of two arrays of counters (J. K. Salmon et al., SC11)."""
     keys = key[0], key[1], key[0] ^ key[1] ^ jnp.uint32(PARITY)
     first, second = first + keys[0], second + keys[1]
@@ -46,7 +49,7 @@ def threefry(key, first, second) -> tuple:
     return first, second
 
 
-def finished(numbers):
+def finished(numbers: jax.Array) -> jax.Array:
     """The same numbers, but XLA computes them before they are used: it would compute them anew for every use on the CPU.
 
     No pass of the compiler looks through two rounds of a loop; they cost less than a tenth of a nanosecond a number.
@@ -57,17 +60,17 @@ def finished(numbers):
     return jax.lax.bitcast_convert_type(bits, numbers.dtype)
 
 
-def uniform(bits, dtype=jnp.float32):
+def uniform(bits: Words, dtype=jnp.float32) -> Drawn:
     """Numbers in [0, 1), multiples of 2⁻²⁴, from the upper 24 of 32 bits."""
     return (bits >> 8).astype(dtype) * 2.0**-24
 
 
-def spare_uniform(bits, dtype=jnp.float32):
+def spare_uniform(bits: Words, dtype=jnp.float32) -> Drawn:
     """256 evenly spaced numbers in [0, 1] from the lower 8 bits, which `uniform` leaves unused."""
     return (bits & 255).astype(dtype) / 255
 
 
-def normal(first, second, dtype=jnp.float32):
+def normal(first: Words, second: Words, dtype=jnp.float32) -> Drawn:
     """Standard normal numbers √(−2 ln u) sin x from the upper 24 bits of two words: 0 < u ≤ 1, −π/2 < x < π/2.
 
     Half of the method of G. E. P. Box and M. E. Muller, Ann. Math. Stat. 29 (1958) 610, at a third of the cost of the inverse

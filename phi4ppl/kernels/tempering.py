@@ -151,7 +151,7 @@ class _Seen(NamedTuple):
 class _Ladder(NamedTuple):
     inner: Any
     log_spacing: jax.Array
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]
 
 
 @dataclass(frozen=True)

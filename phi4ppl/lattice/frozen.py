@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ TURNED = "_antiperiodic"  # ends the kinds of edges across which a field changes
 
 
 @call_checked
+@dataclass(frozen=True, init=False, repr=False, eq=False)
 class Lattice:
     """A frozen simple undirected graph with numbered sites.
 
@@ -46,29 +48,27 @@ class Lattice:
     Two lattices with the same sites, labels and edges compare equal and hash alike, so compiled programs are reused.
     """
 
+    name: str
+    num_sites: int
+    edges: np.ndarray
+    kinds: tuple[str, ...]
+    shape: tuple[int, ...] | None
+    periodic: tuple[bool, ...] | None
+    layout_hint: str | None
+    _edge_kinds: np.ndarray
+    _nodes: tuple | None
+    _offsets: dict[str, tuple[tuple[int, ...], ...]] | None
+    _positions: np.ndarray | None
+    _edge_attributes: dict[str, np.ndarray]
+
     def __init__(self, *, name, num_sites, edges, edge_kinds=None, kinds=("nn",), shape=None, nodes=None,
                  periodic=None, offsets=None, layout_hint=None, positions=None, edge_attributes=None):  # fmt: skip
-        self.name = name
-        self.num_sites = num_sites
-        self.shape = shape
-        self.edges = readonly(edges, np.int32)
-        self.kinds = tuple(kinds)
-        self._edge_kinds = readonly(np.zeros(len(edges)) if edge_kinds is None else edge_kinds, np.int16)
-        self._nodes = nodes
-        self.periodic = periodic
-        self._offsets = offsets
-        self.layout_hint = layout_hint
-        self._positions = positions
-        self._edge_attributes = {name: readonly(v, float) for name, v in (edge_attributes or {}).items()}
-        self._frozen = True
-
-    def __setattr__(self, name, value):
-        if getattr(self, "_frozen", False):
-            raise AttributeError(f"a Lattice is immutable: cannot set {name!r}. Build another lattice.")
-        super().__setattr__(name, value)
-
-    def __delattr__(self, name):
-        raise AttributeError(f"a Lattice is immutable: cannot delete {name!r}.")
+        vars(self).update(
+            name=name, num_sites=num_sites, shape=shape, kinds=tuple(kinds), periodic=periodic, layout_hint=layout_hint,
+            edges=readonly(edges, np.int32), _nodes=nodes, _offsets=offsets, _positions=positions,
+            _edge_kinds=readonly(np.zeros(len(edges)) if edge_kinds is None else edge_kinds, np.int16),
+            _edge_attributes={name: readonly(v, float) for name, v in (edge_attributes or {}).items()},
+        )  # fmt: skip
 
     @property
     def offsets(self) -> dict[str, tuple[tuple[int, ...], ...]] | None:

@@ -282,7 +282,7 @@ def aligned_coupling(name: str, value, lattice, cliques: np.ndarray):
         value = _grid(name, value, lattice, size)
     if _is_a(value, "DataArray") and value.ndim == 1 and str(value.dims[0]).startswith("clique_"):  # of a run's results
         if value.indexes:
-            value = value[_order(name, list(value.indexes[value.dims[0]]), range(len(cliques)), "", value.dims[0])]
+            value = value[_order(name, list(value.indexes[value.dims[0]]), range(len(cliques)), "", str(value.dims[0]))]
         return finite_array(name, value.values)
     if _is_a(value, "DataArray") and size > 1 and value.ndim == 1 and value.indexes:
         value = value.to_series()
@@ -293,7 +293,7 @@ def aligned_coupling(name: str, value, lattice, cliques: np.ndarray):
             return finite_array(name, value)
         labels, values = list(value.index), finite_array(name, value)
     else:
-        labels, values = list(value), [_number(f"{name}[{key!r}]", part) for key, part in value.items()]
+        labels, values = list(value), [_number(f"{name}[{key!r}]", part) for key, part in value.items()]  # type: ignore[union-attr]
     return _by_clique(name, labels, values, lattice, cliques)
 
 

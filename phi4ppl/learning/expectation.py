@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -46,7 +46,7 @@ class Expectation(NamedTuple):
             + chains * part.num_draws * np.outer(part.mean - mean, part.mean - mean)
             for part in parts
         )
-        return Expectation(mean, products / (chains * draws - 1), means - mean, draws)
+        return Expectation(mean, products / (chains * draws - 1), means - mean, draws)  # type: ignore[arg-type]
 
 
 def expectation(
@@ -60,7 +60,9 @@ def expectation(
     chains = engine.num_chains
     width = max(sum(np.size(value) for value in model.couplings.values()), model.lattice.num_sites)
     block = max(1, BLOCK // (chains * width))
-    totals, products, shift = 0.0, 0.0, None
+    totals: Any = 0.0
+    products: Any = 0.0
+    shift = None
     for first in range(0, num_draws, block):
         fields = engine.draw(model, min(block, num_draws - first)).fields
         matrix = of(fields.reshape(-1, *model.field_shape))

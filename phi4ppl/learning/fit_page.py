@@ -36,8 +36,9 @@ def write_fit(
     words : callable, optional
         Puts advice into other words.
     """
-    to_data = isinstance(result, LikelihoodFit)
-    what = f"{result.num_samples} fields, method {result.method}" if to_data else "target: the action of another model"
+    to_data, what = False, "target: the action of another model"
+    if isinstance(result, LikelihoodFit):
+        to_data, what = True, f"{result.num_samples} fields, method {result.method}"
     parts = [
         "<h1>phi4ppl fit: couplings of a model</h1>",
         f"<p>{html.escape(result.model.describe().splitlines()[0])}<br>{html.escape(what)}</p>",
@@ -45,7 +46,7 @@ def write_fit(
         "<h2>Couplings</h2>", _couplings(table, "standard error" if to_data else "MC error"),
         f"<p>{ERROR_IS['data' if to_data else 'target']}</p>",
     ]  # fmt: skip
-    if not to_data:
+    if isinstance(result, VariationalFit):
         parts += ["<h2>Distance from the target</h2>", _distance(result)]
     if result.history.sizes.get("step"):
         parts += ["<h2>History</h2>", picture("Numbers of every step of the fit", png_of(result.plot()))]

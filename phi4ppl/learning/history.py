@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from enum import Enum
+from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
 
 from ..errors import ArgumentError, call_checked
 from ..model.coupling_vector import CouplingVector
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["FitStatus", "History", "plot_history"]
 
@@ -69,7 +73,7 @@ class History:
         theta = np.asarray(theta, float)
         record = {name: float(value) for name, value in numbers.items()}
         if self.vector.size <= MOST_COUPLINGS:
-            record["couplings"] = theta.copy()
+            record["couplings"] = theta.copy()  # type: ignore[assignment]
         else:
             for name, part in self.vector.slices.items():
                 record[f"mean_{name}"] = float(theta[part].mean())
@@ -99,7 +103,7 @@ class History:
 
 
 @call_checked
-def plot_history(history: xr.Dataset):
+def plot_history(history: xr.Dataset) -> Figure:
     """Draw the history of a fit: one panel a number, logarithmic where all of its values are positive.
 
     Parameters
@@ -128,7 +132,7 @@ def plot_history(history: xr.Dataset):
     figure = Figure(figsize=(4.0 * columns, 2.9 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
     for axes, name in zip(panels, names, strict=False):
-        _panel(axes, history[name], name)
+        _panel(axes, history[name], str(name))
     for axes in panels[len(names) :]:
         axes.set_visible(False)
     for axes in panels[max(0, len(names) - columns) : len(names)]:

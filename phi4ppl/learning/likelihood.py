@@ -9,7 +9,9 @@ from functools import partial
 import numpy as np
 import xarray as xr
 
+from .._typing import Labelled, Optimizer
 from ..errors import ArgumentError, call_checked, one_of, positive_int, seed_within
+from ..kernels.kernel import Kernel
 from ..lattice.labels import MISSING_FIELDS, aligned_fields
 from ..model.coupling_vector import CouplingVector, sign_notes
 from ..model.field import MarkovRandomField
@@ -93,9 +95,10 @@ class LikelihoodFit:
 
 @call_checked
 def fit_likelihood(
-    model: MarkovRandomField, data, *, method: str = "score_matching", ridge: float | None = None,
+    model: MarkovRandomField, data: Labelled, *, method: str = "score_matching", ridge: float | None = None,
     initial: MarkovRandomField | LikelihoodFit | None = None, num_steps: int | None = None, num_chains: int | None = None,
-    kernel=None, batch_size: int | None = None, sweeps: int | None = None, optimizer=None,
+    kernel: Kernel | str | None = None, batch_size: int | None = None, sweeps: int | None = None,
+    optimizer: Optimizer | None = None,
     average_last: float | None = None, seed: int = 0,
     progress: bool | None = None,
 ) -> LikelihoodFit:  # fmt: skip
@@ -259,7 +262,7 @@ def _result(problem: Problem, method: str, estimate: Estimate, before: tuple[str
 
 
 @call_checked
-def held_out_score(model: MarkovRandomField, data) -> tuple[float, float]:
+def held_out_score(model: MarkovRandomField, data: Labelled) -> tuple[float, float]:
     """Score of a model on data it has not seen, ⟨½|∇S|² − ΔS⟩, with its standard error; lower is better.
 
     A proper scoring rule that needs no Z (A. Hyvärinen, J. Mach. Learn. Res. 6 (2005) 695): for plenty of data from p it is

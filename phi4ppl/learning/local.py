@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import sparse
 
+from .._typing import FlatFields, PerSite, PerSlot
 from ..model.coupling_vector import CouplingVector
 
 __all__ = ["LocalStructure"]
@@ -65,7 +66,7 @@ class LocalStructure:
         """Sum numbers of (term, position in the clique, clique) over the cliques of a slot."""
         return self._to_slots @ values
 
-    def on_sites(self, values) -> np.ndarray:
+    def on_sites(self, values: PerSlot) -> PerSite:
         """Σ over the slots of a site, shape ``(num_sites, num_samples)``."""
         return self._to_sites @ values
 
@@ -73,7 +74,7 @@ class LocalStructure:
         """Σ over the slots of a coupling, shape ``(num_couplings, num_samples)``."""
         return self._to_couplings @ values
 
-    def derivatives(self, fields) -> tuple[np.ndarray, np.ndarray]:
+    def derivatives(self, fields: FlatFields) -> tuple[PerSlot, PerSlot]:
         """∂T_k/∂φ_i and ∂²T_k/∂φ_i² by slot (i, k) and sample; ``fields`` has shape ``(num_samples, num_sites)``."""
         columns = np.ascontiguousarray(fields.T)
         first, second = [], []
@@ -121,7 +122,8 @@ def _derivatives(form, position: int, columns) -> tuple[np.ndarray, np.ndarray]:
     if form.built_in:
         return form.built_in.derivatives(position, *(columns[column] for column in form.cliques.T))
     inside = tuple(jnp.asarray(columns[column]) for column in form.cliques.T)
-    return tuple(np.asarray(d, float) for d in _own_derivatives(form.statistic, position)(*inside))
+    first, second = _own_derivatives(form.statistic, position)(*inside)
+    return np.asarray(first, float), np.asarray(second, float)
 
 
 @functools.lru_cache(maxsize=64)

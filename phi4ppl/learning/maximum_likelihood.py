@@ -11,6 +11,7 @@ import numpy as np
 from scipy import sparse
 
 from ..errors import ArgumentError, stream_key
+from ..kernels.kernel import Kernel
 from ..model.coupling_vector import CouplingVector, statistics_matrix
 from ..sampling.engine import Engine
 from ..sampling.interrupt import Interrupts
@@ -35,7 +36,7 @@ DRAWS_A_COUPLING = 5
 class SamplingOptions(NamedTuple):
     num_steps: int
     num_chains: int
-    kernel: object
+    kernel: Kernel | str
     seed: int
 
 

@@ -7,7 +7,7 @@ steps (`phi4ppl.learning.tail_average`), in which the noise cancels.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -40,7 +40,7 @@ class StochasticOptions(NamedTuple):
     sampling: SamplingOptions
     batch_size: int
     sweeps: int
-    optimizer: object
+    optimizer: Any
     average_last: float
 
 

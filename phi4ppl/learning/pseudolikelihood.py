@@ -58,7 +58,7 @@ class Objective:
             observed = self.structure.on_couplings(found.observed.sum(axis=1))
             slope = observed - self.structure.on_couplings(found.mean.sum(axis=1))
             new = theta @ observed + found.log_normalizer.sum(), slope, self.structure.matrix(found.covariance)
-            self._observed = self._observed + observed
+            self._observed = self._observed + observed  # type: ignore[assignment]
             sums[number] = [old + more for old, more in zip(sums[number], new, strict=True)]
         return sums
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from .._typing import FlatFields, OneTheta, PerSample
+from ..model.coupling_vector import CouplingVector
 from .history import FitStatus
 from .local import LocalStructure
 from .problem import Estimate, Problem
@@ -87,7 +89,7 @@ class _Equations:
         return solve(self.matrix + pull, self.right + pull @ centre, self.problem.bounded)
 
 
-def hyvarinen_scores(vector, data, theta) -> np.ndarray:
+def hyvarinen_scores(vector: CouplingVector, data: FlatFields, theta: OneTheta) -> PerSample:
     """½|∇S|² − ΔS of every field; ``data`` has shape ``(num_samples, num_sites)``."""
     structure = LocalStructure(vector)
     found = []

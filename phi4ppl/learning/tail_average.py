@@ -6,6 +6,7 @@ import numbers
 
 import numpy as np
 
+from .._typing import OneTheta
 from ..errors import ArgumentError
 
 __all__ = ["TailAverage", "checked_share"]
@@ -17,7 +18,7 @@ def checked_share(value, usual: float) -> float:
     """``average_last`` of a fit: a share of its steps, ``usual`` for None."""
     if value is None:
         return usual
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value <= 1:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= float(value) <= 1:
         raise ArgumentError("average_last", "a share of the steps, 0 (no average) to 1, or None", repr(value))
     return float(value)
 
@@ -46,7 +47,7 @@ class TailAverage:
         """What a fit that was not interrupted says of it."""
         return [f"Couplings averaged over the last {self.window} of {self.num_steps} steps."] if self.window else []
 
-    def add(self, step: int, theta) -> None:
+    def add(self, step: int, theta: OneTheta) -> None:
         """The couplings after a step, counted from 1."""
         done = step - (self.num_steps - self.window)
         if done < 1:
@@ -60,7 +61,7 @@ class TailAverage:
         """The average, or ``theta`` where there is none yet."""
         if not self._batches:
             return theta
-        return sum(total for total, _ in self._batches) / sum(number for _, number in self._batches)
+        return np.sum([total for total, _ in self._batches], axis=0) / sum(number for _, number in self._batches)
 
     @property
     def _means(self) -> np.ndarray:

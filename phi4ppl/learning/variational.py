@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 import numpy as np
 
+from .._typing import Optimizer
 from ..errors import ArgumentError, call_checked, one_of, positive_int, seed_within
+from ..kernels.kernel import Kernel
 from ..model.field import MarkovRandomField
 from ..reweighting.energies import as_action
 from ..sampling.interrupt import Interrupts
@@ -28,8 +32,9 @@ RATE = 0.1
 
 @call_checked
 def fit_variational(
-    model: MarkovRandomField, target, *, method: str = "natural", num_steps: int | None = None, optimizer=None,
-    samples_per_step: int | None = None, num_samples: int | None = None, average_last: float | None = None, kernel="auto",
+    model: MarkovRandomField, target: MarkovRandomField | Callable, *, method: str = "natural", num_steps: int | None = None,
+    optimizer: Optimizer | None = None, samples_per_step: int | None = None, num_samples: int | None = None,
+    average_last: float | None = None, kernel: Kernel | str = "auto",
     log_partition_method: str | None = "auto", initial: VariationalFit | None = None, seed: int = 0,
     progress: bool | None = None,
 ) -> VariationalFit:  # fmt: skip
@@ -141,7 +146,9 @@ class _Natural:
     """Regression steps, shortened where they overshoot, until only noise moves the couplings; then the average of some more."""
 
     def __init__(self, search: Search):
-        self.search, self.moved, self.tail, self.trial, self.is_exact = search, np.inf, [], None, False
+        self.search, self.moved, self.tail, self.is_exact = search, np.inf, [], False
+        self.trial: Trial | None = None
+        self.record: dict[str, float] = {}
 
     def step(self) -> FitStatus | None:
         search = self.search

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._typing import ArrayLike, JaxTheta, Labelled, NumpyTheta, Statistics, Theta
 from ..errors import ArgumentError
 from ..lattice.labels import aligned_fields
 from .field import MarkovRandomField
@@ -83,11 +84,11 @@ class CouplingVector:
         """Whether a term has one coupling a clique."""
         return np.ndim(self.template.couplings[name]) == 1
 
-    def flatten(self, values: dict) -> np.ndarray:
+    def flatten(self, values: dict) -> NumpyTheta:
         """Dictionary → vector on the host in double precision, shape ``(..., size)``."""
         return np.concatenate([np.asarray(part, float) for part in self._parts(values)], axis=-1)
 
-    def stack(self, values: dict) -> jax.Array:
+    def stack(self, values: dict) -> JaxTheta:
         """The same as `flatten`, of JAX arrays and inside a trace."""
         return jnp.concatenate(self._parts(values), axis=-1)
 
@@ -95,14 +96,16 @@ class CouplingVector:
         wide = self.is_inhomogeneous
         return [values[name] if wide(name) else values[name][..., None] for name in self.slices]
 
-    def unflatten(self, theta) -> dict:
+    def unflatten(self, theta: Theta) -> dict:
         """Vector → dictionary, of NumPy or JAX arrays; ``theta`` has shape ``(..., size)``."""
         wide = self.is_inhomogeneous
         return {name: theta[..., part] if wide(name) else theta[..., part.start] for name, part in self.slices.items()}
 
-    def model(self, theta) -> MarkovRandomField:
+    def model(self, theta: ArrayLike) -> MarkovRandomField:
         """The model at couplings ``theta``, shape ``(size,)``."""
-        return self.template.replace(**self.unflatten(theta if hasattr(theta, "shape") else np.asarray(theta, float)))
+        return self.template.replace(
+            **self.unflatten(theta if isinstance(theta, jax.Array) else np.asarray(theta, float))
+        )
 
 
 def sign_notes(model: MarkovRandomField) -> list[str]:
@@ -119,7 +122,7 @@ def sign_notes(model: MarkovRandomField) -> list[str]:
     return notes
 
 
-def statistics_matrix(model: MarkovRandomField, fields) -> np.ndarray:
+def statistics_matrix(model: MarkovRandomField, fields: Labelled) -> Statistics:
     """T(φ) of every field in double precision: row n is ∂S/∂θ at ``fields[n]``, in the order of `CouplingVector`.
 
     Built-in statistics are computed and summed in double precision whatever JAX is set to; own ones are computed in the

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from .._typing import Labelled
 from ..errors import ArgumentError, call_checked, finite_array
 from ..lattice.frozen import Lattice
 from ..lattice.labels import aligned_coupling
@@ -14,7 +15,9 @@ __all__ = ["gaussian", "phi4", "phi4_from_lagrangian"]
 
 
 @call_checked
-def phi4(lattice: Lattice, *, w=1.0, a, b, r=None, c=None) -> MarkovRandomField:
+def phi4(
+    lattice: Lattice, *, w: Labelled = 1.0, a: Labelled, b: Labelled, r: Labelled = None, c: Labelled = None
+) -> MarkovRandomField:
     """The φ⁴ family, S = −Σ_⟨ij⟩ w_ij φ_i φ_j + Σ a_i φ_i² + Σ b_i φ_i⁴ (+ Σ r_i φ_i + Σ c_i φ_i⁶).
 
     Parameters
@@ -53,7 +56,7 @@ def phi4(lattice: Lattice, *, w=1.0, a, b, r=None, c=None) -> MarkovRandomField:
 
 
 @call_checked
-def gaussian(lattice: Lattice, *, w, a, r=None) -> MarkovRandomField:
+def gaussian(lattice: Lattice, *, w: Labelled, a: Labelled, r: Labelled = None) -> MarkovRandomField:
     """The Gaussian field S = −Σ_⟨ij⟩ w_ij φ_i φ_j + Σ a_i φ_i² (+ Σ r_i φ_i), precision matrix Q = 2·diag(a) − W.
 
     Its covariance is Q⁻¹; a source r moves its mean from 0 to −Q⁻¹r (`phi4ppl.exact.gaussian_mean`).
@@ -71,7 +74,7 @@ def gaussian(lattice: Lattice, *, w, a, r=None) -> MarkovRandomField:
 
 
 @call_checked
-def phi4_from_lagrangian(lattice: Lattice, *, kappa=1.0, mu_squared, lam) -> MarkovRandomField:
+def phi4_from_lagrangian(lattice: Lattice, *, kappa: float = 1.0, mu_squared: float, lam: float) -> MarkovRandomField:
     """φ⁴ theory from the couplings of its Lagrangian.
 
     S = Σ_⟨ij⟩ (κ/2)(φ_i − φ_j)² + Σ_i [(μ²/2) φ_i² + (λ/4) φ_i⁴], that is w = κ, a_i = (μ² + κ·deg(i))/2, b = λ/4.

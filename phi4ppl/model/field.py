@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._typing import Batch, Labelled, PathLike
 from ..errors import ArgumentError, call_checked
 from ..lattice.cliques import require_cliques_of
 from ..lattice.frozen import Lattice
@@ -16,6 +19,7 @@ from ..lattice.labels import is_labelled
 from . import io as storage
 from .hammersley_clifford.check import check_terms
 from .hammersley_clifford.report import HammersleyCliffordReport
+from .pytree import rebuilt, register_checked
 from .term import Term, TermForm, as_coupling, as_field, is_concrete
 
 __all__ = ["MarkovRandomField", "Structure", "load_model"]
@@ -29,7 +33,7 @@ class Structure(NamedTuple):
 
     def at(self, couplings) -> MarkovRandomField:
         """The model of this structure at couplings in the order of the terms, which may be traced or have leading axes."""
-        return MarkovRandomField.tree_unflatten(self, couplings)
+        return rebuilt(MarkovRandomField, structure=self, _values=tuple(couplings))
 
     @property
     def is_built_in(self) -> bool:
@@ -43,7 +47,8 @@ class Structure(NamedTuple):
 
 
 @call_checked
-@jax.tree_util.register_pytree_node_class
+@register_checked
+@dataclass(frozen=True, init=False, repr=False, eq=False)
 class MarkovRandomField:
     """A Markov random field S(φ; θ) = Σ_t Σ_{c ∈ C_t} θ_{t,c} T_t(φ_c), with p(φ; θ) = exp(−S)/Z.
 
@@ -78,7 +83,10 @@ class MarkovRandomField:
     3.2
     """
 
-    def __init__(self, lattice: Lattice, terms):
+    structure: Structure = field(metadata={"static": True})
+    _values: tuple
+
+    def __init__(self, lattice: Lattice, terms: Iterable[Term]):
         if not isinstance(lattice, Lattice):
             mend = "Build one with phi4ppl.lattice, for example lattice.from_networkx(graph)."
             raise ArgumentError("lattice", "a phi4ppl Lattice", type(lattice).__name__, mend)
@@ -92,50 +100,31 @@ class MarkovRandomField:
         for term in terms:
             require_cliques_of(lattice, term.name, term.cliques)
         couplings = (as_coupling(t.form, t.coupling, lattice) if is_labelled(t.coupling) else t.coupling for t in terms)
-        self._set(Structure(lattice, tuple(t.form for t in terms)), tuple(couplings))
-
-    def _set(self, structure, values):
-        object.__setattr__(self, "structure", structure)
-        object.__setattr__(self, "_values", values)
+        vars(self).update(structure=Structure(lattice, tuple(t.form for t in terms)), _values=tuple(couplings))
 
     lattice = property(lambda self: self.structure.lattice)
     forms = property(lambda self: self.structure.forms, doc="The terms without their couplings.")
 
-    def __setattr__(self, name, value):
-        raise AttributeError(f"a MarkovRandomField is immutable: cannot set {name!r}. Use model.replace(…).")
-
-    def __delattr__(self, name):
-        raise AttributeError(f"a MarkovRandomField is immutable: cannot delete {name!r}.")
-
-    def tree_flatten(self):
-        return self._values, self.structure
-
-    @classmethod
-    def tree_unflatten(cls, structure, values):
-        model = object.__new__(cls)
-        model._set(structure, tuple(values))
-        return model
-
     @property
-    def couplings(self) -> dict:
+    def couplings(self) -> dict[str, Any]:
         return {form.name: value for form, value in self.interactions}
 
     @property
-    def interactions(self) -> tuple[tuple[TermForm, object], ...]:
+    def interactions(self) -> tuple[tuple[TermForm, Any], ...]:
         """Pairs of a term without its coupling and that coupling."""
         return tuple(zip(self.forms, self._values, strict=True))
 
     @property
     def terms(self) -> tuple[Term, ...]:
         """The terms with their present couplings."""
-        return tuple(_term(form, value) for form, value in self.interactions)
+        return tuple(rebuilt(Term, form=form, coupling=value) for form, value in self.interactions)
 
     @property
     def field_shape(self) -> tuple[int, ...]:
         """Shape of one field, ``lattice.shape`` or, on a general graph, ``(num_sites,)``."""
         return self.lattice.field_shape
 
-    def replace(self, /, **couplings) -> MarkovRandomField:
+    def replace(self, /, **couplings: Labelled) -> MarkovRandomField:
         """The same model at other couplings; each is one number or one number a clique.
 
         A Series, a DataArray or a dict with labels is put in order by them, as in `phi4`.
@@ -184,7 +173,7 @@ class MarkovRandomField:
                 fix = f"Give {missing} too, with the opposite sign: across the boundary the field is antiperiodic."
                 raise ArgumentError("couplings", f"both of {', '.join(sorted(pair))}", repr(given.pop()), fix)
 
-    def energy(self, phi):
+    def energy(self, phi: Labelled) -> Batch:
         """The action S(φ; θ).
 
         Parameters
@@ -199,7 +188,7 @@ class MarkovRandomField:
         """
         return self._over_batch(self._energy_of_one, phi)
 
-    def statistics(self, phi) -> dict:
+    def statistics(self, phi: Labelled) -> dict[str, jax.Array]:
         """Statistics conjugate to the couplings: ∂S/∂θ, so that S = Σ θ·T.
 
         Summed over cliques (shape ``(...)``) for a homogeneous coupling, per clique (``(..., num_cliques)``) otherwise.
@@ -261,13 +250,13 @@ class MarkovRandomField:
         parts = ", ".join(f"{name}={_summary(value)}" for name, value in self.couplings.items())
         return f"MarkovRandomField({self.lattice.name}; {parts})"
 
-    def save(self, path):
+    def save(self, path: PathLike) -> Path:
         """Write the model to one file (built-in terms only); `load_model` reads it. Returns the path."""
         return storage.write_terms(path, self.lattice, self.terms)
 
 
 @call_checked
-def load_model(path) -> MarkovRandomField:
+def load_model(path: PathLike) -> MarkovRandomField:
     """Read a model written by `MarkovRandomField.save`.
 
     Raises
@@ -276,12 +265,6 @@ def load_model(path) -> MarkovRandomField:
         If the file does not exist or was not written by ``save``.
     """
     return MarkovRandomField(*storage.read_terms(path))
-
-
-def _term(form: TermForm, value) -> Term:
-    term = object.__new__(Term)
-    term.form, term.coupling = form, value
-    return term
 
 
 def _summary(value) -> str:

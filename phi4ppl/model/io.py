@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,7 @@ def write_terms(path, lattice: Lattice, terms: tuple[Term, ...]) -> Path:
 def read_terms(path) -> tuple[Lattice, list[Term]]:
     """Read what `write_terms` wrote; refuse anything else with the reason."""
     header, arrays = read_arrays(path, FORMAT, "model.save")
-    tuples = lambda value: tuple(map(tuples, value)) if isinstance(value, list) else value  # noqa: E731
+    tuples: Callable = lambda value: tuple(map(tuples, value)) if isinstance(value, list) else value  # noqa: E731
     offsets = header["offsets"] and {kind: tuples(o) for kind, o in header["offsets"].items()}
     lattice = Lattice(
         name=header["name"], num_sites=header["num_sites"], edges=arrays["edges"], edge_kinds=arrays["edge_kinds"],

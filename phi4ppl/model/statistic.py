@@ -30,7 +30,12 @@ class Statistic:
     name: str
     degree: int
 
-    power = None
+    @property
+    def power(self) -> int | None:
+        return None
+
+    def __call__(self, *fields):
+        raise NotImplementedError
 
     @property
     def is_even(self) -> bool:

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._typing import FlatField, PerClique
 from ..errors import (
     LEAVE_OUT,
     ArgumentError,
@@ -83,7 +84,7 @@ class TermForm:
         """Whether the cliques are the sites 0, 1, … of the lattice in their order, as far as they go."""
         return self.cliques.shape[1] == 1 and np.array_equal(self.cliques[:, 0], np.arange(len(self.cliques)))
 
-    def values(self, phi_flat):
+    def values(self, phi_flat: FlatField) -> PerClique:
         """T_t(φ_c) for every clique; ``phi_flat`` has shape ``(num_sites,)``, the result ``(num_cliques,)``."""
         return jax.vmap(self.statistic)(*(phi_flat[self.cliques[:, m]] for m in range(self.cliques.shape[1])))
 

@@ -6,13 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._typing import Levels, Scalar
 from ..kernels.tempering import partners
 from .machine import RestrictedBoltzmannMachine
 
 __all__ = ["advance", "gaussian_draws"]
 
 
-def advance(machine: RestrictedBoltzmannMachine, key, states, sweeps: int):
+def advance(machine: RestrictedBoltzmannMachine, key: jax.Array, states: Levels, sweeps: int) -> tuple[Levels, Scalar]:
     """Block Gibbs sweeps of chains at the weights βw, β = 0, …, 1 in equal steps, and exchanges between neighbours.
 
     Parameters
@@ -70,7 +71,7 @@ def _exchange(machine, key, v, scale, parity):
     return jnp.take_along_axis(v, partners(accepted)[..., None], axis=0), rate.astype(v.dtype)
 
 
-def gaussian_draws(machine: RestrictedBoltzmannMachine, key, states):
+def gaussian_draws(machine: RestrictedBoltzmannMachine, key: jax.Array, states: Levels) -> Levels:
     """Independent draws of v at the weights βw, in place of the chains ``states``, for two Gaussian layers.
 
     The precision of p(v) is 2A − w(2M)⁻¹wᵀ, A and M the diagonals of the quadratic couplings.
@@ -81,8 +82,8 @@ def gaussian_draws(machine: RestrictedBoltzmannMachine, key, states):
 
     def at(scale, noise):
         weights = scale * machine.weights
-        share = weights / (2 * hidden.quadratic)[None]
-        root = jnp.linalg.cholesky(jnp.diag(2 * visible.quadratic) - share @ weights.T)
+        share = weights / (2 * hidden.quadratic)[None]  # type: ignore[attr-defined]
+        root = jnp.linalg.cholesky(jnp.diag(2 * visible.quadratic) - share @ weights.T)  # type: ignore[attr-defined]
         mean = -jax.scipy.linalg.cho_solve((root, True), visible.linear + share @ hidden.linear)
         return mean[None] + jax.scipy.linalg.solve_triangular(root, noise.T, lower=True, trans=1).T
 

@@ -20,6 +20,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from ..errors import ArgumentError, call_checked, finite_array, positive_int, stream_key, stream_rng, warn
 from ..lattice.labels import has_no_labels, is_labelled
 from ..model.field import MarkovRandomField
+from ..model.pytree import replaced
 from ..partition.partition_estimate import PartitionEstimate
 from .block_gibbs import gaussian_draws
 from .machine import RestrictedBoltzmannMachine
@@ -270,7 +271,7 @@ class _RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.scale_ = np.where(spread > CONSTANT * np.abs(self.mean_), spread, 1.0)
         rng = stream_rng(self._seed(), "first weights")
         visible, hidden = (
-            kind(*(np.full(number, value) for value in FIRST[kind]))
+            kind(*(np.full(number, value) for value in FIRST[kind]))  # type: ignore[arg-type]
             for kind, number in ((self._visible, n), (self._hidden, self.n_components))
         )
         if not real:
@@ -290,14 +291,14 @@ class _RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         )  # fmt: skip
         self.machine_ = self.state_.machine
         self.history_ += history
-        vars(self).pop("_log_partition", None)
+        self.__dict__.pop("_log_partition", None)
         return self
 
     def _judge(self, X):
         """Warn of a training by `partial_fit` that has not converged, and go back to its best state, as `fit` does."""
         self.state_ = judged(self.state_, self._standardised(X), self.method, self.history_[-1].gradient_norm)
         self.machine_ = self.state_.machine
-        vars(self).pop("_log_partition", None)
+        self.__dict__.pop("_log_partition", None)
 
     @classmethod
     def from_machine(cls, machine: RestrictedBoltzmannMachine):
@@ -366,7 +367,7 @@ class GaussianGaussianRBM(_RBM):
             super()._train(X, epochs, progress)
         fall = float(jnp.mean(start.log_prob(v)) - jnp.mean(self.machine_.log_prob(v)))
         if not fall <= LOST:
-            chains = gaussian_draws(start, stream_key(self._seed(), "kept start"), self.state_.chains[None])[0]
+            chains = gaussian_draws(start, stream_key(self._seed(), "kept start"), self.state_.chains[None])[0]  # type: ignore[attr-defined]
             self.state_ = first_state(start, chains, self.learning_rate, self.weight_decay, self.n_levels)
             self.machine_ = start
         own_rate = self.learning_rate != inspect.signature(_RBM.__init__).parameters["learning_rate"].default
@@ -411,8 +412,7 @@ def _factor_analysis(machine: RestrictedBoltzmannMachine, v) -> RestrictedBoltzm
         left, values, _ = np.linalg.svd(loadings / root, full_matrices=False)
         weights[vary, :number] = left * values / np.sqrt(1 + values**2) / root
     visible = GaussianUnits(machine.visible.linear, 0.5 / noise)
-    parts = visible, machine.hidden, jnp.asarray(weights, machine.weights.dtype)
-    return normalizable(RestrictedBoltzmannMachine.tree_unflatten(None, parts))
+    return normalizable(replaced(machine, visible=visible, weights=jnp.asarray(weights, machine.weights.dtype)))
 
 
 def _factors(v, number: int) -> tuple[np.ndarray, np.ndarray]:

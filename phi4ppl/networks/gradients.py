@@ -14,8 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import logsumexp
 
+from .._typing import JointPrecision, Scalar, UnitCouplings, VisibleSamples
 from ..energy.exact.gaussian import log_gaussian_integral
 from ..errors import ArgumentError, one_of
+from ..model.pytree import replaced
 from .machine import RestrictedBoltzmannMachine
 from .units import GaussianUnits
 
@@ -45,7 +47,7 @@ def require_method(machine: RestrictedBoltzmannMachine, method: str) -> None:
         raise ArgumentError("method", f"for 'exact' {need}", repr(machine), "Take 'persistent_cd'.")
 
 
-def objective(method: str, machine: RestrictedBoltzmannMachine, v, chains):
+def objective(method: str, machine: RestrictedBoltzmannMachine, v: VisibleSamples, chains: jax.Array) -> Scalar:
     """The number whose gradient an update follows downhill; of chains only the gradient means anything."""
     if method == "score_matching":
         return score_objective(machine, v)
@@ -68,10 +70,10 @@ def free_couplings(gradient: RestrictedBoltzmannMachine) -> RestrictedBoltzmannM
     if not both_gaussian(gradient):
         return gradient
     none = jax.tree.map(jnp.zeros_like, gradient.hidden)
-    return RestrictedBoltzmannMachine.tree_unflatten(None, (gradient.visible, none, gradient.weights))
+    return replaced(gradient, hidden=none)
 
 
-def score_objective(machine: RestrictedBoltzmannMachine, v):
+def score_objective(machine: RestrictedBoltzmannMachine, v: VisibleSamples) -> Scalar:
     """⟨Σ_i ½ψ_i² + ∂ψ_i/∂v_i⟩ over data, ψ = ∂ log p(v)/∂v = −∂S_visible/∂v + w⟨h | v⟩, whose slope has the variances of h."""
 
     def along(function, place):  # functions of one unit each: with a tangent of ones their slopes
@@ -86,12 +88,12 @@ def score_objective(machine: RestrictedBoltzmannMachine, v):
 # --- exactly
 
 
-def exact_objective(machine: RestrictedBoltzmannMachine, v):
+def exact_objective(machine: RestrictedBoltzmannMachine, v: VisibleSamples) -> Scalar:
     """−⟨log p(v)⟩ over data with all of log Z; of the machines that `require_method` lets through."""
     return jnp.mean(machine.free_energy(v)) + exact_log_partition(machine)
 
 
-def exact_log_partition(machine: RestrictedBoltzmannMachine):
+def exact_log_partition(machine: RestrictedBoltzmannMachine) -> Scalar:
     """log Z of the same machines, in a form that can be compiled and differentiated."""
     side = summed_side(machine)
     if side is None:
@@ -125,11 +127,11 @@ def _log_weight(side, h):
     return -side.transposed.free_energy(jnp.asarray(h, side.weights.dtype))
 
 
-def quadratic_form(machine: RestrictedBoltzmannMachine):
+def quadratic_form(machine: RestrictedBoltzmannMachine) -> tuple[JointPrecision, UnitCouplings]:
     """Q and l of the action ½ xᵀQx + lᵀx of both layers, x = (v, h), where these are Gaussian."""
     v, h, w = machine.visible, machine.hidden, machine.weights
-    above = jnp.concatenate([jnp.diag(2 * v.quadratic), -w], axis=1)
-    precision = jnp.concatenate([above, jnp.concatenate([-w.T, jnp.diag(2 * h.quadratic)], axis=1)])
+    above = jnp.concatenate([jnp.diag(2 * v.quadratic), -w], axis=1)  # type: ignore[attr-defined]
+    precision = jnp.concatenate([above, jnp.concatenate([-w.T, jnp.diag(2 * h.quadratic)], axis=1)])  # type: ignore[attr-defined]
     return precision, jnp.concatenate([v.linear, h.linear])
 
 
@@ -183,8 +185,5 @@ def from_centred(step: RestrictedBoltzmannMachine, offsets: Offsets) -> Restrict
 
 
 def _with(machine, weights, visible_linear, hidden_linear):
-    layers = []
-    for units, linear in ((machine.visible, visible_linear), (machine.hidden, hidden_linear)):
-        values = {name: getattr(units, name) for name in units.fields} | {"linear": linear}
-        layers.append(type(units).tree_unflatten(None, values.values()))
-    return RestrictedBoltzmannMachine.tree_unflatten(None, (*layers, weights))
+    visible, hidden = replaced(machine.visible, linear=visible_linear), replaced(machine.hidden, linear=hidden_linear)
+    return replaced(machine, visible=visible, hidden=hidden, weights=weights)

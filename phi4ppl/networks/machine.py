@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._typing import ArrayLike, Batch, HiddenLayer, Labelled, Scalar, VisibleLayer, Weights
 from ..errors import ArgumentError, HammersleyCliffordError, call_checked, finite_array
 from ..lattice.labels import aligned_units
 from ..lattice.regular import bipartite
 from ..model.families import phi4
 from ..model.field import MarkovRandomField
+from ..model.pytree import register_checked, replaced
 from ..model.term import as_field, is_concrete
 from ..partition.partition_estimate import PartitionEstimate
 from .normalizer import log_partition
@@ -20,7 +24,8 @@ __all__ = ["RestrictedBoltzmannMachine"]
 
 
 @call_checked
-@jax.tree_util.register_pytree_node_class
+@register_checked
+@dataclass(frozen=True, init=False, repr=False, eq=False)
 class RestrictedBoltzmannMachine:
     """p(v, h) = exp(−S)/Z with S(v, h) = −Σ_ij w_ij v_i h_j + S_visible(v) + S_hidden(h).
 
@@ -54,7 +59,11 @@ class RestrictedBoltzmannMachine:
     -1.3986
     """
 
-    def __init__(self, visible: Units, hidden: Units, weights):
+    visible: Units
+    hidden: Units
+    weights: Weights
+
+    def __init__(self, visible: Units, hidden: Units, weights: ArrayLike):
         for name, units in (("visible", visible), ("hidden", hidden)):
             if not isinstance(units, Units):
                 raise ArgumentError(name, "Phi4Units, GaussianUnits, BernoulliUnits or SpinUnits", type(units).__name__)
@@ -63,7 +72,7 @@ class RestrictedBoltzmannMachine:
         if np.shape(array) != expected:
             mend = "Rows are visible units, columns hidden ones."
             raise ArgumentError("weights", f"an array of shape {expected}", f"shape {np.shape(array)}", mend)
-        self._set(visible, hidden, jnp.asarray(array, visible.linear.dtype))
+        vars(self).update(visible=visible, hidden=hidden, weights=jnp.asarray(array, visible.linear.dtype))
         leaves = jax.tree.leaves(self)
         if isinstance(visible, GaussianUnits) and isinstance(hidden, GaussianUnits) and all(map(is_concrete, leaves)):
             largest = float(self.coupling_strength())
@@ -73,66 +82,50 @@ class RestrictedBoltzmannMachine:
                     f"value of w_ij / (4 a_i m_j)^½ is {largest:.4g}, and has to be below 1). Make the weights smaller."
                 )
 
-    def _set(self, visible, hidden, weights):
-        for name, value in (("visible", visible), ("hidden", hidden), ("weights", weights)):
-            object.__setattr__(self, name, value)
-
-    def __setattr__(self, name, value):
-        raise AttributeError(f"a RestrictedBoltzmannMachine is immutable: cannot set {name!r}. Build a new one.")
-
-    def tree_flatten(self):
-        return (self.visible, self.hidden, self.weights), None
-
-    @classmethod
-    def tree_unflatten(cls, _, parts):
-        machine = object.__new__(cls)
-        machine._set(*parts)
-        return machine
-
     def __repr__(self):
         return f"RestrictedBoltzmannMachine({self.visible!r}, {self.hidden!r})"
 
     @property
     def transposed(self) -> RestrictedBoltzmannMachine:
         """The same machine with the layers exchanged."""
-        return RestrictedBoltzmannMachine.tree_unflatten(None, (self.hidden, self.visible, self.weights.T))
+        return replaced(self, visible=self.hidden, hidden=self.visible, weights=self.weights.T)
 
-    def coupling_strength(self):
+    def coupling_strength(self) -> Scalar:
         """Largest singular value of w_ij / (4 a_i m_j)^½; with two Gaussian layers Z is finite if it is below 1."""
-        scale = jnp.sqrt(2 * self.visible.quadratic)[:, None] * jnp.sqrt(2 * self.hidden.quadratic)[None]
+        scale = jnp.sqrt(2 * self.visible.quadratic)[:, None] * jnp.sqrt(2 * self.hidden.quadratic)[None]  # type: ignore[attr-defined]
         return jnp.linalg.norm(self.weights / scale, ord=2)
 
-    def energy(self, v, h):
+    def energy(self, v: Labelled, h: Labelled) -> Batch:
         """S(v, h); ``v`` of shape ``(..., visible.size)`` and ``h`` of shape ``(..., hidden.size)``."""
         v, h = self._layer("v", v, self.visible), self._layer("h", h, self.hidden)
         return self.visible.energy(v) + self.hidden.energy(h) - jnp.sum((v @ self.weights) * h, axis=-1)
 
-    def hidden_mean(self, v):
+    def hidden_mean(self, v: Labelled) -> HiddenLayer:
         """⟨h_j⟩ given the visible units, shape ``(..., hidden.size)``: the features of v."""
         return self.hidden.mean(self._layer("v", v, self.visible) @ self.weights)
 
-    def visible_mean(self, h):
+    def visible_mean(self, h: Labelled) -> VisibleLayer:
         """⟨v_i⟩ given the hidden units, shape ``(..., visible.size)``."""
         return self.transposed.hidden_mean(h)
 
-    def draw_hidden(self, key, v):
+    def draw_hidden(self, key: jax.Array, v: Labelled) -> HiddenLayer:
         """An exact draw of the hidden layer given the visible one."""
         return self.hidden.draw(key, self._layer("v", v, self.visible) @ self.weights)
 
-    def draw_visible(self, key, h):
+    def draw_visible(self, key: jax.Array, h: Labelled) -> VisibleLayer:
         """An exact draw of the visible layer given the hidden one."""
         return self.transposed.draw_hidden(key, h)
 
-    def free_energy(self, v):
+    def free_energy(self, v: Labelled) -> Batch:
         """F(v) = −log Σ_h exp(−S(v, h)), so that p(v) = exp(−F(v))/Z; shape ``(...)``. Of h: ``machine.transposed``."""
         v = self._layer("v", v, self.visible)
         return self.visible.energy(v) - jnp.sum(self.hidden.log_normalizer(v @ self.weights), axis=-1)
 
-    def log_prob(self, v, *, method: str = "auto", seed: int = 0):
+    def log_prob(self, v: Labelled, *, method: str = "auto", seed: int = 0) -> Batch:
         """log p(v), normalised, natural logarithm; ``method`` and ``seed`` as in `log_partition`, whose error it shares."""
         return -self.free_energy(v) - self.log_partition(method=method, seed=seed).value
 
-    def gibbs(self, key, v, steps: int = 1, *, clamped=None):
+    def gibbs(self, key: jax.Array, v: Labelled, steps: int = 1, *, clamped: ArrayLike | None = None) -> VisibleLayer:
         """``steps`` sweeps of block Gibbs sampling, h given v and then v given h, on every leading axis of ``v``.
 
         Visible units at which the bools ``clamped``, of shape ``(visible.size,)``, are true keep their values: the chain
@@ -140,7 +133,7 @@ class RestrictedBoltzmannMachine:
         """
         v = self._layer("v", v, self.visible)
         if clamped is not None:
-            clamped = clamped if hasattr(clamped, "dtype") else np.asarray(clamped)
+            clamped = clamped if isinstance(clamped, jax.Array) else np.asarray(clamped)
             if clamped.dtype != bool or clamped.shape != (self.visible.size,):
                 got = f"{clamped.dtype} of shape {clamped.shape}"
                 raise ArgumentError("clamped", f"bools of shape ({self.visible.size},)", got)
@@ -218,11 +211,11 @@ class RestrictedBoltzmannMachine:
             if term.form.is_hopping:
                 place = place * (n - num_visible) + term.cliques[:, 1] - num_visible
             np.add.at(found[term.form.power], place, np.broadcast_to(np.asarray(term.coupling), (len(place),)))
-        layers = (
+        visible, hidden = (
             Phi4Units(*(found[power][part] for power in (1, 2, 4)))
             for part in (slice(None, num_visible), slice(num_visible, None))
         )
-        return cls(*layers, found[None].reshape(num_visible, n - num_visible))
+        return cls(visible, hidden, found[None].reshape(num_visible, n - num_visible))
 
     @staticmethod
     def _layer(name, values, units: Units):

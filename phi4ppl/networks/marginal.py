@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from jax import Array
 from numpyro.distributions import Distribution, constraints
 from numpyro.distributions.util import validate_sample
 
+from .._typing import Batch
 from ..errors import ArgumentError, DrawNotAvailableError, call_checked
 from .machine import RestrictedBoltzmannMachine
 
@@ -46,7 +48,7 @@ class VisibleMarginal(Distribution):
     ...     numpyro.sample("x", Normal(v, 0.1).to_event(1), obs=x)
     """
 
-    arg_constraints = {}
+    arg_constraints: dict = {}
     support = constraints.real_vector
     pytree_data_fields = ("machine", "log_partition")
 
@@ -60,7 +62,7 @@ class VisibleMarginal(Distribution):
         super().__init__(batch_shape=(), event_shape=(machine.visible.size,), validate_args=validate_args)
 
     @validate_sample
-    def log_prob(self, value):
+    def log_prob(self, value: Array) -> Batch:
         return -self.machine.free_energy(value) - self.log_partition
 
     def sample(self, key, sample_shape=()):

@@ -11,6 +11,7 @@ from scipy.special import logsumexp
 from ..energy.exact.gaussian import log_gaussian_integral
 from ..energy.exact.trapezoid import log_trapezoid
 from ..errors import ArgumentError, call_checked, one_of, seed_within, stream_key
+from ..model.pytree import replaced
 from ..partition.annealing import one_sided
 from ..partition.partition_estimate import PartitionEstimate
 from .units import GaussianUnits
@@ -182,7 +183,7 @@ def _bennett(up, down) -> tuple[float, float]:
 
 
 def _scaled(machine, beta):
-    return type(machine).tree_unflatten(None, (machine.visible, machine.hidden, beta * machine.weights))
+    return replaced(machine, weights=beta * machine.weights)
 
 
 @jax.jit

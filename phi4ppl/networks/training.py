@@ -24,6 +24,7 @@ from ..errors import (
     warn,
 )
 from ..lattice.labels import aligned_units
+from ..model.pytree import replaced
 from ..sampling.interrupt import Interrupts
 from ..sampling.progress import Progress
 from .block_gibbs import advance, gaussian_draws
@@ -258,7 +259,7 @@ def _require_same(state, machine, num_levels, num_chains, optimizer) -> None:
         raise ArgumentError("num_levels", f"{len(state.hot) + 1}, as in the state", str(num_levels))
     if num_chains not in (None, len(state.chains)):
         raise ArgumentError("num_chains", f"{len(state.chains)}, as in the state", str(num_chains))
-    if jax.tree.structure(jax.eval_shape(optimizer.init, machine)) != jax.tree.structure(state.optimizer):
+    if jax.tree.structure(jax.eval_shape(optimizer.init, machine)) != jax.tree.structure(state.optimizer):  # type: ignore[operator]
         mend = (
             "The memory of Adam counts updates for a schedule only; optax.constant_schedule is a number as a schedule."
         )
@@ -274,7 +275,7 @@ def _require_finite(new: TrainingState, state: TrainingState, norm: float) -> No
         f"training diverged in epoch {new.epoch}: {what} is not finite. Likely causes: a learning rate that is too "
         "large, or data that are not standardised. The attribute 'state' of this error is the last good state."
     )
-    error.state = state
+    error.state = state  # type: ignore[attr-defined]
     raise error
 
 
@@ -294,11 +295,13 @@ def _matrix(name, value, machine):
 
 
 def _optimizer(learning_rate, weight_decay) -> optax.GradientTransformation:
-    if not callable(learning_rate) and not (isinstance(learning_rate, numbers.Real) and 0 < learning_rate < math.inf):
+    if not callable(learning_rate) and not (
+        isinstance(learning_rate, numbers.Real) and 0 < float(learning_rate) < math.inf
+    ):
         raise ArgumentError("learning_rate", "a positive number or an optax schedule", repr(learning_rate))
-    if not (isinstance(weight_decay, numbers.Real) and 0 <= weight_decay < math.inf):
+    if not (isinstance(weight_decay, numbers.Real) and 0 <= float(weight_decay) < math.inf):
         raise ArgumentError("weight_decay", "a number of at least 0", repr(weight_decay))
-    return _adam(learning_rate, weight_decay)
+    return _adam(learning_rate, float(weight_decay))
 
 
 @functools.lru_cache(maxsize=16)  # one object a setting, so that going on compiles nothing
@@ -307,14 +310,14 @@ def _adam(learning_rate, weight_decay):
 
     def only_weights(tree):
         none = jax.tree.map(lambda _: False, tree)
-        return RestrictedBoltzmannMachine.tree_unflatten(None, (none.visible, none.hidden, True))
+        return replaced(none, weights=True)
 
     return optax.adamw(learning_rate, b1=0.5, weight_decay=weight_decay, mask=only_weights)
 
 
 def _epoch(state: TrainingState, data, key, settings: Settings):
     parts, norm, exchange = _pass(state[:4], data, key, settings)
-    return TrainingState(*parts, state.watch, state.epoch + 1), float(norm), float(exchange)
+    return TrainingState(*parts, state.watch, state.epoch + 1), float(norm), float(exchange)  # type: ignore[call-arg]
 
 
 @functools.partial(jax.jit, static_argnames="settings")
@@ -357,16 +360,10 @@ def normalizable(machine: RestrictedBoltzmannMachine) -> RestrictedBoltzmannMach
 
     def bounded(units):
         name = {Phi4Units: "quartic", GaussianUnits: "quadratic"}.get(type(units))
-        values = {field: getattr(units, field) for field in units.fields}
-        if name is not None:
-            values[name] = jnp.maximum(values[name], SMALLEST[name])
-        return type(units).tree_unflatten(None, values.values())
+        return units if name is None else replaced(units, **{name: jnp.maximum(getattr(units, name), SMALLEST[name])})
 
-    visible, hidden = bounded(machine.visible), bounded(machine.hidden)
-    machine = RestrictedBoltzmannMachine.tree_unflatten(None, (visible, hidden, machine.weights))
-    if both_gaussian(machine):
-        machine = RestrictedBoltzmannMachine.tree_unflatten(None, (visible, hidden, _weakened(machine)))
-    return machine
+    machine = replaced(machine, visible=bounded(machine.visible), hidden=bounded(machine.hidden))
+    return replaced(machine, weights=_weakened(machine)) if both_gaussian(machine) else machine
 
 
 def _weakened(machine):

@@ -6,31 +6,36 @@ log Σ exp(−S) of one unit, its mean, and an exact draw. The machine knows no 
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._typing import ArrayLike, Batch, JaxLayer, Layer, UnitCouplings
 from ..energy import onesite as site
 from ..errors import ArgumentError, call_checked, finite_array
+from ..model.pytree import register_checked
 from ..model.term import is_concrete
 
 __all__ = ["BernoulliUnits", "GaussianUnits", "Phi4Units", "SpinUnits", "Units"]
 
 
 @call_checked
+@dataclass(frozen=True, repr=False, eq=False)
 class Units:
     """What the kinds of units share; never instantiated.
 
-    Subclasses name their couplings in ``fields`` and are immutable JAX pytrees whose leaves are the couplings.
+    Subclasses are immutable JAX pytrees whose leaves are their fields, the couplings.
     """
 
-    fields: tuple[str, ...]
-    states: tuple[float, float] | None  # the two values of a binary unit; None for real ones
+    states: ClassVar[tuple[float, float] | None] = None  # the two values of a binary unit; None for real ones
 
-    def __init_subclass__(cls):
-        jax.tree_util.register_pytree_node_class(cls)
+    linear: UnitCouplings
 
-    def _set(self, **couplings):
+    def _set(self, **couplings: ArrayLike) -> None:
         arrays = {}
         for name, value in couplings.items():
             array = finite_array(name, value) if is_concrete(value) else value
@@ -40,30 +45,28 @@ class Units:
         if len({array.shape for array in arrays.values()}) > 1:
             shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
             raise ArgumentError("couplings", "arrays of one length", shapes)
-        for name, array in arrays.items():
-            object.__setattr__(self, name, array)
-
-    def tree_flatten(self):
-        return tuple(getattr(self, name) for name in self.fields), None
-
-    @classmethod
-    def tree_unflatten(cls, _, leaves):
-        units = object.__new__(cls)
-        for name, leaf in zip(cls.fields, leaves, strict=True):
-            object.__setattr__(units, name, leaf)
-        return units
-
-    def __setattr__(self, name, value):
-        raise AttributeError(f"{type(self).__name__} are immutable: cannot set {name!r}.")
+        vars(self).update(arrays)
 
     def __repr__(self):
         return f"{type(self).__name__}({self.size})"
+
+    @abstractmethod
+    def log_normalizer(self, field: Layer) -> JaxLayer:
+        """log Σ exp(xφ − S) of every unit in the field x."""
+
+    @abstractmethod
+    def mean(self, field: Layer) -> JaxLayer:
+        """⟨φ⟩ of every unit in the field x."""
+
+    @abstractmethod
+    def draw(self, key: jax.Array, field: Layer) -> JaxLayer:
+        """An exact draw of every unit in the field x."""
 
     @property
     def size(self) -> int:
         return self.linear.shape[0]
 
-    def energy(self, values):
+    def energy(self, values: Layer) -> Batch:
         """S of the layer alone, Σ_i over its units: ``values`` of shape ``(..., size)``, result ``(...)``."""
         return jnp.sum(_along(self.linear, values) * values, axis=-1)
 
@@ -74,6 +77,8 @@ def _along(coupling, values):
 
 
 @call_checked
+@register_checked
+@dataclass(frozen=True, init=False, repr=False, eq=False)
 class Phi4Units(Units):
     """Real units with S = rφ + aφ² + bφ⁴, b ≥ 0 (and a > 0 where b = 0).
 
@@ -91,14 +96,15 @@ class Phi4Units(Units):
     [0.166, 1.235]
     """
 
-    fields, states = ("linear", "quadratic", "quartic"), None
+    quadratic: UnitCouplings
+    quartic: UnitCouplings
 
-    def __init__(self, linear, quadratic, quartic):
+    def __init__(self, linear: ArrayLike, quadratic: ArrayLike, quartic: ArrayLike):
         self._set(linear=linear, quadratic=quadratic, quartic=quartic)
         if all(map(is_concrete, (linear, quadratic, quartic))):
             site.log_normalizer(self.linear, self.quadratic, self.quartic)  # names the coupling that makes Z infinite
 
-    def energy(self, values):
+    def energy(self, values: Layer) -> Batch:
         square = values**2
         even = _along(self.quadratic, values) + _along(self.quartic, values) * square
         return jnp.sum(_along(self.linear, values) * values + square * even, axis=-1)
@@ -106,20 +112,22 @@ class Phi4Units(Units):
     def _at(self, field):
         return _along(self.linear, field) - field, _along(self.quadratic, field), _along(self.quartic, field)
 
-    def log_normalizer(self, field):
+    def log_normalizer(self, field: Layer) -> JaxLayer:
         """log ∫ exp(xφ − rφ − aφ² − bφ⁴) dφ for every unit; shape of ``field``, ``(..., n)``."""
         return site.log_normalizer(*self._at(field))
 
-    def mean(self, field):
+    def mean(self, field: Layer) -> JaxLayer:
         """⟨φ⟩ of every unit in the field x."""
         return site.moments(*self._at(field)).first
 
-    def draw(self, key, field):
+    def draw(self, key: jax.Array, field: Layer) -> JaxLayer:
         """An exact draw of every unit in the field x."""
         return site.draw(key, *self._at(field))
 
 
 @call_checked
+@register_checked
+@dataclass(frozen=True, init=False, repr=False, eq=False)
 class GaussianUnits(Units):
     """Real units with S = rφ + aφ², a > 0.
 
@@ -135,34 +143,36 @@ class GaussianUnits(Units):
     2.0
     """
 
-    fields, states = ("linear", "quadratic"), None
+    quadratic: UnitCouplings
 
-    def __init__(self, linear, quadratic):
+    def __init__(self, linear: ArrayLike, quadratic: ArrayLike):
         self._set(linear=linear, quadratic=quadratic)
         if is_concrete(quadratic) and not np.all(np.asarray(self.quadratic) > 0):
             raise ArgumentError(
                 "quadratic", "positive numbers", str(np.min(self.quadratic)), "The integral is infinite."
             )
 
-    def energy(self, values):
+    def energy(self, values: Layer) -> Batch:
         return jnp.sum((_along(self.linear, values) + _along(self.quadratic, values) * values) * values, axis=-1)
 
-    def log_normalizer(self, field):
+    def log_normalizer(self, field: Layer) -> JaxLayer:
         """log ∫ exp(xφ − rφ − aφ²) dφ = (x − r)²/4a + ½ log π/a for every unit."""
         curve = _along(self.quadratic, field)
         return (field - _along(self.linear, field)) ** 2 / (4 * curve) + jnp.log(jnp.pi / curve) / 2
 
-    def mean(self, field):
+    def mean(self, field: Layer) -> JaxLayer:
         """(x − r)/2a."""
         return (field - _along(self.linear, field)) / (2 * _along(self.quadratic, field))
 
-    def draw(self, key, field):
+    def draw(self, key: jax.Array, field: Layer) -> JaxLayer:
         """An exact draw of every unit in the field x."""
         noise = jax.random.normal(key, field.shape, field.dtype)
         return self.mean(field) + noise / jnp.sqrt(2 * _along(self.quadratic, field))
 
 
 @call_checked
+@register_checked
+@dataclass(frozen=True, init=False, repr=False, eq=False)
 class BernoulliUnits(Units):
     """Units of the values 0 and 1 with S = rφ; a positive r favours 0.
 
@@ -178,25 +188,27 @@ class BernoulliUnits(Units):
     0.5
     """
 
-    fields, states = ("linear",), (0.0, 1.0)
+    states = (0.0, 1.0)
 
-    def __init__(self, linear):
+    def __init__(self, linear: ArrayLike):
         self._set(linear=linear)
 
-    def log_normalizer(self, field):
+    def log_normalizer(self, field: Layer) -> JaxLayer:
         """log(1 + exp(x − r))."""
         return jax.nn.softplus(field - _along(self.linear, field))
 
-    def mean(self, field):
+    def mean(self, field: Layer) -> JaxLayer:
         """1/(1 + exp(r − x))."""
         return jax.nn.sigmoid(field - _along(self.linear, field))
 
-    def draw(self, key, field):
+    def draw(self, key: jax.Array, field: Layer) -> JaxLayer:
         """An exact draw of every unit in the field x."""
         return (jax.random.uniform(key, field.shape, field.dtype) < self.mean(field)).astype(field.dtype)
 
 
 @call_checked
+@register_checked
+@dataclass(frozen=True, init=False, repr=False, eq=False)
 class SpinUnits(Units):
     """Units of the values −1 and +1 with S = rφ: the limit b → ∞ of φ⁴ units whose minima stay at ±1.
 
@@ -212,21 +224,21 @@ class SpinUnits(Units):
     0.4621
     """
 
-    fields, states = ("linear",), (-1.0, 1.0)
+    states = (-1.0, 1.0)
 
-    def __init__(self, linear):
+    def __init__(self, linear: ArrayLike):
         self._set(linear=linear)
 
-    def log_normalizer(self, field):
+    def log_normalizer(self, field: Layer) -> JaxLayer:
         """log 2 cosh(x − r)."""
         lean = field - _along(self.linear, field)
         return jnp.logaddexp(lean, -lean)
 
-    def mean(self, field):
+    def mean(self, field: Layer) -> JaxLayer:
         """tanh(x − r)."""
         return jnp.tanh(field - _along(self.linear, field))
 
-    def draw(self, key, field):
+    def draw(self, key: jax.Array, field: Layer) -> JaxLayer:
         """An exact draw of every unit in the field x."""
         up = jax.random.uniform(key, field.shape, field.dtype) < jax.nn.sigmoid(
             2 * (field - _along(self.linear, field))

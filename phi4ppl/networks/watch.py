@@ -63,7 +63,7 @@ def first_watch(parts: tuple) -> Watch:
     """The watch over a training that begins with this machine, memory of Adam, chains and hot chains."""
     nan = jnp.asarray(jnp.nan, parts[0].weights.dtype)
     whole = jnp.asarray(0, jnp.int32)
-    return Watch(whole, whole + FIRST_CHECK, nan, Kept(*parts, whole, nan, nan))
+    return Watch(whole, whole + FIRST_CHECK, nan, Kept(*parts, whole, nan, nan))  # type: ignore[call-arg]
 
 
 def watched(watch: Watch, parts: tuple, epoch: int, data, updates: int, norm: float) -> tuple[Watch, bool]:
@@ -153,7 +153,7 @@ _TEMPER = "Temper them: n_levels=8 of an estimator, num_levels=8 of train"
 
 def _kept(parts, epoch) -> Kept:
     nan = jnp.asarray(jnp.nan, parts[0].weights.dtype)
-    return Kept(*parts, jnp.asarray(epoch, jnp.int32), nan, nan)
+    return Kept(*parts, jnp.asarray(epoch, jnp.int32), nan, nan)  # type: ignore[call-arg]
 
 
 def _rows(data):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,7 @@ __all__ = ["compile", "trace_of"]
 
 
 @call_checked
-def compile(model, *args, **kwargs) -> CompiledModel:  # noqa: A001  the field's word for it
+def compile(model: MarkovRandomField | Callable, *args, **kwargs) -> CompiledModel:  # noqa: A001  the field's word for it
     """Compile a field, or a NumPyro model, into potential and log-density functions.
 
     Parameters

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import logsumexp
 
+from .._typing import OtherWalkers, Walkers
 from ..analysis.gamma_method import gamma_method
 from ..errors import stream_key, stream_rng
 from ..kernels.kernel import Kernel
@@ -111,14 +112,16 @@ def _program(structure: Structure, kernel: Kernel, flip_signs: bool):
     return jax.jit(jax.vmap(anneal, (0, 0, None, None, None)))
 
 
-def one_sided(work: np.ndarray) -> tuple[float, float]:
+def one_sided(work: Walkers) -> tuple[float, float]:
     """log of the mean of exp(−W), and its standard error."""
     weights = np.exp(work.min() - work)
     value = logsumexp(-work) - np.log(len(work))
     return float(value), float(np.std(weights, ddof=1) / np.mean(weights) / np.sqrt(len(work)))
 
 
-def combine_directions(forward, back) -> tuple[float, float, tuple[float, float], tuple[str, ...]]:
+def combine_directions(
+    forward: Walkers, back: OtherWalkers
+) -> tuple[float, float, tuple[float, float], tuple[str, ...]]:
     """log(Z/Z_0) from W forward and W backward (of the protocol run backward, with its own sign), error, bracket, warnings."""
     (low, low_error), (minus_high, high_error) = one_sided(forward), one_sided(-back)
     high, error, warnings = -minus_high, np.hypot(low_error, high_error), ()

@@ -8,6 +8,8 @@ from collections.abc import Callable
 import jax.numpy as jnp
 import numpy as np
 
+from .._typing import OneTheta, PerPoint, Scalar, Thetas
+
 __all__ = ["Interpolant"]
 
 NODES = {1: 24, 2: 13, 3: 9}  # in each of so many dimensions
@@ -69,7 +71,7 @@ class Interpolant:
         new.centre = self.centre if centre is None else np.asarray(centre, float)
         return new
 
-    def __call__(self, theta):
+    def __call__(self, theta: OneTheta) -> Scalar:
         """The value at ``theta``, shape (dimensions,), in its precision, for JAX."""
         near, stretch = self._projected(theta, jnp)
         return self._inside(near, stretch)
@@ -103,7 +105,7 @@ class Interpolant:
             total = total @ factors[:, axis]
         return total
 
-    def values(self, thetas) -> np.ndarray:
+    def values(self, thetas: Thetas) -> PerPoint:
         """The same at many points in double precision, shape (points,)."""
         near, stretch = self._projected(np.asarray(thetas, float), np)
         return self._at_centre + stretch * (self._polynomial(near) - self._at_centre)

@@ -41,7 +41,8 @@ def _rule() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Nodes on [0, 1] in ascending order, and the weights of the two rules there."""
     outer, k, g = (np.array(part) for part in (NODES, KRONROD, GAUSS))
     nodes = np.concatenate([-outer, outer[-2::-1]])
-    return (1 + nodes) / 2, *(np.concatenate([w, w[-2::-1]]) / 2 for w in (k, g))
+    fine, coarse = (np.concatenate([w, w[-2::-1]]) / 2 for w in (k, g))
+    return (1 + nodes) / 2, fine, coarse
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ def log_partition(
     ('exact', 3.00172532)
     """
     if callable(getattr(model, "log_partition", None)):  # a machine of phi4ppl.networks
-        return model.log_partition(method=method, seed=seed)
+        return model.log_partition(method=method, seed=seed)  # type: ignore[attr-defined]
     if not isinstance(model, MarkovRandomField):
         raise ArgumentError("model", "a MarkovRandomField", type(model).__name__, "Build one with phi4ppl.phi4(…).")
     one_of("method", method, METHODS)

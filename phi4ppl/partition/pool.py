@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .._typing import PerPoint, Statistics, Theta
 from ..analysis.gamma_method import gamma_method
 from ..analysis.mbar import MbarSolution, solve_mbar
 
@@ -29,7 +30,7 @@ class Pool:
     """
 
     couplings: np.ndarray
-    statistics: Sequence[np.ndarray]
+    statistics: Sequence[np.ndarray] | np.ndarray
 
     def with_ensemble(self, theta, statistics) -> Pool:
         """The pool with one more ensemble of the same size."""
@@ -45,7 +46,7 @@ class Pool:
         return np.array([each.shape[0] * each.shape[1] for each in self.statistics], float)
 
     @functools.cached_property
-    def flat(self) -> np.ndarray:
+    def flat(self) -> Statistics:
         """All statistics, shape (samples, dimensions)."""
         return np.concatenate([each.reshape(-1, each.shape[-1]) for each in self.statistics])
 
@@ -54,11 +55,11 @@ class Pool:
         """log Z of the ensembles relative to the first, and the mixture that the samples come from."""
         return solve_mbar(self.couplings @ self.flat.T, self.counts)
 
-    def log_partition(self, thetas) -> np.ndarray:
+    def log_partition(self, thetas: Theta) -> PerPoint:
         """log Z(θ) − log Z(θ_1) for every row of ``thetas``."""
         return np.concatenate([top + np.log(weights.sum(axis=1)) for top, weights in self._weights(thetas)])
 
-    def overlap(self, thetas) -> np.ndarray:
+    def overlap(self, thetas: Theta) -> PerPoint:
         """Effective samples that the pool has for each θ, as a fraction of the draws of the smallest ensemble."""
         effective = [w.sum(axis=1) ** 2 / np.einsum("ij,ij->i", w, w) for _, w in self._weights(thetas)]
         return np.concatenate(effective) / self.counts.min()
@@ -99,7 +100,8 @@ class Pool:
 
     def _influence(self, thetas, coefficients) -> np.ndarray:
         """ψ_i(n) of `errors` up to a constant for each ensemble, shape (samples, sums)."""
-        direct, shared = np.zeros((len(self.flat), len(coefficients))), 0.0
+        direct = np.zeros((len(self.flat), len(coefficients)))
+        shared = np.zeros((len(coefficients), len(self.couplings)))
         own, first = self._own_weights, 0
         for _, weights in self._weights(thetas):
             weights /= weights.sum(axis=1, keepdims=True)

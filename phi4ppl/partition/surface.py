@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._typing import PathLike
 from ..errors import (
     ArgumentError,
     DoublyIntractableError,
@@ -128,7 +129,7 @@ class PartitionSurface:
             raise ArgumentError("min_overlap", "a number from 0.05 to 0.9", repr(min_overlap))
         names, low, high = _checked(model, region)
         middle = (low + high) / 2
-        self._settings = {
+        self._settings: dict = {
             "num_samples": num_samples, "num_chains": num_chains, "min_overlap": float(min_overlap),
             "max_ensembles": max_ensembles, "seed": seed,
         }  # fmt: skip
@@ -161,7 +162,7 @@ class PartitionSurface:
         """The same as `log_partition`."""
         return self.log_partition(couplings)
 
-    def log_partition(self, couplings: dict):
+    def log_partition(self, couplings: dict) -> jax.Array:
         """log Z, a scalar JAX array, differentiable in the couplings of the region.
 
         Parameters
@@ -268,7 +269,7 @@ class PartitionSurface:
         surface._set(self.model, names, low, high, pool, self.anchor)
         return surface
 
-    def save(self, path) -> FilePath:
+    def save(self, path: PathLike) -> FilePath:
         """Write the statistics and settings to one file (not the model); returns the path."""
         header = {
             "format": FORMAT, "names": self._names, "settings": self._settings, "model": _identity(self.model, self._names),
@@ -283,7 +284,7 @@ class PartitionSurface:
         return write_arrays(path, header, arrays)
 
     @classmethod
-    def load(cls, path, model: MarkovRandomField) -> PartitionSurface:
+    def load(cls, path: PathLike, model: MarkovRandomField) -> PartitionSurface:
         """Read what `save` wrote; ``model`` must be the model of that surface (the couplings of the region aside).
 
         Raises
@@ -306,7 +307,7 @@ def _identity(model: MarkovRandomField, names) -> list:
     """What has to be the same for a surface to hold: lattice, terms, and couplings that are not in its region."""
     terms = []
     for form, value in model.interactions:
-        statistic = str(form.built_in or getattr(form.statistic, "__qualname__", "own"))
+        statistic = str(form.built_in or getattr(form.statistic, "__qualname__", "own"))  # type: ignore[arg-type]
         coupling = None if form.name in names else np.asarray(value, np.float32).tolist()
         terms.append([form.name, statistic, form.cliques.tolist(), coupling])
     return [model.lattice.digest, terms]

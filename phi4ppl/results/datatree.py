@@ -12,6 +12,7 @@ import arviz_base
 import numpy as np
 import xarray as xr
 
+from .._typing import PathLike
 from .._version import __version__
 from ..energy.compiled import CompiledModel
 from ..errors import ArgumentError, CheckpointError, call_checked, path_of, writing
@@ -106,7 +107,7 @@ def to_datatree(result: RunResult, frame: tuple[dict, dict[str, np.ndarray]]) ->
     )
     tree["constant_data"] = xr.DataTree(data)
     # not of dimensions chain and draw, so that it stays whole when draws are selected
-    site_dims = {"block_means": ["sd_chain", "sd_block", *facts["site_dims"]]}
+    site_dims: dict = {"block_means": ["sd_chain", "sd_block", *facts["site_dims"]]}
     data = arviz_base.dict_to_dataset(
         {"block_means": blocks}, sample_dims=[], dims=site_dims, coords=coordinates(*site_dims.values())
     )
@@ -145,7 +146,7 @@ def draws_digest(variable: xr.DataArray) -> str:
 
 def predictive_tree(predicted: dict, observed: dict, dims: list[str], coords: dict, weights: dict) -> xr.DataTree:
     """Predicted fields and what is measured of them, arrays with leading (chain, draw, field), beside the data."""
-    rows = {name: ["field"] for name in predicted} | {"phi": ["field", *dims]}
+    rows: dict = {name: ["field"] for name in predicted} | {"phi": ["field", *dims]}
     tree = arviz_base.from_dict({"posterior_predictive": predicted}, dims=rows, coords=coords, check_conventions=False)
     tree["observed_data"] = xr.DataTree(arviz_base.dict_to_dataset(observed, sample_dims=[], dims=rows, coords=coords))
     write_metadata(tree, {"settings": {"weights": weights}})
@@ -210,7 +211,7 @@ def provenance(compiled: CompiledModel, checks: dict[str, str]) -> dict:
 
 
 @call_checked
-def save_run(tree: xr.DataTree, path) -> Path:
+def save_run(tree: xr.DataTree, path: PathLike) -> Path:
     """Write a run, or the tree of a `Posterior`, to one netCDF file, whose folder has to exist.
 
     Raises
@@ -226,7 +227,7 @@ def save_run(tree: xr.DataTree, path) -> Path:
 
 
 @call_checked
-def load_run(path) -> xr.DataTree:
+def load_run(path: PathLike) -> xr.DataTree:
     """Read a run into memory: from a netCDF file, or from the directory of a checkpoint.
 
     A run that has not finished is read as far as its last checkpoint; its settings then say ``incomplete``. A run that goes on

@@ -22,6 +22,7 @@ from ..errors import (
     seed_within,
     stream_key,
 )
+from ..kernels.kernel import Kernel
 from ..kernels.symmetry import is_even
 from ..lattice.labels import field_dims, is_labelled
 from ..model.field import MarkovRandomField
@@ -37,7 +38,7 @@ __all__ = ["sample_ensemble"]
 @call_checked
 def sample_ensemble(
     model: MarkovRandomField, couplings: dict, *, num_warmup: int = 1000, num_samples: int = 1000, num_chains: int = 4,
-    kernel="auto", seed: int = 0, observables: dict | None = None, keep_field: bool = True, thinning: int = 1,
+    kernel: Kernel | str = "auto", seed: int = 0, observables: dict | None = None, keep_field: bool = True, thinning: int = 1,
     progress: bool | None = None,
 ) -> xr.DataTree:  # fmt: skip
     """Sample a field at many couplings at once: scans, phase diagrams, disorder.
@@ -110,7 +111,7 @@ def sample_ensemble(
         coords={"member": np.arange(members), **(coords if keep_field else {})}, check_conventions=False,
     )  # fmt: skip
     constant = {f"coupling_{name}": np.asarray(value) for name, value in models.couplings.items()}
-    axes = {name: ["member", f"clique_{name}"][: value.ndim] for name, value in constant.items()}
+    axes: dict = {name: ["member", f"clique_{name}"][: value.ndim] for name, value in constant.items()}
     tree["constant_data"] = xr.DataTree(arviz_base.dict_to_dataset(constant, sample_dims=[], dims=axes))
     made = {
         "members": members, "kernel": engine.kernel.name, "kernel_reason": engine.kernel_reason, "num_warmup": num_warmup,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -40,7 +42,7 @@ class EstimateTable(pd.DataFrame):
 
 
 @call_checked
-def estimate(tree: xr.DataTree, names=None) -> pd.DataFrame:
+def estimate(tree: xr.DataTree, names: str | Iterable[str] | None = None) -> pd.DataFrame:
     """Mean, spread, and Monte Carlo error of the mean, of the draws that a tree holds, over all chains.
 
     By the Γ-method from the draws. Where a run was thinned, by blocking from the statistics that were streamed, which include

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,7 +29,12 @@ BATCH = 32  # draws worked on at once
 
 @call_checked
 def integrated_log_likelihood(
-    tree: xr.DataTree, model, *args, site: str | None = None, field: str | None = None, model_kwargs: dict | None = None
+    tree: xr.DataTree,
+    model: Callable,
+    *args,
+    site: str | None = None,
+    field: str | None = None,
+    model_kwargs: dict | None = None,
 ) -> xr.DataTree:
     """A run of a NumPyro model with log p(y_n | field elsewhere, θ) in place of log p(y_n | field, θ).
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import xarray as xr
 
+from .._typing import PathLike
 from ..analysis.observables import with_own
 from ..errors import ArgumentError, call_checked, path_of, positive_int, seed_within
 from ..kernels.choose import resolve
+from ..kernels.kernel import Kernel
 from ..kernels.symmetry import is_even
 from ..lattice.labels import field_dims
 from ..model.field import MarkovRandomField
@@ -25,9 +29,10 @@ MOST_WARMUP = 10**7  # each has a place in a plan
 
 @call_checked
 def sample(
-    model, *args, num_warmup: int = 1000, num_samples: int = 1000, num_chains: int = 4, kernel="auto", seed: int = 0,
-    observables: dict | None = None, keep_field: bool = True, thinning: int = 1, symmetry_moves: bool = True,
-    progress: bool | None = None, checkpoint=None, model_kwargs: dict | None = None,
+    model: MarkovRandomField | Callable, *args: Any, num_warmup: int = 1000, num_samples: int = 1000, num_chains: int = 4,
+    kernel: Kernel | str = "auto", seed: int = 0, observables: dict | None = None,
+    keep_field: bool = True, thinning: int = 1, symmetry_moves: bool = True,
+    progress: bool | None = None, checkpoint: PathLike | None = None, model_kwargs: dict | None = None,
     devices: dict | None = None, coords: dict | None = None, dims: dict | None = None,
     predictive: bool = False,
 ) -> xr.DataTree:  # fmt: skip
@@ -134,9 +139,9 @@ def sample(
             else "False with keep_field=False, which keeps no draws to predict from"
         )
         raise ArgumentError("predictive", expected, "True")
-    axes = dict(zip(field_dims(model.lattice)[0], model.lattice.field_shape, strict=True)) if is_field else {}
+    axes = dict(zip(field_dims(model.lattice)[0], model.lattice.field_shape, strict=True)) if is_field else {}  # type: ignore[union-attr]
     spread = placement(devices, num_chains, axes)
-    report = model.check().raise_if_violated() if is_field else None
+    report = model.check().raise_if_violated() if is_field else None  # type: ignore[union-attr]
     compiled = compile_model(model, *args, **(model_kwargs or {}))
     if not keep_field and compiled.log_likelihood:
         left_out = dict.fromkeys(compiled.data, "with keep_field=False it is not kept")
@@ -153,7 +158,7 @@ def sample(
     frame = frame_of(compiled, checks, {"kernel_reason": reason}, dims, coords)
     predictions = None
     if predictive:
-        predictions = predictions_of(compiled, model, args, model_kwargs or {}, num_chains, num_samples)
+        predictions = predictions_of(compiled, model, args, model_kwargs or {}, num_chains, num_samples)  # type: ignore[arg-type]
     result = run_chains(
         compiled, kernel, num_warmup=num_warmup, num_samples=num_samples, num_chains=num_chains, seed=seed,
         observables=measured,

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
+from .._typing import Fields, Labelled, PerField, SampledFields
 from ..energy.functions import energy
 from ..errors import ArgumentError
 from ..lattice.frozen import Lattice
@@ -21,7 +22,7 @@ __all__ = ["as_action", "as_samples", "difference", "evaluate", "lattice_of"]
 BATCH_NUMBERS = 2_000_000  # numbers of fields that one compiled call works on
 
 
-def as_samples(name: str, samples, lattice: Lattice | None) -> np.ndarray:
+def as_samples(name: str, samples: Labelled, lattice: Lattice | None) -> Fields:
     """Stored fields as an array of shape ``(chains, draws, *field_shape)``, in the order of the lattice."""
     shape = None if lattice is None else lattice.field_shape
     if isinstance(samples, xr.DataTree) and "phi" in samples.get("posterior", ()):
@@ -40,7 +41,7 @@ def lattice_of(*actions) -> Lattice | None:
     return next((a.lattice for a in actions if isinstance(a, MarkovRandomField)), None)
 
 
-def as_action(name: str, action, shape: tuple[int, ...]) -> Callable:
+def as_action(name: str, action, shape: tuple[int, ...]) -> MarkovRandomField | Callable:
     """A model or a function of one field as it is, once it is known to take fields of ``shape`` and give one number."""
     if isinstance(action, MarkovRandomField):
         if action.field_shape != shape:
@@ -90,7 +91,7 @@ def _value(action, phi):
     return action.energy(phi) if isinstance(action, MarkovRandomField) else action(phi)
 
 
-def evaluate(function: Callable, fields: np.ndarray) -> np.ndarray:
+def evaluate(function: Callable, fields: SampledFields) -> PerField:
     """``function`` of every field, in double precision on the host; ``fields`` have shape ``(num_fields, *lattice)``.
 
     The fields pass through one compiled program in batches of equal size.

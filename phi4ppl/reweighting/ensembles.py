@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 
 import numpy as np
 
+from .._typing import Labelled
 from ..analysis.blocks import Blocks, blocks_for, jackknife_error
 from ..analysis.mbar import MbarSolution, log_mixture, overlap_matrix, solve_mbar
 from ..errors import ArgumentError, OverlapError, call_checked, one_of
+from ..model.field import MarkovRandomField
 from ..results.tails import pareto_k
 from .energies import as_action, as_samples, difference, evaluate, lattice_of
 from .reweighted import Divergence, Reweighted, problems_of
@@ -23,7 +25,12 @@ POOR_OVERLAP = ("raise", "warn")
 
 @call_checked
 def reweight(
-    samples, source, target, observables: dict[str, Callable] | None = None, *, on_poor_overlap: str = "raise"
+    samples: Labelled,
+    source: MarkovRandomField | Callable,
+    target: MarkovRandomField | Callable,
+    observables: dict[str, Callable] | None = None,
+    *,
+    on_poor_overlap: str = "raise",
 ) -> Reweighted:
     """Expectations under one action from samples of another.
 
@@ -80,7 +87,7 @@ def reweight(
 
 
 @call_checked
-def combine_ensembles(samples, sources) -> Ensembles:
+def combine_ensembles(samples: Iterable[Labelled], sources: Iterable[MarkovRandomField | Callable]) -> Ensembles:
     """Pool samples of several actions; their log Z relative to each other follow (MBAR).
 
     Parameters
@@ -168,7 +175,7 @@ class Ensembles:
     def _require_connected(self) -> None:
         shared = np.minimum(self.overlap, self.overlap.T) >= LEAST_SHARED
         reached = {0}
-        while new := {j for i in reached for j in np.flatnonzero(shared[i])} - reached:
+        while new := {int(j) for i in reached for j in np.flatnonzero(shared[i])} - reached:
             reached |= new
         apart = sorted(set(range(len(self.sources))) - reached)
         if apart:
@@ -187,7 +194,11 @@ class Ensembles:
         return np.sqrt(total)
 
     def reweight(
-        self, target, observables: dict[str, Callable] | None = None, *, on_poor_overlap: str = "raise"
+        self,
+        target: MarkovRandomField | Callable,
+        observables: dict[str, Callable] | None = None,
+        *,
+        on_poor_overlap: str = "raise",
     ) -> Reweighted:
         """Expectations under ``target``; arguments, result and errors as in `reweight`, log Z relative to the first source."""
         one_of("on_poor_overlap", on_poor_overlap, POOR_OVERLAP)
@@ -197,7 +208,7 @@ class Ensembles:
         result = self._expectations(exponent, self._measured(observables))
         return result.accept(on_poor_overlap)
 
-    def divergence(self, target) -> Divergence:
+    def divergence(self, target: MarkovRandomField | Callable) -> Divergence:
         """KL(p ‖ exp(−A)/Z_A) = ⟨A − S⟩ + log ⟨e^(S−A)⟩ of the first source, p = exp(−S)/Z, from the target A.
 
         Where A grows faster than S, half of the variance can come from one draw of p in ten thousand, and an average over

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
+from .._typing import ArrayLike, Labelled
 from ..errors import ArgumentError, OverlapError, call_checked, finite_array, one_of
+from ..model.field import MarkovRandomField
 from .energies import as_action, difference, evaluate
 from .ensembles import Ensembles, combine_ensembles
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["ReweightingScan", "plot_scans", "scan_reweighting"]
 
@@ -19,7 +25,9 @@ OUTSIDE = ("raise", "omit", "warn")
 
 
 @call_checked
-def scan_reweighting(samples, source, family: Callable, values) -> ReweightingScan:
+def scan_reweighting(
+    samples: Labelled, source: MarkovRandomField | Callable, family: Callable, values: ArrayLike
+) -> ReweightingScan:
     """How far along a coupling samples can be reweighted, found from the weights alone.
 
     Parameters
@@ -155,7 +163,7 @@ class ReweightingScan:
 
 
 @call_checked
-def plot_scans(scans: dict[str, xr.Dataset], name: str, *, coupling: str = "coupling"):
+def plot_scans(scans: dict[str, xr.Dataset], name: str, *, coupling: str = "coupling") -> Figure:
     """One observable along a coupling with its errors, one line for each of ``scans`` (label → `ReweightingScan.estimate`).
 
     Returns the matplotlib figure; imaginary parts get a second panel. Couplings outside the supported range are drawn hollow.

@@ -95,7 +95,7 @@ class _Engine:
         self.begin = functools.partial(begin, self.model)
 
     def advance(self, chains, keys, first, count, thinning, buffer, warming):
-        return self._advance(self.model, chains, keys, first, count, thinning, buffer, self.plan, warming)
+        return self._advance(self.model, chains, keys, first, count, thinning, buffer, self.plan, warming)  # type: ignore[attr-defined]
 
 
 class _Run:
@@ -127,7 +127,7 @@ class _Run:
         self.buffer = spread.zeros(jax.tree.map(lambda s: jax.ShapeDtypeStruct((*room, *s.shape), s.dtype), record))
         plan = warmup.schedule(self.num_warmup)
         # plans of few lengths, so that another num_warmup does not mean another program
-        engine.plan = spread.copied(np.pad(plan, ((0, -self.num_warmup % 4096), (0, 0))))
+        engine.plan = spread.copied(np.pad(plan, ((0, -self.num_warmup % 4096), (0, 0))))  # type: ignore[attr-defined]
         self.warm_keys, self.draw_keys = (spread.place(jax.random.split(key, num_chains)) for key in keys)
         self.bar = Progress(self.num_warmup + self.num_samples * self.thinning, progress)
         self.message = f"compiling {engine.program.kernel.name} … (the draws will take {readable(needed)})"
@@ -188,7 +188,7 @@ class _Run:
 
     def go(self) -> RunResult:
         if self.harvest.done == self.total:
-            return self.harvest.result(self.chains.sums, self.saved.progress["settings"])
+            return self.harvest.result(self.chains.sums, self.saved.progress["settings"])  # type: ignore[attr-defined]
         self.bar.message(self.message)
         if not self.is_warm:
             self.warm_up()

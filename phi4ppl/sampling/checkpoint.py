@@ -169,7 +169,7 @@ def _plain(value) -> tuple[np.ndarray, str]:
 
 def _restored(array: np.ndarray, kind: str):
     if kind.startswith("key "):
-        return jax.random.wrap_key_data(array, impl=kind.removeprefix("key "))
+        return jax.random.wrap_key_data(array, impl=kind.removeprefix("key "))  # type: ignore[arg-type]
     return array.view(jax.numpy.dtype(kind)) if kind else array
 
 

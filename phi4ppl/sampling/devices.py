@@ -59,9 +59,9 @@ def placement(devices: dict | None, num_chains: int, dims: dict[str, int]) -> On
 
 def require_spreadable(kernel: Kernel, spread: OneDevice | Spread) -> None:
     """Refuse the kernels that XLA cannot spread over the lattice: its partitioner fails on some Fourier transforms."""
-    if spread.shape is None or not any(spread.axes) or getattr(kernel.adaptation, "mass", None) != "fourier":
+    if spread.shape is None or not any(spread.axes) or getattr(kernel.adaptation, "mass", None) != "fourier":  # type: ignore[union-attr]
         return
-    got = ", ".join(repr(name) for name in spread.axes if name)
+    got = ", ".join(repr(name) for name in spread.axes if name)  # type: ignore[union-attr]
     mend = "Spread its chains, or take another kernel: its Fourier transforms need whole fields."
     raise ArgumentError("devices", f"'chain' only, for kernel {kernel.name!r}", got, mend)
 
@@ -133,7 +133,7 @@ class Spread:
         if self.lattice and rest == self.lattice:
             spec += self.axes
         elif leaf.shape[lead : lead + 1] == (int(np.prod(self.lattice)),) and any(self.axes):
-            spec.append(tuple(filter(None, self.axes)))
+            spec.append(tuple(filter(None, self.axes)))  # type: ignore[arg-type]
         return NamedSharding(self.mesh, PartitionSpec(*spec))
 
     def place(self, tree):
@@ -157,7 +157,7 @@ class Spread:
             return leaf
         if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             whole = self._fetched(jax.random.key_data(leaf))
-            return jax.random.wrap_key_data(np.asarray(whole), impl=jax.random.key_impl(leaf))
+            return jax.random.wrap_key_data(np.asarray(whole), impl=jax.random.key_impl(leaf))  # type: ignore[arg-type]
         return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
 
     def agree(self, *values: float) -> np.ndarray:

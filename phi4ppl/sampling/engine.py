@@ -91,7 +91,8 @@ class Engine:
         start = self._random_start(compiled) if start is None else jnp.asarray(start, jnp.result_type(float))
         if start.shape != (*self._leading, *model.field_shape):
             raise ArgumentError("start", f"shape {(*self._leading, *model.field_shape)}", f"shape {start.shape}")
-        self._at, self._plan = None, jnp.zeros((PLAN_LENGTH, 2), int)
+        self._at: list[bytes] | None = None
+        self._plan = jnp.zeros((PLAN_LENGTH, 2), int)
         self._chains = self._begin(self._pair(model), start)
         self._buffer = self._room(self._pair(model))
 

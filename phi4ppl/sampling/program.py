@@ -197,7 +197,7 @@ class Program:
         state, info = self.kernel.build(target, chain.tuning).step(step_key, chain.state)
         statistics = self.kernel.statistics(info)
         chain = chain._replace(state=state)
-        chain = jax.lax.cond(warming, lambda c: self._adapt(target, c, *plan[number], statistics), lambda c: c, chain)
+        chain = jax.lax.cond(warming, lambda c: self._adapt(target, c, *plan[number], statistics), lambda c: c, chain)  # type: ignore[call-arg]
         if self.flip_signs and not self.kernel.changes_signs:
             # not during warm-up: the mass matrix is to learn the spread within a phase, not between the phases
             allowed = ~jnp.asarray(warming)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+from typing import Any
 
 __all__ = ["Progress"]
 
@@ -29,8 +30,11 @@ class Progress:
         self.is_notebook = in_notebook()
         self.redraws = self.is_notebook or self.stream.isatty()
         self.show = self.redraws if show is None else bool(show)
-        self.total, self.done, self.acceptance, self.bar = total, 0, None, None
-        self.began, self.started = time.monotonic(), None
+        self.total, self.done = total, 0
+        self.acceptance: float | None = None
+        self.bar: Any = None
+        self.began = time.monotonic()
+        self.started: float | None = None
         self.written = -float("inf")
         self.skipped = 0  # iterations done before the clock of speed and time left
 

@@ -40,7 +40,7 @@ class SeriesEstimate(NamedTuple):
     variance: np.ndarray
     tau_int: np.ndarray
     tau_int_error: np.ndarray
-    count: np.ndarray
+    count: np.ndarray  # type: ignore[assignment]
     block: np.ndarray
     reliable: np.ndarray
     replica_q: np.ndarray

@@ -88,7 +88,7 @@ def log_sum(factors: list[tuple[tuple[int, ...], np.ndarray]], order: list[int])
 
     ``factors`` are (sites, log of the factor), arrays with a leading axis of the sets and an axis a site.
     """
-    total = 0.0
+    total = np.zeros(())
     by_site: dict[int, dict[int, tuple[tuple[int, ...], np.ndarray]]] = {site: {} for site in order}
     for number, (sites, log_factor) in enumerate(factors):
         largest = _largest(log_factor)

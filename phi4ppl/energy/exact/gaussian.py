@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..._typing import FlatField, JaxFlatField, JaxPrecision, Precision, Scalar
 from ...errors import ArgumentError, call_checked, positive_int
 from ...model.field import MarkovRandomField
 
@@ -18,7 +19,7 @@ MAX_GRID = 2**25
 
 
 @call_checked
-def gaussian_precision(model: MarkovRandomField):
+def gaussian_precision(model: MarkovRandomField) -> JaxPrecision:
     """Precision matrix Q of a Gaussian field, S = ½ φᵀQφ + rᵀφ, as a dense array of shape ``(num_sites, num_sites)``.
 
     Q is differentiable with respect to the couplings; its inverse is the covariance of the field.
@@ -38,7 +39,7 @@ def gaussian_precision(model: MarkovRandomField):
 
 
 @call_checked
-def gaussian_mean(model: MarkovRandomField):
+def gaussian_mean(model: MarkovRandomField) -> JaxFlatField:
     """Mean −Q⁻¹r of a Gaussian field, S = ½ φᵀQφ + rᵀφ, as an array of shape ``(num_sites,)``.
 
     It is differentiable with respect to the couplings, and 0 without a source.
@@ -91,7 +92,7 @@ def _quadratic_and_linear(model: MarkovRandomField):
 
 
 @call_checked
-def gaussian_log_partition(model: MarkovRandomField, *, intrinsic: bool = False):
+def gaussian_log_partition(model: MarkovRandomField, *, intrinsic: bool = False) -> Scalar:
     """log Z of a Gaussian field, (N/2) log 2π − ½ log det Q + ½ rᵀQ⁻¹r, differentiable in the couplings.
 
     Parameters
@@ -129,7 +130,7 @@ def gaussian_log_partition(model: MarkovRandomField, *, intrinsic: bool = False)
     return jnp.where(jnp.min(jnp.diagonal(factor)) ** 2 > rounding, log_z, jnp.nan)
 
 
-def log_gaussian_integral(precision, linear, library=jnp):
+def log_gaussian_integral(precision: Precision, linear: FlatField, library=jnp):
     """log ∫ exp(−½ xᵀQx − lᵀx) dx = (n log 2π − log det Q + lᵀQ⁻¹l)/2 of a positive definite Q, by JAX or by NumPy."""
     log_det = library.linalg.slogdet(precision)[1]
     return (len(linear) * np.log(2 * np.pi) - log_det + linear @ library.linalg.solve(precision, linear)) / 2
@@ -137,7 +138,11 @@ def log_gaussian_integral(precision, linear, library=jnp):
 
 @call_checked
 def quadrature(
-    model: MarkovRandomField, observables: dict[str, Callable] | None = None, *, half_width=6.0, points=64
+    model: MarkovRandomField,
+    observables: dict[str, Callable] | None = None,
+    *,
+    half_width: float = 6.0,
+    points: int = 64,
 ) -> dict[str, float]:
     """Brute-force integrals over all fields by the trapezoidal rule on ``points**num_sites`` nodes.
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..._typing import FlatFields
 from ...model.field import MarkovRandomField
 from ...model.statistic import Statistic
 from .trapezoid import log_trapezoid
@@ -128,7 +129,7 @@ class IndependentSites:
         cumulative /= cumulative[:, -1:]
         return cls(float(counts @ log_z), error, low, step, cumulative, energies.row_of)
 
-    def draw(self, rng: np.random.Generator, number: int) -> np.ndarray:
+    def draw(self, rng: np.random.Generator, number: int) -> FlatFields:
         """Independent draws, shape (number, num_sites), by linear interpolation of the distribution function."""
         uniform = rng.random((number, len(self.row_of)))
         phi = np.empty_like(uniform)
