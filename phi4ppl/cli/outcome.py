@@ -21,11 +21,11 @@ def result_folder(arguments, command: str, usual: Path, record: str, names: tupl
     )
 
 
-def show_verdict(verdict, results: ResultFolder) -> int:
+def show_verdict(verdict, results: ResultFolder, name: str | None = None) -> int:
     verdict = verdict_for(verdict, results.command)
     print(f"\n{verdict.estimates}")
     print(f"\n{for_command_line(str(verdict), results.command)}\n")
-    print(f"report: {results.add(REPORT, verdict.to_html).resolve().as_uri()}")
+    print(f"report: {results.add(REPORT, lambda path: verdict.to_html(path, name=name)).resolve().as_uri()}")
     return PASSED if verdict.passed else FAILED
 
 
