@@ -16,7 +16,7 @@ from ..errors import path_of, writing
 
 __all__ = ["Fact", "Picture", "Row", "Table", "facts_table", "png_of", "render", "write_page"]
 
-DPI = 144  # one and a half pixels of a figure for one of the page: sharp on small screens, and small files
+DPI, CSS_DPI = 144, 96  # pixels an inch of a figure, and of the page: sharp on small screens, and small files
 
 
 class Row(NamedTuple):
@@ -90,5 +90,6 @@ def _environment():
         loader=PackageLoader("phi4ppl.reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
+    environment.filters["width"] = lambda png: int.from_bytes(png[16:20], "big") * CSS_DPI // DPI  # as the PNG says
     environment.filters["data"] = lambda png: f"data:image/png;base64,{base64.b64encode(png).decode()}"
     return environment

@@ -6,7 +6,7 @@ __all__ = ["DIVERGING", "GREY", "LINE_STYLES", "OKABE_ITO", "SEQUENTIAL", "panel
 
 # M. Okabe and K. Ito, "Color universal design" (2008); the pale yellow, which is lost on white, comes last
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
-LINE_STYLES = ("-", "--", "-.", (0, (1, 1)))  # a second mark of what the colours say, for prints in grey
+LINE_STYLES = ("-", "--", "-.", (0, (4, 1, 1, 1, 1, 1)))  # a second mark of what the colours say, for prints in grey
 GREY = "0.55"
 DIVERGING, SEQUENTIAL = "RdBu_r", "cividis"  # colour maps of values around zero, and of positive values
 COLUMNS = 3

@@ -130,6 +130,7 @@ def _autocorrelation(variable: xr.DataArray, name: str, longest: int) -> bytes:
     axes.axhline(0, color=GREY, lw=0.8)
     axes.errorbar(lags, rho[lags], error[lags], fmt=".-", ms=4, lw=0.9, elinewidth=0.7, color=OKABE_ITO[0])
     axes.set_xlabel("lag t", fontsize=8)
+    axes.locator_params(axis="x", integer=True)
     axes.set_ylabel(f"ρ(t) of {_label(name)}", fontsize=9)
     axes.set_ylim(min(-0.1, 1.1 * float(np.nanmin(rho[lags]))), 1.05)
     return png_of(figure)

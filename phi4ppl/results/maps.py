@@ -45,8 +45,9 @@ def _on_lattice(caption, lattice, mean, spread, draws) -> Picture:
     bar = {"vmin": 0.0, "vmax": float(np.nanmax(spread)) or 1.0, "cmap": SEQUENTIAL}
     shown = [("mean", mean, scale), ("standard deviation", spread, bar)]
     shown += [(f"chain {chain}, last draw", phi, scale) for chain, phi in enumerate(draws)]
-    made = tuple(_map(lattice, title, field, options, own=options is bar) for title, field, options in shown)
-    return Picture(caption, made, _bar("mean and draws" if len(draws) else "mean", scale))
+    shared = len(draws) > 0
+    made = tuple(_map(lattice, title, field, options, options is bar or not shared) for title, field, options in shown)
+    return Picture(caption, made, _bar("mean and draws", scale) if shared else None)
 
 
 def _map(lattice, title, field, scale, own: bool) -> bytes:
