@@ -16,6 +16,7 @@ from phi4ppl.inference.predictive_check import predictive_check
 from phi4ppl.learning.fit_page import coefficients_figure, write_fit
 from phi4ppl.reports.html import Fact, Row, Table, render
 from phi4ppl.results import run_page
+from phi4ppl.results.verdict import Check, ConvergenceReport
 
 pytestmark = pytest.mark.compile_quickly
 
@@ -121,6 +122,21 @@ def test_long_arrays_and_passed_checks_are_folded():
     part = run_page.estimates_part(table)
     assert len(part["table"].rows) == 13 and [a["name"] for a in part["arrays"]] == ["long"]
     assert part["arrays"][0]["remark"] == "13 elements, means from 1 to 1, 1 not reliable"
+
+
+def test_the_failure_that_brings_others_comes_first():
+    names = {"R-hat": False, "bulk ESS": False, "divergences": True, "sign changes": False}
+    checks = tuple(Check(name, passed, "1", "2", "do this") for name, passed in names.items())
+    part = run_page.checks_part(ConvergenceReport(checks, None, None))
+    rows = [(row.cells[0], row.kind, row.note) for row in part["table"].rows]
+    assert rows == [
+        ("✗ sign changes", "fail", "do this"), ("✗ R-hat", "fail follows", "do this"),
+        ("✗ bulk ESS", "fail follows", "do this"), ("✓ divergences", "", ""),
+    ]  # fmt: skip
+    assert part["cause"].startswith("Fix sign changes first. Chains stay in one of two") and not part["folded"]
+    alone = run_page.checks_part(ConvergenceReport(checks[1:3], None, None))
+    assert alone["cause"] == "" and alone["table"].rows[0].kind == "fail"
+    assert run_page.checks_part(ConvergenceReport(checks[2:3], None, None))["folded"]
 
 
 def test_coefficients_are_drawn_with_their_errors():

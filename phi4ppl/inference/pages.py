@@ -13,10 +13,10 @@ from ..results.estimates import estimate
 from ..results.figures import figures
 from ..results.run_page import checks_part, estimates_part, provenance_table
 from ..results.settings import metadata
-from ..results.verdict import ConvergenceReport, diagnose
+from ..results.verdict import LOG_Z_MAX, ConvergenceReport, diagnose
 from ..sampling.memory import size_in_words
 from .compare import SCHEMES, Comparison
-from .pictures import couplings_figure, predictive_figure
+from .pictures import couplings_figure, joint_figure, predictive_figure
 from .posterior import Posterior
 from .predictive_check import PredictiveCheck
 
@@ -78,11 +78,13 @@ def write_inference(
         "keys": [
             Fact(f"{row.cells[0]}: mean ± standard deviation", f"{row.cells[2]} ± {row.cells[3]}", f"94 %: {row.cells[4]}")
             for row in couplings.rows[:KEYS]
-        ],
+        ] + _log_z(settings),
         "warnings": [f"WARNING: {words(text)}" for text in posterior.warnings],
         "couplings": couplings,
         "couplings_mean": MC_ERROR,
         "densities": Picture(DENSITIES, (png_of(couplings_figure({"posterior": (priors, draws, None)})),)),
+        "joint": Picture("Draws of the posterior, two couplings at a time", (png_of(joint_figure(draws)),))
+        if len(draws) > 1 else None,
         "predictive": _predictive({"posterior": check}, count),
         "checks": checks_part(verdict),
         "estimates": estimates_part(estimates),
@@ -136,6 +138,14 @@ def write_comparison(result: Comparison, checks: dict[str, PredictiveCheck], pat
         "facts": facts_table(facts),
     }  # fmt: skip
     return write_page(path, "compare", content)
+
+
+def _log_z(settings: dict) -> list[Fact]:
+    """How far the error of log Z may move a posterior mean, where log Z was estimated."""
+    if not any(settings.get("normalizer_error", {}).values()):
+        return []
+    shift = f"{settings['normalizer_shift']:.2g} sd"
+    return [Fact("error of log Z", shift, f"so far it may shift a mean; at most {LOG_Z_MAX} sd is good")]
 
 
 def _side_by_side(result: Comparison) -> Table:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import jax
 import numpy as np
 from matplotlib.figure import Figure
@@ -10,8 +12,9 @@ from ..analysis.observables import NAMES
 from ..reports.style import LINE_STYLES, OKABE_ITO, panels
 from .predictive_check import PredictiveCheck
 
-__all__ = ["couplings_figure", "predictive_figure"]
+__all__ = ["couplings_figure", "joint_figure", "predictive_figure"]
 
+MAX_PAIRS, MAX_POINTS = 6, 2000  # of couplings, and of draws in the panel of each
 BINS, WIDER = 40, 1.0  # of a histogram; range of a posterior by which its panel reaches beyond it on either side
 
 
@@ -47,6 +50,19 @@ def couplings_figure(models: dict[str, tuple]) -> Figure:
         axes.set_ylim(bottom=0)
         axes.legend(fontsize=7, frameon=False)
     places[0].set_ylabel("probability density")
+    return figure
+
+
+def joint_figure(draws: dict[str, np.ndarray]) -> Figure:
+    """Draws of every two couplings against each other, with their correlation; a panel a pair, at most six."""
+    pairs = list(itertools.combinations(draws, 2))[:MAX_PAIRS]
+    figure, places = panels(len(pairs), height=3.0)
+    for axes, pair in zip(places, pairs, strict=True):
+        x, y = (np.asarray(draws[name], float).ravel() for name in pair)
+        step = -(-len(x) // MAX_POINTS)
+        axes.plot(x[::step], y[::step], ".", ms=2.5, alpha=0.5, color=OKABE_ITO[0])
+        axes.set(xlabel=pair[0].replace("$", r"\$"), ylabel=pair[1].replace("$", r"\$"))
+        axes.set_title(f"correlation {np.corrcoef(x, y)[0, 1]:.2f}", fontsize=8)
     return figure
 
 

@@ -20,7 +20,7 @@ DPI, CSS_DPI = 144, 96  # pixels an inch of a figure, and of the page: sharp on 
 
 
 class Row(NamedTuple):
-    """Cells of one row of a table; ``kind`` is its CSS class, and ``note`` stands below its first cell."""
+    """Cells of one row of a table; ``kind`` is its CSS class, and ``note`` stands below it."""
 
     cells: tuple[str, ...]
     kind: str = ""

@@ -12,7 +12,7 @@ from ..lattice.frozen import Lattice
 from ..reports.html import Picture, png_of
 from ..reports.style import GREY, LINE_STYLES, OKABE_ITO, panels
 from .contents import element_names, facts_of, scalar_names, series, spacing, statistics_of
-from .maps import field_map, site_maps
+from .maps import field_map, height_for, site_maps
 from .ranks import rank_band, rank_differences
 
 __all__ = ["SYMBOLS", "figures"]
@@ -195,7 +195,7 @@ def _graphs(tree: xr.DataTree, facts: dict) -> dict[str, list[bytes]]:
     made = {}
     for name, lattice in _lattices(tree, facts).items():
         if lattice is not None:
-            figure, (axes,) = panels(1, width=4.2, height=4.2)
+            figure, (axes,) = panels(1, width=4.2, height=height_for(lattice, 4.2))
             lattice.draw(ax=axes)
             axes.axis("off")
             made["graph" if len(facts["fields"]) == 1 else f"graph_{name}"] = [png_of(figure)]

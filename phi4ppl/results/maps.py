@@ -9,7 +9,7 @@ from ..lattice.regular import square
 from ..reports.html import Picture, png_of
 from ..reports.style import DIVERGING, GREY, LINE_STYLES, OKABE_ITO, SEQUENTIAL, panels
 
-__all__ = ["field_map", "site_maps"]
+__all__ = ["field_map", "height_for", "site_maps"]
 
 MAX_DRAWS = 4  # chains of which a draw is shown
 SIZE = 2.9  # of a map, in inches
@@ -52,7 +52,7 @@ def _on_lattice(caption, lattice, mean, spread, draws) -> Picture:
 
 def _map(lattice, title, field, scale, own: bool) -> bytes:
     """One map; ``own``: with a colour bar of its own below it. All maps have the same size, with one or without."""
-    figure, (axes,) = panels(1, width=SIZE, height=SIZE + 0.35)
+    figure, (axes,) = panels(1, width=SIZE, height=height_for(lattice, SIZE) + 0.35)
     lattice.draw(field, ax=axes, colorbar=False, **scale)
     axes.set_title(title, fontsize=9)
     axes.axis("off")
@@ -61,6 +61,12 @@ def _map(lattice, title, field, scale, own: bool) -> bytes:
     if not own:
         bar.ax.set_visible(False)
     return png_of(figure)
+
+
+def height_for(lattice: Lattice, width: float) -> float:
+    """Height of a figure of this width in which a regular lattice fills its panel; other graphs fill a square one."""
+    across, up = np.ptp(lattice.positions, axis=0) + 1
+    return width * float(np.clip(up / across, 0.25, 2.0)) if lattice.shape is not None else width
 
 
 def _bar(label: str, scale: dict) -> bytes:

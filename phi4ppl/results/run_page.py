@@ -27,7 +27,7 @@ CAUSES = {  # failures that bring others with them, the deepest first
     "movement": "A value never moves: nothing else can be judged before it does.",
     "divergences": "Trajectories diverge: draws miss a region, and every other number may be wrong because of it.",
     "exchange rates": "The temperatures are not connected: cold copies hear nothing from hot ones.",
-    "sign changes": "Chains stay in one of two opposite phases: other failures follow from this.",
+    "sign changes": "Chains stay in one of two opposite phases: other failures may follow from this.",
     "E-BFMI": "Energies change too slowly: chains are slow for this reason.",
     "tree depth": "Paths are cut before they turn: chains are slow for this reason.",
     "R-hat": "Chains disagree: effective sample sizes and errors mean little before they agree.",
@@ -116,14 +116,15 @@ def checks_part(report) -> dict:
     order = list(CAUSES)
     failed.sort(key=lambda check: order.index(check.name) if check.name in order else len(order))
     rows = []
-    first = failed[0].name if failed and failed[0].name in CAUSES and len(failed) > 1 else None
+    cause = CAUSES.get(failed[0].name, "") if failed else ""
+    first = failed[0].name if cause and len(failed) > 1 else None
     for check in [*failed, *(check for check in report.checks if check.passed)]:
         kind = "" if check.passed else "fail" if first in (None, check.name) else "fail follows"
         mark = f"{'✓' if check.passed else '✗'} {check.name}"
         rows.append(Row((mark, check.value, check.threshold), kind, "" if check.passed else check.advice))
     return {
         "folded": not failed,
-        "cause": f"Fix {first} first. {CAUSES[first]}" if first else "",
+        "cause": f"Fix {first} first. {cause}" if first else cause,
         "table": Table(("check", "value", "threshold"), rows, texts=3),
         "notes": report.notes,
     }
