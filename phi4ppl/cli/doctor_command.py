@@ -23,7 +23,7 @@ def doctor(arguments) -> int:
     print(f"devices     {', '.join(str(device) for device in jax.devices())}")
     print(f"precision   {'float64' if jax.config.jax_enable_x64 else 'float32 (JAX_ENABLE_X64=1 for float64)'}")
     packages = ("phi4ppl", "jax", "jaxlib", "numpyro", "blackjax", "arviz-base", "arviz-stats", "arviz-plots", "xarray",
-                "networkx", "matplotlib", "numpy", "scipy", "h5netcdf")  # fmt: skip
+                "networkx", "jinja2", "matplotlib", "numpy", "scipy", "h5netcdf")  # fmt: skip
     for name in packages:
         try:
             print(f"{name:<12}{version(name)}")

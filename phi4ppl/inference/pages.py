@@ -156,11 +156,16 @@ def _side_by_side(result: Comparison) -> Table:
     columns = ["log_evidence", "elpd", "elpd_difference"][: 2 + several]
     rows = []
     for name, row in result.table.iterrows():
-        scores = [value_with_error(row[c], row[f"{c}_error"]) for c in columns]
+        scores = [_score(row[c], row[f"{c}_error"]) for c in columns]
         k = f"{row['max_pareto_k']:.2f}" if np.isfinite(row["max_pareto_k"]) else "–"
         weights = [_weight(row[f"{s}_weight"], row[f"{s}_error"]) for s in SCHEMES if several]
         rows.append(Row((str(name), *scores, k, *weights)))
     return Table(tuple(head), rows)
+
+
+def _score(value: float, error: float) -> str:
+    """Nats to three places at most, though the error may be that of rounding alone."""
+    return f"{value:.3f}" if error < 1e-3 else value_with_error(value, error)
 
 
 def _weight(value: float, error: float) -> str:
