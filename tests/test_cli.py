@@ -39,7 +39,7 @@ def test_run_leaves_draws_report_and_record(folder, capsys):
     assert float(tree["constant_data"]["coupling_a"]) == 1.9
     record = json.loads((folder / "runs" / "mine" / "run.json").read_text())
     assert record["seed"] == 7 and record["settings"] == {"a": 1.9} and record["passed"] == (status == 0)
-    assert "<h1>phi4ppl run</h1>" in (folder / "runs" / "mine" / "report.html").read_text()
+    assert "<h1>mine</h1>" in (folder / "runs" / "mine" / "report.html").read_text()
     assert printed.err == ""
 
 

@@ -19,6 +19,7 @@ from phi4ppl.cli.entry import main
 from phi4ppl.cli.prior_texts import priors_from
 from phi4ppl.inference import pages, predictive_check
 from phi4ppl.inference.pictures import couplings_figure, predictive_figure
+from phi4ppl.reports.numbers import rounded
 
 pytestmark = pytest.mark.compile_quickly
 
@@ -70,9 +71,10 @@ def test_infer_leaves_posterior_record_and_report(folder, capsys, fields, monkey
     assert record["passed"] and record["normalizer"] == "exact" and record["priors"] == ["w=uniform:0.2,0.95"]
     report = (here / "report.html").read_text(encoding="utf-8")
     for words in ("Uniform(low=0.2, high=0.95)", "Prior and posterior of the couplings", "Posterior predictive checks",
-                  "neighbour_correlation", "<p>Not run.", "PASSED",
-                  "MC error of the mean", f"<td class='number'>{posterior['mean']:.4g}</td>",
-                  f"<td class='number'>{posterior['sd']:.2g}</td>", f"<td class='number'>{error:.2g}</td>"):  # fmt: skip
+                  "neighbour_correlation", "<p>Not run.", "PASSED", "MC error of the mean",
+                  f'<td class="number">{rounded(posterior["mean"], posterior["sd"])}</td>',
+                  f'<td class="number">{rounded(posterior["sd"], posterior["sd"])}</td>',
+                  f'<td class="number">{error:.2g}</td>'):  # fmt: skip
         assert words in report
     assert "posterior predictive checks" in out and report.count("<img") == 2
     assert main(arguments) == 2
@@ -100,8 +102,8 @@ def test_compare_leaves_table_predictions_and_report(folder, capsys):
         assert words in report
     # without coupling the neighbours of these data are too much alike
     flat = report[report.index("<h3>flat</h3>") :]
-    assert "<tr class='fail'><td>neighbour_correlation" in flat
-    assert "<tr class='fail'><td>neighbour_correlation" not in report[: report.index("<h3>flat</h3>")]
+    assert '<tr class="fail"><td>neighbour_correlation' in flat
+    assert '<tr class="fail"><td>neighbour_correlation' not in report[: report.index("<h3>flat</h3>")]
 
 
 def test_compare_of_two_near_models_is_undecided_and_its_page_not_green(folder, capsys):
@@ -111,8 +113,8 @@ def test_compare_of_two_near_models_is_undecided_and_its_page_not_green(folder, 
     out, here = capsys.readouterr().out, folder / "comparisons" / "true-near"
     record, page = json.loads((here / "compare.json").read_text()), (here / "report.html").read_text()
     assert max(record["weights"]["evidence"].values()) < 0.9 and record["decisions"]["evidence"] is None
-    assert "Undecided by evidence (" in out and "<p class='verdict undecided'>Undecided by evidence (" in page
-    assert "class='verdict passed'" not in page and "settle" not in out + page
+    assert "Undecided by evidence (" in out and '<p class="verdict undecided">Undecided by evidence (' in page
+    assert 'class="verdict passed"' not in page and "settle" not in out + page
 
 
 def test_compare_of_one_model_is_an_answer(folder, capsys):
@@ -121,10 +123,10 @@ def test_compare_of_one_model_is_an_answer(folder, capsys):
     table, page = pd.read_csv(here / "comparison.csv", index_col=0), (here / "report.html").read_text()
     exact = -float(np.sum(np.asarray(RING.replace(w=0.5).energy(np.load("fields.npy")), float)))
     exact -= 60 * float(p4.exact.gaussian_log_partition(RING.replace(w=0.5)))
-    assert table.loc["ring", "log_evidence"] == pytest.approx(exact, rel=1e-5) and f"{exact:.1f}" in page
-    assert "One model, ring" in out and "class='verdict neutral'>One model, ring" in page
+    assert table.loc["ring", "log_evidence"] == pytest.approx(exact, rel=1e-5) and f"{exact:.3f}" in page
+    assert "One model, ring" in out and 'class="verdict neutral">One model, ring' in page
     body = page[page.index("<body>") :]
-    for words in ("weight", "less the best", "stacking", "Models side by side", "undecided", "passed"):
+    for words in ("weight", "Δelpd", "stacking", "Models side by side", "undecided", "passed"):
         assert (
             words not in body[: body.index("<h2>Posterior predictive")]
             and words not in out.split("posterior predictive")[0]
@@ -239,7 +241,8 @@ def test_predictions_are_those_of_the_model_and_wrong_ones_are_found(fields):
 def test_pictures_show_densities(fields):
     rng = np.random.default_rng(0)
     draws = {"w": rng.normal(0.5, 0.1, 4000), "b": rng.gamma(4, 0.1, 4000)}
-    first, second = couplings_figure({"w": dist.Uniform(0.0, 2.0), "b": dist.HalfNormal(1.0)}, draws).axes
+    priors = {"w": dist.Uniform(0.0, 2.0), "b": dist.HalfNormal(1.0)}
+    first, second = couplings_figure({"posterior": (priors, draws, None)}).axes
     line = first.get_lines()[0]
     grid, density = line.get_xdata(), line.get_ydata()
     assert set(np.round(density[(grid > 0) & (grid < 2)], 6)) == {0.5} and grid[0] > -0.1
@@ -247,8 +250,12 @@ def test_pictures_show_densities(fields):
     assert drawn[:, 1].max() == pytest.approx(1 / (0.1 * np.sqrt(2 * np.pi)), rel=0.2)
     assert second.get_xlabel() == "b" and second.get_xlim()[0] > -0.2
     weights = np.where(draws["w"] > 0.5, 1.0, 0.0)
-    (halved,) = couplings_figure({"w": dist.Uniform(0.0, 2.0)}, {"w": draws["w"]}, weights).axes
+    half = {"w": priors["w"]}, draws, weights
+    (halved,) = couplings_figure({"half": half}).axes
     assert halved.get_xlim()[0] > 0.0
+    both, _ = couplings_figure({"one": (priors, draws, None), "half": half}).axes  # one panel for w of both models
+    labels = [text.get_text() for text in both.get_legend().get_texts()]
+    assert sorted(labels) == ["posterior, half", "posterior, one", "prior, half", "prior, one"]
     check = predictive_check([RING], fields)
     axes = predictive_figure({"one": check, "two": check}).axes
     assert [a.get_xlabel() for a in axes if a.get_visible()] == [name.replace("_", " ") for name in check.observed]

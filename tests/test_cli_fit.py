@@ -125,10 +125,10 @@ def test_couplings_and_their_errors_are_in_table_record_and_report(folder, capsy
     assert [tuple(map(int, s.split())) for s in table["sites"][:32]] == [tuple(edge) for edge in edges.tolist()]
     page = (here / "report.html").read_text(encoding="utf-8")
     for words in (
-        "<h1>phi4ppl fit",
+        "phi4ppl fit</p>",
         "Converged",
         "standard error</th>",
-        "<td>w</td><td class='number'>32</td>",
+        '<td>w</td><td class="number">32</td>',
         "<img",
     ):
         assert words in page

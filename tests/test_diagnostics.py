@@ -4,7 +4,6 @@ import base64
 import json
 import re
 
-import arviz_plots
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -14,7 +13,9 @@ import xarray as xr
 
 import phi4ppl as p4
 from phi4ppl.analysis.gamma_method import gamma_method
+from phi4ppl.results import figures as drawing
 from phi4ppl.results.figures import figures
+from phi4ppl.results.ranks import rank_differences
 from phi4ppl.sampling import chains
 
 pytestmark = pytest.mark.compile_quickly
@@ -227,11 +228,10 @@ def test_unknown_names_are_refused(good):
 def test_report_is_one_file_with_every_picture(good, tmp_path):
     path = p4.diagnose(good).to_html(tmp_path / "report.html")
     page = path.read_text(encoding="utf-8")
-    pictures = re.findall(r"<figcaption>([^<]*)</figcaption><img alt='[^']*' src='data:image/png;base64,([^']*)'", page)
-    titles = " ".join(title for title, _ in pictures)
-    for word in ("Trace", "Rank", "Autocorrelation", "Energy", "graph", "fields"):
+    titles = " ".join(re.findall(r"<figcaption>([^<]*)</figcaption>", page))
+    for word in ("Trace", "Rank", "Autocorrelation", "Energy", "graph", "The field"):
         assert word in titles
-    for _, data in pictures:
+    for data in re.findall(r'<img [^>]*src="data:image/png;base64,([^"]*)"', page):
         assert base64.b64decode(data).startswith(b"\x89PNG") and len(data) > 4000  # an empty canvas is smaller
     assert "PASSED: no sign of trouble" in page
     assert "Hammersley–Clifford check: satisfied" in page
@@ -239,12 +239,12 @@ def test_report_is_one_file_with_every_picture(good, tmp_path):
 
 
 def test_ranks_of_long_chains_are_those_of_evenly_spaced_draws(good, monkeypatch):
-    """The band around them takes a minute to simulate for ten thousand draws."""
-    ranked, plot_rank = [], arviz_plots.plot_rank
-    monkeypatch.setattr(arviz_plots, "plot_rank", lambda tree, **kw: ranked.append(tree) or plot_rank(tree, **kw))
-    assert "iterations" not in figures(good)["autocorrelation"][0]
-    draws = good["posterior"]["phi_squared"]
-    xr.testing.assert_identical(ranked[0]["posterior"]["phi_squared"], draws.isel(draw=slice(None, None, 2)))
+    ranked = []
+    monkeypatch.setattr(drawing, "rank_differences", lambda values: ranked.append(values) or rank_differences(values))
+    made = figures(good)
+    assert "iterations" not in made["autocorrelation"].caption
+    first = good["posterior"]["abs_magnetization"].values
+    np.testing.assert_array_equal(ranked[0], first[:, ::2])
 
 
 def test_a_thinned_run_says_what_a_draw_is(good):
@@ -252,12 +252,13 @@ def test_a_thinned_run_says_what_a_draw_is(good):
     set_settings(thinned, thinning=5)
     part = "4 chains × 20 draws, not the whole run as it was made: 4 chains × 1000 draws of 5 iterations after 300 of warm-up"
     assert p4.diagnose(thinned).run.startswith(part)
-    assert figures(thinned)["autocorrelation"][0].endswith("; a lag of one is 5 iterations")
+    assert figures(thinned)["autocorrelation"].caption.endswith("; a lag of one is 5 iterations")
 
 
 def test_report_of_a_failed_run_shows_the_advice(trapped, tmp_path):
     page = p4.diagnose(trapped).to_html(tmp_path / "report.html").read_text(encoding="utf-8")
     assert "FAILED: " in page and "sign changes" in page and "symmetry_moves=True" in page
+    assert "Chains stay in one of two opposite phases" in page
 
 
 def test_advice_suits_what_was_sampled(trapped):
@@ -306,5 +307,5 @@ def test_report_without_fields_and_for_graphs(tmp_path):
     tree = p4.sample(model, num_warmup=50, num_samples=60, keep_field=False, kernel="hmc",
                      observables={"ends": lambda phi: jnp.stack([phi[0], phi[-1]])})  # fmt: skip
     page = p4.diagnose(tree).to_html(tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "The graph" in page and "Last fields" not in page
+    assert "The graph" in page and "The field:" not in page
     assert "ends[0]" in page and "ends[1]" in page

@@ -109,6 +109,19 @@ def test_history_draws_positive_numbers_on_a_logarithmic_scale():
     assert [text.get_text() for text in panels["couplings"].get_legend().get_texts()] == ["w", "a", "b"]
 
 
+def test_history_leaves_out_details_and_constants_unless_asked():
+    vector = CouplingVector.of(p4.phi4(p4.lattice.chain(3), a=1.0, b=0.1))
+    history = History(vector)
+    for k in range(3):
+        history.add([0.1, 1.0, 2.0], {"improvement": 10.0**-k, "damping": 0.1 * k, "same": 6.0})
+
+    def titles(**options):
+        return [axes.get_title() for axes in plot_history(history.dataset(), **options).axes if axes.get_visible()]
+
+    assert titles() == ["improvement", "couplings"]
+    assert titles(details=True) == ["improvement", "damping", "same", "couplings"]
+
+
 def test_every_status_says_what_to_do():
     assert FitStatus.CONVERGED.converged and not any(s.converged for s in FitStatus if s is not FitStatus.CONVERGED)
     assert all(len(str(status)) > 60 for status in FitStatus if not status.converged)

@@ -21,8 +21,8 @@ from phi4ppl.inference import log_z as log_z_module
 from phi4ppl.inference.coupling_problem import CouplingProblem
 from phi4ppl.inference.interpolated import interpolate_likelihood
 from phi4ppl.inference.log_z import MOST_SHIFT, Chebyshev, SurfaceOnBox, mean_errors, mean_shift
-from phi4ppl.reports import html
 from phi4ppl.results.datatree import metadata
+from phi4ppl.results.run_page import estimates_part
 
 pytestmark = pytest.mark.compile_quickly
 
@@ -231,7 +231,7 @@ def test_estimate_and_verdict_hold_the_error_of_log_z():
     table = p4.estimate(with_settings(tree, **added))
     assert table.loc[name, "error"] == pytest.approx(np.hypot(plain.loc[name, "error"], 0.3 * width))
     note = f"MC error includes the error of log Z, which alone is {name} {0.3 * width:.2g}"
-    assert note in str(table) and note in html.estimates_table(table)
+    assert note in str(table) and note in estimates_part(table)["notes"]
     negligible = {"normalizer_error": {name: 0.09 * plain.loc[name, "error"]}}
     assert "log Z" not in str(p4.estimate(with_settings(tree, **negligible)))
     assert table.loc[other].equals(plain.loc[other]) and table.loc[name, "mean"] == plain.loc[name, "mean"]

@@ -20,10 +20,11 @@ from scipy import stats
 
 import phi4ppl as p4
 from phi4ppl.analysis.gamma_method import gamma_method
-from phi4ppl.reports.html import estimates_table
+from phi4ppl.reports.numbers import rounded, value_with_error
 from phi4ppl.results.contents import spacing
 from phi4ppl.results.datatree import metadata
 from phi4ppl.results.figures import figures
+from phi4ppl.results.run_page import estimates_part
 
 pytestmark = pytest.mark.compile_quickly
 
@@ -241,9 +242,12 @@ def test_printed_tables_say_which_error_it_is(thinned):
         assert "MC error" in head and re.search(r"mean +sd +3% +97% +MC error", head), head
         assert max(map(len, text.splitlines()[:-1])) <= 120
     assert "<th>MC error</th>" in table._repr_html_() and "tau_int in iterations" in table._repr_html_()
-    page = estimates_table(table)
-    assert "Monte Carlo error" in page and "standard deviation" in page and "94 % interval" in page
-    assert f"<td class='number'>{table.loc[NAME, 'sd']:.4g}</td>" in page and "tau_int in iterations" in page
+    part = estimates_part(table)
+    assert part["table"].head[1:4] == ("mean(error)", "standard deviation", "94 % interval")
+    row, shown = table.loc[NAME], next(row.cells for row in part["table"].rows if row.cells[0].startswith(NAME))
+    assert shown[1] == value_with_error(row["mean"], row["error"]) and shown[2] == rounded(row["sd"], row["sd"])
+    notes = " ".join(part["notes"])
+    assert "one Monte Carlo standard error" in notes and "tau_int in iterations" in notes
 
 
 # --- reliable, and passed

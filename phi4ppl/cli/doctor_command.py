@@ -30,7 +30,7 @@ def doctor(arguments) -> int:
     print(f"cache       {cache_folder()}: {len(files)} files, {readable(sum(path.stat().st_size for path in files))} "
           "of compiled programs (--clear-cache removes them)")  # fmt: skip
     packages = ("phi4ppl", "jax", "jaxlib", "numpyro", "blackjax", "arviz-base", "arviz-stats", "arviz-plots", "xarray",
-                "networkx", "matplotlib", "numpy", "scipy", "h5netcdf")  # fmt: skip
+                "networkx", "jinja2", "matplotlib", "numpy", "scipy", "h5netcdf")  # fmt: skip
     for name in packages:
         try:
             print(f"{name:<12}{version(name)}")

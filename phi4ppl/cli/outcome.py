@@ -28,13 +28,13 @@ def result_folder(arguments, command: str, usual: Path, record: str, names: tupl
     )
 
 
-def show_verdict(verdict, results: ResultFolder) -> int:
+def show_verdict(verdict, results: ResultFolder, name: str | None = None) -> int:
     verdict = verdict_for(verdict, results.command)
     if results.command == "run":  # a folder has one table of estimates, that of its run
         results.add(ESTIMATES, verdict.estimates.to_csv)
     print(f"\n{shortened(verdict.estimates) if results.command == 'run' else verdict.estimates}")
     print(f"\n{colored(wrapped(for_command_line(str(verdict), results.command)))}\n")
-    print(f"report: {results.add(REPORT, verdict.to_html).resolve().as_uri()}")
+    print(f"report: {results.add(REPORT, lambda path: verdict.to_html(path, name=name)).resolve().as_uri()}")
     return PASSED if verdict.passed else FAILED
 
 

@@ -26,7 +26,8 @@ def report(arguments) -> int:
     path = path / SAMPLES if path.is_dir() and not live else path
     tree = load_run(path)
     folder, of = (path, "") if live else (path.parent, path.name)
-    if of == SAMPLES and read_record(folder / RECORD, "run") is not None:  # the report is among the files of the run
+    made = read_record(folder / RECORD, "run") if of == SAMPLES else None
+    if made is not None:  # the report is among the files of the run
         command, record, facts = "run", RECORD, {}
     else:
         command, record, facts = "report", REPORT_RECORD, {"of": of}
@@ -35,6 +36,6 @@ def report(arguments) -> int:
             raise ResultFileError(f"{folder / REPORT} is the report of {other}. Move it and {record} away.")
     names = (ESTIMATES, REPORT) if command == "run" else (REPORT,)
     results = ResultFolder(folder, command, record, names, overwrite=True, amend=True)
-    status = show_verdict(diagnose(tree), results)
+    status = show_verdict(diagnose(tree), results, Path(made["model"]).stem if made else None)
     results.finish(facts)
     return status

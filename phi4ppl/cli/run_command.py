@@ -47,7 +47,7 @@ def run(arguments) -> int:
     print(f"kernel: {facts['settings']['kernel']} ({reason})")
     verdict = diagnose(tree)
     draws = results.add(SAMPLES, lambda path: save_run(tree, path))
-    status = show_verdict(verdict, results)
+    status = show_verdict(verdict, results, file.name)
     print(f"draws:  {draws}   (phi4ppl.load_run reads them)")
     record = {"model": str(file.path), "settings": file.parameters, "passed": verdict.passed} | facts["settings"]
     interrupted = facts["settings"]["interrupted"]

@@ -11,6 +11,7 @@ from .._typing import Labelled
 from ..errors import ArgumentError, call_checked, finite_array, positive_int, seed_within, stream_rng
 from ..lattice.labels import MISSING_FIELDS, aligned_fields, is_labelled
 from ..model.field import MarkovRandomField
+from ..reports.style import GREY, OKABE_ITO, panels
 from ..results.independent_fields import independent_fields
 from ..results.leave_one_out import leave_one_out
 from .coupling_problem import CouplingProblem
@@ -88,25 +89,25 @@ class Comparison:
 
     def plot(self):
         """elpd differences and weights as a matplotlib figure."""
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(8.5, 1.6 + 0.45 * len(self.table)), layout="constrained")
-        left, right = figure.subplots(1, 2, sharey=True)
+        figure, (left, right) = panels(2, width=4.25, height=1.6 + 0.45 * len(self.table))
+        right.sharey(left)
         places = np.arange(len(self.table))[::-1]
-        left.errorbar(
-            self.table["elpd_difference"], places, xerr=self.table["elpd_difference_error"], fmt="o", capsize=3
-        )
-        left.axvline(0, color="0.7", lw=0.8)
+        error = self.table["elpd_difference_error"]
+        left.errorbar(self.table["elpd_difference"], places, xerr=error, fmt="o", capsize=3, color=OKABE_ITO[0])
+        left.axvline(0, color=GREY, lw=0.8)
         left.set_yticks(places, self.table.index)
-        left.set_xlabel("elpd less that of the best")
+        left.set_xlabel("Δelpd: elpd less that of the best model")
         for k, scheme in enumerate(SCHEMES):
+            weight, error = self.table[f"{scheme}_weight"], self.table[f"{scheme}_error"]
+            inside = np.stack([np.minimum(error, weight), np.minimum(error, 1 - weight)])  # a share is from 0 to 1
             right.barh(
-                places + 0.25 * (1 - k), self.table[f"{scheme}_weight"], 0.22,
-                xerr=self.table[f"{scheme}_error"], label=scheme.replace("_", "-"), error_kw={"lw": 0.8, "capsize": 2},
+                places + 0.25 * (1 - k), weight, 0.22, xerr=np.maximum(inside, 0), label=scheme.replace("_", "-"),
+                color=OKABE_ITO[k], error_kw={"lw": 0.8, "capsize": 2},
             )  # fmt: skip
         right.set_xlim(0, 1.05)
         right.set_xlabel("weight")
-        right.legend(fontsize=8)
+        right.tick_params(labelleft=False)
+        figure.legend(*right.get_legend_handles_labels(), loc="outside upper right", ncols=3, fontsize=8, frameon=False)
         return figure
 
 

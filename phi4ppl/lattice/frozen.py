@@ -248,37 +248,40 @@ class Lattice:
         visible = int(self.edges[0, 1])
         return visible, self.num_sites - visible
 
-    def draw(self, field=None, *, ax=None):
-        """Draw the graph with matplotlib; ``field`` (one value a site, or labelled) colours the sites. Returns the axes."""
-        import matplotlib.pyplot as plt  # only pictures need it
+    def draw(self, field=None, *, ax=None, vmin=None, vmax=None, cmap="RdBu_r", colorbar=True):
+        """Draw the graph, or a field on it, with matplotlib.
+
+        A field on a regular lattice in two dimensions fills the cells of its sites: squares, and hexagons on the triangular
+        lattice. On any other graph it colours the sites.
+
+        Parameters
+        ----------
+        field : array, optional
+            One value a site, or labelled.
+        ax : matplotlib.axes.Axes, optional
+            By default those of a new figure.
+        vmin, vmax : float, optional
+            Ends of the colour scale. By default they are −v and v, where v is the largest magnitude: zero is in the middle.
+        cmap : str
+            Colour map of matplotlib.
+        colorbar : bool
+            Whether a colour bar stands beside the field.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+
+        Raises
+        ------
+        ArgumentError
+            If the field does not have one value a site.
+        """
+        from .drawing import draw_lattice
 
         field = aligned_fields("field", field, self) if is_labelled(field) else field
         if field is not None and np.size(field) != self.num_sites:
             raise ArgumentError("field", f"{self.num_sites} values, one a site", f"{np.size(field)}")
-        if ax is None:
-            ax = plt.subplots(figsize=(4, 4), layout="constrained")[1]
-        at = self.positions
-        span = np.linalg.norm(at[self.edges[:, 0]] - at[self.edges[:, 1]], axis=1)
-        wraps = (
-            span > 2.5 * np.median(span)
-            if self.periodic and any(self.periodic) and len(span)
-            else np.zeros(len(span), bool)
-        )
-        for kind in range(len(self.kinds)):
-            mine, width = (self._edge_kinds == kind) & ~wraps, (1.0, 0.5, 0.4, 0.3)[min(kind, 3)]
-            segments = at[self.edges[mine]]
-            ax.plot(*np.insert(segments, 2, np.nan, axis=1).reshape(-1, 2).T, color="0.6", lw=width, zorder=1)
-        size = float(np.clip(4000 / self.num_sites, 4, 120))
-        values = np.zeros(self.num_sites) if field is None else np.ravel(np.asarray(field))
-        limit = np.abs(values).max() or 1.0
-        dots = ax.scatter(at[:, 0], at[:, 1], c=values, s=size, cmap="RdBu_r", vmin=-limit, vmax=limit,
-                          edgecolors="0.2", linewidths=0.4, zorder=2)  # fmt: skip
-        if field is not None:
-            ax.figure.colorbar(dots, ax=ax, shrink=0.7, label="φ")
-        title = self.name + (" (edges around the boundary not drawn)" if wraps.any() else "")
-        ax.set(aspect="auto" if self.shape is None else "equal", xticks=[], yticks=[])
-        ax.set_title(title, fontsize=9)
-        return ax
+        return draw_lattice(self, field, ax, (vmin, vmax), cmap, colorbar)
 
     @cached_property
     def digest(self) -> str:

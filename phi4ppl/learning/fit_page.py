@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from ..reports.html import advice, numbers, picture, png_of, rows_table, verdict_line, write_page
+from ..reports.html import Picture, Row, Table, facts_table, png_of, write_page
+from ..reports.numbers import rounded, value_with_error
+from ..reports.style import GREY, OKABE_ITO, panels
 from .likelihood import LikelihoodFit
 from .variational_result import VariationalFit
 
-__all__ = ["ERROR_IS", "write_fit"]
+__all__ = ["ERROR_IS", "coefficients_figure", "write_fit"]
 
 ERROR_IS = {  # what the error of a coupling is the error of
     "data": "Standard error (±): the standard deviation of the fitted coupling over repeated data sets of this size.",
     "target": "MC error: the Monte Carlo error of the fit alone. There are no data, so no uncertainty from data.",
 }
+PARENTHESES = " In parentheses, in units of the last digits."
+MAX_LABELS = 30  # of couplings, beyond which they are numbered on the axis
 
 
 def write_fit(
@@ -36,48 +39,80 @@ def write_fit(
     words : callable, optional
         Puts advice into other words.
     """
-    to_data, what = False, "target: the action of another model"
-    if isinstance(result, LikelihoodFit):
-        to_data, what = True, f"{result.num_samples} fields, method {result.method}"
-    parts = [
-        "<h1>phi4ppl fit: couplings of a model</h1>",
-        f"<p>{html.escape(result.model.describe().splitlines()[0])}<br>{html.escape(what)}</p>",
-        verdict_line(result.converged, words(str(result.status))), *(advice(words(note)) for note in result.notes),
-        "<h2>Couplings</h2>", _couplings(table, "standard error" if to_data else "MC error"),
-        f"<p>{ERROR_IS['data' if to_data else 'target']}</p>",
-    ]  # fmt: skip
-    if isinstance(result, VariationalFit):
-        parts += ["<h2>Distance from the target</h2>", _distance(result)]
-    if result.history.sizes.get("step"):
-        parts += ["<h2>History</h2>", picture("Numbers of every step of the fit", png_of(result.plot()))]
-    else:
-        parts += ["<h2>History</h2>", "<p>No steps.</p>"]
-    parts += ["<h2>Model</h2>", f"<pre>{html.escape(result.model.describe())}</pre>"]
-    return write_page(path, "phi4ppl fit", [*parts, "<h2>Provenance</h2>", rows_table(facts)])
+    to_data = isinstance(result, LikelihoodFit)
+    what = f"{result.num_samples} fields, method {result.method}" if to_data else "target: the action of another model"
+    error, steps = "standard error" if to_data else "MC error", result.history.sizes.get("step", 0)
+    heading = f"Couplings of a field on {result.model.lattice.name}"
+    couplings = _couplings(table, error)
+    content = {
+        "title": f"{heading}: {result.status.name.replace('_', ' ').lower()} · phi4ppl fit",
+        "heading": heading,
+        "lines": [result.model.describe().splitlines()[0], what],
+        "outcome": "passed" if result.converged else "failed",
+        "verdict": words(str(result.status)),
+        "notes": [words(note) for note in result.notes],
+        "couplings": couplings,
+        "folded": len(couplings.rows) < len(table),
+        "error_is": ERROR_IS["data" if to_data else "target"] + PARENTHESES,
+        "coefficients": Picture(f"Fitted couplings with one {error}", (png_of(coefficients_figure(table, error)),)),
+        "distance": None if to_data else _distance(result),
+        # two points of a method that solves once show nothing that the couplings do not
+        "history": Picture("Steps of the fit", (png_of(result.plot()),)) if steps > 2 else None,
+        "no_history": f"{steps or 'No'} step{'' if steps == 1 else 's'}: nothing to draw that the couplings do not show.",
+        "model": result.model.describe(),
+        "facts": facts_table(facts),
+    }
+    return write_page(path, "fit", content)
 
 
-def _couplings(table: pd.DataFrame, error: str) -> str:
+def coefficients_figure(table: pd.DataFrame, error: str):
+    """Every coupling with its error bar, one panel a term; terms of one coupling each share the first panel."""
+    alone = {name: len(of) == 1 for name, of in table.groupby("term", sort=False)}
+    groups = {"couplings": table[table["term"].map(alone)]} if any(alone.values()) else {}
+    groups |= {name: table[table["term"] == name] for name, single in alone.items() if not single}
+    figure, places = panels(len(groups), width=4.2, height=3.0, columns=2)
+    for axes, (name, rows) in zip(places, groups.items(), strict=True):
+        values, errors = rows["value"].to_numpy(float), rows.iloc[:, 3].to_numpy(float)
+        at = np.arange(len(rows))
+        axes.axhline(0, color=GREY, lw=0.8)
+        axes.errorbar(at, values, np.where(np.isfinite(errors), errors, 0), fmt="o", ms=4 if len(rows) < 100 else 2,
+                      capsize=3 if len(rows) <= MAX_LABELS else 0, lw=1.0, color=OKABE_ITO[0])  # fmt: skip
+        labels = rows["term"] if name == "couplings" else rows["sites"]
+        axes.set_title(name.replace("$", r"\$") if name != "couplings" else "", fontsize=9)
+        axes.set_ylabel("value" if np.isfinite(errors).any() else f"value ({error} not estimated)", fontsize=8)
+        if len(rows) <= MAX_LABELS:
+            turn = 90 if len(rows) > 6 else 0
+            axes.set_xticks(at, [str(text).replace("$", r"\$") for text in labels], rotation=turn, fontsize=7)
+            axes.set_xlim(-0.7, len(rows) - 0.3)
+        else:
+            axes.set_xlabel("number of the clique", fontsize=8)
+    return figure
+
+
+def _couplings(table: pd.DataFrame, error: str) -> Table:
     """A row a term: its coupling, or mean and spread of those of its cliques with their typical error."""
-    rows = [f"<tr><th></th><th>couplings</th><th>value</th><th>spread over cliques</th><th>{error}</th></tr>"]
+    rows = []
     for name, of in table.groupby("term", sort=False):
         values, errors = of["value"].to_numpy(), of.iloc[:, 3].to_numpy(float)
         known = errors[np.isfinite(errors)]
+        if len(of) == 1:
+            value = value_with_error(values[0], errors[0]) if known.size else f"{values[0]:.6g}"
+            typical = f"{errors[0]:.2g}" if known.size else "not estimated"
+            rows.append(Row((str(name), "1", value, "", typical)))
+            continue
+        spread = values.std()
         typical = f"{np.sqrt(np.mean(known**2)):.2g}" if known.size else "not estimated"
-        spread = f"{values.std():.2g}" if len(of) > 1 else ""
-        cells = numbers(str(len(of)), f"{values.mean():.6g}", spread, typical)
-        rows.append(f"<tr><td>{html.escape(str(name))}</td>{cells}</tr>")
-    many = "" if len(rows) > len(table) else "<p>Mean and typical error of each term; couplings.csv has them all.</p>"
-    return f"<table>{''.join(rows)}</table>{many}"
+        rows.append(Row((str(name), str(len(of)), rounded(values.mean(), spread), f"{spread:.2g}", typical)))
+    return Table(("", "couplings", f"value({error})", "spread over cliques", error), rows)
 
 
-def _distance(result: VariationalFit) -> str:
-    rows = ["<tr><th></th><th>value</th><th>MC error</th></tr>"]
+def _distance(result: VariationalFit) -> Table:
+    rows = []
     for name, value, error in (
         ("bound 𝓕 ≥ −log Z of the target", result.bound, result.bound_error),
         ("−log Z of the target, reweighted", result.free_energy, result.free_energy_error),
         ("Kullback–Leibler divergence", result.kl_divergence, result.kl_error),
     ):
-        cells = (f"{value:.6g}", f"{error:.2g}") if np.isfinite(value) else ("not available", "")
-        rows.append(f"<tr><td>{name}</td>{numbers(*cells)}</tr>")
-    rows.append(f"<tr><td>left to gain by another step</td>{numbers(f'{result.remaining:.2g}', '')}</tr>")
-    return f"<table>{''.join(rows)}</table>"
+        rows.append(Row((name, value_with_error(value, error) if np.isfinite(value) else "not available")))
+    rows.append(Row(("left to gain by another step", f"{result.remaining:.2g}")))
+    return Table(("", "value(MC error)"), rows)

@@ -10,6 +10,7 @@ import xarray as xr
 
 from ..errors import ArgumentError, call_checked
 from ..model.coupling_vector import CouplingVector
+from ..reports.style import OKABE_ITO, panels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,6 +19,8 @@ __all__ = ["FitStatus", "History", "plot_history"]
 
 MOST_COUPLINGS = 300  # recorded one by one; of more, mean and spread of every term
 MOST_LINES = 12
+DETAILS = ("damping", "draws", "newton_decrement", "noise", "noise_over_error", "rank", "residual", "share")
+UNITS = {"improvement": "nats", "noise": "nats", "residual": "nats²", "variance": "nats²", "couplings": "value"}
 
 
 class FitStatus(Enum):
@@ -103,13 +106,16 @@ class History:
 
 
 @call_checked
-def plot_history(history: xr.Dataset) -> Figure:
+def plot_history(history: xr.Dataset, *, details: bool = False) -> Figure:
     """Draw the history of a fit: one panel a number, logarithmic where all of its values are positive.
 
     Parameters
     ----------
     history : xarray.Dataset
         ``.history`` of a fit.
+    details : bool
+        Whether to draw also the numbers that tell how steps were chosen (damping, noise, rank, share, …), and numbers that
+        never change. By default there are what the fit makes smaller, and the couplings.
 
     Returns
     -------
@@ -120,38 +126,40 @@ def plot_history(history: xr.Dataset) -> Figure:
     ArgumentError
         If there is no step to draw.
     """
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     if not isinstance(history, xr.Dataset) or not history.sizes.get("step"):
         got = type(history).__name__ if not isinstance(history, xr.Dataset) else "no steps"
         raise ArgumentError("history", "the history of a fit, with at least one step", got)
     names = sorted(history.data_vars, key=lambda name: name == "couplings")
+    if not details:
+        names = [name for name in names if name == "couplings" or _informative(history[name], name)] or names
     columns = min(3, len(names))
-    rows = -(-len(names) // columns)
-    figure = Figure(figsize=(4.0 * columns, 2.9 * rows), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
-    for axes, name in zip(panels, names, strict=False):
+    figure, places = panels(len(names), width=4.0, height=2.9, columns=columns, sharex=True)
+    for axes, name in zip(places, names, strict=True):
         _panel(axes, history[name], str(name))
-    for axes in panels[len(names) :]:
-        axes.set_visible(False)
-    for axes in panels[max(0, len(names) - columns) : len(names)]:
+    for axes in places[max(0, len(names) - columns) :]:
         axes.set_xlabel("step")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.tick_params(labelbottom=True)
     return figure
 
 
+def _informative(values: xr.DataArray, name: str) -> bool:
+    return name not in DETAILS and (len(values) == 1 or bool(np.ptp(values.values) != 0))
+
+
 def _panel(axes, values: xr.DataArray, name: str) -> None:
     steps, lines = values["step"].values, values.values
     few = lines.ndim == 1 or lines.shape[1] <= MOST_LINES
     marker = "." if len(steps) <= 60 else None
-    drawn = axes.plot(
-        steps, lines, marker=marker, lw=1.1 if few else 0.6, color=None if few else "C0", alpha=1 if few else 0.4
-    )
+    colour = None if lines.ndim == 2 and few else OKABE_ITO[0]
+    drawn = axes.plot(steps, lines, marker=marker, lw=1.1 if few else 0.6, color=colour, alpha=1 if few else 0.4)
     if lines.ndim == 2 and few:
-        axes.legend(drawn, [str(label) for label in values["coupling"].values], fontsize=7, ncols=1 + (len(drawn) > 6))
+        labels = [str(label) for label in values["coupling"].values]
+        axes.legend(drawn, labels, fontsize=7, frameon=False, ncols=1 + (len(drawn) > 6))
     finite = lines[np.isfinite(lines)]
     if name != "couplings" and finite.size and finite.min() > 0 and finite.max() > 3 * finite.min():
         axes.set_yscale("log")
     axes.set_title(name.replace("_", " "), fontsize=9)
+    axes.set_ylabel(UNITS.get(name, ""), fontsize=8)

@@ -74,9 +74,9 @@ class LikelihoodFit:
         """Whether the couplings are those that the method looks for, and make a density."""
         return self.status.converged
 
-    def plot(self):
-        """Draw the history; see `plot_history`."""
-        return plot_history(self.history)
+    def plot(self, *, details: bool = False):
+        """Draw the history as a matplotlib figure; see `plot_history`."""
+        return plot_history(self.history, details=details)
 
     def __str__(self) -> str:
         lines = [f"{self.method} fit of {self.num_samples} fields: {self.status}"]

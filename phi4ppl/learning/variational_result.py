@@ -90,9 +90,9 @@ class VariationalFit:
     def converged(self) -> bool:
         return self.status.converged
 
-    def plot(self):
-        """The history as a matplotlib figure."""
-        return plot_history(self.history)
+    def plot(self, *, details: bool = False):
+        """Draw the history as a matplotlib figure; see `plot_history`."""
+        return plot_history(self.history, details=details)
 
     def __str__(self) -> str:
         lines = [f"{self.model}", f"  {self.status}"]

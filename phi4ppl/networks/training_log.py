@@ -11,6 +11,7 @@ import xarray as xr
 
 from ..errors import ArgumentError, call_checked, stream_seed
 from ..learning.history import plot_history
+from ..reports.style import OKABE_ITO
 from .normalizer import annealed, is_summable
 
 if TYPE_CHECKING:
@@ -124,12 +125,13 @@ def plot_training(history: list[Epoch]) -> Figure:
     columns = dict(zip(Epoch._fields, np.array(history, float).T, strict=True))
     steps, errors = columns.pop("number"), columns.pop("log_likelihood_error")
     measured = {name: ("step", values) for name, values in columns.items() if np.isfinite(values).any()}
-    figure = plot_history(xr.Dataset(measured, coords={"step": steps}))
+    figure = plot_history(xr.Dataset(measured, coords={"step": steps}), details=True)
     for axes, (_, values) in zip(figure.axes, measured.values(), strict=False):
         if not np.isfinite(values).all():  # points of their own, which a line does not show
             axes.lines[0].set_marker("o")
         if values is columns["log_likelihood"]:
-            axes.errorbar(steps, values, errors, fmt="none", ecolor="C0")
+            axes.errorbar(steps, values, errors, fmt="none", ecolor=OKABE_ITO[0])
+            axes.set_ylabel("nats, of the validation data", fontsize=8)
     for axes in figure.axes:
         if axes.get_xlabel():
             axes.set_xlabel("epoch")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["value_with_error"]
+__all__ = ["rounded", "value_with_error"]
 
 
 def value_with_error(value: float, error: float) -> str:
@@ -37,8 +37,27 @@ def value_with_error(value: float, error: float) -> str:
     return _parenthesized(value, error)
 
 
+def rounded(value: float, spread: float) -> str:
+    """A value to the last of two significant digits of a spread, such as the end of an interval.
+
+    Examples
+    --------
+    >>> [rounded(0.483912, 0.1213), rounded(0.1213, 0.1213), rounded(1234.5, 40.0), rounded(2.5e-7, 1e-7)]
+    ['0.48', '0.12', '1234', '2.5e-07']
+    """
+    value, spread = float(value), float(spread)
+    if not (math.isfinite(value) and math.isfinite(spread) and spread > 0 and 1e-4 <= max(abs(value), spread) < 1e6):
+        return f"{value:.3g}"
+    return f"{value:.{max(0, _decimals(spread))}f}"
+
+
+def _decimals(error: float) -> int:
+    """Places after the decimal point of the last of two significant digits of an error."""
+    return 1 - math.floor(math.log10(float(f"{error:.1e}")))
+
+
 def _parenthesized(value: float, error: float) -> str:
-    decimals = 1 - math.floor(math.log10(float(f"{error:.1e}")))
+    decimals = _decimals(error)
     if decimals <= 0:
         return f"{round(value, decimals):.0f}({round(error, decimals):.0f})"
     if error >= 1:  # 12.3(4.5): the decimal point stands in the error as well

@@ -108,11 +108,18 @@ class ConvergenceReport:
         notes = (f"  note  {note}" for note in self.notes)
         return "\n".join([f"Convergence {self.verdict}", self.run, *map(str, self.checks), *notes])
 
-    def to_html(self, path):
-        """Write one self-contained HTML file (tables, plots, pictures of graph and fields); returns the path."""
+    def to_html(self, path, *, name: str | None = None):
+        """Write one self-contained HTML file (tables, plots, maps of graph and fields), and return the path.
+
+        Parameters
+        ----------
+        path : str or path
+        name : str, optional
+            Of the model, for the heading.
+        """
         from .run_page import write_html  # matplotlib and plots only when a report is written
 
-        return write_html(self, path)
+        return write_html(self, path, name)
 
 
 @call_checked

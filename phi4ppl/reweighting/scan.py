@@ -13,6 +13,7 @@ import xarray as xr
 from .._typing import ArrayLike, Labelled
 from ..errors import ArgumentError, OverlapError, call_checked, finite_array, one_of
 from ..model.field import MarkovRandomField
+from ..reports.style import OKABE_ITO, panels
 from .energies import as_action, difference, evaluate
 from .ensembles import Ensembles, combine_ensembles
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["ReweightingScan", "plot_scans", "scan_reweighting"]
 
 OUTSIDE = ("raise", "omit", "warn")
+MARKERS = ("o", "s", "^", "D")
 
 
 @call_checked
@@ -168,28 +170,27 @@ def plot_scans(scans: dict[str, xr.Dataset], name: str, *, coupling: str = "coup
 
     Returns the matplotlib figure; imaginary parts get a second panel. Couplings outside the supported range are drawn hollow.
     """
-    from matplotlib.figure import Figure
-
     missing = [label for label, data in scans.items() if name not in data]
     if missing or not scans:
         raise ArgumentError("name", "an observable of all scans", f"{name!r}, which {missing} has not")
     is_complex = any(np.iscomplexobj(data[name].values) for data in scans.values())
-    figure = Figure(figsize=(6.4, 6.4 if is_complex else 4.0), layout="constrained")
-    axes = figure.subplots(1 + is_complex, 1, sharex=True, squeeze=False)[:, 0]
-    for color, (label, data) in enumerate(scans.items()):
+    figure, axes = panels(1 + is_complex, width=6.4, height=3.2 if is_complex else 4.0, columns=1, sharex=True)
+    for number, (label, data) in enumerate(scans.items()):
+        colour = OKABE_ITO[number % len(OKABE_ITO)]
         for axis, part in zip(axes, (np.real, np.imag), strict=False):
             mean, error = part(data[name].values), part(data[f"{name}_error"].values)
             if part is np.imag and not np.iscomplexobj(data[name].values):
                 continue
-            for trusted, face in ((True, f"C{color}"), (False, "none")):
+            for trusted, face in ((True, colour), (False, "none")):
                 here = data["supported"].values == trusted
                 if here.any():
+                    shown = label if trusted else f"{label} (not supported)"
                     axis.errorbar(
-                        data["coupling"].values[here], mean[here], error[here], fmt="o", ms=4, capsize=2,
-                        color=f"C{color}", mfc=face, label=label if trusted else f"{label} (not supported)",
+                        data["coupling"].values[here], mean[here], error[here], fmt=MARKERS[number % len(MARKERS)], ms=4,
+                        capsize=2, color=colour, mfc=face, label=shown,
                     )  # fmt: skip
     for axis, part in zip(axes, ("Re " if is_complex else "", "Im "), strict=False):
         axis.set_ylabel(f"{part}⟨{name}⟩")
-        axis.legend()
+        axis.legend(frameon=False)
     axes[-1].set_xlabel(coupling)
     return figure
