@@ -27,10 +27,14 @@ myst_heading_anchors = 3
 default_role = "py:obj"
 napoleon_google_docstring = False
 napoleon_use_rtype = False
-napoleon_use_ivar = True  # an attribute that is also a property would be described twice
+napoleon_use_ivar = (
+    True  # an attribute that is also a property would be described twice
+)
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
-autodoc_typehints_description_target = "documented_params"  # a return type is shown where it is annotated
+autodoc_typehints_description_target = (
+    "documented_params"  # a return type is shown where it is annotated
+)
 autosummary_generate = False  # the tables only; the entries are on the same page
 
 html_theme = "furo"
