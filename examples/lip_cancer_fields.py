@@ -143,17 +143,15 @@ if not tiny:
     )
 
 edges, at = lattice.edges, lattice.positions
-figure, axes = plt.subplots(
-    1, len(names) + 1, figsize=(13, 3.4), layout="constrained"
-)
+figure, axes = plt.subplots(2, 2, figsize=(8.5, 7), layout="constrained")
 panels = {
     f"relative risk, {name.replace('phi4', 'φ⁴')}": np.log2(risks[name])
     for name in names
 }
-panels["elpd of a county: φ⁴ less intrinsic"] = (
+panels["elpd of a county: φ⁴ minus intrinsic"] = (
     scores["phi4"].elpd_i - scores[names[0]].elpd_i
 ).values
-for ax, (title, values) in zip(axes, panels.items(), strict=True):
+for ax, (title, values) in zip(axes.flat, panels.items(), strict=True):
     ax.plot(
         *np.insert(at[edges], 2, np.nan, axis=1).reshape(-1, 2).T,
         color="0.8",
