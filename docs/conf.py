@@ -10,9 +10,12 @@ version = release = installed_version("phi4ppl")
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+    "sphinx_design",
 ]
 exclude_patterns = ["_build"]
 root_doc = "index"
@@ -24,9 +27,20 @@ myst_heading_anchors = 3
 default_role = "py:obj"
 napoleon_google_docstring = False
 napoleon_use_rtype = False
-napoleon_use_ivar = True  # an attribute that is also a property would be described twice
+napoleon_use_ivar = (
+    True  # an attribute that is also a property would be described twice
+)
 autodoc_member_order = "bysource"
-autodoc_typehints = "none"
+autodoc_typehints = "description"
+autodoc_typehints_description_target = (
+    "documented_params"  # a return type is shown where it is annotated
+)
+autosummary_generate = False  # the tables only; the entries are on the same page
 
 html_theme = "furo"
-html_title = "phi4ppl"
+html_title = f"phi4ppl {version}"
+html_theme_options = {
+    "source_repository": "https://github.com/phi4ppl/phi4ppl",
+    "source_branch": "main",
+    "source_directory": "docs/",
+}

@@ -1,4 +1,7 @@
-"""The compiled model is an ordinary BlackJAX log-density: warm up and run NUTS by hand, and compare with quadrature."""
+"""The compiled model is an ordinary BlackJAX log density.
+
+Warm up and run NUTS by hand, and compare with quadrature.
+"""
 
 import os
 
@@ -31,11 +34,19 @@ def one_chain(key, start):
 
 start_key, chain_key = jax.random.split(jax.random.key(0))
 starts = compiled.initial_position(jax.random.split(start_key, 4))
-fields = np.asarray(jax.jit(jax.vmap(one_chain))(jax.random.split(chain_key, 4), starts))  # (chain, draw, site)
+fields = np.asarray(
+    jax.jit(jax.vmap(one_chain))(jax.random.split(chain_key, 4), starts)
+)  # (chain, draw, site)
 
 exact = p4.exact.quadrature(
-    model, {"φ²": lambda phi: jnp.mean(phi**2), "φ⁴": lambda phi: jnp.mean(phi**4)}, half_width=5.0, points=48
+    model,
+    {"φ²": lambda phi: jnp.mean(phi**2), "φ⁴": lambda phi: jnp.mean(phi**4)},
+    half_width=5.0,
+    points=48,
 )
 for name, power in (("φ²", 2), ("φ⁴", 4)):
     result = gamma_method((fields**power).mean(axis=2))
-    print(f"⟨{name}⟩ = {result.mean:.4f} ± {result.error:.4f}, exact {exact[name]:.4f}, τ_int = {result.tau_int:.2f}")
+    print(
+        f"⟨{name}⟩ = {result.mean:.4f} ± {result.error:.4f}, "
+        f"exact {exact[name]:.4f}, τ_int = {result.tau_int:.2f}"
+    )

@@ -1,4 +1,7 @@
-"""Quickstart: declare a φ⁴ theory, check it, sample it, and read estimates with errors and the verdict."""
+"""Quickstart: declare a φ⁴ theory, check it and sample it.
+
+Read estimates with errors, and the verdict.
+"""
 
 import os
 

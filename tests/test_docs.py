@@ -8,7 +8,38 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
+
+
+WIDEST = 84  # columns of code that a page shows
+
+
+def too_wide(page: str) -> list[str]:
+    """Lines of the page's ``python`` blocks that a reader would have to scroll for."""
+    code = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    return [line for block in code for line in block.splitlines() if len(line) > WIDEST]
+
+
+def undescribed(page: str) -> list[str]:
+    """Pictures of the page without the text that stands in for them."""
+    plain = re.findall(r"!\[\]\((.*?)\)", page)
+    figures = re.findall(r"^```\{figure\} (\S+)\n(?!:alt: \S)", page, re.MULTILINE)
+    return plain + figures
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_code_fits_the_page_and_pictures_are_described(page):
+    text = page.read_text(encoding="utf-8")
+    assert too_wide(text) == [] and undescribed(text) == []
+
+
+def test_planted_wide_code_and_bare_pictures_are_caught():
+    assert too_wide("```python\n" + 85 * "x" + "\nx\n```\n") == [85 * "x"]
+    page = "![](a.png)\n```{figure} b.png\n:width: 9%\n```\n```{figure} c.png\n:alt: a dot\n```\n"
+    assert undescribed(page) == ["a.png", "b.png"]
 
 
 def test_documentation_builds(run_python, tmp_path):

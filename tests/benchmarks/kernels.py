@@ -193,7 +193,7 @@ def _picture(found: dict, path: Path) -> None:
         ax.set(xscale="log", yscale="log", xlabel="L", xticks=(16, 32, 64, 128), xticklabels=("16", "32", "64", "128"))
         ax.minorticks_off()
         ax.grid(alpha=0.3)
-    axes[0].legend(fontsize=8)
+        ax.legend(fontsize=8)
     figure.savefig(path, dpi=120)
 
 
