@@ -1,6 +1,6 @@
 """Exceptions, argument checks, and random streams of checked seeds.
 
-Every message has the same four parts: what is wrong, what was expected, what was given, and how to mend it.
+Every message has the same four parts: what is wrong, what was expected, what was given, and how to fix it.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class ArgumentError(Phi4pplError, ValueError):
         The argument.
     expected, got : str
         What the function can use, and what it was given.
-    mend : str, optional
+    fix : str, optional
         What to do about it.
 
     Examples
@@ -64,8 +64,8 @@ class ArgumentError(Phi4pplError, ValueError):
     nx: expected a positive integer, got -3. Give the number of sites along x.
     """
 
-    def __init__(self, name: str, expected: str, got: str, mend: str = ""):
-        super().__init__(f"{name}: expected {expected}, got {got}." + (f" {mend}" if mend else ""))
+    def __init__(self, name: str, expected: str, got: str, fix: str = ""):
+        super().__init__(f"{name}: expected {expected}, got {got}." + (f" {fix}" if fix else ""))
 
 
 class CallError(Phi4pplError, TypeError):
@@ -117,7 +117,7 @@ class CheckpointError(Phi4pplError):
         The file or directory.
     problem : str
         What is the matter with it, as the rest of a sentence.
-    mend : str
+    fix : str
         What to do about it.
 
     Examples
@@ -126,8 +126,8 @@ class CheckpointError(Phi4pplError):
     checkpoint run/head.ckpt is damaged. Remove the directory to start anew.
     """
 
-    def __init__(self, path, problem: str, mend: str):
-        super().__init__(f"checkpoint {path} {problem}. {mend}")
+    def __init__(self, path, problem: str, fix: str):
+        super().__init__(f"checkpoint {path} {problem}. {fix}")
 
 
 class MissingPackageError(Phi4pplError, ImportError):
@@ -233,10 +233,10 @@ def _advice_on(given: str, named: list[str]) -> str:
     return ""
 
 
-def positive_int(name: str, value, *, minimum: int = 1, mend: str = "") -> int:
+def positive_int(name: str, value, *, minimum: int = 1, fix: str = "") -> int:
     """Return ``value`` as an int, or raise `ArgumentError` if it is not an integer of at least ``minimum``."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < minimum:
-        raise ArgumentError(name, f"an integer of at least {minimum}", repr(value), mend)
+        raise ArgumentError(name, f"an integer of at least {minimum}", repr(value), fix)
     return int(value)
 
 
@@ -303,15 +303,15 @@ def one_of(name: str, value, choices) -> str:
     return value
 
 
-def finite_array(name: str, value, mend: str = "") -> np.ndarray:
+def finite_array(name: str, value, fix: str = "") -> np.ndarray:
     """Return ``value`` as a float NumPy array, or raise `ArgumentError` if it is not numeric, real and finite.
 
     Masked entries of numpy.ma, NA of pandas, None and NaN mean the same thing: missing, and are refused.
     """
-    value = present(name, value, mend)
+    value = present(name, value, fix)
     try:
         array = np.asarray(value)
-        refuse_missing_objects(name, array, mend)
+        refuse_missing_objects(name, array, fix)
         if array.dtype.kind not in "fiub" and not np.issubdtype(array.dtype, np.floating):
             # extension floats (bfloat16) have kind 'V'; everything else that is not a real number is refused
             if "float" not in str(array.dtype):
@@ -321,15 +321,15 @@ def finite_array(name: str, value, mend: str = "") -> np.ndarray:
         raise
     except (TypeError, ValueError) as error:
         if isinstance(value, complex) or getattr(getattr(value, "dtype", None), "kind", "") == "c":
-            mend = "Give its real and its imaginary part one at a time."
+            fix = "Give its real and its imaginary part one at a time."
         shown = repr(value)
         shown = shown if len(shown) <= 120 else f"{shown[:120]}…"
-        raise ArgumentError(name, "a real number or an array of them", shown, mend) from error
+        raise ArgumentError(name, "a real number or an array of them", shown, fix) from error
     if not np.all(np.isfinite(array)):
         where = np.argwhere(~np.isfinite(np.atleast_1d(array)))[0]
         number = np.atleast_1d(array)[tuple(where)]
         got = f"{number} at index {tuple(int(i) for i in where)}"
-        raise ArgumentError(name, "finite numbers", got, mend or (LEAVE_OUT if np.isnan(number) else ""))
+        raise ArgumentError(name, "finite numbers", got, fix or (LEAVE_OUT if np.isnan(number) else ""))
     return array
 
 
@@ -337,7 +337,7 @@ MISSING_TYPES = ("NoneType", "NAType", "NaTType")  # None by itself is no number
 LEAVE_OUT = "A missing value has no number: leave it out, or fill it in."
 
 
-def present(name: str, value, mend: str = ""):
+def present(name: str, value, fix: str = ""):
     """Return a masked array or a pandas object, or a list of them, as plain arrays; anything else as it is.
 
     Raises
@@ -346,12 +346,12 @@ def present(name: str, value, mend: str = ""):
         If an entry is missing (masked, or NA), a column of a table has no numbers, or the table is of another library.
     """
     if isinstance(value, list | tuple) and any(map(_wraps_numbers, value)):
-        return [present(f"{name}[{k}]", part, mend) for k, part in enumerate(value)]
+        return [present(f"{name}[{k}]", part, fix) for k, part in enumerate(value)]
     if isinstance(value, np.ma.MaskedArray):
-        refuse_missing(name, np.ma.getmaskarray(value), mend, "a masked value")
+        refuse_missing(name, np.ma.getmaskarray(value), fix, "a masked value")
         return np.asarray(value)
     if is_pandas(value):
-        refuse_missing(name, np.asarray(value.isna()), mend)
+        refuse_missing(name, np.asarray(value.isna()), fix)
         return pandas_numbers(name, value)
     package = type(value).__module__.partition(".")[0]
     if package != "xarray" and (hasattr(value, "__dataframe__") or hasattr(value, "__arrow_c_stream__")):
@@ -379,22 +379,22 @@ def pandas_numbers(name: str, value) -> np.ndarray:
     return value.to_numpy(dtype=float, na_value=np.nan) if plain.dtype == object else plain
 
 
-def refuse_missing(name: str, missing, mend: str = "", what: str = "a missing value") -> None:
+def refuse_missing(name: str, missing, fix: str = "", what: str = "a missing value") -> None:
     """Raise `ArgumentError` at the first true entry of ``missing``."""
     if np.any(missing):
         where = tuple(int(i) for i in np.argwhere(np.atleast_1d(missing))[0])
-        raise ArgumentError(name, "finite numbers", f"{what} at index {where}", mend or LEAVE_OUT)
+        raise ArgumentError(name, "finite numbers", f"{what} at index {where}", fix or LEAVE_OUT)
 
 
 def _wraps_numbers(value) -> bool:
     return isinstance(value, list | tuple | np.ma.MaskedArray) or is_pandas(value)
 
 
-def refuse_missing_objects(name: str, array: np.ndarray, mend: str = "") -> None:
+def refuse_missing_objects(name: str, array: np.ndarray, fix: str = "") -> None:
     """Raise `ArgumentError` if an array of objects has None, NaN, or NA or NaT of pandas."""
     if array.dtype != object:
         return
     missing = [
         type(v).__name__ in MISSING_TYPES[not array.ndim :] or (isinstance(v, float) and v != v) for v in array.flat
     ]
-    refuse_missing(name, np.array(missing, bool).reshape(array.shape), mend)
+    refuse_missing(name, np.array(missing, bool).reshape(array.shape), fix)

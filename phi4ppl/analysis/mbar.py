@@ -126,8 +126,8 @@ def _newton(energies, counts, zeta, each):
             damping = max(10 * damping, 1e-8)
     if np.abs(shares @ each - counts).sum() <= 1e-6 * counts.sum():
         return zeta - zeta[0]
-    mend = "Add ensembles between them, or use longer runs."
-    raise ArgumentError("energies", "ensembles that overlap", "samples that never visit each other's region", mend)
+    fix = "Add ensembles between them, or use longer runs."
+    raise ArgumentError("energies", "ensembles that overlap", "samples that never visit each other's region", fix)
 
 
 def overlap_matrix(energies, counts, solution: MbarSolution) -> np.ndarray:

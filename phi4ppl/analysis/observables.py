@@ -76,12 +76,12 @@ def with_own(model: MarkovRandomField, own: dict[str, Callable] | None, taken=()
     if own is None:
         return observables
     if not isinstance(own, dict):
-        mend = "For example {'binder_m4': lambda phi: phi.mean()**4}."
-        raise ArgumentError("observables", "a dict of functions of one field", type(own).__name__, mend)
+        fix = "For example {'binder_m4': lambda phi: phi.mean()**4}."
+        raise ArgumentError("observables", "a dict of functions of one field", type(own).__name__, fix)
     for name, function in own.items():
         if not isinstance(name, str) or not name.isidentifier() or name in (*observables, "phi", *taken):
-            mend = "Standard observables, the field and dimensions keep their names."
-            raise ArgumentError("observables", "new names that are Python identifiers", repr(name), mend)
+            fix = "Standard observables, the field and dimensions keep their names."
+            raise ArgumentError("observables", "new names that are Python identifiers", repr(name), fix)
         what = f"observable {name!r}"
         expected = f"a JAX function of one field of shape {model.field_shape}"
         if not callable(function):
@@ -90,11 +90,11 @@ def with_own(model: MarkovRandomField, own: dict[str, Callable] | None, taken=()
             result = jax.eval_shape(function, jax.ShapeDtypeStruct(model.field_shape, jnp.result_type(float)))
         except Exception as error:  # whatever a user's function raises under tracing is the user's to read
             reason = str(error).strip().split("\n")[0]
-            mend = "Write it with jax.numpy."
-            raise ArgumentError(what, expected, f"{type(error).__name__}: {reason}", mend) from error
+            fix = "Write it with jax.numpy."
+            raise ArgumentError(what, expected, f"{type(error).__name__}: {reason}", fix) from error
         if not hasattr(result, "shape") or result.dtype not in REAL or 0 in result.shape:
-            mend = "End it with .astype(float) for counts and truth values."
+            fix = "End it with .astype(float) for counts and truth values."
             if hasattr(result, "dtype") and jnp.issubdtype(result.dtype, jnp.complexfloating):
-                mend = "Record its real and imaginary parts as two observables: f(phi).real and f(phi).imag."
-            raise ArgumentError(what, "one array of real numbers returned", f"{result}", mend)
+                fix = "Record its real and imaginary parts as two observables: f(phi).real and f(phi).imag."
+            raise ArgumentError(what, "one array of real numbers returned", f"{result}", fix)
     return observables | own

@@ -137,8 +137,8 @@ def _with_couplings(path: Path, model, settings: dict[str, str]):
     if not settings:
         return model, {}
     if not isinstance(model, MarkovRandomField):
-        mend = "Give it a function build(...) with arguments."
-        raise ModelFileError(f"{path}: this NumPyro model takes no settings. {mend}")
+        fix = "Give it a function build(...) with arguments."
+        raise ModelFileError(f"{path}: this NumPyro model takes no settings. {fix}")
     _require_known(path, settings, model.couplings)
     try:
         parameters = {name: _value(path, name, text, 1.0) for name, text in settings.items()}

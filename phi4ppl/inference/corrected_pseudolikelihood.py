@@ -70,11 +70,11 @@ class PseudoLikelihood:
             hessian = self.derivatives(theta)[2]
             if np.linalg.eigvalsh(hessian)[0] > 0:
                 return Quadratic(theta, hessian)
-        mend = (
+        fix = (
             "The data do not settle these couplings without log Z: normalizer='surface' or 'exchange' needs no maximum."
         )
         got = "none, or one where a quartic coupling is zero"
-        raise ArgumentError("data", "fields whose pseudo-likelihood has a maximum", got, mend)
+        raise ArgumentError("data", "fields whose pseudo-likelihood has a maximum", got, fix)
 
     def around(self, mode: Quadratic) -> tuple[LocalPolynomial, np.ndarray]:
         """cost(z) = −log PL(θ̂_PL + Lz) up to a constant, for JAX, and L: in z the curvature at the mode is one."""
@@ -89,9 +89,9 @@ class PseudoLikelihood:
             found = LocalPolynomial(cost, len(self._free), radius)
             if found.error < TOLERANCE:
                 return found, scale
-        mend = "Use more fields, or normalizer='surface' or 'exchange'."
+        fix = "Use more fields, or normalizer='surface' or 'exchange'."
         got = "a pseudo-likelihood that is far from a Gaussian"
-        raise ArgumentError("data", "fields that settle the couplings", got, mend)
+        raise ArgumentError("data", "fields that settle the couplings", got, fix)
 
 
 def affine_map(own: Quadratic, other: Quadratic) -> np.ndarray:

@@ -104,8 +104,8 @@ class CouplingProblem:
         for name, prior in self.priors.items():
             both = [getattr(prior.support, end, None) for end in ("lower_bound", "upper_bound")]
             if any(end is None for end in both) or not np.all(np.isfinite(both)):
-                mend = "log Z is computed on it: use Uniform, or TruncatedNormal with low and high (or normalizer='exchange')."
-                raise ArgumentError(f"prior of {name!r}", "a distribution on a finite interval", repr(prior), mend)
+                fix = "log Z is computed on it: use Uniform, or TruncatedNormal with low and high (or normalizer='exchange')."
+                raise ArgumentError(f"prior of {name!r}", "a distribution on a finite interval", repr(prior), fix)
             ends.append([float(end) for end in both])
         low, high = np.array(ends).T
         return low, high
@@ -113,8 +113,8 @@ class CouplingProblem:
     def require_few(self) -> None:
         """Raise `ArgumentError` for more couplings than log Z or the pseudo-likelihood can be interpolated in."""
         if len(self.names) > MAX_DIMENSIONS:
-            mend = "normalizer='exchange' takes more."
-            raise ArgumentError("priors", f"at most {MAX_DIMENSIONS} couplings", str(len(self.names)), mend)
+            fix = "normalizer='exchange' takes more."
+            raise ArgumentError("priors", f"at most {MAX_DIMENSIONS} couplings", str(len(self.names)), fix)
 
     def log_prior(self, thetas: np.ndarray) -> np.ndarray:
         """Σ log p(θ) in double precision, shape (num_thetas,); −∞ outside the support, at whose ends rounding is forgiven."""
@@ -176,11 +176,11 @@ def _require_density(name: str, prior, bounded: bool) -> None:
     if not isinstance(prior, Distribution) or prior.shape() != ():
         raise ArgumentError(what, "a NumPyro distribution of one number", repr(prior))
     if isinstance(prior, Delta) or prior.support.is_discrete:
-        mend = "A coupling without prior stays as it is: model.replace(…) sets it."
-        raise ArgumentError(what, "a distribution with a density", type(prior).__name__, mend)
+        fix = "A coupling without prior stays as it is: model.replace(…) sets it."
+        raise ArgumentError(what, "a distribution with a density", type(prior).__name__, fix)
     low, high = (getattr(prior.support, end, None) for end in ("lower_bound", "upper_bound"))
     if low is not None and high is not None and not low < high:
         raise ArgumentError(what, "low < high", f"({float(low):.6g}, {float(high):.6g})")
     if bounded and (low is None or low < 0):
-        mend = "Use HalfNormal, or Uniform from 0 on: below 0 this coupling makes Z infinite."
-        raise ArgumentError(what, "a distribution of positive numbers", repr(prior), mend)
+        fix = "Use HalfNormal, or Uniform from 0 on: below 0 this coupling makes Z infinite."
+        raise ArgumentError(what, "a distribution of positive numbers", repr(prior), fix)

@@ -161,7 +161,7 @@ def _by_log_partition(problem: CouplingProblem, normalizer, run: dict) -> tuple:
     complaints = []
     if shift > MOST_SHIFT:
         own = isinstance(normalizer, PartitionSurface)
-        mend = (
+        fix = (
             "normalizer='surface' samples until that is less, or pass a PartitionSurface of more num_samples."
             if own
             else "Use fewer fields, or pass a PartitionSurface of more num_samples over a smaller box as normalizer."
@@ -169,7 +169,7 @@ def _by_log_partition(problem: CouplingProblem, normalizer, run: dict) -> tuple:
         reason = f": {log_z.stopped}" if log_z.stopped else ""
         complaints.append(
             f"the error of log Z may have moved the posterior by {shift:.2g} of its standard deviations, more than "
-            f"{MOST_SHIFT:g}{reason}. It is part of the errors of the couplings. {mend}"
+            f"{MOST_SHIFT:g}{reason}. It is part of the errors of the couplings. {fix}"
         )
     if (k := around.pareto_k) > MAX_PARETO_K:
         complaints.append(f"log_evidence is not to be trusted: the posterior is not Gaussian (Pareto k̂ = {k:.2f}).")
@@ -186,10 +186,10 @@ def _log_z(problem: CouplingProblem, normalizer, run: dict) -> Interpolated:
             return Chebyshev(problem)
         except Unaffordable as refusal:
             if normalizer == "exact":
-                mend = "normalizer='surface' takes any model."
+                fix = "normalizer='surface' takes any model."
                 if refusal.args[0] == "priors":
-                    mend = "Narrow the priors, or take normalizer='surface'."
-                raise ArgumentError(*refusal.args, mend) from None
+                    fix = "Narrow the priors, or take normalizer='surface'."
+                raise ArgumentError(*refusal.args, fix) from None
             beside = "; exact values would take too long"
     box = dict(zip(problem.names, zip(*(ends.tolist() for ends in problem.box), strict=True), strict=True))
     surface = PartitionSurface(problem.model, box, num_chains=max(2, run["num_chains"]), **options)

@@ -99,6 +99,6 @@ def resolve(kernel: str | Kernel, compiled: CompiledModel, symmetry_moves: bool 
     kernel = get_kernel(name)
     objection = kernel.objection(compiled)
     if objection is not None:
-        mend = "kernel='auto' finds one that suits the model."
-        raise ArgumentError("kernel", "one that can sample this model", f"{kernel.name!r}, which {objection}", mend)
+        fix = "kernel='auto' finds one that suits the model."
+        raise ArgumentError("kernel", "one that can sample this model", f"{kernel.name!r}, which {objection}", fix)
     return kernel, reason

@@ -208,7 +208,7 @@ def tempering(num_rungs: int = NUM_RUNGS) -> Kernel:
     >>> tree["sample_stats"]["exchange_rate"].sizes["pair"]
     5
     """
-    number = positive_int("num_rungs", num_rungs, minimum=2, mend="One copy alone has no other to exchange with.")
+    number = positive_int("num_rungs", num_rungs, minimum=2, fix="One copy alone has no other to exchange with.")
     summary = f"parallel tempering: {number} copies from cold to hot that exchange fields, for rugged landscapes"
     build = functools.partial(_build, number)
     return Kernel("tempering", summary, build, lambda info: info._asdict(), _LadderAdaptation(number))

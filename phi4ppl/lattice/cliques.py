@@ -21,14 +21,14 @@ def as_cliques(name: str, cliques) -> np.ndarray:
         If it is not a non-empty two-dimensional integer array, a clique names a site twice, or the same sites are in two
         rows, in whatever order.
     """
-    mend = "Give one row a clique, for example [[0, 1], [1, 2]] for edges or numpy.arange(n)[:, None] for sites."
+    fix = "Give one row a clique, for example [[0, 1], [1, 2]] for edges or numpy.arange(n)[:, None] for sites."
     try:
         array = np.asarray(cliques)
     except ValueError as error:
-        raise ArgumentError(f"cliques of term {name!r}", "rows of equal length", "ragged rows", mend) from error
+        raise ArgumentError(f"cliques of term {name!r}", "rows of equal length", "ragged rows", fix) from error
     if array.dtype.kind not in "iu" or array.ndim != 2 or 0 in array.shape:
         got = f"dtype {array.dtype} and shape {array.shape}"
-        raise ArgumentError(f"cliques of term {name!r}", "an int array of shape (num_cliques, size)", got, mend)
+        raise ArgumentError(f"cliques of term {name!r}", "an int array of shape (num_cliques, size)", got, fix)
     ordered = np.sort(array, axis=1)
     twice = np.flatnonzero((ordered[:, 1:] == ordered[:, :-1]).any(axis=1))
     if len(twice):

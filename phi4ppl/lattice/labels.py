@@ -49,7 +49,7 @@ def is_labelled(value) -> bool:
     return isinstance(value, LABELLED)
 
 
-def aligned_fields(name: str, value, lattice=None, mend: str = "", *, samples: int | None = None) -> np.ndarray:
+def aligned_fields(name: str, value, lattice=None, fix: str = "", *, samples: int | None = None) -> np.ndarray:
     """Fields as a finite float array ``(…, *field_shape)``, in the order of the lattice where ``value`` carries labels.
 
     Parameters
@@ -63,7 +63,7 @@ def aligned_fields(name: str, value, lattice=None, mend: str = "", *, samples: i
         one. A list of such objects is stacked.
     lattice : Lattice, optional
         Without one (actions that are functions), the dimensions of a DataArray have to be in the order ``x, y, z, t``.
-    mend : str
+    fix : str
         What to do about missing values.
     samples : int, optional
         With 1, all sample dimensions of a DataArray are flattened to one.
@@ -74,29 +74,29 @@ def aligned_fields(name: str, value, lattice=None, mend: str = "", *, samples: i
         If labels are not those of the lattice, each once, or values are missing or not finite.
     """
     if not is_labelled(value):
-        return finite_array(name, value, mend)
+        return finite_array(name, value, fix)
     if isinstance(value, list | tuple):
-        parts = [aligned_fields(f"{name}[{k}]", part, lattice, mend) for k, part in enumerate(value)]
+        parts = [aligned_fields(f"{name}[{k}]", part, lattice, fix) for k, part in enumerate(value)]
         if len({part.shape for part in parts}) > 1:
             raise ArgumentError(name, "fields of one shape", f"shapes {parts[0].shape} and others")
         return np.stack(parts)
     if isinstance(value, xr.Dataset | xr.DataTree):
         value = _variable(name, value)
     if isinstance(value, xr.DataArray):
-        return _from_dataarray(name, value, lattice, mend, samples)
+        return _from_dataarray(name, value, lattice, fix, samples)
     if isinstance(value, pd.DataFrame) and lattice is not None:
         _refuse_transposed(name, value, lattice)
     if not isinstance(value, dict) and has_no_labels(value):
-        return finite_array(name, value, mend)
+        return finite_array(name, value, fix)
     if lattice is None:
         raise ArgumentError(name, "an array, or a model whose lattice has the labels", f"a {type(value).__name__}")
     if isinstance(value, dict):
-        labels, array = _columns(name, value, mend)
+        labels, array = _columns(name, value, fix)
         fix = ""
     else:
         labels, array, fix = _labels_of(value), None, BY_POSITION.format(f"{name}.to_numpy()")
     order = _order(name, labels, lattice.nodes, fix)
-    array = np.take(finite_array(name, value, mend) if array is None else array, order, axis=-1)
+    array = np.take(finite_array(name, value, fix) if array is None else array, order, axis=-1)
     return array.reshape(*array.shape[:-1], *lattice.field_shape)
 
 
@@ -119,15 +119,15 @@ def _labels_of(value) -> list:
     return list(value.columns if isinstance(value, pd.DataFrame) else value.index)
 
 
-def _columns(name: str, value: dict, mend: str) -> tuple[list, np.ndarray]:
+def _columns(name: str, value: dict, fix: str) -> tuple[list, np.ndarray]:
     """The nodes of a dict, and its values along the last axis; Series among them are joined by their own index."""
     index = list(value)
     if any(isinstance(part, pd.Series) for part in value.values()):
         if not all(isinstance(part, pd.Series) for part in value.values()):
             raise ArgumentError(name, "values of one kind", "a dict of Series and other values")
         joined = pd.concat(list(value.values()), axis=1, keys=range(len(index)))
-        return index, finite_array(name, joined, mend)
-    parts = [finite_array(f"{name}[{label!r}]", part, mend) for label, part in value.items()]
+        return index, finite_array(name, joined, fix)
+    parts = [finite_array(f"{name}[{label!r}]", part, fix) for label, part in value.items()]
     shapes = {part.shape for part in parts}
     if len(shapes) != 1:
         got = f"shapes {', '.join(map(str, sorted(shapes)))}" if shapes else "an empty dict"
@@ -147,7 +147,7 @@ def _variable(name: str, value) -> xr.DataArray:
     return value["phi" if "phi" in names else names[0]]
 
 
-def _from_dataarray(name: str, value: xr.DataArray, lattice, mend: str, samples: int | None) -> np.ndarray:
+def _from_dataarray(name: str, value: xr.DataArray, lattice, fix: str, samples: int | None) -> np.ndarray:
     dims, coords = _lattice_dims(name, value, lattice)
     rest = [dim for dim in value.dims if dim not in dims]
     rest = [dim for dim in SAMPLE_DIMS if dim in rest] + [dim for dim in rest if dim not in SAMPLE_DIMS]
@@ -156,7 +156,7 @@ def _from_dataarray(name: str, value: xr.DataArray, lattice, mend: str, samples:
         if dim in value.indexes:
             order = _order(name, list(value.indexes[dim]), coords[dim], BY_POSITION.format(f"{name}.values"), dim)
             value = value.isel({dim: order})
-    array = finite_array(name, value.values, mend)
+    array = finite_array(name, value.values, fix)
     return array.reshape(-1, *array.shape[len(rest) :]) if samples == 1 and dims and len(rest) > 1 else array
 
 
@@ -366,18 +366,18 @@ def _by_clique(name: str, labels: list, values, lattice, cliques: np.ndarray):
     return values[picked] if isinstance(values, np.ndarray) else [values[k] for k in picked]
 
 
-def aligned_units(name: str, value, size: int, mend: str = ""):
+def aligned_units(name: str, value, size: int, fix: str = ""):
     """Values whose last axis counts the units of a machine, 0 to ``size`` − 1, in their order if a table has labels."""
     if isinstance(value, pd.Series | pd.DataFrame) and not has_no_labels(value):
         fix = f"Units have numbers, no names: give {name}.to_numpy()."
         order = _order(name, _labels_of(value), range(size), fix)
-        return np.take(finite_array(name, value, mend), order, axis=-1)
+        return np.take(finite_array(name, value, fix), order, axis=-1)
     if isinstance(value, dict | xr.DataArray | xr.Dataset | xr.DataTree):
         fix = f"Units have numbers, no names: give {name}.values." if isinstance(value, xr.DataArray) else ""
         if not isinstance(value, xr.DataArray) or value.indexes:
             raise ArgumentError(name, "an array", f"a {type(value).__name__}", fix)
         return value.values
-    return present(name, value, mend)
+    return present(name, value, fix)
 
 
 def require_nodes_in_order(name: str, value, lattice) -> None:

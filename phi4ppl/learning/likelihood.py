@@ -213,10 +213,10 @@ def _fitter(method: str, given: dict, seed: int):
     if method == "pseudolikelihood":
         return partial(fit_pseudolikelihood, num_steps=number("num_steps", 50))
     kernel = "auto" if given["kernel"] is None else given["kernel"]
-    mend = "Errors come from the spread of the chains."
+    fix = "Errors come from the spread of the chains."
     chains = 64 if method == "maximum_likelihood" else 100
     if given["num_chains"] is not None:
-        chains = positive_int("num_chains", given["num_chains"], minimum=8, mend=mend)
+        chains = positive_int("num_chains", given["num_chains"], minimum=8, fix=fix)
     if method == "maximum_likelihood":
         return partial(fit_maximum_likelihood, options=SamplingOptions(number("num_steps", 50), chains, kernel, seed))
     optimizer = given["optimizer"]
@@ -289,11 +289,11 @@ def _fields(model: MarkovRandomField, data) -> np.ndarray:
     array = aligned_fields("data", data, model.lattice, MISSING_FIELDS, samples=1)
     if array.ndim != 1 + len(shape) or array.shape[1:] != shape:
         expected = f"shape (num_samples, {', '.join(map(str, shape))})"
-        mend = "One field goes in as data[None]." if array.shape == shape else "The first axis counts samples."
-        raise ArgumentError("data", expected, f"shape {array.shape}", mend)
-    mend = "A single field says nothing about its spread: add noise of the size that it is known to, "
-    mend += "data = field + width * rng.normal(size=(500, *field.shape))."
-    positive_int("number of samples in data", len(array), minimum=2, mend=mend)
+        fix = "One field goes in as data[None]." if array.shape == shape else "The first axis counts samples."
+        raise ArgumentError("data", expected, f"shape {array.shape}", fix)
+    fix = "A single field says nothing about its spread: add noise of the size that it is known to, "
+    fix += "data = field + width * rng.normal(size=(500, *field.shape))."
+    positive_int("number of samples in data", len(array), minimum=2, fix=fix)
     return array.reshape(len(array), -1).astype(float)
 
 

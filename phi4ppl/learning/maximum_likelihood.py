@@ -51,9 +51,9 @@ def fit_maximum_likelihood(problem: Problem, options: SamplingOptions) -> Estima
     """Damped natural-gradient steps; see `phi4ppl.fit_likelihood`."""
     vector = problem.vector
     if vector.size > MOST_COUPLINGS:
-        mend = "Use method='persistent_cd', or 'score_matching'."
+        fix = "Use method='persistent_cd', or 'score_matching'."
         raise ArgumentError(
-            "model", f"at most {MOST_COUPLINGS} couplings for maximum likelihood", str(vector.size), mend
+            "model", f"at most {MOST_COUPLINGS} couplings for maximum likelihood", str(vector.size), fix
         )
     data = DataStatistics(problem)
     theta, centre = starting_point(problem)

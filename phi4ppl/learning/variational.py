@@ -105,11 +105,11 @@ def fit_variational(
     steps = positive_int("num_steps", METHODS[method] if num_steps is None else num_steps)
     seed = seed_within(seed)
     if optimizer is not None and (method != "gradient" or not hasattr(optimizer, "update")):
-        mend = "Choose method='gradient' to use an optimizer, such as optax.sgd(0.01)."
-        raise ArgumentError("optimizer", "an optax optimizer for method 'gradient'", type(optimizer).__name__, mend)
+        fix = "Choose method='gradient' to use an optimizer, such as optax.sgd(0.01)."
+        raise ArgumentError("optimizer", "an optax optimizer for method 'gradient'", type(optimizer).__name__, fix)
     if average_last is not None and method != "gradient":
-        mend = "It averages by itself; method='gradient' takes a share of its steps."
-        raise ArgumentError("average_last", f"None with method={method!r}", repr(average_last), mend)
+        fix = "It averages by itself; method='gradient' takes a share of its steps."
+        raise ArgumentError("average_last", f"None with method={method!r}", repr(average_last), fix)
     share = checked_share(average_last, 0.0)
     if initial is not None and (not isinstance(initial, VariationalFit) or not _same_terms(initial.model, model)):
         raise ArgumentError("initial", "the result of a fit of the same terms on the same lattice", repr(initial)[:80])

@@ -89,8 +89,8 @@ def phi4_from_lagrangian(lattice: Lattice, *, kappa=1.0, mu_squared, lam) -> Mar
     """
     for name, value in (("kappa", kappa), ("mu_squared", mu_squared), ("lam", lam)):
         if np.ndim(value) != 0:
-            mend = "Use phi4(…) for couplings that differ from site to site."
-            raise ArgumentError(name, "one number", f"shape {np.shape(value)}", mend)
+            fix = "Use phi4(…) for couplings that differ from site to site."
+            raise ArgumentError(name, "one number", f"shape {np.shape(value)}", fix)
         if is_concrete(value):
             finite_array(name, value)
     kappa, mu_squared, lam = (getattr(value, "values", value) for value in (kappa, mu_squared, lam))  # of xarray
@@ -102,8 +102,8 @@ def phi4_from_lagrangian(lattice: Lattice, *, kappa=1.0, mu_squared, lam) -> Mar
 
 def _nearest_neighbour_family(lattice: Lattice, w, site_terms: dict) -> MarkovRandomField:
     if not isinstance(lattice, Lattice):
-        mend = "Build one with phi4ppl.lattice, for example lattice.from_networkx(graph)."
-        raise ArgumentError("lattice", "a phi4ppl Lattice", type(lattice).__name__, mend)
+        fix = "Build one with phi4ppl.lattice, for example lattice.from_networkx(graph)."
+        raise ArgumentError("lattice", "a phi4ppl Lattice", type(lattice).__name__, fix)
     terms = []
     if lattice.sign_kinds:
         terms += _antiperiodic_hopping(lattice, w)

@@ -80,8 +80,8 @@ class MarkovRandomField:
 
     def __init__(self, lattice: Lattice, terms):
         if not isinstance(lattice, Lattice):
-            mend = "Build one with phi4ppl.lattice, for example lattice.from_networkx(graph)."
-            raise ArgumentError("lattice", "a phi4ppl Lattice", type(lattice).__name__, mend)
+            fix = "Build one with phi4ppl.lattice, for example lattice.from_networkx(graph)."
+            raise ArgumentError("lattice", "a phi4ppl Lattice", type(lattice).__name__, fix)
         terms = tuple(terms)
         if not terms or not all(isinstance(t, Term) for t in terms):
             raise ArgumentError("terms", "at least one phi4ppl.Term", repr(terms))

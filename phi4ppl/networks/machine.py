@@ -61,8 +61,8 @@ class RestrictedBoltzmannMachine:
         array = finite_array("weights", weights) if is_concrete(weights) else weights
         expected = (visible.size, hidden.size)
         if np.shape(array) != expected:
-            mend = "Rows are visible units, columns hidden ones."
-            raise ArgumentError("weights", f"an array of shape {expected}", f"shape {np.shape(array)}", mend)
+            fix = "Rows are visible units, columns hidden ones."
+            raise ArgumentError("weights", f"an array of shape {expected}", f"shape {np.shape(array)}", fix)
         self._set(visible, hidden, jnp.asarray(array, visible.linear.dtype))
         leaves = jax.tree.leaves(self)
         if isinstance(visible, GaussianUnits) and isinstance(hidden, GaussianUnits) and all(map(is_concrete, leaves)):
@@ -180,8 +180,8 @@ class RestrictedBoltzmannMachine:
         layers = self.visible, self.hidden
         binary = next((layer for layer in layers if layer.states is not None), None)
         if binary is not None:
-            mend = "Markov random fields of this library are real; sample the machine by block Gibbs (machine.gibbs)."
-            raise ArgumentError("machine", "layers of real units", repr(binary), mend)
+            fix = "Markov random fields of this library are real; sample the machine by block Gibbs (machine.gibbs)."
+            raise ArgumentError("machine", "layers of real units", repr(binary), fix)
         join = {
             name: np.concatenate([np.asarray(getattr(x, name)) for x in layers]) for name in ("linear", "quadratic")
         }

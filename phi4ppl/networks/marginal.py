@@ -54,8 +54,8 @@ class VisibleMarginal(Distribution):
         if not isinstance(machine, RestrictedBoltzmannMachine):
             raise ArgumentError("machine", "a RestrictedBoltzmannMachine", type(machine).__name__)
         if machine.visible.states is not None:
-            mend = "Priors of NumPyro that gradients can move are densities."
-            raise ArgumentError("machine", "a machine of real visible units", repr(machine.visible), mend)
+            fix = "Priors of NumPyro that gradients can move are densities."
+            raise ArgumentError("machine", "a machine of real visible units", repr(machine.visible), fix)
         self.machine, self.log_partition = machine, log_partition
         super().__init__(batch_shape=(), event_shape=(machine.visible.size,), validate_args=validate_args)
 

@@ -249,8 +249,8 @@ class DeepPhi4Network(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         for number, (below, above) in enumerate(itertools.pairwise(machines)):
             if below._hidden.states != above._visible.states:
                 expected = f"visible units of the values of {below._hidden.__name__}, the hidden ones below"
-                mend = "Real units go on real ones, and units of 0 and 1 on units of 0 and 1."
-                raise ArgumentError(f"machines[{number + 1}]", expected, above._visible.__name__, mend)
+                fix = "Real units go on real ones, and units of 0 and 1 on units of 0 and 1."
+                raise ArgumentError(f"machines[{number + 1}]", expected, above._visible.__name__, fix)
 
     def _checked(self, X, reset=False):
         return checked_rows(self, X, reset)

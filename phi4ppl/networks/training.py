@@ -252,17 +252,17 @@ def _require_same(state, machine, num_levels, num_chains, optimizer) -> None:
     if not isinstance(state, TrainingState):
         raise ArgumentError("state", "a TrainingState, as train returns it", type(state).__name__)
     if repr(state.machine) != repr(machine):
-        mend = "Training goes on from the machine in the state; give one like it, such as state.machine."
-        raise ArgumentError("machine", f"{state.machine!r}, as in the state", repr(machine), mend)
+        fix = "Training goes on from the machine in the state; give one like it, such as state.machine."
+        raise ArgumentError("machine", f"{state.machine!r}, as in the state", repr(machine), fix)
     if len(state.hot) != num_levels - 1:
         raise ArgumentError("num_levels", f"{len(state.hot) + 1}, as in the state", str(num_levels))
     if num_chains not in (None, len(state.chains)):
         raise ArgumentError("num_chains", f"{len(state.chains)}, as in the state", str(num_chains))
     if jax.tree.structure(jax.eval_shape(optimizer.init, machine)) != jax.tree.structure(state.optimizer):
-        mend = (
+        fix = (
             "The memory of Adam counts updates for a schedule only; optax.constant_schedule is a number as a schedule."
         )
-        raise ArgumentError("learning_rate", "a number or a schedule, whichever it was in the state", "the other", mend)
+        raise ArgumentError("learning_rate", "a number or a schedule, whichever it was in the state", "the other", fix)
 
 
 def _require_finite(new: TrainingState, state: TrainingState, norm: float) -> None:

@@ -153,5 +153,5 @@ def _require_fixed_density(potential_fn, position) -> None:
     except ValueError as error:
         if "random key" not in str(error):
             raise
-        expected, mend = "a NumPyro model without random numbers of its own", "Leave out subsample_size of its plates."
-        raise ArgumentError("model", expected, f"one that needs a key: {error}", mend) from error
+        expected, fix = "a NumPyro model without random numbers of its own", "Leave out subsample_size of its plates."
+        raise ArgumentError("model", expected, f"one that needs a key: {error}", fix) from error

@@ -82,7 +82,7 @@ def log_partition(
     one_of("method", method, METHODS)
     num_samples = positive_int("num_samples", num_samples, minimum=50)
     num_chains = positive_int(
-        "num_chains", num_chains, minimum=2, mend="Chains that disagree can only be seen by others."
+        "num_chains", num_chains, minimum=2, fix="Chains that disagree can only be seen by others."
     )
     seed = seed_within(seed)
     model.check().raise_if_violated()
@@ -92,8 +92,8 @@ def log_partition(
             return PartitionEstimate(result.value, result.error, "exact", result.how)
         if method == "exact":
             got = f"{model!r}, whose graph is too wide for the memory of a few seconds' sum"
-            mend = "method='integration' takes any model."
-            raise ArgumentError("model", "a Gaussian field, or a small or narrow graph", got, mend)
+            fix = "method='integration' takes any model."
+            raise ArgumentError("model", "a Gaussian field, or a small or narrow graph", got, fix)
     result = _sampled(path_to(model), method, num_samples, num_chains, seed, progress)
     for text in result.warnings:
         warn(f"log_partition: {text}")

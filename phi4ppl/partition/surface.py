@@ -216,8 +216,8 @@ class PartitionSurface:
                     f"with {name!r} as in its model. Fix it, or build a surface with {name!r} in its region."
                 )
             if not np.array_equal(np.asarray(value, np.float32), np.asarray(self.model.couplings[name], np.float32)):
-                mend = "A surface holds for the other couplings of its model only; build one for these."
-                raise ArgumentError(f"coupling {name!r}", "the value of the surface's model", repr(value), mend)
+                fix = "A surface holds for the other couplings of its model only; build one for these."
+                raise ArgumentError(f"coupling {name!r}", "the value of the surface's model", repr(value), fix)
         values = [couplings[name] for name in self._names]
         for name, value, low, high in zip(self._names, values, self._low, self._high, strict=True):
             if np.ndim(value) != 0:
@@ -293,8 +293,8 @@ class PartitionSurface:
         """
         header, arrays = read_arrays(path, FORMAT, "PartitionSurface.save")
         if header["model"] != _identity(model, header["names"]):
-            mend = "Lattice, terms and the couplings that are not in the region must be the same."
-            raise ArgumentError("model", f"the model of the surface in {path}", repr(model), mend)
+            fix = "Lattice, terms and the couplings that are not in the region must be the same."
+            raise ArgumentError("model", f"the model of the surface in {path}", repr(model), fix)
         surface = object.__new__(cls)
         surface._settings = header["settings"]
         pool = Pool(arrays["couplings"], arrays["statistics"])

@@ -263,6 +263,6 @@ def _load_checkpoint(path: Path) -> xr.DataTree:
         )
     if not saved.files:
         done, of = saved.progress["warmed"], saved.progress["settings"]["num_warmup"]
-        mend = "Try again later: a run writes its checkpoint about once a minute."
-        raise CheckpointError(path, f"has no draws yet: {done} of {of} warm-up steps are done", mend)
+        fix = "Try again later: a run writes its checkpoint about once a minute."
+        raise CheckpointError(path, f"has no draws yet: {done} of {of} warm-up steps are done", fix)
     return to_datatree(result_so_far(saved, saved.progress["settings"]), saved.frame)

@@ -19,8 +19,8 @@ def require_names(compiled: CompiledModel, dimensions: set[str]) -> None:
         taken = dimensions if name in compiled.names else {"chain", "draw"}
         if not name or "/" in name or name in taken:
             what = "of a dimension of the result" if name in taken else "with '/'" if name else "that is empty"
-            mend = "Rename the site" + (", or give numpyro.handlers.scope another divider." if "/" in name else ".")
-            raise ArgumentError(f"site {name!r}", "another name", f"one {what}", mend)
+            fix = "Rename the site" + (", or give numpyro.handlers.scope another divider." if "/" in name else ".")
+            raise ArgumentError(f"site {name!r}", "another name", f"one {what}", fix)
 
 
 def arranged(compiled: CompiledModel, dims: dict | None = None, coords: dict | None = None) -> tuple[dict, dict, dict]:
@@ -102,18 +102,18 @@ class _Plan:
                 raise ArgumentError("dims", f"sites of the model: {', '.join(map(repr, axes))}", repr(site))
             names = [names] if isinstance(names, str) else list(names) if isinstance(names, (list, tuple)) else [names]
             shape = tuple(size for _, size in axes[site])
-            what, mend = f"dims of {site!r}", "One name an axis, without chain and draw."
+            what, fix = f"dims of {site!r}", "One name an axis, without chain and draw."
             if len(names) != len(shape) or not all(isinstance(name, str) and name for name in names):
                 expected = f"{len(shape)} names, for the shape {shape}" if shape else "none: the site is one number"
-                raise ArgumentError(what, expected, repr(names), mend)
+                raise ArgumentError(what, expected, repr(names), fix)
             bad = [n for n in names if n in RESERVED or n in self.sites or "/" in n or n.startswith("sd_")]
             if bad or len(set(names)) < len(names):
                 expected = "different names, which no site and no other dimension of the result has"
-                raise ArgumentError(what, expected, repr(bad[0] if bad else names), mend)
+                raise ArgumentError(what, expected, repr(bad[0] if bad else names), fix)
             for name, size in zip(names, shape, strict=True):
                 other = self.size(name)
                 if other not in (None, size):
-                    raise ArgumentError(what, f"a dimension {name!r} of {other}, as elsewhere", f"one of {size}", mend)
+                    raise ArgumentError(what, f"a dimension {name!r} of {other}, as elsewhere", f"one of {size}", fix)
                 self.sizes[name] = size
             found[site] = names
         return found
@@ -135,8 +135,8 @@ class _Plan:
         known = dict.fromkeys(name for names in used for name in names)
         for name, labels in coords.items():
             if name not in known:
-                mend = f"The dimensions are {', '.join(map(repr, known)) or 'none'}: plates name them, and dims=."
-                raise ArgumentError("coords", "labels of a dimension of the model", repr(name), mend)
+                fix = f"The dimensions are {', '.join(map(repr, known)) or 'none'}: plates name them, and dims=."
+                raise ArgumentError("coords", "labels of a dimension of the model", repr(name), fix)
             labels = labels_of(name, labels)
             if len(labels) != self.size(name):
                 raise ArgumentError(f"coords of {name!r}", f"{self.size(name)} labels", str(len(labels)))

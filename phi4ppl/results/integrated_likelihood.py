@@ -96,8 +96,8 @@ def integrated_log_likelihood(
             break
     else:
         got = f"log p uncertain by {difference.max():.1g}, and {np.exp(ends.max()):.1g} of its height at their ends"
-        mend = "The datum is far from its neighbours, or far more precise: leave it out and sample again."
-        raise ArgumentError("site", f"a likelihood that {num_nodes} nodes resolve", got, mend)
+        fix = "The datum is far from its neighbours, or far more precise: leave it out and sample again."
+        raise ArgumentError("site", f"a likelihood that {num_nodes} nodes resolve", got, fix)
     old = tree["log_likelihood"].to_dataset()
     new = tree.copy()
     new["log_likelihood"] = xr.DataTree(old.assign({site: old[site].copy(data=values.reshape(old[site].shape))}))
@@ -130,10 +130,10 @@ class _Calculation:
         if others.any():
             datum = int(others.argmax())
             got = f"datum {datum} of {self.site!r}, which looks at {others[datum] + 1}"
-            mend = (
+            fix = (
                 "Let each datum depend on its own site alone; a scale or a mean of the field can go into its couplings."
             )
-            raise ArgumentError("model", f"data that look at one site of {self.field!r} each", got, mend)
+            raise ArgumentError("model", f"data that look at one site of {self.field!r} each", got, fix)
         used, counts = np.unique(place[largest > 0], return_counts=True)
         if (counts > 1).any():
             got = f"{counts.max()} data at site {used[counts.argmax()]}"

@@ -108,8 +108,8 @@ def loo(tree: xr.DataTree, site: str | None = None):
     found = dict(tree["log_likelihood"].data_vars) if "log_likelihood" in tree.children else {}
     known = [*found, *(name for name in single if name not in found)]
     if not known:
-        mend = "Only a NumPyro model with observed sites has data to leave out."
-        raise ArgumentError("tree", "a group log_likelihood", "none", mend)
+        fix = "Only a NumPyro model with observed sites has data to leave out."
+        raise ArgumentError("tree", "a group log_likelihood", "none", fix)
     if site is None and len(known) > 1:
         raise ArgumentError("site", f"one of {', '.join(map(repr, known))}", "None")
     site = known[0] if site is None else site

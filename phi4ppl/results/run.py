@@ -104,12 +104,12 @@ def sample(
     >>> dict(tree["posterior"]["phi"].sizes)
     {'chain': 2, 'draw': 200, 'x': 3, 'y': 3}
     """
-    mend = "Warm-up adapts step size and mass matrix; 500 to 1000 is usual."
-    num_warmup = positive_int("num_warmup", num_warmup, minimum=20, mend=mend)
+    fix = "Warm-up adapts step size and mass matrix; 500 to 1000 is usual."
+    num_warmup = positive_int("num_warmup", num_warmup, minimum=20, fix=fix)
     if num_warmup > MOST_WARMUP:
-        raise ArgumentError("num_warmup", f"at most {MOST_WARMUP}", str(num_warmup), mend)
+        raise ArgumentError("num_warmup", f"at most {MOST_WARMUP}", str(num_warmup), fix)
     num_samples = positive_int("num_samples", num_samples, minimum=10)
-    num_chains = positive_int("num_chains", num_chains, mend="Four or more let R̂ see chains that disagree.")
+    num_chains = positive_int("num_chains", num_chains, fix="Four or more let R̂ see chains that disagree.")
     thinning = positive_int("thinning", thinning)
     seed = seed_within(seed)
     checkpoint = None if checkpoint is None else path_of("checkpoint", checkpoint)
@@ -125,8 +125,8 @@ def sample(
     is_field = isinstance(model, MarkovRandomField)
     for name, value in (("coords", coords), ("dims", dims)):
         if is_field and value is not None:
-            mend = "A field has the axes and labels of its lattice; phi4ppl.lattice.from_networkx takes the labels of a graph."
-            raise ArgumentError(name, "None for a field by itself", repr(value), mend)
+            fix = "A field has the axes and labels of its lattice; phi4ppl.lattice.from_networkx takes the labels of a graph."
+            raise ArgumentError(name, "None for a field by itself", repr(value), fix)
     if predictive and (is_field or not keep_field):
         expected = (
             "False for a field by itself"
@@ -144,8 +144,8 @@ def sample(
     kernel, reason = resolve(kernel, compiled, symmetry_moves)
     require_spreadable(kernel, spread)
     if not is_field and observables is not None:
-        mend = "Record functions of the parameters with numpyro.deterministic inside the model."
-        raise ArgumentError("observables", "None for a NumPyro model", "a dict", mend)
+        fix = "Record functions of the parameters with numpyro.deterministic inside the model."
+        raise ArgumentError("observables", "None for a NumPyro model", "a dict", fix)
     measured = with_own(model, observables, ("chain", "draw", "statistic", *axes)) if is_field else {}
     measured.pop("energy_density", None)  # the kernels know S already: it comes from the log density
     even = is_even(compiled)

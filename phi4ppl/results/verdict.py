@@ -169,9 +169,9 @@ def diagnose(tree: xr.DataTree) -> ConvergenceReport:
     watched, statistics, table = _watched(tree, facts), statistics_of(tree), estimate(tree)
     if not watched:
         raise ArgumentError("tree", "a real variable of the posterior with draws", "none")
-    mend, notes = _mends(facts["settings"], statistics), []
-    checks = [*_mixing(watched, mend), _reliability(table)]
-    checks += _dynamics(statistics, mend)
+    fix, notes = _fixes(facts["settings"], statistics), []
+    checks = [*_mixing(watched, fix), _reliability(table)]
+    checks += _dynamics(statistics, fix)
     if facts["settings"]["even"]:
         checks += _sign_changes(tree, facts)
     checks += [*_schwinger_dyson(tree, statistics, facts, notes), *_log_z(tree, facts["settings"])]
@@ -199,7 +199,7 @@ def _watched(tree: xr.DataTree, facts: dict) -> dict[str, np.ndarray]:
     return chosen
 
 
-class _Mends(NamedTuple):
+class _Fixes(NamedTuple):
     """Advice that depends on what was sampled, and how."""
 
     disagree: str
@@ -208,7 +208,7 @@ class _Mends(NamedTuple):
     thinning: int
 
 
-def _mends(settings: dict, statistics) -> _Mends:
+def _fixes(settings: dict, statistics) -> _Fixes:
     kernel, field = settings.get("kernel"), settings["layout"] != "numpyro"
     if "inverse_temperature" in statistics:
         more = 3 * statistics["inverse_temperature"].shape[-1] // 2
@@ -217,7 +217,7 @@ def _mends(settings: dict, statistics) -> _Mends:
         stuck = "different phases or in competing signs of w" if field else "different modes"
         move = f"Chains stuck in {stuck} need a kernel that moves between them: try kernel='tempering'."
     asked = field and settings.get("kernel_reason") == "asked for" and kernel not in ("cluster", "tempering")
-    return _Mends(
+    return _Fixes(
         "Chains disagree or drift: run longer (num_samples, num_warmup), and look at the trace of this variable. "
         + move,
         " kernel='auto' may need fewer." if asked else "",
@@ -228,7 +228,7 @@ def _mends(settings: dict, statistics) -> _Mends:
     )
 
 
-def _mixing(watched: dict[str, np.ndarray], mend: _Mends) -> list[Check]:
+def _mixing(watched: dict[str, np.ndarray], fix: _Fixes) -> list[Check]:
     import arviz_stats  # slow to import
 
     names = np.array(list(watched))
@@ -254,7 +254,7 @@ def _mixing(watched: dict[str, np.ndarray], mend: _Mends) -> list[Check]:
     need = ESS_PER_CHAIN_MIN * num_chains
     checks = [] if moving.all() else [stuck]
     checks.append(
-        Check("R-hat", bool(rhat <= RHAT_MAX), found, f"at most {RHAT_MAX}", mend.disagree if num_chains > 1 else alone)
+        Check("R-hat", bool(rhat <= RHAT_MAX), found, f"at most {RHAT_MAX}", fix.disagree if num_chains > 1 else alone)
     )
     for kind in ("bulk", "tail"):
         ess, ess_name = worst(arviz_stats.ess(data, method=kind)["v"].values, False)
@@ -262,7 +262,7 @@ def _mixing(watched: dict[str, np.ndarray], mend: _Mends) -> list[Check]:
         checks.append(
             Check(f"{kind} ESS", bool(ess >= need), f"{ess:.0f} of {num_chains * num_draws} ({ess_name})",
                   f"at least {need}", f"Too few independent draws: about {factor} times as many draws are needed "
-                  f"(num_samples={factor * num_draws}, or thinning={factor * mend.thinning} for the same memory).{mend.slow}")
+                  f"(num_samples={factor * num_draws}, or thinning={factor * fix.thinning} for the same memory).{fix.slow}")
         )  # fmt: skip
     ratio = arviz_stats.mcse(data)["v"].values / data["v"].std(dim=("chain", "draw")).values
     mcse, mcse_name = worst(ratio, True)
@@ -284,13 +284,13 @@ def _reliability(table: pd.DataFrame) -> Check:
     )  # fmt: skip
 
 
-def _dynamics(statistics: xr.Dataset, mend: _Mends) -> list[Check]:
+def _dynamics(statistics: xr.Dataset, fix: _Fixes) -> list[Check]:
     checks = []
     if "diverging" in statistics:
         diverging = int(statistics["diverging"].values.sum())
         checks.append(
             Check("divergences", diverging == 0, f"{diverging} of {statistics['diverging'].size}", "none",
-                  f"The step was too long for some region: {mend.diverge}. Divergent regions are under-sampled, so the means "
+                  f"The step was too long for some region: {fix.diverge}. Divergent regions are under-sampled, so the means "
                   "are biased.")
         )  # fmt: skip
     if "energy" in statistics.data_vars:  # of kernels with momenta

@@ -30,8 +30,8 @@ def as_samples(name: str, samples, lattice: Lattice | None) -> np.ndarray:
     rank = fields.ndim - 2 if shape is None else len(shape)
     if fields.ndim != rank + 2 or rank < 1 or (shape is not None and fields.shape[2:] != shape) or not fields.size:
         lattice = "*lattice" if shape is None else ", ".join(map(str, shape))
-        mend = "tree['posterior']['phi'] has this shape; one chain is samples[None]."
-        raise ArgumentError(name, f"shape (chains, draws, {lattice})", f"shape {fields.shape}", mend)
+        fix = "tree['posterior']['phi'] has this shape; one chain is samples[None]."
+        raise ArgumentError(name, f"shape (chains, draws, {lattice})", f"shape {fields.shape}", fix)
     return fields
 
 

@@ -262,8 +262,8 @@ class Ensembles:
     def _checked(self, observables) -> dict[str, Callable]:
         observables = {} if observables is None else observables
         if not isinstance(observables, dict) or not all(map(callable, observables.values())):
-            mend = "For example {'phi2': lambda phi: (phi**2).mean()}."
-            raise ArgumentError("observables", "a dict of functions of one field", repr(observables)[:120], mend)
+            fix = "For example {'phi2': lambda phi: (phi**2).mean()}."
+            raise ArgumentError("observables", "a dict of functions of one field", repr(observables)[:120], fix)
         return observables
 
     def _measured(self, observables: dict[str, Callable]) -> dict[str, np.ndarray]:

@@ -92,8 +92,8 @@ class Reweighted:
     def accept(self, on_poor_overlap: str) -> Reweighted:
         """The result if there is nothing against it; otherwise an error, or a warning."""
         if self.problems and on_poor_overlap == "raise":
-            mend = "Sample closer to the target, or put ensembles between (phi4ppl.combine_ensembles)"
-            raise OverlapError(f"{' '.join(self.problems)} {mend}; on_poor_overlap='warn' gives the numbers anyway.")
+            fix = "Sample closer to the target, or put ensembles between (phi4ppl.combine_ensembles)"
+            raise OverlapError(f"{' '.join(self.problems)} {fix}; on_poor_overlap='warn' gives the numbers anyway.")
         if self.problems:
             warn(" ".join(self.problems))
         return self

@@ -84,8 +84,8 @@ class ReweightingScan:
             points = jnp.asarray(values)
             exponents = -evaluate(lambda phi: along(points, phi), ensembles._fields)
         except jax.errors.ConcretizationTypeError as error:
-            mend = "Use jax.numpy on the coupling, and model.replace(name=g)."
-            raise ArgumentError("family", "a function that JAX can trace", type(error).__name__, mend) from error
+            fix = "Use jax.numpy on the coupling, and model.replace(name=g)."
+            raise ArgumentError("family", "a function that JAX can trace", type(error).__name__, fix) from error
         if not np.all(np.isfinite(exponents)):
             raise ArgumentError("family", "actions that are finite on all samples", "one that is not")
         self._exponents = exponents

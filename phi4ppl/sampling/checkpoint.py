@@ -88,8 +88,8 @@ def write_file(path: Path, header: dict, arrays: dict[str, np.ndarray]) -> str:
         os.replace(unfinished, path)
         _sync_directory(path.parent)
     except OSError as error:
-        mend = "What was written before is intact: make room, or mend the disk, and run the same line again to go on."
-        raise CheckpointError(path, f"could not be written ({error.strerror or error})", mend) from error
+        fix = "What was written before is intact: make room, or fix the disk, and run the same line again to go on."
+        raise CheckpointError(path, f"could not be written ({error.strerror or error})", fix) from error
     finally:
         with contextlib.suppress(OSError):
             unfinished.unlink(missing_ok=True)
@@ -337,16 +337,16 @@ class Store:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process, however that ends
         except BlockingIOError as error:
             file.close()
-            mend = "Wait for it, or stop it; phi4ppl report shows how far it is."
-            raise CheckpointError(self.path, "is being written by another run", mend) from error
+            fix = "Wait for it, or stop it; phi4ppl report shows how far it is."
+            raise CheckpointError(self.path, "is being written by another run", fix) from error
         except OSError:
             pass  # a file system without locks
         return file
 
     def _require_same(self, saved: dict) -> None:
         if told := _differences(saved, self.identity):
-            mend = "Ask for the same run to go on with it, or give another directory; this one has not been touched."
-            raise CheckpointError(self.path, f"is of another run: {told}", mend)
+            fix = "Ask for the same run to go on with it, or give another directory; this one has not been touched."
+            raise CheckpointError(self.path, f"is of another run: {told}", fix)
 
     def save(self, progress: dict, state: dict, first: int, stop: int, draws: dict) -> None:
         """Write the state of the run, with the kept draws ``first`` to ``stop − 1``, which are those since the last time."""

@@ -43,14 +43,14 @@ def placement(devices: dict | None, num_chains: int, dims: dict[str, int]) -> On
     sizes = {CHAIN_DEVICES: num_chains} | dims
     for name, number in devices.items():
         if name not in sizes:
-            mend = "" if dims else "A NumPyro model can be spread by its chains only."
-            raise ArgumentError("devices", "dimensions among " + ", ".join(map(repr, sizes)), repr(name), mend)
+            fix = "" if dims else "A NumPyro model can be spread by its chains only."
+            raise ArgumentError("devices", "dimensions among " + ", ".join(map(repr, sizes)), repr(name), fix)
         number = positive_int(f"devices[{name!r}]", number)
         if sizes[name] % number:
             fit = [n for n in range(1, sizes[name] + 1) if sizes[name] % n == 0]
             what = "num_chains" if name == CHAIN_DEVICES else f"the number of sites along {name}"
-            mend = f"Take one of {', '.join(map(str, fit[:12]))}, or change {what}."
-            raise ArgumentError(f"devices[{name!r}]", f"a divisor of {what} = {sizes[name]}", str(number), mend)
+            fix = f"Take one of {', '.join(map(str, fit[:12]))}, or change {what}."
+            raise ArgumentError(f"devices[{name!r}]", f"a divisor of {what} = {sizes[name]}", str(number), fix)
     shape = {CHAIN_DEVICES: 1} | {name: int(number) for name, number in devices.items()}
     spread = Spread({name: shape[name] for name in sizes if name in shape}, tuple(dims), tuple(dims.values()))
     _require_devices(spread.number)
@@ -62,18 +62,18 @@ def require_spreadable(kernel: Kernel, spread: OneDevice | Spread) -> None:
     if spread.shape is None or not any(spread.axes) or getattr(kernel.adaptation, "mass", None) != "fourier":
         return
     got = ", ".join(repr(name) for name in spread.axes if name)
-    mend = "Spread its chains, or take another kernel: its Fourier transforms need whole fields."
-    raise ArgumentError("devices", f"'chain' only, for kernel {kernel.name!r}", got, mend)
+    fix = "Spread its chains, or take another kernel: its Fourier transforms need whole fields."
+    raise ArgumentError("devices", f"'chain' only, for kernel {kernel.name!r}", got, fix)
 
 
 def _require_devices(number: int) -> None:
     there, processes = jax.device_count(), jax.process_count()
     if number > there:
-        mend = f"Spread over fewer; or start more processes and call jax.distributed.initialize() first; {SIMULATE}."
-        raise ArgumentError("devices", f"at most {there} in all, as many as JAX sees", str(number), mend)
+        fix = f"Spread over fewer; or start more processes and call jax.distributed.initialize() first; {SIMULATE}."
+        raise ArgumentError("devices", f"at most {there} in all, as many as JAX sees", str(number), fix)
     if processes > 1 and number != there:
-        mend = f"Every one of the {processes} processes takes part with all its devices; let it see fewer to use fewer."
-        raise ArgumentError("devices", f"all {there} devices", str(number), mend)
+        fix = f"Every one of the {processes} processes takes part with all its devices; let it see fewer to use fewer."
+        raise ArgumentError("devices", f"all {there} devices", str(number), fix)
 
 
 class OneDevice:
@@ -187,8 +187,8 @@ class Spread:
             saved = None  # told below, to all
         told = self.agree(*[-1, -1] if saved is None else [saved.progress["warmed"], len(saved.files)])
         if (told != told[:1]).any():
-            mend = "Give a directory on a file system that all of them share."
-            raise CheckpointError(path, "is not the same for all processes", mend)
+            fix = "Give a directory on a file system that all of them share."
+            raise CheckpointError(path, "is not the same for all processes", fix)
         return saved
 
     def functions(self, program: Program, chains, record):

@@ -172,8 +172,8 @@ def quadrature(
     if not half_width > 0:
         raise ArgumentError("half_width", "a positive number", repr(half_width))
     if points**n > MAX_GRID:
-        mend = "Fewer points or fewer sites; larger fields need sampling."
-        raise ArgumentError("model", f"a grid of at most {MAX_GRID} nodes", f"{points}**{n}", mend)
+        fix = "Fewer points or fewer sites; larger fields need sampling."
+        raise ArgumentError("model", f"a grid of at most {MAX_GRID} nodes", f"{points}**{n}", fix)
     nodes = np.linspace(-half_width, half_width, points)
     observables = dict(observables or {})
     for name, function in observables.items():
@@ -198,10 +198,8 @@ def quadrature(
     cube = weight.reshape((points,) * n)
     edge = max(np.take(cube, side, axis).max() for axis in range(n) for side in (0, -1))
     if not edge < 1e-12:
-        mend = "Enlarge half_width (and points with it)."
-        raise ArgumentError(
-            "half_width", "a box that holds the density", f"{edge:.1e} of the maximum at its edge", mend
-        )
+        fix = "Enlarge half_width (and points with it)."
+        raise ArgumentError("half_width", "a box that holds the density", f"{edge:.1e} of the maximum at its edge", fix)
     coarse = cube[(slice(None, None, 2),) * n].sum() * 2**n / weight.sum()
     occupied = (weight.sum() ** 2 / (weight**2).sum()) ** (1 / n)
     if not (abs(coarse - 1) < 1e-2 and occupied >= 3):

@@ -111,12 +111,12 @@ def _require_real_scalar(action, lattice: Lattice) -> None:
     try:
         result = jax.eval_shape(action, jax.ShapeDtypeStruct(lattice.field_shape, jnp.result_type(float)))
     except Exception as error:  # the user's function: whatever it raises under tracing belongs in the message
-        mend = "Write it with jax.numpy; float(), if on values, and NumPy functions cannot be traced."
+        fix = "Write it with jax.numpy; float(), if on values, and NumPy functions cannot be traced."
         reason = str(error).strip().split("\n")[0]
-        raise ArgumentError("action", expected, f"{type(error).__name__}: {reason}", mend) from error
+        raise ArgumentError("action", expected, f"{type(error).__name__}: {reason}", fix) from error
     if getattr(result, "shape", None) != () or not jnp.issubdtype(result.dtype, jnp.floating):
-        mend = "Sum over sites; for a complex action check its real and imaginary parts one at a time."
-        raise ArgumentError("action", expected, f"a function that returns {result}", mend)
+        fix = "Sum over sites; for a complex action check its real and imaginary parts one at a time."
+        raise ArgumentError("action", expected, f"a function that returns {result}", fix)
     try:
         field = jax.ShapeDtypeStruct(lattice.field_shape, jnp.result_type(float))
         jax.eval_shape(lambda phi: jax.jvp(jax.grad(action), (phi,), (phi,)), field)
