@@ -13,12 +13,12 @@ import numpyro.distributions as dist
 import pytest
 
 import phi4ppl as p4
-from phi4ppl.errors import stream_key, stream_rng, stream_seed
 from phi4ppl.inference import predictive_check
 from phi4ppl.networks import BernoulliUnits, RestrictedBoltzmannMachine, annealed, train
 from phi4ppl.partition import annealing, integration
 from phi4ppl.partition.coupling_path import path_to
 from phi4ppl.sampling.engine import Engine
+from phi4ppl.streams import stream_key, stream_rng, stream_seed
 
 PACKAGE = Path(p4.__file__).parent
 RING = p4.lattice.chain(4)

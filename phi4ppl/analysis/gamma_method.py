@@ -24,7 +24,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import fdtrc, gammaincc
 
-from ..errors import ArgumentError, finite_array
+from ..arguments import finite_array
+from ..errors import ArgumentError
 
 __all__ = ["GammaEstimate", "gamma_method", "normalized_autocorrelation"]
 

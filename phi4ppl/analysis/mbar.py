@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import logsumexp
 
-from ..errors import ArgumentError, finite_array
+from ..arguments import finite_array
+from ..errors import ArgumentError
 
 __all__ = ["MbarSolution", "log_mixture", "overlap_matrix", "solve_mbar"]
 
@@ -127,7 +128,9 @@ def _newton(energies, counts, zeta, each):
     if np.abs(shares @ each - counts).sum() <= 1e-6 * counts.sum():
         return zeta - zeta[0]
     fix = "Add ensembles between them, or use longer runs."
-    raise ArgumentError("energies", "ensembles that overlap", "samples that never visit each other's region", fix)
+    raise ArgumentError(
+        "energies", "ensembles that overlap", "samples that never visit each other's region", fix, reason="overlap"
+    )
 
 
 def overlap_matrix(energies, counts, solution: MbarSolution) -> np.ndarray:

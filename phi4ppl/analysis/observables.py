@@ -8,8 +8,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from ..arguments import call_checked
 from ..energy.functions import energy
-from ..errors import ArgumentError, call_checked
+from ..errors import ArgumentError
 from ..lattice.frozen import Lattice
 from ..model.field import MarkovRandomField
 from ..model.term import Term, hopping
@@ -81,7 +82,7 @@ def with_own(model: MarkovRandomField, own: dict[str, Callable] | None, taken=()
     for name, function in own.items():
         if not isinstance(name, str) or not name.isidentifier() or name in (*observables, "phi", *taken):
             fix = "Standard observables, the field and dimensions keep their names."
-            raise ArgumentError("observables", "new names that are Python identifiers", repr(name), fix)
+            raise ArgumentError("observables", "new names that are Python identifiers", repr(name), fix, reason="name")
         what = f"observable {name!r}"
         expected = f"a JAX function of one field of shape {model.field_shape}"
         if not callable(function):
@@ -91,10 +92,10 @@ def with_own(model: MarkovRandomField, own: dict[str, Callable] | None, taken=()
         except Exception as error:  # whatever a user's function raises under tracing is the user's to read
             reason = str(error).strip().split("\n")[0]
             fix = "Write it with jax.numpy."
-            raise ArgumentError(what, expected, f"{type(error).__name__}: {reason}", fix) from error
+            raise ArgumentError(what, expected, f"{type(error).__name__}: {reason}", fix, reason="raises") from error
         if not hasattr(result, "shape") or result.dtype not in REAL or 0 in result.shape:
             fix = "End it with .astype(float) for counts and truth values."
             if hasattr(result, "dtype") and jnp.issubdtype(result.dtype, jnp.complexfloating):
                 fix = "Record its real and imaginary parts as two observables: f(phi).real and f(phi).imag."
-            raise ArgumentError(what, "one array of real numbers returned", f"{result}", fix)
+            raise ArgumentError(what, "one array of real numbers returned", f"{result}", fix, reason="returns")
     return observables | own

@@ -32,7 +32,9 @@ def report(arguments) -> int:
         command, record, facts = "report", REPORT_RECORD, {"of": of}
         other = (read_record(folder / record, command) or facts)["of"]
         if other != of:
-            raise ResultFileError(f"{folder / REPORT} is the report of {other}. Move it and {record} away.")
+            raise ResultFileError(
+                "other_run", f"{folder / REPORT} is the report of {other}. Move it and {record} away."
+            )
     results = ResultFolder(folder, command, record, (REPORT,), overwrite=True, amend=True)
     status = show_verdict(diagnose(tree), results)
     results.finish(facts)

@@ -10,7 +10,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..errors import ArgumentError, call_checked
+from ..arguments import call_checked
+from ..errors import ArgumentError
 from ..model.field import MarkovRandomField
 from .functions import energy, energy_change, layout_of, log_density
 

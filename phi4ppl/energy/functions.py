@@ -197,7 +197,7 @@ def _one_field(lattice: Lattice, name: str, phi):
     phi = as_field(phi, name, lattice)
     if phi.shape != lattice.field_shape:
         expected = f"one field of shape {lattice.field_shape}"
-        raise ArgumentError(name, expected, f"shape {phi.shape}", "Use vmap for batches.")
+        raise ArgumentError(name, expected, f"shape {phi.shape}", "Use vmap for batches.", reason="shape")
     return phi
 
 

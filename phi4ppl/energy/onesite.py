@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ..errors import ArgumentError, call_checked, finite_array, positive_int
+from ..arguments import call_checked, finite_array, positive_int
+from ..errors import ArgumentError
 from ..model.term import is_concrete
 
 __all__ = ["Moments", "draw", "log_normalizer", "moments"]
@@ -128,7 +129,7 @@ def draw(key, linear, quadratic, quartic, *, shape=None):
     try:
         r, a, b = (jnp.broadcast_to(value, shape).reshape(-1) for value in (r, a, b))
     except ValueError as error:
-        raise ArgumentError("shape", f"a shape to which {r.shape} broadcasts", str(shape)) from error
+        raise ArgumentError("shape", f"a shape to which {r.shape} broadcasts", str(shape), reason="shape") from error
     return _draw(key, r, a, b).reshape(shape)
 
 
@@ -139,14 +140,18 @@ def _couplings(linear, quadratic, quartic):
         shape = jnp.broadcast_shapes(*(jnp.shape(value) for value in given.values()))
     except ValueError as error:
         got = ", ".join(str(jnp.shape(value)) for value in given.values())
-        raise ArgumentError("couplings", "shapes that broadcast", got) from error
+        raise ArgumentError("couplings", "shapes that broadcast", got, reason="shape") from error
     if all(map(is_concrete, given.values())):
         _, a, b = (finite_array(name, value) for name, value in given.items())
         if (b < 0).any():
-            raise ArgumentError("quartic", "numbers of at least 0", str(b.min()), "The density grows without bound.")
+            raise ArgumentError(
+                "quartic", "numbers of at least 0", str(b.min()), "The density grows without bound.", reason="positive"
+            )
         if (flat := (b == 0) & (a <= 0)).any():
             got = str(np.broadcast_to(a, flat.shape)[flat].max())
-            raise ArgumentError("quadratic", "positive numbers where quartic is 0", got, "The integral is infinite.")
+            raise ArgumentError(
+                "quadratic", "positive numbers where quartic is 0", got, "The integral is infinite.", reason="positive"
+            )
     dtype = jnp.result_type(*given.values())
     dtype = dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.result_type(float)
     r, a, b = (jnp.broadcast_to(jnp.asarray(value, dtype), shape) for value in given.values())

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from ..errors import ArgumentError, call_checked, finite_array, positive_int, seed_within, stream_rng, stream_seed
+from ..arguments import call_checked, finite_array, positive_int, seed_within
+from ..errors import ArgumentError
 from ..lattice.labels import field_dims
 from ..results.datatree import predictive_tree
+from ..streams import stream_rng, stream_seed
 from .compare import Comparison
 from .posterior import Posterior
 from .predictive_check import NUM_CHAINS, fields_of
@@ -91,7 +93,7 @@ def _shares(comparison: Comparison, weights, names) -> np.ndarray:
         raise ArgumentError("weights", f"a scheme, or a number for each of {', '.join(names)}", repr(weights))
     shares = finite_array("weights", [weights[name] for name in names])
     if np.any(shares < 0) or not shares.sum() > 0:
-        raise ArgumentError("weights", "numbers of at least 0, not all 0", repr(weights))
+        raise ArgumentError("weights", "numbers of at least 0, not all 0", repr(weights), reason="positive")
     return shares / shares.sum()
 
 

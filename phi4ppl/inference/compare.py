@@ -7,11 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ..errors import ArgumentError, call_checked, finite_array, positive_int, seed_within, stream_rng
+from ..arguments import call_checked, finite_array, positive_int, seed_within
+from ..errors import ArgumentError
 from ..lattice.labels import MISSING_FIELDS, aligned_fields, is_labelled
 from ..model.field import MarkovRandomField
 from ..results.independent_fields import independent_fields
 from ..results.leave_one_out import leave_one_out
+from ..streams import stream_rng
 from .coupling_problem import CouplingProblem
 from .importance import posterior_by_importance
 from .posterior import CANNOT_COMPARE, Posterior
@@ -313,7 +315,7 @@ def _checked(given, data) -> tuple[dict, np.ndarray]:
     wrong = [name for name, count in sites.items() if count != size]
     if wrong or len(fields) < 5:
         expected = f"at least 5 fields of {sites[wrong[0]]} sites ({wrong[0]!r})" if wrong else "at least 5 fields"
-        raise ArgumentError("data", expected, f"shape {fields.shape}", "The first axis counts fields.")
+        raise ArgumentError("data", expected, f"shape {fields.shape}", "The first axis counts fields.", reason="shape")
     return models, fields.astype(float)
 
 
@@ -326,15 +328,19 @@ def _aligned(models: dict, data) -> np.ndarray:
     for name, other in zip(list(models)[1:], others, strict=False):
         if not np.array_equal(fields.reshape(len(fields), -1), other.reshape(len(other), -1)):
             fix = "Build the graphs from one list of nodes, or give an array without labels, in an order that holds for all."
-            raise ArgumentError("models", "the same nodes in the same order", f"another order in {name!r}", fix)
+            raise ArgumentError(
+                "models", "the same nodes in the same order", f"another order in {name!r}", fix, reason="order"
+            )
     return fields
 
 
 def _of_these_data(name: str, posterior: Posterior, flat: np.ndarray) -> Posterior:
     if posterior.log_evidence is None:
-        raise ArgumentError(f"models[{name!r}]", "a Posterior with known log Z", "one without", CANNOT_COMPARE)
+        raise ArgumentError(
+            f"models[{name!r}]", "a Posterior with known log Z", "one without", CANNOT_COMPARE, reason="no_log_z"
+        )
     if not np.array_equal(posterior.problem.data.reshape(posterior.problem.count, -1), flat):
-        raise ArgumentError(f"models[{name!r}]", "a Posterior given the same data", "one given others")
+        raise ArgumentError(f"models[{name!r}]", "a Posterior given the same data", "one given others", reason="data")
     return posterior
 
 
@@ -344,11 +350,11 @@ def _priors_by_model(models: dict, priors) -> dict[str, dict]:
         raise ArgumentError("priors", "a dict of NumPyro distributions by coupling", type(priors).__name__)
     if priors and all(isinstance(p, dict) for p in priors.values()):
         if unknown := sorted(set(priors) - set(models)):
-            raise ArgumentError("priors", "names of the models", repr(unknown[0]))
+            raise ArgumentError("priors", "names of the models", repr(unknown[0]), reason="models")
         return {name: priors.get(name, {}) for name in models}
     known = {c for model in models.values() for c in model.couplings}
     if unknown := [c for c in priors if c not in known]:
-        raise ArgumentError("priors", f"couplings among {', '.join(sorted(known))}", repr(unknown[0]))
+        raise ArgumentError("priors", f"couplings among {', '.join(sorted(known))}", repr(unknown[0]), reason="name")
     return {name: {c: p for c, p in priors.items() if c in model.couplings} for name, model in models.items()}
 
 
@@ -359,5 +365,7 @@ def _prior_weights(models: dict, given) -> np.ndarray:
         raise ArgumentError("prior_weights", f"a number for each of {', '.join(models)}", repr(given))
     weights = finite_array("prior_weights", [given[name] for name in models])
     if np.any(weights <= 0):
-        raise ArgumentError("prior_weights", "positive numbers", repr(given), "Leave out a model that is impossible.")
+        raise ArgumentError(
+            "prior_weights", "positive numbers", repr(given), "Leave out a model that is impossible.", reason="positive"
+        )
     return weights / weights.sum()

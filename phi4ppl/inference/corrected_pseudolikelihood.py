@@ -13,12 +13,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..errors import ArgumentError, stream_key
+from ..errors import ArgumentError
 from ..learning.expectation import Expectation, expectation
 from ..learning.history import FitStatus
 from ..learning.pseudolikelihood import SMALL_STEP, Objective, newton
 from ..model.coupling_vector import CouplingVector
 from ..sampling.engine import Engine
+from ..streams import stream_key
 from .coupling_problem import CouplingProblem
 from .mode import NUM_CHAINS, find_mode
 from .polynomial import LocalPolynomial
@@ -74,7 +75,7 @@ class PseudoLikelihood:
             "The data do not settle these couplings without log Z: normalizer='surface' or 'exchange' needs no maximum."
         )
         got = "none, or one where a quartic coupling is zero"
-        raise ArgumentError("data", "fields whose pseudo-likelihood has a maximum", got, fix)
+        raise ArgumentError("data", "fields whose pseudo-likelihood has a maximum", got, fix, reason="no_maximum")
 
     def around(self, mode: Quadratic) -> tuple[LocalPolynomial, np.ndarray]:
         """cost(z) = −log PL(θ̂_PL + Lz) up to a constant, for JAX, and L: in z the curvature at the mode is one."""
@@ -91,7 +92,7 @@ class PseudoLikelihood:
                 return found, scale
         fix = "Use more fields, or normalizer='surface' or 'exchange'."
         got = "a pseudo-likelihood that is far from a Gaussian"
-        raise ArgumentError("data", "fields that settle the couplings", got, fix)
+        raise ArgumentError("data", "fields that settle the couplings", got, fix, reason="undetermined")
 
 
 def affine_map(own: Quadratic, other: Quadratic) -> np.ndarray:

@@ -43,7 +43,9 @@ class CouplingProblem:
         for name in priors:
             if name not in model.couplings or np.ndim(model.couplings[name]) != 0:
                 known = ", ".join(repr(n) for n, v in model.couplings.items() if np.ndim(v) == 0)
-                raise ArgumentError("priors", f"homogeneous couplings of {who}: {known or 'it has none'}", repr(name))
+                raise ArgumentError(
+                    "priors", f"homogeneous couplings of {who}: {known or 'it has none'}", repr(name), reason="name"
+                )
         self.model, self.priors, self.names = model, priors, tuple(priors)
         self.vector, self.count = CouplingVector.of(model, priors), len(data)
         self.data = data.reshape(len(data), *model.field_shape)
@@ -105,7 +107,9 @@ class CouplingProblem:
             both = [getattr(prior.support, end, None) for end in ("lower_bound", "upper_bound")]
             if any(end is None for end in both) or not np.all(np.isfinite(both)):
                 fix = "log Z is computed on it: use Uniform, or TruncatedNormal with low and high (or normalizer='exchange')."
-                raise ArgumentError(f"prior of {name!r}", "a distribution on a finite interval", repr(prior), fix)
+                raise ArgumentError(
+                    f"prior of {name!r}", "a distribution on a finite interval", repr(prior), fix, reason="unbounded"
+                )
             ends.append([float(end) for end in both])
         low, high = np.array(ends).T
         return low, high
@@ -114,7 +118,9 @@ class CouplingProblem:
         """Raise `ArgumentError` for more couplings than log Z or the pseudo-likelihood can be interpolated in."""
         if len(self.names) > MAX_DIMENSIONS:
             fix = "normalizer='exchange' takes more."
-            raise ArgumentError("priors", f"at most {MAX_DIMENSIONS} couplings", str(len(self.names)), fix)
+            raise ArgumentError(
+                "priors", f"at most {MAX_DIMENSIONS} couplings", str(len(self.names)), fix, reason="too_large"
+            )
 
     def log_prior(self, thetas: np.ndarray) -> np.ndarray:
         """Σ log p(θ) in double precision, shape (num_thetas,); −∞ outside the support, at whose ends rounding is forgiven."""
@@ -177,10 +183,10 @@ def _require_density(name: str, prior, bounded: bool) -> None:
         raise ArgumentError(what, "a NumPyro distribution of one number", repr(prior))
     if isinstance(prior, Delta) or prior.support.is_discrete:
         fix = "A coupling without prior stays as it is: model.replace(…) sets it."
-        raise ArgumentError(what, "a distribution with a density", type(prior).__name__, fix)
+        raise ArgumentError(what, "a distribution with a density", type(prior).__name__, fix, reason="density")
     low, high = (getattr(prior.support, end, None) for end in ("lower_bound", "upper_bound"))
     if low is not None and high is not None and not low < high:
-        raise ArgumentError(what, "low < high", f"({float(low):.6g}, {float(high):.6g})")
+        raise ArgumentError(what, "low < high", f"({float(low):.6g}, {float(high):.6g})", reason="order")
     if bounded and (low is None or low < 0):
         fix = "Use HalfNormal, or Uniform from 0 on: below 0 this coupling makes Z infinite."
-        raise ArgumentError(what, "a distribution of positive numbers", repr(prior), fix)
+        raise ArgumentError(what, "a distribution of positive numbers", repr(prior), fix, reason="positive")

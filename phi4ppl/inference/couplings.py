@@ -9,7 +9,8 @@ import numpy as np
 import numpyro
 import xarray as xr
 
-from ..errors import ArgumentError, OverlapError, call_checked, one_of, positive_int, seed_within, warn
+from ..arguments import call_checked, one_of, positive_int, seed_within
+from ..errors import ArgumentError, OverlapError, Phi4pplWarning, warn
 from ..lattice.labels import MISSING_FIELDS, aligned_fields
 from ..model.field import MarkovRandomField
 from ..numpyro_plugin.numpyro_model import compile as compile_model
@@ -127,7 +128,7 @@ def infer_couplings(
         tree, facts, complaints, *known = _by_log_partition(problem, normalizer, run)
     add_settings(tree, {"normalizer": by_name} | facts | {"warnings": complaints, "notes": [note] if note else []})
     for complaint in complaints:
-        warn(f"infer_couplings: {complaint}")
+        warn(Phi4pplWarning("infer_couplings.doubtful", f"infer_couplings: {complaint}"))
     draws = _draws(tree, problem.names)
     even = np.full(len(draws), -np.log(len(draws)))
     return Posterior(problem, tree, draws, even, *known, warnings=tuple(complaints))
@@ -189,7 +190,7 @@ def _log_z(problem: CouplingProblem, normalizer, run: dict) -> Interpolated:
                 fix = "normalizer='surface' takes any model."
                 if refusal.args[0] == "priors":
                     fix = "Narrow the priors, or take normalizer='surface'."
-                raise ArgumentError(*refusal.args, fix) from None
+                raise ArgumentError(*refusal.args, fix, reason="too_large") from None
             beside = "; exact values would take too long"
     box = dict(zip(problem.names, zip(*(ends.tolist() for ends in problem.box), strict=True), strict=True))
     surface = PartitionSurface(problem.model, box, num_chains=max(2, run["num_chains"]), **options)
@@ -271,7 +272,9 @@ def _checked(model, data, priors) -> CouplingProblem:
     data = aligned_fields("data", data, model.lattice, MISSING_FIELDS, samples=1)
     if data.ndim != 1 + len(model.field_shape) or data.shape[1:] != model.field_shape or not len(data):
         expected = f"fields of shape (num_fields, {', '.join(map(str, model.field_shape))})"
-        raise ArgumentError("data", expected, f"shape {data.shape}", "One field needs a leading axis: field[None].")
+        raise ArgumentError(
+            "data", expected, f"shape {data.shape}", "One field needs a leading axis: field[None].", reason="shape"
+        )
     if not isinstance(priors, dict) or not priors:
         raise ArgumentError("priors", "a dict of NumPyro distributions by the names of couplings", repr(priors))
     return CouplingProblem(model, data, priors)
@@ -289,7 +292,8 @@ def _require_cover(surface: PartitionSurface, problem: CouplingProblem) -> Parti
         slack = 1e-6 * (right - left)
         if low < left - slack or high > right + slack:
             raise OverlapError(
+                "prior",
                 f"the prior of {name!r} reaches over [{low:.6g}, {high:.6g}], beyond the PartitionSurface's "
-                f"[{left:.6g}, {right:.6g}]. Narrow the prior, or surface.extend({{{name!r}: ({low:.6g}, {high:.6g})}})."
+                f"[{left:.6g}, {right:.6g}]. Narrow the prior, or surface.extend({{{name!r}: ({low:.6g}, {high:.6g})}}).",
             )
     return surface

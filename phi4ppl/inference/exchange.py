@@ -12,7 +12,6 @@ from jax.flatten_util import ravel_pytree
 
 from ..analysis.gamma_method import gamma_method
 from ..energy.compiled import compile_field
-from ..errors import stream_key
 from ..kernels.adaptation import Tuning, WindowAdaptation
 from ..kernels.choose import resolve
 from ..kernels.kernel import Kernel
@@ -21,6 +20,7 @@ from ..kernels.target import Target, target_of
 from ..model.field import MarkovRandomField
 from ..partition.coupling_ensembles import sample_energies
 from ..sampling.program import term_energies, transition
+from ..streams import stream_key
 
 __all__ = ["auxiliary_tau", "exchange", "tuned"]
 

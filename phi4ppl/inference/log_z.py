@@ -198,7 +198,9 @@ class SurfaceOnBox(Interpolated):
         self._fitted = self.pool
         if not self.likelihood.good:
             got = f"a log posterior off by {self.likelihood.error:.2g} of itself between the nodes of an interpolation"
-            raise ArgumentError("priors", "intervals over which log Z can be interpolated", got, "Narrow the priors.")
+            raise ArgumentError(
+                "priors", "intervals over which log Z can be interpolated", got, "Narrow the priors.", reason="region"
+            )
 
     def _refine(self, base: Pool, seed: int, bar: Progress) -> None:
         problem, refined, added = self.problem, None, 0.0

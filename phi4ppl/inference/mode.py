@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..errors import stream_key
 from ..learning.expectation import expectation
 from ..sampling.engine import Engine
+from ..streams import stream_key
 from .coupling_problem import CouplingProblem
 
 __all__ = ["NUM_CHAINS", "Mode", "find_mode"]

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import xarray as xr
 
-from ..errors import ArgumentError, call_checked
+from ..arguments import call_checked
+from ..errors import ArgumentError
 from ..model.field import MarkovRandomField
 from ..results.estimates import estimate
 from ..sampling.memory import size_in_words
@@ -76,7 +77,9 @@ class Posterior:
     def log_likelihood(self) -> np.ndarray:
         """log p(φ_n | θ_s), normalised, shape (num_draws, num_data)."""
         if self.log_partition is None:
-            raise ArgumentError("posterior", "one with log Z at its draws", "one without", CANNOT_COMPARE)
+            raise ArgumentError(
+                "posterior", "one with log Z at its draws", "one without", CANNOT_COMPARE, reason="no_log_z"
+            )
         return self.problem.log_likelihood(self.draws, self.log_partition)
 
     @property

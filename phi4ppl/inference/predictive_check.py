@@ -10,10 +10,12 @@ import numpy as np
 import pandas as pd
 
 from ..analysis.observables import standard_observables
-from ..errors import ArgumentError, seed_within, stream_key, stream_rng
+from ..arguments import seed_within
+from ..errors import ArgumentError
 from ..lattice.labels import MISSING_FIELDS, aligned_fields
 from ..model.field import MarkovRandomField
 from ..sampling.engine import Engine
+from ..streams import stream_key, stream_rng
 
 __all__ = ["PredictiveCheck", "fields_of", "predictive_check"]
 
@@ -93,7 +95,7 @@ def predictive_check(
     data = aligned_fields("data", data, models[0].lattice, MISSING_FIELDS, samples=1).astype(float)
     shape = models[0].field_shape
     if data.shape[1:] != shape or len(data) < 2:
-        raise ArgumentError("data", f"at least two fields of shape {shape}", f"shape {data.shape}")
+        raise ArgumentError("data", f"at least two fields of shape {shape}", f"shape {data.shape}", reason="shape")
     data = data[np.linspace(0, len(data) - 1, min(len(data), MOST_FIELDS)).round().astype(int)]
     count = min(MOST_MODELS, len(models))
     some = [models[k] for k in np.linspace(0, len(models) - 1, count).round().astype(int)]

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import softmax
 
-from ..errors import stream_rng
+from ..streams import stream_rng
 
 __all__ = ["bootstrap_errors", "evidence_weights", "pseudo_bma_weights", "stacking_weights"]
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from ..errors import call_checked
+from ..arguments import call_checked
 from .metrics import FreeField, fit_free_field, metric_of, spectrum
 from .target import Target
 

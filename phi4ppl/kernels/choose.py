@@ -7,8 +7,9 @@ from numpy.polynomial import polynomial
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from ..arguments import call_checked
 from ..energy.compiled import CompiledModel
-from ..errors import ArgumentError, call_checked
+from ..errors import ArgumentError
 from ..lattice.coloring import colours
 from .kernel import Kernel, get_kernel
 
@@ -100,5 +101,7 @@ def resolve(kernel: str | Kernel, compiled: CompiledModel, symmetry_moves: bool 
     objection = kernel.objection(compiled)
     if objection is not None:
         fix = "kernel='auto' finds one that suits the model."
-        raise ArgumentError("kernel", "one that can sample this model", f"{kernel.name!r}, which {objection}", fix)
+        raise ArgumentError(
+            "kernel", "one that can sample this model", f"{kernel.name!r}, which {objection}", fix, reason="unsuited"
+        )
     return kernel, reason

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..arguments import call_checked
 from ..energy.compiled import CompiledModel
-from ..errors import ArgumentError, call_checked
+from ..errors import ArgumentError
 from .adaptation import Adaptation, WindowAdaptation
 from .target import Target
 
@@ -69,7 +70,9 @@ def register(kernel: Kernel) -> Kernel:
     if not isinstance(kernel, Kernel):
         raise ArgumentError("kernel", "a phi4ppl.sampling.Kernel", type(kernel).__name__)
     if kernel.name in _REGISTRY or kernel.name == "auto":
-        raise ArgumentError("kernel", "a new name", repr(kernel.name), "Names in use: phi4ppl.kernels().")
+        raise ArgumentError(
+            "kernel", "a new name", repr(kernel.name), "Names in use: phi4ppl.kernels().", reason="name"
+        )
     _REGISTRY[kernel.name] = kernel
     return kernel
 
@@ -107,5 +110,7 @@ def get_kernel(kernel: str | Kernel) -> Kernel:
         return kernel
     if not isinstance(kernel, str) or kernel not in _REGISTRY:
         names = ", ".join(repr(name) for name in kernels())
-        raise ArgumentError("kernel", f"one of {names}", repr(kernel), "phi4ppl.kernels() tells what each one is.")
+        raise ArgumentError(
+            "kernel", f"one of {names}", repr(kernel), "phi4ppl.kernels() tells what each one is.", reason="choice"
+        )
     return _REGISTRY[kernel]

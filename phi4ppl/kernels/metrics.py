@@ -120,7 +120,7 @@ def _dense_spectrum(lattice: Lattice) -> Spectrum:
         raise ArgumentError(
             "kernel", f"a mass matrix that suits a graph of more than {MAX_DENSE_SITES} sites", "a Fourier mass",
             "Eigenvectors of so large a Laplacian would be slow; take the kernel of the same name without _fourier.",
-        )  # fmt: skip
+         reason="mass_matrix")  # fmt: skip
     adjacency = np.zeros((lattice.num_sites, lattice.num_sites))
     adjacency[lattice.edges[:, 0], lattice.edges[:, 1]] = 1
     adjacency += adjacency.T

@@ -10,9 +10,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ..arguments import call_checked
 from ..energy.compiled import CompiledModel
 from ..energy.functions import energy_change, log_density
-from ..errors import call_checked
 from ..lattice.frozen import Lattice
 from ..model.field import MarkovRandomField
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..errors import call_checked, positive_int
+from ..arguments import call_checked, positive_int
 from .gradient import KERNELS
 from .kernel import Kernel
 from .local_hmc import LOCAL_HMC

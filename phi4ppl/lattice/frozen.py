@@ -9,7 +9,8 @@ from functools import cached_property
 import networkx as nx
 import numpy as np
 
-from ..errors import ArgumentError, call_checked, one_of
+from ..arguments import call_checked, one_of
+from ..errors import ArgumentError
 from .labels import aligned_fields, is_labelled
 
 TURNED = "_antiperiodic"  # ends the kinds of edges across which a field changes sign
@@ -107,13 +108,15 @@ class Lattice:
         """
         if name not in self._edge_attributes:
             known = ", ".join(map(repr, self.edge_attributes)) or "the graph has none"
-            raise ArgumentError("edge attribute", f"a numeric edge attribute of the graph: {known}", repr(name))
+            raise ArgumentError(
+                "edge attribute", f"a numeric edge attribute of the graph: {known}", repr(name), reason="name"
+            )
         chosen = slice(None) if kind is None else self._edge_kinds == self.kinds.index(kind)
         values, edges = self._edge_attributes[name][chosen], self.edges[chosen]
         if missing := np.flatnonzero(~np.isfinite(values)).tolist():
             pair = " – ".join(repr(self.nodes[i]) for i in edges[missing[0]])
             got = f"none on {len(missing)} of {len(values)} edges, the first is {pair}"
-            raise ArgumentError(f"edge attribute {name!r}", "a finite number on every edge", got)
+            raise ArgumentError(f"edge attribute {name!r}", "a finite number on every edge", got, reason="finite")
         return values
 
     @property
@@ -245,7 +248,7 @@ class Lattice:
 
         field = aligned_fields("field", field, self) if is_labelled(field) else field
         if field is not None and np.size(field) != self.num_sites:
-            raise ArgumentError("field", f"{self.num_sites} values, one a site", f"{np.size(field)}")
+            raise ArgumentError("field", f"{self.num_sites} values, one a site", f"{np.size(field)}", reason="shape")
         if ax is None:
             ax = plt.subplots(figsize=(4, 4), layout="constrained")[1]
         at = self.positions

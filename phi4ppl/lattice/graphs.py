@@ -7,7 +7,8 @@ import numbers
 import networkx as nx
 import numpy as np
 
-from ..errors import ArgumentError, GraphError, call_checked
+from ..arguments import call_checked
+from ..errors import ArgumentError, GraphError
 from .frozen import Lattice, label_key
 
 
@@ -78,22 +79,25 @@ def _refuse_unsuitable(graph) -> None:
     if graph.is_directed():
         shown = ", ".join(f"{u!r} → {v!r}" for u, v in list(graph.edges())[:3]) or "no edges yet"
         raise GraphError(
+            "directed",
             f"graph: a Markov random field needs undirected edges, this graph is directed ({shown}). "
-            "Use graph.to_undirected()."
+            "Use graph.to_undirected().",
         )
     if graph.is_multigraph():
         pairs = [(u, v) for u, v in dict.fromkeys(graph.edges()) if graph.number_of_edges(u, v) > 1]
         shown = ", ".join(f"{u!r} – {v!r}" for u, v in pairs[:3]) or "none doubled"
         raise GraphError(
+            "multigraph",
             f"graph: edges must be simple, this is a multigraph (parallel edges: {shown}). "
-            "Use networkx.Graph(graph) and add their couplings."
+            "Use networkx.Graph(graph) and add their couplings.",
         )
     loops = list(nx.nodes_with_selfloops(graph))
     if loops:
         shown = ", ".join(repr(n) for n in loops[:5]) + (", …" if len(loops) > 5 else "")
         raise GraphError(
+            "self_loops",
             f"graph: self-loops at node(s) {shown}. A site's own energy is a site term (mass, quartic, source); "
-            "remove them with graph.remove_edges_from(networkx.selfloop_edges(graph))."
+            "remove them with graph.remove_edges_from(networkx.selfloop_edges(graph)).",
         )
     if graph.number_of_nodes() == 0:
-        raise GraphError("graph: the graph is empty (no nodes), so there is no field. Add nodes first.")
+        raise GraphError("empty", "graph: the graph is empty (no nodes), so there is no field. Add nodes first.")

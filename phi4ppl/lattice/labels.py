@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ..errors import ArgumentError, finite_array, present
+from ..arguments import finite_array, present
+from ..errors import ArgumentError
 
 __all__ = [
     "MISSING_FIELDS",
@@ -78,7 +79,7 @@ def aligned_fields(name: str, value, lattice=None, fix: str = "", *, samples: in
     if isinstance(value, list | tuple):
         parts = [aligned_fields(f"{name}[{k}]", part, lattice, fix) for k, part in enumerate(value)]
         if len({part.shape for part in parts}) > 1:
-            raise ArgumentError(name, "fields of one shape", f"shapes {parts[0].shape} and others")
+            raise ArgumentError(name, "fields of one shape", f"shapes {parts[0].shape} and others", reason="shape")
         return np.stack(parts)
     if isinstance(value, xr.Dataset | xr.DataTree):
         value = _variable(name, value)
@@ -89,7 +90,9 @@ def aligned_fields(name: str, value, lattice=None, fix: str = "", *, samples: in
     if not isinstance(value, dict) and has_no_labels(value):
         return finite_array(name, value, fix)
     if lattice is None:
-        raise ArgumentError(name, "an array, or a model whose lattice has the labels", f"a {type(value).__name__}")
+        raise ArgumentError(
+            name, "an array, or a model whose lattice has the labels", f"a {type(value).__name__}", reason="unlabeled"
+        )
     if isinstance(value, dict):
         labels, array = _columns(name, value, fix)
         fix = ""
@@ -105,7 +108,11 @@ def _refuse_transposed(name: str, value: pd.DataFrame, lattice) -> None:
     numbered = _are(value.index, range(len(value)))
     if not numbered and _are(value.index, lattice.nodes) and not _are(value.columns, lattice.nodes):
         raise ArgumentError(
-            name, "one row per sample and one column per site", "one row per site", f"Transpose it: {name}.T."
+            name,
+            "one row per sample and one column per site",
+            "one row per site",
+            f"Transpose it: {name}.T.",
+            reason="transposed",
         )
 
 
@@ -124,14 +131,14 @@ def _columns(name: str, value: dict, fix: str) -> tuple[list, np.ndarray]:
     index = list(value)
     if any(isinstance(part, pd.Series) for part in value.values()):
         if not all(isinstance(part, pd.Series) for part in value.values()):
-            raise ArgumentError(name, "values of one kind", "a dict of Series and other values")
+            raise ArgumentError(name, "values of one kind", "a dict of Series and other values", reason="mixed")
         joined = pd.concat(list(value.values()), axis=1, keys=range(len(index)))
         return index, finite_array(name, joined, fix)
     parts = [finite_array(f"{name}[{label!r}]", part, fix) for label, part in value.items()]
     shapes = {part.shape for part in parts}
     if len(shapes) != 1:
         got = f"shapes {', '.join(map(str, sorted(shapes)))}" if shapes else "an empty dict"
-        raise ArgumentError(name, "for every node as many samples as for the others", got)
+        raise ArgumentError(name, "for every node as many samples as for the others", got, reason="counts")
     return index, np.stack(parts, axis=-1)
 
 
@@ -139,11 +146,13 @@ def _variable(name: str, value) -> xr.DataArray:
     """The fields of a Dataset."""
     if isinstance(value, xr.DataTree) and value.children:
         raise ArgumentError(
-            name, "an array of fields", "a DataTree", "Give one variable of it: tree['posterior']['phi']."
+            name, "an array of fields", "a DataTree", "Give one variable of it: tree['posterior']['phi'].", reason="run"
         )
     names = list(value.data_vars)
     if "phi" not in names and len(names) != 1:
-        raise ArgumentError(name, "a Dataset with a variable 'phi', or with one variable", f"variables {names}")
+        raise ArgumentError(
+            name, "a Dataset with a variable 'phi', or with one variable", f"variables {names}", reason="variable"
+        )
     return value["phi" if "phi" in names else names[0]]
 
 
@@ -166,7 +175,12 @@ def _lattice_dims(name: str, value: xr.DataArray, lattice) -> tuple[list, dict]:
         known = [dim for dim in (*AXES, "site") if dim in value.dims]
         rest = [dim for dim in value.dims if dim not in (*known, *SAMPLE_DIMS)]
         if rest and any(c.dims for c in value.coords.values()) or known and rest:
-            raise ArgumentError(name, f"dimensions {SAMPLE_DIMS} and x, y, z, t or site", f"dimensions {value.dims}")
+            raise ArgumentError(
+                name,
+                f"dimensions {SAMPLE_DIMS} and x, y, z, t or site",
+                f"dimensions {value.dims}",
+                reason="dimensions",
+            )
         return known, {dim: range(value.sizes[dim]) for dim in known}
     names, rank = field_dims(lattice)[0], len(lattice.field_shape)
     labels = dict(zip(names, [lattice.nodes] if names == ["site"] else map(range, lattice.field_shape), strict=True))
@@ -183,7 +197,9 @@ def _lattice_dims(name: str, value: xr.DataArray, lattice) -> tuple[list, dict]:
             return [], {}
     wanted = ", ".join(map(repr, names))
     fix = f"Rename them, for example {name}.rename(...). " + BY_POSITION.format(f"{name}.values")
-    raise ArgumentError(name, f"dimensions {wanted} of the lattice, and others for samples", f"{value.dims}", fix)
+    raise ArgumentError(
+        name, f"dimensions {wanted} of the lattice, and others for samples", f"{value.dims}", fix, reason="dimensions"
+    )
 
 
 def _order(name: str, labels: list, nodes, fix: str, dim: str = "") -> np.ndarray:
@@ -200,9 +216,9 @@ def _order(name: str, labels: list, nodes, fix: str, dim: str = "") -> np.ndarra
     if len(missing := np.flatnonzero(counts == 0)) or unknown:
         got = [f"none for {nodes[missing[0]]!r}"] if len(missing) else []
         got += [f"{unknown[0]!r}, which is not a node"] if unknown else []
-        raise ArgumentError(name, expected, " and ".join(got), fix)
+        raise ArgumentError(name, expected, " and ".join(got), fix, reason="labels")
     if len(twice := np.flatnonzero(counts > 1)):
-        raise ArgumentError(name, expected, f"{nodes[twice[0]]!r} {counts[twice[0]]} times", fix)
+        raise ArgumentError(name, expected, f"{nodes[twice[0]]!r} {counts[twice[0]]} times", fix, reason="labels")
     order = np.empty(len(nodes), int)
     order[found] = np.arange(len(nodes))
     return order
@@ -267,7 +283,9 @@ def aligned_coupling(name: str, value, lattice, cliques: np.ndarray):
             return [part.values for part in value]
         raise ArgumentError(name, "numbers, or one labelled object", "a list of labelled objects")
     if isinstance(value, xr.Dataset | xr.DataTree):
-        raise ArgumentError(name, "one variable", f"a {type(value).__name__}", "For example dataset['a'].")
+        raise ArgumentError(
+            name, "one variable", f"a {type(value).__name__}", "For example dataset['a'].", reason="variable"
+        )
     if isinstance(value, xr.DataArray) and value.ndim == 0:
         return finite_array(name, value.values)
     size = cliques.shape[1]
@@ -324,7 +342,9 @@ def _from_array_of_sites(name: str, value: xr.DataArray, lattice, cliques: np.nd
         raise ArgumentError(name, "a Series with tuples of nodes as index", f"a DataArray with dimensions {value.dims}")
     array = aligned_fields(name, value, lattice)
     if array.shape != lattice.field_shape:
-        raise ArgumentError(name, f"one number a site, dimensions {dims}", f"dimensions {dict(value.sizes)}")
+        raise ArgumentError(
+            name, f"one number a site, dimensions {dims}", f"dimensions {dict(value.sizes)}", reason="dimensions"
+        )
     return array.reshape(-1)[cliques[:, 0]]
 
 
@@ -337,31 +357,43 @@ def _by_clique(name: str, labels: list, values, lattice, cliques: np.ndarray):
     expected = f"one value a clique, labelled by {what}"
     wrong = next((key for key in keys if not isinstance(key, tuple | frozenset) or len(key) != size), None)
     if wrong is not None:
-        raise ArgumentError(name, expected, f"the label {wrong!r}", fix)
+        raise ArgumentError(name, expected, f"the label {wrong!r}", fix, reason="labels")
     flat = _numbers([node for key in keys for node in key], nodes)
     if None in flat:
         first = keys[flat.index(None) // size]
         raise ArgumentError(
-            name, expected, f"the label {first[0] if size == 1 else first!r}, which is not in the lattice", fix
+            name,
+            expected,
+            f"the label {first[0] if size == 1 else first!r}, which is not in the lattice",
+            fix,
+            reason="not_a_clique",
         )
     place: dict[frozenset, int] = {}
     for k in range(len(keys)):
         sites = frozenset(flat[k * size : (k + 1) * size])
         if sites in place:
-            raise ArgumentError(name, expected, f"{labels[place[sites]]!r} and {labels[k]!r}, which are the same", fix)
+            raise ArgumentError(
+                name,
+                expected,
+                f"{labels[place[sites]]!r} and {labels[k]!r}, which are the same",
+                fix,
+                reason="duplicate",
+            )
         place[sites] = k
     wanted = [frozenset(clique) for clique in cliques.tolist()]
     missing = next((c for c, sites in zip(cliques.tolist(), wanted, strict=True) if sites not in place), None)
     if missing is not None:
         shown = tuple(nodes[i] for i in missing)
-        raise ArgumentError(name, expected, f"none for {shown[0] if size == 1 else shown!r}", fix)
+        raise ArgumentError(name, expected, f"none for {shown[0] if size == 1 else shown!r}", fix, reason="incomplete")
     if unused := set(place) - set(wanted):
         everywhere = size == 1 and len(place) == len(
             nodes
         )  # a term on some of the sites takes its own of a whole field
         if not everywhere:
             label = labels[min(place[sites] for sites in unused)]
-            raise ArgumentError(name, expected, f"also {label!r}, on which the term has no clique", fix)
+            raise ArgumentError(
+                name, expected, f"also {label!r}, on which the term has no clique", fix, reason="not_a_clique"
+            )
     picked = [place[sites] for sites in wanted]
     return values[picked] if isinstance(values, np.ndarray) else [values[k] for k in picked]
 
@@ -390,7 +422,9 @@ def require_nodes_in_order(name: str, value, lattice) -> None:
         nodes = lattice.nodes if dims == ["site"] else None
         here = [dim for dim in value.dims if dim in dims]
         if len(here) == len(dims) > 1 and here != dims:
-            raise ArgumentError(name, f"dimensions in the order {dims}", f"{here}", f"Use {name}.transpose(...).")
+            raise ArgumentError(
+                name, f"dimensions in the order {dims}", f"{here}", f"Use {name}.transpose(...).", reason="dimensions"
+            )
         axes = [(list(index), nodes or coords[dim]) for dim, index in value.indexes.items() if dim in dims]
     else:
         axes = [(_labels_of(value), lattice.nodes)] if not has_no_labels(value) else []
@@ -398,7 +432,7 @@ def require_nodes_in_order(name: str, value, lattice) -> None:
         if _are(labels, known) and _numbers(labels, known) != list(range(len(known))):
             fix = "Reorder it, or, if the order is right, give its .to_numpy()."
             expected = f"labels in the order of lattice.nodes, {_first_of(known)}"
-            raise ArgumentError(name, expected, _first_of(labels), fix)
+            raise ArgumentError(name, expected, _first_of(labels), fix, reason="order")
 
 
 def _first_of(labels) -> str:

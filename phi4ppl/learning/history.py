@@ -7,7 +7,8 @@ from enum import Enum
 import numpy as np
 import xarray as xr
 
-from ..errors import ArgumentError, call_checked
+from ..arguments import call_checked
+from ..errors import ArgumentError
 from ..model.coupling_vector import CouplingVector
 
 __all__ = ["FitStatus", "History", "plot_history"]

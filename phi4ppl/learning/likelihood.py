@@ -9,7 +9,8 @@ from functools import partial
 import numpy as np
 import xarray as xr
 
-from ..errors import ArgumentError, call_checked, one_of, positive_int, seed_within
+from ..arguments import call_checked, one_of, positive_int, seed_within
+from ..errors import ArgumentError
 from ..lattice.labels import MISSING_FIELDS, aligned_fields
 from ..model.coupling_vector import CouplingVector, sign_notes
 from ..model.field import MarkovRandomField
@@ -198,7 +199,11 @@ def _refuse_options(method: str, options: dict) -> None:
         if value is not None and name not in METHODS[method]:
             takers = [other for other, names in METHODS.items() if name in names]
             raise ArgumentError(
-                name, f"None with method={method!r}", repr(value), f"Methods with it: {', '.join(takers)}."
+                name,
+                f"None with method={method!r}",
+                repr(value),
+                f"Methods with it: {', '.join(takers)}.",
+                reason="unused",
             )
 
 
@@ -237,7 +242,9 @@ def _start(vector: CouplingVector, initial) -> tuple[np.ndarray | None, xr.Datas
     shapes = {name: np.shape(value) for name, value in model.couplings.items()}
     wanted = {name: np.shape(value) for name, value in vector.template.couplings.items()}
     if shapes != wanted or model.lattice != vector.template.lattice:
-        raise ArgumentError("initial", f"couplings of the model that is fitted, {vector.template!r}", repr(model))
+        raise ArgumentError(
+            "initial", f"couplings of the model that is fitted, {vector.template!r}", repr(model), reason="mismatch"
+        )
     return vector.flatten(model.couplings), earlier
 
 
@@ -290,7 +297,7 @@ def _fields(model: MarkovRandomField, data) -> np.ndarray:
     if array.ndim != 1 + len(shape) or array.shape[1:] != shape:
         expected = f"shape (num_samples, {', '.join(map(str, shape))})"
         fix = "One field goes in as data[None]." if array.shape == shape else "The first axis counts samples."
-        raise ArgumentError("data", expected, f"shape {array.shape}", fix)
+        raise ArgumentError("data", expected, f"shape {array.shape}", fix, reason="shape")
     fix = "A single field says nothing about its spread: add noise of the size that it is known to, "
     fix += "data = field + width * rng.normal(size=(500, *field.shape))."
     positive_int("number of samples in data", len(array), minimum=2, fix=fix)
@@ -307,5 +314,5 @@ def _checked_data(model: MarkovRandomField, data) -> np.ndarray:
             "data", "values that vary from sample to sample at every site",
             f"the same value {flat[0, constant[0]]:.6g} in all samples at {len(constant)} site(s), the first at {first}",
             "Add noise of the size that the data are known to, or leave these sites out of the lattice.",
-        )  # fmt: skip
+         reason="constant")  # fmt: skip
     return flat

@@ -11,10 +11,11 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse
 
-from ..errors import ArgumentError, SamplingError, stream_key
+from ..errors import ArgumentError, SamplingError
 from ..model.coupling_vector import CouplingVector, statistics_matrix
 from ..sampling.engine import Engine
 from ..sampling.interrupt import Interrupts
+from ..streams import stream_key
 from .expectation import BLOCK, Expectation, expectation
 from .history import FitStatus
 from .problem import Estimate, Problem
@@ -53,7 +54,11 @@ def fit_maximum_likelihood(problem: Problem, options: SamplingOptions) -> Estima
     if vector.size > MOST_COUPLINGS:
         fix = "Use method='persistent_cd', or 'score_matching'."
         raise ArgumentError(
-            "model", f"at most {MOST_COUPLINGS} couplings for maximum likelihood", str(vector.size), fix
+            "model",
+            f"at most {MOST_COUPLINGS} couplings for maximum likelihood",
+            str(vector.size),
+            fix,
+            reason="too_large",
         )
     data = DataStatistics(problem)
     theta, centre = starting_point(problem)

@@ -13,10 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import sparse
 
-from ..errors import SamplingError, stream_key, stream_rng
+from ..errors import SamplingError
 from ..model.coupling_vector import statistics_matrix
 from ..sampling.engine import Engine
 from ..sampling.interrupt import Interrupts
+from ..streams import stream_key, stream_rng
 from .history import FitStatus
 from .local import LocalStructure
 from .maximum_likelihood import WARM_UP, DataStatistics, SamplingOptions

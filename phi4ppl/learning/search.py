@@ -7,11 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..analysis.gamma_method import gamma_method
-from ..errors import ArgumentError, positive_int, stream_key
+from ..arguments import positive_int
+from ..errors import ArgumentError
 from ..model.coupling_vector import CouplingVector, statistics_matrix
 from ..model.field import MarkovRandomField
 from ..reweighting.energies import difference
 from ..sampling.engine import Engine
+from ..streams import stream_key
 from .history import History
 
 __all__ = ["Search", "correlation_of"]
@@ -64,9 +66,13 @@ class Search:
         flat = fields.reshape(-1, *model.field_shape)
         excess = np.asarray(self._excess(jax.tree.map(jnp.asarray, model), flat))
         if np.iscomplexobj(excess):
-            raise ArgumentError("target", "a real action", "a complex one", "phi4ppl.reweight takes complex targets.")
+            raise ArgumentError(
+                "target", "a real action", "a complex one", "phi4ppl.reweight takes complex targets.", reason="complex"
+            )
         if not np.all(np.isfinite(excess)):
-            raise ArgumentError("target", "an action that is finite on samples of the model", "one that is not")
+            raise ArgumentError(
+                "target", "an action that is finite on samples of the model", "one that is not", reason="finite"
+            )
         return fields, excess.astype(float).reshape(fields.shape[:2])
 
     def statistics(self, fields) -> np.ndarray:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import ArgumentError, call_checked, one_of, positive_int, seed_within
+from ..arguments import call_checked, one_of, positive_int, seed_within
+from ..errors import ArgumentError
 from ..model.field import MarkovRandomField
 from ..reweighting.energies import as_action
 from ..sampling.interrupt import Interrupts
@@ -109,10 +110,15 @@ def fit_variational(
         raise ArgumentError("optimizer", "an optax optimizer for method 'gradient'", type(optimizer).__name__, fix)
     if average_last is not None and method != "gradient":
         fix = "It averages by itself; method='gradient' takes a share of its steps."
-        raise ArgumentError("average_last", f"None with method={method!r}", repr(average_last), fix)
+        raise ArgumentError("average_last", f"None with method={method!r}", repr(average_last), fix, reason="unused")
     share = checked_share(average_last, 0.0)
     if initial is not None and (not isinstance(initial, VariationalFit) or not _same_terms(initial.model, model)):
-        raise ArgumentError("initial", "the result of a fit of the same terms on the same lattice", repr(initial)[:80])
+        raise ArgumentError(
+            "initial",
+            "the result of a fit of the same terms on the same lattice",
+            repr(initial)[:80],
+            reason="mismatch",
+        )
     model = model if initial is None else initial.model
     target = as_action("target", target, model.field_shape)
     model.check().raise_if_violated()

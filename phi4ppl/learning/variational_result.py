@@ -9,7 +9,8 @@ import xarray as xr
 from scipy.stats import chi2
 
 from ..analysis.gamma_method import gamma_method
-from ..errors import ArgumentError, OverlapError, call_checked, positive_int
+from ..arguments import call_checked, positive_int
+from ..errors import ArgumentError, OverlapError
 from ..model.coupling_vector import sign_notes
 from ..model.field import MarkovRandomField
 from ..partition.log_partition import log_partition

@@ -8,7 +8,8 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from ..errors import ArgumentError, path_of, writing
+from ..arguments import path_of, writing
+from ..errors import ArgumentError
 
 __all__ = ["read_arrays", "write_arrays"]
 
@@ -30,7 +31,7 @@ def read_arrays(path, kind: str, writer: str) -> tuple[dict, dict]:
         if header["format"] != kind:
             raise KeyError(header["format"])
     except FileNotFoundError:
-        raise ArgumentError("path", f"a file written by {writer}", f"no file {path}") from None
+        raise ArgumentError("path", f"a file written by {writer}", f"no file {path}", reason="missing") from None
     except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile) as error:
-        raise ArgumentError("path", f"a file written by {writer}", f"{path} ({error})") from error
+        raise ArgumentError("path", f"a file written by {writer}", f"{path} ({error})", reason="unreadable") from error
     return header, arrays

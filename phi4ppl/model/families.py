@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..errors import ArgumentError, call_checked, finite_array
+from ..arguments import call_checked, finite_array
+from ..errors import ArgumentError
 from ..lattice.frozen import Lattice
 from ..lattice.labels import aligned_coupling
 from .field import MarkovRandomField
@@ -90,7 +91,7 @@ def phi4_from_lagrangian(lattice: Lattice, *, kappa=1.0, mu_squared, lam) -> Mar
     for name, value in (("kappa", kappa), ("mu_squared", mu_squared), ("lam", lam)):
         if np.ndim(value) != 0:
             fix = "Use phi4(…) for couplings that differ from site to site."
-            raise ArgumentError(name, "one number", f"shape {np.shape(value)}", fix)
+            raise ArgumentError(name, "one number", f"shape {np.shape(value)}", fix, reason="shape")
         if is_concrete(value):
             finite_array(name, value)
     kappa, mu_squared, lam = (getattr(value, "values", value) for value in (kappa, mu_squared, lam))  # of xarray
@@ -111,10 +112,14 @@ def _nearest_neighbour_family(lattice: Lattice, w, site_terms: dict) -> MarkovRa
         unknown = [k for k in w if k not in lattice.kinds]
         if unknown or not w:
             kinds = ", ".join(repr(k) for k in lattice.kinds)
-            raise ArgumentError("w", f"kinds of edges among {kinds}", repr(unknown[0]) if unknown else "an empty dict")
+            raise ArgumentError(
+                "w", f"kinds of edges among {kinds}", repr(unknown[0]) if unknown else "an empty dict", reason="name"
+            )
         bare = [k for k in w if not len(lattice.edges_of(k))]
         if bare:
-            raise ArgumentError("w", "kinds that have edges", f"{bare[0]!r}, which has none on {lattice!r}")
+            raise ArgumentError(
+                "w", "kinds that have edges", f"{bare[0]!r}, which has none on {lattice!r}", reason="no_edges"
+            )
         given = {k: lattice.edge_attribute(v, k) if isinstance(v, str) else v for k, v in w.items()}
         terms += [Term(f"w_{kind}", lattice.edges_of(kind), hopping, value) for kind, value in given.items()]
     elif lattice.num_edges:
@@ -140,12 +145,14 @@ def _antiperiodic_hopping(lattice: Lattice, w) -> list[Term]:
     unknown = [kind for kind in w if kind not in inside]
     if unknown or not w:
         got = repr(unknown[0]) if unknown else "an empty dict"
-        raise ArgumentError("w", f"kinds of edges among {', '.join(map(repr, inside))}", got)
+        raise ArgumentError("w", f"kinds of edges among {', '.join(map(repr, inside))}", got, reason="name")
     terms = []
     for kind, value in w.items():
         if isinstance(value, (list, tuple)) or np.ndim(value) != 0:
             fix = f"For one per edge use model.replace(w_{kind}=…, w_{kind}_antiperiodic=…), the latter with −w."
-            raise ArgumentError("w", "one number per kind of edges on an antiperiodic lattice", "an array", fix)
+            raise ArgumentError(
+                "w", "one number per kind of edges on an antiperiodic lattice", "an array", fix, reason="antiperiodic"
+            )
         for name, sign in ((kind, 1), *((k, -1) for k, other in lattice.sign_kinds.items() if other == kind)):
             if len(lattice.edges_of(name)):
                 terms.append(Term(f"w_{name}", lattice.edges_of(name), hopping, sign * value))

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import ArgumentError, call_checked
+from ..arguments import call_checked
+from ..errors import ArgumentError
 from ..lattice.cliques import require_cliques_of
 from ..lattice.frozen import Lattice
 from ..lattice.labels import is_labelled
@@ -88,7 +89,7 @@ class MarkovRandomField:
         names = [t.name for t in terms]
         if len(set(names)) < len(names):
             twice = next(n for n in names if names.count(n) > 1)
-            raise ArgumentError("terms", "a different name for every term", f"{twice!r} twice")
+            raise ArgumentError("terms", "a different name for every term", f"{twice!r} twice", reason="duplicate")
         for term in terms:
             require_cliques_of(lattice, term.name, term.cliques)
         couplings = (as_coupling(t.form, t.coupling, lattice) if is_labelled(t.coupling) else t.coupling for t in terms)
@@ -173,7 +174,9 @@ class MarkovRandomField:
         unknown = [n for n in names if n not in self.couplings]
         if unknown:
             known = ", ".join(repr(n) for n in self.couplings)
-            raise ArgumentError("couplings", f"names among {known}", repr(unknown[0]), "model.describe() lists them.")
+            raise ArgumentError(
+                "couplings", f"names among {known}", repr(unknown[0]), "model.describe() lists them.", reason="name"
+            )
 
     def _require_signs(self, couplings) -> None:
         """Refuse one of a pair of couplings w and −w: the boundary would be neither periodic nor antiperiodic."""
@@ -182,7 +185,9 @@ class MarkovRandomField:
             if pair <= set(self.couplings) and len(given := pair & set(couplings)) == 1:
                 missing = (pair - given).pop()
                 fix = f"Give {missing} too, with the opposite sign: across the boundary the field is antiperiodic."
-                raise ArgumentError("couplings", f"both of {', '.join(sorted(pair))}", repr(given.pop()), fix)
+                raise ArgumentError(
+                    "couplings", f"both of {', '.join(sorted(pair))}", repr(given.pop()), fix, reason="pair"
+                )
 
     def energy(self, phi):
         """The action S(φ; θ).
@@ -210,7 +215,9 @@ class MarkovRandomField:
         phi = as_field(phi, lattice=self.lattice)
         shape, rank = self.field_shape, len(self.field_shape)
         if phi.shape[phi.ndim - rank :] != shape or phi.ndim < rank:
-            raise ArgumentError("phi", f"trailing axes {shape}", f"shape {phi.shape}", "Leading axes are batches.")
+            raise ArgumentError(
+                "phi", f"trailing axes {shape}", f"shape {phi.shape}", "Leading axes are batches.", reason="shape"
+            )
         for _ in range(phi.ndim - rank):
             function = jax.vmap(function)
         return function(phi)
@@ -230,7 +237,7 @@ class MarkovRandomField:
     def check(self) -> HammersleyCliffordReport:
         """Check the model against the Hammersley–Clifford theorem (structure, positivity, normalizability)."""
         if not all(is_concrete(v) for v in self._values):
-            raise ArgumentError("model", "couplings that are numbers", "couplings inside a JAX trace")
+            raise ArgumentError("model", "couplings that are numbers", "couplings inside a JAX trace", reason="traced")
         return check_terms(self.structure, self._values, self._energy_of_one)
 
     def describe(self) -> str:

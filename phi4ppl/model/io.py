@@ -24,7 +24,7 @@ def write_terms(path, lattice: Lattice, terms: tuple[Term, ...]) -> Path:
             raise ArgumentError(
                 f"term {term.name!r}", "a built-in statistic", f"{term.statistic!r}",
                 "Code is not written to disk: keep models with your own terms as a model file (see docs/declare).",
-            )  # fmt: skip
+             reason="not_built_in")  # fmt: skip
     labels = None if lattice._nodes is None else [repr(n) for n in lattice.nodes]
     for label, text in zip(lattice.nodes if labels else (), labels or (), strict=True):
         try:
@@ -32,7 +32,9 @@ def write_terms(path, lattice: Lattice, terms: tuple[Term, ...]) -> Path:
         except (ValueError, SyntaxError):
             same = False
         if not same:
-            raise ArgumentError("lattice", "labels that are numbers, strings or tuples", text, "Relabel the graph.")
+            raise ArgumentError(
+                "lattice", "labels that are numbers, strings or tuples", text, "Relabel the graph.", reason="labels"
+            )
     header = {
         "format": FORMAT,
         "name": lattice.name, "num_sites": lattice.num_sites, "shape": lattice.shape, "kinds": lattice.kinds,

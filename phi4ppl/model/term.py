@@ -16,15 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import (
-    LEAVE_OUT,
-    ArgumentError,
-    call_checked,
-    finite_array,
-    present,
-    refuse_missing,
-    refuse_missing_objects,
-)
+from ..arguments import LEAVE_OUT, call_checked, finite_array, present, refuse_missing, refuse_missing_objects
+from ..errors import ArgumentError
 from ..lattice.cliques import as_cliques
 from ..lattice.frozen import Lattice
 from ..lattice.labels import aligned_coupling, aligned_fields, is_labelled
@@ -167,7 +160,7 @@ def as_field(phi, name: str = "phi", lattice: Lattice | None = None):
             refuse_missing_objects(name, np.array(phi, object))
         raise ArgumentError(name, "an array of real numbers", type(phi).__name__) from error
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
-        raise ArgumentError(name, "an array of real numbers", f"dtype {array.dtype}")
+        raise ArgumentError(name, "an array of real numbers", f"dtype {array.dtype}", reason="dtype")
     array = array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(float)
     if is_concrete(array):
         _refuse_nan(name, array)
@@ -179,7 +172,7 @@ def _refuse_nan(name: str, array) -> None:
         if not jnp.isnan(array).any():
             return
     where = tuple(int(i) for i in np.argwhere(np.isnan(np.atleast_1d(np.asarray(array, float))))[0])
-    raise ArgumentError(name, "numbers", f"nan at index {where}", LEAVE_OUT)
+    raise ArgumentError(name, "numbers", f"nan at index {where}", LEAVE_OUT, reason="finite")
 
 
 def as_coupling(form: TermForm, coupling, lattice: Lattice | None = None):
@@ -198,7 +191,7 @@ def as_coupling(form: TermForm, coupling, lattice: Lattice | None = None):
     elif is_concrete(coupling):
         finite_array(name, coupling)
     elif jnp.issubdtype(coupling.dtype, jnp.complexfloating):
-        raise ArgumentError(name, "a real number or an array of them", f"dtype {coupling.dtype}")
+        raise ArgumentError(name, "a real number or an array of them", f"dtype {coupling.dtype}", reason="dtype")
     if not jnp.issubdtype(coupling.dtype, jnp.floating):
         coupling = coupling.astype(float)
     shape = coupling.shape
@@ -211,7 +204,9 @@ def as_coupling(form: TermForm, coupling, lattice: Lattice | None = None):
             coupling.setflags(write=False)
         return coupling
     expected = f"one number, or an array of shape ({num_cliques},) with one number a clique"
-    raise ArgumentError(name, expected, f"shape {shape}", "Rows of the term's `cliques` give the order.")
+    raise ArgumentError(
+        name, expected, f"shape {shape}", "Rows of the term's `cliques` give the order.", reason="shape"
+    )
 
 
 def _require_scalar_statistic(name: str, statistic, size: int) -> None:
@@ -222,7 +217,9 @@ def _require_scalar_statistic(name: str, statistic, size: int) -> None:
     try:
         result = jax.eval_shape(statistic, *[jax.ShapeDtypeStruct((), jnp.result_type(float))] * size)
     except Exception as error:  # whatever a user's function raises under tracing is the user's to read
-        raise ArgumentError(what, expected, f"{type(error).__name__}: {error}") from error
+        raise ArgumentError(what, expected, f"{type(error).__name__}: {error}", reason="raises") from error
     if getattr(result, "shape", None) != () or not jnp.issubdtype(result.dtype, jnp.floating):
         got = f"a function that returns {result}"
-        raise ArgumentError(what, "a real scalar returned for one clique", got, "The library vmaps over cliques.")
+        raise ArgumentError(
+            what, "a real scalar returned for one clique", got, "The library vmaps over cliques.", reason="returns"
+        )

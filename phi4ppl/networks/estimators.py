@@ -17,10 +17,12 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ..errors import ArgumentError, call_checked, finite_array, positive_int, stream_key, stream_rng, warn
+from ..arguments import call_checked, finite_array, positive_int
+from ..errors import ArgumentError, warn
 from ..lattice.labels import has_no_labels, is_labelled
 from ..model.field import MarkovRandomField
 from ..partition.partition_estimate import PartitionEstimate
+from ..streams import stream_key, stream_rng
 from .block_gibbs import gaussian_draws
 from .machine import RestrictedBoltzmannMachine
 from .normalizer import annealed
@@ -162,7 +164,9 @@ class _RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         X = self._checked(X, reset=first)
         if not first and self.n_components != self.machine_.hidden.size:
             got = f"{self.n_components!r}. Call fit to begin anew"
-            raise ArgumentError("n_components", f"{self.machine_.hidden.size}, as in the fitted machine", got)
+            raise ArgumentError(
+                "n_components", f"{self.machine_.hidden.size}, as in the fitted machine", got, reason="state"
+            )
         return (self._begin(X) if first else self)._train(X, 1, progress=False)
 
     def transform(self, X):
@@ -212,7 +216,7 @@ class _RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         known = np.asarray(known)
         if known.dtype != bool or known.shape != X.shape[1:]:
             got = f"{known.dtype} of shape {known.shape}"
-            raise ArgumentError("known", f"bools of shape {X.shape[1:]}, one a feature", got)
+            raise ArgumentError("known", f"bools of shape {X.shape[1:]}, one a feature", got, reason="shape")
         middle = self.machine_.visible_mean(jnp.zeros(self.machine_.hidden.size))
         start = np.where(known, self._standardised(X), middle)
         start = jnp.asarray(np.broadcast_to(start, (n_draws, *X.shape)))
@@ -265,7 +269,9 @@ class _RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             spread = X.std(axis=0, dtype=float) if real else np.ones(n)
         if not np.isfinite(spread).all():
             where = f"infinite in feature {np.argmin(np.isfinite(spread))}"
-            raise ArgumentError("X", "features whose standard deviations are finite", where, "Give other units.")
+            raise ArgumentError(
+                "X", "features whose standard deviations are finite", where, "Give other units.", reason="finite"
+            )
         # a constant column has rounding alone, which is relative to its mean; a small unit of measurement is no constant
         self.scale_ = np.where(spread > CONSTANT * np.abs(self.mean_), spread, 1.0)
         rng = stream_rng(self._seed(), "first weights")
@@ -312,7 +318,7 @@ class _RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         if not isinstance(machine, RestrictedBoltzmannMachine):
             raise ArgumentError("machine", expected, type(machine).__name__)
         if (type(machine.visible), type(machine.hidden)) != (cls._visible, cls._hidden):
-            raise ArgumentError("machine", expected, repr(machine))
+            raise ArgumentError("machine", expected, repr(machine), reason="units")
         made, number = cls(machine.hidden.size), machine.visible.size
         made.machine_, made.history_, made.n_features_in_ = machine, [], number
         made.mean_, made.scale_ = np.zeros(number), np.ones(number)

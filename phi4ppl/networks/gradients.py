@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import logsumexp
 
+from ..arguments import one_of
 from ..energy.exact.gaussian import log_gaussian_integral
-from ..errors import ArgumentError, one_of
+from ..errors import ArgumentError
 from .machine import RestrictedBoltzmannMachine
 from .units import GaussianUnits
 
@@ -39,10 +40,12 @@ def require_method(machine: RestrictedBoltzmannMachine, method: str) -> None:
     one_of("method", method, METHODS)
     if method == "score_matching" and machine.visible.states is not None:
         got = f"{type(machine.visible).__name__}, whose density has no derivatives"
-        raise ArgumentError("method", "real visible units for 'score_matching'", got, "Take 'persistent_cd'.")
+        raise ArgumentError(
+            "method", "real visible units for 'score_matching'", got, "Take 'persistent_cd'.", reason="units"
+        )
     if method == "exact" and summed_side(machine) is None and not both_gaussian(machine):
         need = f"a binary layer of at most {MAX_BINARY} units, a real one of at most {MAX_REAL}, or two Gaussian layers"
-        raise ArgumentError("method", f"for 'exact' {need}", repr(machine), "Take 'persistent_cd'.")
+        raise ArgumentError("method", f"for 'exact' {need}", repr(machine), "Take 'persistent_cd'.", reason="too_large")
 
 
 def objective(method: str, machine: RestrictedBoltzmannMachine, v, chains):

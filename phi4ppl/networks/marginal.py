@@ -5,7 +5,8 @@ from __future__ import annotations
 from numpyro.distributions import Distribution, constraints
 from numpyro.distributions.util import validate_sample
 
-from ..errors import ArgumentError, DrawNotAvailableError, call_checked
+from ..arguments import call_checked
+from ..errors import ArgumentError, DrawNotAvailableError
 from .machine import RestrictedBoltzmannMachine
 
 __all__ = ["VisibleMarginal"]
@@ -55,7 +56,9 @@ class VisibleMarginal(Distribution):
             raise ArgumentError("machine", "a RestrictedBoltzmannMachine", type(machine).__name__)
         if machine.visible.states is not None:
             fix = "Priors of NumPyro that gradients can move are densities."
-            raise ArgumentError("machine", "a machine of real visible units", repr(machine.visible), fix)
+            raise ArgumentError(
+                "machine", "a machine of real visible units", repr(machine.visible), fix, reason="units"
+            )
         self.machine, self.log_partition = machine, log_partition
         super().__init__(batch_shape=(), event_shape=(machine.visible.size,), validate_args=validate_args)
 
@@ -65,6 +68,7 @@ class VisibleMarginal(Distribution):
 
     def sample(self, key, sample_shape=()):
         raise DrawNotAvailableError(
+            "markov_chain_only",
             f"an exact independent draw of the visible units of {self.machine!r} is not available. Draw them by Markov "
-            "chain: machine.gibbs(key, v, steps); in Predictive pass posterior_samples that contain this site."
+            "chain: machine.gibbs(key, v, steps); in Predictive pass posterior_samples that contain this site.",
         )

@@ -13,9 +13,11 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
-from ..errors import ArgumentError, call_checked, positive_int, stream_key, warn
+from ..arguments import call_checked, positive_int
+from ..errors import ArgumentError, Phi4pplWarning, warn
 from ..sampling.interrupt import Interrupts
 from ..sampling.progress import Progress
+from ..streams import stream_key
 from .estimators import _RBM, checked_rows, seed_of
 from .machine import RestrictedBoltzmannMachine
 
@@ -128,7 +130,9 @@ class DeepPhi4Network(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         sizes = [(machine.machine_.visible.size, machine.machine_.hidden.size) for machine in machines]
         for number, (below, above) in enumerate(itertools.pairwise(sizes)):
             if below[1] != above[0]:
-                raise ArgumentError(f"machines[{number + 1}]", f"{below[1]} visible units", str(above[0]))
+                raise ArgumentError(
+                    f"machines[{number + 1}]", f"{below[1]} visible units", str(above[0]), reason="shape"
+                )
         made.machines_, made.n_features_in_ = list(machines), sizes[0][0]
         return made
 
@@ -150,7 +154,7 @@ class DeepPhi4Network(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
                         bar.message(f"machine {number} · epoch {epoch + 1} of {machine.n_epochs}")
                     if interrupts.asked:
                         message = f"interrupted: training has come to epoch {epoch + 1} of machine {number}."
-                        warn(message)
+                        warn(Phi4pplWarning("training.interrupted", message, {"epoch": epoch + 1, "machine": number}))
                         return self
                 self.machines_[-1]._judge(data)
         return self
@@ -172,7 +176,9 @@ class DeepPhi4Network(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         X = self._checked(X)
         depth = len(self.machines_) if depth is None else positive_int("depth", depth)
         if depth > len(self.machines_):
-            raise ArgumentError("depth", f"at most {len(self.machines_)}, the number of machines", str(depth))
+            raise ArgumentError(
+                "depth", f"at most {len(self.machines_)}, the number of machines", str(depth), reason="too_large"
+            )
         features = X
         for machine in self.machines_[:depth]:
             features = machine.transform(features)
@@ -250,7 +256,7 @@ class DeepPhi4Network(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             if below._hidden.states != above._visible.states:
                 expected = f"visible units of the values of {below._hidden.__name__}, the hidden ones below"
                 fix = "Real units go on real ones, and units of 0 and 1 on units of 0 and 1."
-                raise ArgumentError(f"machines[{number + 1}]", expected, above._visible.__name__, fix)
+                raise ArgumentError(f"machines[{number + 1}]", expected, above._visible.__name__, fix, reason="units")
 
     def _checked(self, X, reset=False):
         return checked_rows(self, X, reset)

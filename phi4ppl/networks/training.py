@@ -13,19 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import (
-    ArgumentError,
-    SamplingError,
-    call_checked,
-    finite_array,
-    positive_int,
-    seed_within,
-    stream_key,
-    warn,
-)
+from ..arguments import call_checked, finite_array, positive_int, seed_within
+from ..errors import ArgumentError, Phi4pplWarning, SamplingError, warn
 from ..lattice.labels import aligned_units
 from ..sampling.interrupt import Interrupts
 from ..sampling.progress import Progress
+from ..streams import stream_key
 from .block_gibbs import advance, gaussian_draws
 from .gradients import (  # fmt: skip
     METHODS,
@@ -171,7 +164,9 @@ def train(
     for name, value in (counts | {"num_levels": num_levels, "likelihood_every": every}).items():
         positive_int(name, value)
     if num_levels > 1 and method != "persistent_cd":
-        raise ArgumentError("num_levels", f"1 with {method!r}", str(num_levels), "Only persistent chains are tempered.")
+        raise ArgumentError(
+            "num_levels", f"1 with {method!r}", str(num_levels), "Only persistent chains are tempered.", reason="unused"
+        )
     seed = seed_within(seed)
     data = _matrix("data", data, machine)
     validation = None if validation is None else _matrix("validation", validation, machine)
@@ -212,7 +207,8 @@ def train(
                 on_epoch(record, state)
             _tell(bar, record, last)
     if state.epoch < last:
-        warn(f"interrupted: training has come to epoch {state.epoch} of {last}.")
+        text = f"interrupted: training has come to epoch {state.epoch} of {last}."
+        warn(Phi4pplWarning("training.interrupted", text, {"epoch": state.epoch, "epochs": last}))
     elif epochs > 1 or measured:
         state = judged(state, data, method, history[-1].gradient_norm if history else np.nan)
     return state, history
@@ -253,16 +249,18 @@ def _require_same(state, machine, num_levels, num_chains, optimizer) -> None:
         raise ArgumentError("state", "a TrainingState, as train returns it", type(state).__name__)
     if repr(state.machine) != repr(machine):
         fix = "Training goes on from the machine in the state; give one like it, such as state.machine."
-        raise ArgumentError("machine", f"{state.machine!r}, as in the state", repr(machine), fix)
+        raise ArgumentError("machine", f"{state.machine!r}, as in the state", repr(machine), fix, reason="state")
     if len(state.hot) != num_levels - 1:
-        raise ArgumentError("num_levels", f"{len(state.hot) + 1}, as in the state", str(num_levels))
+        raise ArgumentError("num_levels", f"{len(state.hot) + 1}, as in the state", str(num_levels), reason="state")
     if num_chains not in (None, len(state.chains)):
-        raise ArgumentError("num_chains", f"{len(state.chains)}, as in the state", str(num_chains))
+        raise ArgumentError("num_chains", f"{len(state.chains)}, as in the state", str(num_chains), reason="state")
     if jax.tree.structure(jax.eval_shape(optimizer.init, machine)) != jax.tree.structure(state.optimizer):
         fix = (
             "The memory of Adam counts updates for a schedule only; optax.constant_schedule is a number as a schedule."
         )
-        raise ArgumentError("learning_rate", "a number or a schedule, whichever it was in the state", "the other", fix)
+        raise ArgumentError(
+            "learning_rate", "a number or a schedule, whichever it was in the state", "the other", fix, reason="state"
+        )
 
 
 def _require_finite(new: TrainingState, state: TrainingState, norm: float) -> None:
@@ -271,8 +269,9 @@ def _require_finite(new: TrainingState, state: TrainingState, norm: float) -> No
     if np.isfinite(norm) and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(new.machine)):
         return
     error = SamplingError(
+        "diverged",
         f"training diverged in epoch {new.epoch}: {what} is not finite. Likely causes: a learning rate that is too "
-        "large, or data that are not standardised. The attribute 'state' of this error is the last good state."
+        "large, or data that are not standardised. The attribute 'state' of this error is the last good state.",
     )
     error.state = state
     raise error
@@ -289,7 +288,9 @@ def _tell(bar: Progress, record: Epoch, last: int) -> None:
 def _matrix(name, value, machine):
     array = finite_array(name, aligned_units(name, value, machine.visible.size))
     if array.ndim != 2 or array.shape[1] != machine.visible.size or not len(array):
-        raise ArgumentError(name, f"an array of shape (n, {machine.visible.size})", f"shape {array.shape}")
+        raise ArgumentError(
+            name, f"an array of shape (n, {machine.visible.size})", f"shape {array.shape}", reason="shape"
+        )
     return jnp.asarray(array, machine.weights.dtype)
 
 

@@ -9,8 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from ..errors import ArgumentError, call_checked, stream_seed
+from ..arguments import call_checked
+from ..errors import ArgumentError
 from ..learning.history import plot_history
+from ..streams import stream_seed
 from .normalizer import annealed, is_summable
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..arguments import call_checked, finite_array
 from ..energy import onesite as site
-from ..errors import ArgumentError, call_checked, finite_array
+from ..errors import ArgumentError
 from ..model.term import is_concrete
 
 __all__ = ["BernoulliUnits", "GaussianUnits", "Phi4Units", "SpinUnits", "Units"]
@@ -35,11 +36,13 @@ class Units:
         for name, value in couplings.items():
             array = finite_array(name, value) if is_concrete(value) else value
             if np.ndim(array) != 1 or np.shape(array)[0] == 0:
-                raise ArgumentError(name, "one number a unit, an array of shape (n,)", f"shape {np.shape(array)}")
+                raise ArgumentError(
+                    name, "one number a unit, an array of shape (n,)", f"shape {np.shape(array)}", reason="shape"
+                )
             arrays[name] = jnp.asarray(array, jnp.result_type(float) if isinstance(array, np.ndarray) else None)
         if len({array.shape for array in arrays.values()}) > 1:
             shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
-            raise ArgumentError("couplings", "arrays of one length", shapes)
+            raise ArgumentError("couplings", "arrays of one length", shapes, reason="shape")
         for name, array in arrays.items():
             object.__setattr__(self, name, array)
 
@@ -141,7 +144,11 @@ class GaussianUnits(Units):
         self._set(linear=linear, quadratic=quadratic)
         if is_concrete(quadratic) and not np.all(np.asarray(self.quadratic) > 0):
             raise ArgumentError(
-                "quadratic", "positive numbers", str(np.min(self.quadratic)), "The integral is infinite."
+                "quadratic",
+                "positive numbers",
+                str(np.min(self.quadratic)),
+                "The integral is infinite.",
+                reason="positive",
             )
 
     def energy(self, values):

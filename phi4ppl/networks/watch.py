@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import stream_seed
+from ..streams import stream_seed
 from .gradients import both_gaussian, exact_log_partition, needs_chains, summed_side
 from .machine import RestrictedBoltzmannMachine
 from .normalizer import annealed

@@ -13,8 +13,9 @@ from numpyro.distributions import Unit
 from numpyro.infer.initialization import init_to_uniform
 from numpyro.infer.util import initialize_model
 
+from ..arguments import call_checked
 from ..energy.compiled import CompiledModel, compile_field
-from ..errors import ArgumentError, DiscreteLatentError, SamplingError, call_checked
+from ..errors import ArgumentError, DiscreteLatentError, SamplingError
 from ..model.field import MarkovRandomField
 from .gibbs_field import field_model
 from .observations import refuse_tables, require_order_of_sites, with_plain_observations
@@ -59,7 +60,9 @@ def compile(model, *args, **kwargs) -> CompiledModel:  # noqa: A001  the field's
     """
     if isinstance(model, MarkovRandomField):
         if args or kwargs:
-            raise ArgumentError("args", "no further arguments for a MarkovRandomField", f"{args or kwargs}")
+            raise ArgumentError(
+                "args", "no further arguments for a MarkovRandomField", f"{args or kwargs}", reason="unused"
+            )
         return compile_field(model)
     if not callable(model):
         raise ArgumentError("model", "a MarkovRandomField or a NumPyro model function", type(model).__name__)
@@ -70,12 +73,15 @@ def compile(model, *args, **kwargs) -> CompiledModel:  # noqa: A001  the field's
     discrete = [n for n, s in latent.items() if s["fn"].support.is_discrete]
     if discrete:
         raise DiscreteLatentError(
+            "sites",
             f"the model has discrete latent site(s) {', '.join(map(repr, discrete))}, which gradient-based kernels cannot "
             "move. Sum them out by hand, observe them, replace them by a continuous variable, or use NumPyro's "
-            "DiscreteHMCGibbs or enumeration for this model."
+            "DiscreteHMCGibbs or enumeration for this model.",
         )
     if not latent:
-        raise ArgumentError("model", "a NumPyro model with latent sample sites", "none: nothing to sample")
+        raise ArgumentError(
+            "model", "a NumPyro model with latent sample sites", "none: nothing to sample", reason="no_latent_sites"
+        )
 
     def initialise(key):
         try:
@@ -87,8 +93,9 @@ def compile(model, *args, **kwargs) -> CompiledModel:  # noqa: A001  the field's
             if "valid initial parameters" not in str(error):
                 raise
             raise SamplingError(
+                "no_start",
                 "no starting point with finite density and gradient was found in 100 tries. Likely causes: data outside "
-                "the support of the likelihood, NaN in data or arguments, or a prior that nowhere meets the likelihood."
+                "the support of the likelihood, NaN in data or arguments, or a prior that nowhere meets the likelihood.",
             ) from error
 
     info = initialise(jax.random.key(0))
@@ -135,7 +142,7 @@ def trace_of(model, args, kwargs) -> dict:
     except TypeError as error:
         expected = "arguments that fit the NumPyro model"
         raise ArgumentError(
-            "args", expected, f"{type(error).__name__}: {error}", "Check *args and model_kwargs."
+            "args", expected, f"{type(error).__name__}: {error}", "Check *args and model_kwargs.", reason="raises"
         ) from error
     seeded = handlers.seed(model, jax.random.key(0))
     with numpyro.validation_enabled(False):
@@ -154,4 +161,4 @@ def _require_fixed_density(potential_fn, position) -> None:
         if "random key" not in str(error):
             raise
         expected, fix = "a NumPyro model without random numbers of its own", "Leave out subsample_size of its plates."
-        raise ArgumentError("model", expected, f"one that needs a key: {error}", fix) from error
+        raise ArgumentError("model", expected, f"one that needs a key: {error}", fix, reason="needs_key") from error

@@ -14,7 +14,8 @@ import numpy as np
 import xarray as xr
 from numpyro.primitives import Messenger
 
-from ..errors import ArgumentError, finite_array, is_pandas, pandas_numbers, present, refuse_missing
+from ..arguments import finite_array, is_pandas, pandas_numbers, present, refuse_missing
+from ..errors import ArgumentError
 from ..lattice.labels import aligned_fields, is_labelled, require_nodes_in_order
 from .pointwise_likelihood import mask_of
 

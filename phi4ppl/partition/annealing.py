@@ -10,7 +10,6 @@ import numpy as np
 from scipy.special import logsumexp
 
 from ..analysis.gamma_method import gamma_method
-from ..errors import stream_key, stream_rng
 from ..kernels.kernel import Kernel
 from ..kernels.symmetry import is_even
 from ..kernels.target import target_of
@@ -18,6 +17,7 @@ from ..model.field import Structure
 from ..sampling.engine import Engine
 from ..sampling.program import term_energies, transition
 from ..sampling.progress import Progress
+from ..streams import stream_key, stream_rng
 from .coupling_ensembles import sample_energies
 from .coupling_path import Path
 from .partition_estimate import PartitionEstimate

@@ -8,9 +8,9 @@ import jax
 import numpy as np
 
 from ..analysis.gamma_method import gamma_method
-from ..errors import stream_key, stream_rng
 from ..sampling.memory import size_in_words
 from ..sampling.progress import Progress
+from ..streams import stream_key, stream_rng
 from .coupling_ensembles import sample_energies
 from .coupling_path import Path
 from .partition_estimate import PartitionEstimate

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..arguments import call_checked, one_of, positive_int, seed_within
 from ..energy.exact.exact_log_z import exact_log_partition
-from ..errors import ArgumentError, call_checked, one_of, positive_int, seed_within, warn
+from ..errors import ArgumentError, Phi4pplWarning, warn
 from ..model.field import MarkovRandomField
 from .annealing import anneal
 from .coupling_path import Path, path_to
@@ -93,10 +94,10 @@ def log_partition(
         if method == "exact":
             got = f"{model!r}, whose graph is too wide for the memory of a few seconds' sum"
             fix = "method='integration' takes any model."
-            raise ArgumentError("model", "a Gaussian field, or a small or narrow graph", got, fix)
+            raise ArgumentError("model", "a Gaussian field, or a small or narrow graph", got, fix, reason="too_large")
     result = _sampled(path_to(model), method, num_samples, num_chains, seed, progress)
     for text in result.warnings:
-        warn(f"log_partition: {text}")
+        warn(Phi4pplWarning("log_partition.doubtful", f"log_partition: {text}"))
     return result
 
 

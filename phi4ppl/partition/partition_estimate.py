@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..errors import call_checked
+from ..arguments import call_checked
 
 __all__ = ["PartitionEstimate"]
 

@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..energy.exact.independent_sites import IndependentSites
-from ..errors import stream_key, stream_rng
 from ..model.coupling_vector import CouplingVector
 from ..model.field import MarkovRandomField
+from ..streams import stream_key, stream_rng
 from .coupling_ensembles import sample_energies
 
 __all__ = ["NUM_WARMUP", "simulate"]

@@ -10,22 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import (
-    ArgumentError,
-    DoublyIntractableError,
-    OverlapError,
-    call_checked,
-    finite_array,
-    positive_int,
-    seed_within,
-    stream_seed,
-    warn,
-)
+from ..arguments import call_checked, finite_array, positive_int, seed_within
+from ..errors import ArgumentError, DoublyIntractableError, OverlapError, Phi4pplWarning, warn
 from ..model.array_file import read_arrays, write_arrays
 from ..model.coupling_vector import CouplingVector
 from ..model.field import MarkovRandomField
 from ..model.term import is_concrete
 from ..sampling.progress import Progress
+from ..streams import stream_seed
 from .log_partition import log_partition
 from .partition_estimate import PartitionEstimate
 from .pool import Pool
@@ -135,7 +127,7 @@ class PartitionSurface:
         anchor = log_partition(_at(model, names, middle), num_chains=num_chains, seed=seed, progress=progress)
         pool = _simulated(model, names, low, high, None, self._settings, progress)
         for text in pool.complaints:
-            warn(f"PartitionSurface: {text}. Increase num_samples.")
+            warn(Phi4pplWarning("partition_surface.doubtful", f"PartitionSurface: {text}. Increase num_samples."))
         self._set(model, names, low, high, pool, anchor)
 
     def _set(self, model, names, low, high, pool: Pool, anchor: PartitionEstimate) -> None:
@@ -194,7 +186,9 @@ class PartitionSurface:
         """
         values = self._checked_couplings(couplings)
         if not all(map(is_concrete, values)):
-            raise ArgumentError("couplings", "numbers", "couplings inside a JAX trace", "log_partition takes them.")
+            raise ArgumentError(
+                "couplings", "numbers", "couplings inside a JAX trace", "log_partition takes them.", reason="traced"
+            )
         theta = np.array([float(v) for v in values])
         value = self.anchor.value + float(self._pool.log_partition(theta)[0])
         difference_error = self._pool.error(theta)
@@ -209,24 +203,28 @@ class PartitionSurface:
             if name in self._names:
                 continue
             if name not in self.model.couplings:
-                raise ArgumentError("couplings", f"names of {self.model!r}", repr(name))
+                raise ArgumentError("couplings", f"names of {self.model!r}", repr(name), reason="name")
             if not is_concrete(value):
                 raise DoublyIntractableError(
+                    "random_coupling",
                     f"coupling {name!r} is random, but the PartitionSurface covers {', '.join(map(repr, self._names))} only, "
-                    f"with {name!r} as in its model. Fix it, or build a surface with {name!r} in its region."
+                    f"with {name!r} as in its model. Fix it, or build a surface with {name!r} in its region.",
                 )
             if not np.array_equal(np.asarray(value, np.float32), np.asarray(self.model.couplings[name], np.float32)):
                 fix = "A surface holds for the other couplings of its model only; build one for these."
-                raise ArgumentError(f"coupling {name!r}", "the value of the surface's model", repr(value), fix)
+                raise ArgumentError(
+                    f"coupling {name!r}", "the value of the surface's model", repr(value), fix, reason="fixed"
+                )
         values = [couplings[name] for name in self._names]
         for name, value, low, high in zip(self._names, values, self._low, self._high, strict=True):
             if np.ndim(value) != 0:
-                raise ArgumentError(f"coupling {name!r}", "one number", f"shape {np.shape(value)}")
+                raise ArgumentError(f"coupling {name!r}", "one number", f"shape {np.shape(value)}", reason="shape")
             slack = 1e-6 * (high - low)
             if is_concrete(value) and not low - slack <= float(value) <= high + slack:
                 raise OverlapError(
+                    "outside_region",
                     f"coupling {name!r} = {float(value):.6g} is outside the region [{low:.6g}, {high:.6g}] of the "
-                    "PartitionSurface, where its samples say nothing. surface.extend({…}) simulates further."
+                    "PartitionSurface, where its samples say nothing. surface.extend({…}) simulates further.",
                 )
         return values
 
@@ -247,7 +245,11 @@ class PartitionSurface:
         if model.structure != self.model.structure:
             expected = f"a PartitionSurface of {model!r}"
             raise ArgumentError(
-                "log_partition", expected, f"one of {self.model!r}", "Lattice and terms must be the same."
+                "log_partition",
+                expected,
+                f"one of {self.model!r}",
+                "Lattice and terms must be the same.",
+                reason="mismatch",
             )
 
     def extend(self, region: dict, *, progress: bool | None = None) -> PartitionSurface:
@@ -256,7 +258,9 @@ class PartitionSurface:
         ``region`` has the same names, or some of them.
         """
         if not isinstance(region, dict) or not set(region) <= set(self._names):
-            raise ArgumentError("region", f"a dict with names among {', '.join(map(repr, self._names))}", repr(region))
+            raise ArgumentError(
+                "region", f"a dict with names among {', '.join(map(repr, self._names))}", repr(region), reason="name"
+            )
         names, low, high = _checked(self.model, self.region | region)
         low, high = np.minimum(low, self._low), np.maximum(high, self._high)
         require_normalizable(self.model, names, low, high)
@@ -294,7 +298,7 @@ class PartitionSurface:
         header, arrays = read_arrays(path, FORMAT, "PartitionSurface.save")
         if header["model"] != _identity(model, header["names"]):
             fix = "Lattice, terms and the couplings that are not in the region must be the same."
-            raise ArgumentError("model", f"the model of the surface in {path}", repr(model), fix)
+            raise ArgumentError("model", f"the model of the surface in {path}", repr(model), fix, reason="mismatch")
         surface = object.__new__(cls)
         surface._settings = header["settings"]
         pool = Pool(arrays["couplings"], arrays["statistics"])
@@ -324,10 +328,12 @@ def _checked(model, region) -> tuple[list[str], np.ndarray, np.ndarray]:
     for name, bounds in region.items():
         if name not in model.couplings or np.ndim(model.couplings[name]) != 0:
             known = ", ".join(repr(n) for n, v in model.couplings.items() if np.ndim(v) == 0)
-            raise ArgumentError("region", f"homogeneous couplings of the model: {known or 'it has none'}", repr(name))
+            raise ArgumentError(
+                "region", f"homogeneous couplings of the model: {known or 'it has none'}", repr(name), reason="name"
+            )
         ends = finite_array(f"region of {name!r}", bounds)
         if ends.shape != (2,) or not ends[0] < ends[1]:
-            raise ArgumentError(f"region of {name!r}", "(low, high) with low < high", repr(bounds))
+            raise ArgumentError(f"region of {name!r}", "(low, high) with low < high", repr(bounds), reason="order")
     names = list(region)
     low, high = (np.array([float(region[name][k]) for name in names]) for k in (0, 1))
     require_normalizable(model, names, low, high)
@@ -382,8 +388,9 @@ def _explore(model, names, low, high, pool: Pool | None, settings: dict, progres
                     return pool
                 if len(pool.couplings) >= settings["max_ensembles"]:
                     raise OverlapError(
+                        "too_many_ensembles",
                         f"{len(pool.couplings)} ensembles leave an overlap of {overlap.min():.2g} in the region, less than "
-                        f"{wanted:g}. Take a smaller region, or a larger max_ensembles."
+                        f"{wanted:g}. Take a smaller region, or a larger max_ensembles.",
                     )
                 tied = missing[overlap[missing] >= REACH]
                 best = tied[overlap[tied].argmin()] if len(tied) else missing[overlap[missing].argmax()]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from ..errors import path_of, writing
+from ..arguments import path_of, writing
 
 __all__ = [
     "advice", "checks_table", "estimates_table", "numbers", "page", "picture", "png_of", "rows_table", "verdict_line",

@@ -63,7 +63,9 @@ def series(tree: xr.DataTree, name: str) -> np.ndarray:
     """A variable of the posterior as an array of shape (chain, draw, *element)."""
     known = [str(n) for n, v in tree["posterior"].data_vars.items() if {"chain", "draw"} <= set(v.dims)]
     if name not in known:
-        raise ArgumentError("names", f"variables of the posterior: {', '.join(map(repr, known))}", repr(name))
+        raise ArgumentError(
+            "names", f"variables of the posterior: {', '.join(map(repr, known))}", repr(name), reason="name"
+        )
     return tree["posterior"][name].transpose("chain", "draw", ...).values
 
 

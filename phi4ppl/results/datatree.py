@@ -13,8 +13,9 @@ import numpy as np
 import xarray as xr
 
 from .._version import __version__
+from ..arguments import call_checked, path_of, writing
 from ..energy.compiled import CompiledModel
-from ..errors import ArgumentError, CheckpointError, call_checked, path_of, writing
+from ..errors import ArgumentError, CheckpointError
 from ..sampling.checkpoint import is_checkpoint, read_saved
 from ..sampling.harvest import RunResult, result_so_far
 from ..sampling.identity import array_digest
@@ -244,13 +245,17 @@ def load_run(path) -> xr.DataTree:
         return _load_checkpoint(path)
     if not path.is_file():
         got = f"the directory {path}, which holds no checkpoint" if path.is_dir() else f"no file {path}"
-        raise ArgumentError("path", "a netCDF file written by phi4ppl, or a checkpoint directory", got)
+        raise ArgumentError(
+            "path", "a netCDF file written by phi4ppl, or a checkpoint directory", got, reason="missing"
+        )
     try:
         with xr.open_datatree(path, engine="h5netcdf") as tree:
             loaded = tree.load()
             loaded.close()
     except (OSError, ValueError, KeyError) as error:
-        raise ArgumentError("path", "a netCDF file written by phi4ppl", f"{path} ({error})") from error
+        raise ArgumentError(
+            "path", "a netCDF file written by phi4ppl", f"{path} ({error})", reason="unreadable"
+        ) from error
     metadata(loaded)
     return loaded
 
@@ -259,10 +264,10 @@ def _load_checkpoint(path: Path) -> xr.DataTree:
     saved = read_saved(path)
     if "warmed" not in saved.progress:
         raise CheckpointError(
-            path, "is of the training of a network, no run", "The same call of train goes on from it."
+            path, "is of the training of a network, no run", "The same call of train goes on from it.", "training"
         )
     if not saved.files:
         done, of = saved.progress["warmed"], saved.progress["settings"]["num_warmup"]
         fix = "Try again later: a run writes its checkpoint about once a minute."
-        raise CheckpointError(path, f"has no draws yet: {done} of {of} warm-up steps are done", fix)
+        raise CheckpointError(path, f"has no draws yet: {done} of {of} warm-up steps are done", fix, "no_draws")
     return to_datatree(result_so_far(saved, saved.progress["settings"]), saved.frame)

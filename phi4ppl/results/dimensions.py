@@ -20,7 +20,7 @@ def require_names(compiled: CompiledModel, dimensions: set[str]) -> None:
         if not name or "/" in name or name in taken:
             what = "of a dimension of the result" if name in taken else "with '/'" if name else "that is empty"
             fix = "Rename the site" + (", or give numpyro.handlers.scope another divider." if "/" in name else ".")
-            raise ArgumentError(f"site {name!r}", "another name", f"one {what}", fix)
+            raise ArgumentError(f"site {name!r}", "another name", f"one {what}", fix, reason="name")
 
 
 def arranged(compiled: CompiledModel, dims: dict | None = None, coords: dict | None = None) -> tuple[dict, dict, dict]:
@@ -99,7 +99,9 @@ class _Plan:
             raise ArgumentError("dims", "a dict of names of dimensions by site", repr(dims), "{'f': ['county']}.")
         for site, names in dims.items():
             if site not in axes:
-                raise ArgumentError("dims", f"sites of the model: {', '.join(map(repr, axes))}", repr(site))
+                raise ArgumentError(
+                    "dims", f"sites of the model: {', '.join(map(repr, axes))}", repr(site), reason="name"
+                )
             names = [names] if isinstance(names, str) else list(names) if isinstance(names, (list, tuple)) else [names]
             shape = tuple(size for _, size in axes[site])
             what, fix = f"dims of {site!r}", "One name an axis, without chain and draw."
@@ -109,11 +111,13 @@ class _Plan:
             bad = [n for n in names if n in RESERVED or n in self.sites or "/" in n or n.startswith("sd_")]
             if bad or len(set(names)) < len(names):
                 expected = "different names, which no site and no other dimension of the result has"
-                raise ArgumentError(what, expected, repr(bad[0] if bad else names), fix)
+                raise ArgumentError(what, expected, repr(bad[0] if bad else names), fix, reason="name")
             for name, size in zip(names, shape, strict=True):
                 other = self.size(name)
                 if other not in (None, size):
-                    raise ArgumentError(what, f"a dimension {name!r} of {other}, as elsewhere", f"one of {size}", fix)
+                    raise ArgumentError(
+                        what, f"a dimension {name!r} of {other}, as elsewhere", f"one of {size}", fix, reason="conflict"
+                    )
                 self.sizes[name] = size
             found[site] = names
         return found
@@ -136,10 +140,12 @@ class _Plan:
         for name, labels in coords.items():
             if name not in known:
                 fix = f"The dimensions are {', '.join(map(repr, known)) or 'none'}: plates name them, and dims=."
-                raise ArgumentError("coords", "labels of a dimension of the model", repr(name), fix)
+                raise ArgumentError("coords", "labels of a dimension of the model", repr(name), fix, reason="name")
             labels = labels_of(name, labels)
             if len(labels) != self.size(name):
-                raise ArgumentError(f"coords of {name!r}", f"{self.size(name)} labels", str(len(labels)))
+                raise ArgumentError(
+                    f"coords of {name!r}", f"{self.size(name)} labels", str(len(labels)), reason="shape"
+                )
             self.coords[name] = labels
 
     def masked(self, site: str, names: list[str], places, ndim: int) -> list[str]:
@@ -157,7 +163,9 @@ def labels_of(name: str, labels) -> np.ndarray:
         raise ArgumentError(f"coords of {name!r}", "a list of labels", repr(labels))
     array = np.asarray(labels) if isinstance(labels, np.ndarray) else np.array(list(labels), dtype=object)
     if array.ndim != 1:
-        raise ArgumentError(f"coords of {name!r}", "one label an element", f"an array of shape {array.shape}")
+        raise ArgumentError(
+            f"coords of {name!r}", "one label an element", f"an array of shape {array.shape}", reason="shape"
+        )
     if array.dtype.kind == "O":
         numeric = all(isinstance(v, (int, float, np.number)) and not isinstance(v, bool) for v in array)
         array = np.array(array.tolist()) if numeric else np.array([str(v) for v in array])

@@ -11,23 +11,17 @@ import numpy as np
 import xarray as xr
 
 from ..analysis.observables import with_own
+from ..arguments import call_checked, finite_array, positive_int, seed_within
 from ..energy.compiled import compile_field
 from ..energy.functions import energy, log_density
-from ..errors import (
-    ArgumentError,
-    HammersleyCliffordError,
-    call_checked,
-    finite_array,
-    positive_int,
-    seed_within,
-    stream_key,
-)
+from ..errors import ArgumentError, HammersleyCliffordError
 from ..kernels.symmetry import is_even
 from ..lattice.labels import field_dims, is_labelled
 from ..model.field import MarkovRandomField
 from ..sampling.engine import Engine
 from ..sampling.memory import require_memory
 from ..sampling.progress import Progress
+from ..streams import stream_key
 from .datatree import provenance
 from .settings import mark_groups, write_metadata
 
@@ -150,17 +144,21 @@ def _members(model: MarkovRandomField, couplings: dict) -> list[MarkovRandomFiel
     for name, value in couplings.items():
         if is_labelled(value) and np.ndim(value) != 1:
             fix = f"Its labels would not be read: give an array with columns in the order of the cliques of {name!r}."
-            raise ArgumentError(f"coupling {name!r}", "numbers without labels", f"a {type(value).__name__}", fix)
+            raise ArgumentError(
+                f"coupling {name!r}", "numbers without labels", f"a {type(value).__name__}", fix, reason="labels"
+            )
     arrays = {name: finite_array(f"coupling {name!r}", value) for name, value in couplings.items()}
     lengths = {name: len(value) if np.ndim(value) else 0 for name, value in arrays.items()}
     if len(set(lengths.values())) > 1 or 0 in lengths.values():
-        raise ArgumentError("couplings", "arrays with one leading axis of members", f"lengths {lengths}")
+        raise ArgumentError(
+            "couplings", "arrays with one leading axis of members", f"lengths {lengths}", reason="shape"
+        )
     members = next(iter(lengths.values()), 0)
     each = [model.replace(**{name: value[k] for name, value in arrays.items()}) for k in range(members)]
     for k, one in enumerate(each):
         report = one.check()
         if not report.satisfied:
-            raise HammersleyCliffordError(f"member {k}: {report}")
+            raise HammersleyCliffordError("member", f"member {k}: {report}")
     return each
 
 

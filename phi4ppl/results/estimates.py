@@ -7,7 +7,7 @@ import pandas as pd
 import xarray as xr
 
 from ..analysis.gamma_method import gamma_method
-from ..errors import call_checked
+from ..arguments import call_checked
 from .contents import element_names, facts_of, scalar_names, series, spacing
 from .datatree import draws_digest
 from .settings import tree_of

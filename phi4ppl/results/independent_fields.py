@@ -43,7 +43,9 @@ def independent_fields(data, *models: MarkovRandomField) -> tuple:
     if not {"chain", "draw"} <= set(field.dims):
         return field, ""
     if "member" in field.dims:
-        raise ArgumentError("data", "one member of an ensemble", "all of them", "Select one: tree.isel(member=0).")
+        raise ArgumentError(
+            "data", "one member of an ensemble", "all of them", "Select one: tree.isel(member=0).", reason="ensemble"
+        )
     step = independent_step(aligned_fields("data", field, models[0].lattice, MISSING_FIELDS), *models)
     return field.isel(draw=slice(None, None, step)), note_of(step, "data")
 

@@ -9,7 +9,8 @@ import numpy as np
 import xarray as xr
 from scipy.special import logsumexp
 
-from ..errors import ArgumentError, SingleFactorError, call_checked
+from ..arguments import call_checked
+from ..errors import ArgumentError, SingleFactorError
 
 __all__ = ["LeaveOneOut", "leave_one_out", "loo"]
 
@@ -109,13 +110,13 @@ def loo(tree: xr.DataTree, site: str | None = None):
     known = [*found, *(name for name in single if name not in found)]
     if not known:
         fix = "Only a NumPyro model with observed sites has data to leave out."
-        raise ArgumentError("tree", "a group log_likelihood", "none", fix)
+        raise ArgumentError("tree", "a group log_likelihood", "none", fix, reason="no_log_likelihood")
     if site is None and len(known) > 1:
-        raise ArgumentError("site", f"one of {', '.join(map(repr, known))}", "None")
+        raise ArgumentError("site", f"one of {', '.join(map(repr, known))}", "None", reason="choice")
     site = known[0] if site is None else site
     if site not in known:
-        raise ArgumentError("site", f"one of {', '.join(map(repr, known))}", repr(site))
+        raise ArgumentError("site", f"one of {', '.join(map(repr, known))}", repr(site), reason="choice")
     if site not in found or found[site].sizes.keys() <= {"chain", "draw"}:
         reason = single.get(site, "its log likelihood has one number a draw")
-        raise SingleFactorError(f"site {site!r} cannot be left out datum by datum: {reason}.")
+        raise SingleFactorError("cannot_be_split", f"site {site!r} cannot be left out datum by datum: {reason}.")
     return arviz_loo(tree, var_name=site, pointwise=True)

@@ -14,10 +14,11 @@ from numpyro.distributions import Unit
 from numpyro.infer import Predictive
 
 from ..energy.compiled import CompiledModel
-from ..errors import stream_key, warn
+from ..errors import Phi4pplWarning, warn
 from ..numpyro_plugin.gibbs_field import field_of
 from ..numpyro_plugin.numpyro_model import trace_of
 from ..sampling.memory import require_memory
+from ..streams import stream_key
 from .datatree import add_group
 from .settings import add_settings, mark_groups
 
@@ -120,7 +121,7 @@ def predictions_of(
         )
     notes += [f"observed site {n!r} is not predicted: it cannot be drawn ({fixed[n]})" for n in observed if n in fixed]
     for note in notes:
-        warn(f"predictive: {note}")
+        warn(Phi4pplWarning("predictive.incomplete", f"predictive: {note}"))
     bare = [n for n, s in latent.items() if field_of(s["fn"]) is not None and field_of(s["fn"]).log_partition is None]
     if bare:
         notes.append(f"log_prior of {', '.join(map(repr, bare))} is −S: it lacks the constant −log Z")

@@ -7,7 +7,8 @@ from dataclasses import replace
 import xarray as xr
 
 from ..analysis.observables import with_own
-from ..errors import ArgumentError, call_checked, path_of, positive_int, seed_within
+from ..arguments import call_checked, path_of, positive_int, seed_within
+from ..errors import ArgumentError
 from ..kernels.choose import resolve
 from ..kernels.symmetry import is_even
 from ..lattice.labels import field_dims
@@ -107,7 +108,7 @@ def sample(
     fix = "Warm-up adapts step size and mass matrix; 500 to 1000 is usual."
     num_warmup = positive_int("num_warmup", num_warmup, minimum=20, fix=fix)
     if num_warmup > MOST_WARMUP:
-        raise ArgumentError("num_warmup", f"at most {MOST_WARMUP}", str(num_warmup), fix)
+        raise ArgumentError("num_warmup", f"at most {MOST_WARMUP}", str(num_warmup), fix, reason="too_large")
     num_samples = positive_int("num_samples", num_samples, minimum=10)
     num_chains = positive_int("num_chains", num_chains, fix="Four or more let R̂ see chains that disagree.")
     thinning = positive_int("thinning", thinning)
@@ -126,14 +127,14 @@ def sample(
     for name, value in (("coords", coords), ("dims", dims)):
         if is_field and value is not None:
             fix = "A field has the axes and labels of its lattice; phi4ppl.lattice.from_networkx takes the labels of a graph."
-            raise ArgumentError(name, "None for a field by itself", repr(value), fix)
+            raise ArgumentError(name, "None for a field by itself", repr(value), fix, reason="unused")
     if predictive and (is_field or not keep_field):
         expected = (
             "False for a field by itself"
             if is_field
             else "False with keep_field=False, which keeps no draws to predict from"
         )
-        raise ArgumentError("predictive", expected, "True")
+        raise ArgumentError("predictive", expected, "True", reason="unused")
     axes = dict(zip(field_dims(model.lattice)[0], model.lattice.field_shape, strict=True)) if is_field else {}
     spread = placement(devices, num_chains, axes)
     report = model.check().raise_if_violated() if is_field else None
@@ -145,7 +146,7 @@ def sample(
     require_spreadable(kernel, spread)
     if not is_field and observables is not None:
         fix = "Record functions of the parameters with numpyro.deterministic inside the model."
-        raise ArgumentError("observables", "None for a NumPyro model", "a dict", fix)
+        raise ArgumentError("observables", "None for a NumPyro model", "a dict", fix, reason="unused")
     measured = with_own(model, observables, ("chain", "draw", "statistic", *axes)) if is_field else {}
     measured.pop("energy_density", None)  # the kernels know S already: it comes from the log density
     even = is_even(compiled)

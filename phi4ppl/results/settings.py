@@ -6,7 +6,8 @@ import json
 
 import xarray as xr
 
-from ..errors import ArgumentError, call_checked
+from ..arguments import call_checked
+from ..errors import ArgumentError
 
 __all__ = ["add_settings", "mark_groups", "metadata", "settings", "tree_of", "write_metadata"]
 

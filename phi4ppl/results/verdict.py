@@ -11,7 +11,8 @@ import xarray as xr
 from scipy.special import ndtri, stdtrit
 
 from ..analysis.gamma_method import gamma_method
-from ..errors import ArgumentError, call_checked
+from ..arguments import call_checked
+from ..errors import ArgumentError
 from ..sampling.memory import size_in_words
 from .contents import element_names, facts_of, holds_run, scalar_names, series, statistics_of
 from .estimates import estimate
@@ -163,12 +164,16 @@ def diagnose(tree: xr.DataTree) -> ConvergenceReport:
     tree = tree_of(tree)
     facts = facts_of(tree)
     if "members" in facts["settings"] and "member" in tree["posterior"].dims:
-        raise ArgumentError("tree", "one member of an ensemble", "all of them", "Select one: tree.isel(member=0).")
+        raise ArgumentError(
+            "tree", "one member of an ensemble", "all of them", "Select one: tree.isel(member=0).", reason="ensemble"
+        )
     if tree["posterior"].sizes["draw"] < 10:
-        raise ArgumentError("tree", "at least 10 draws a chain", str(tree["posterior"].sizes["draw"]))
+        raise ArgumentError(
+            "tree", "at least 10 draws a chain", str(tree["posterior"].sizes["draw"]), reason="too_short"
+        )
     watched, statistics, table = _watched(tree, facts), statistics_of(tree), estimate(tree)
     if not watched:
-        raise ArgumentError("tree", "a real variable of the posterior with draws", "none")
+        raise ArgumentError("tree", "a real variable of the posterior with draws", "none", reason="no_variable")
     fix, notes = _fixes(facts["settings"], statistics), []
     checks = [*_mixing(watched, fix), _reliability(table)]
     checks += _dynamics(statistics, fix)

@@ -31,7 +31,7 @@ def as_samples(name: str, samples, lattice: Lattice | None) -> np.ndarray:
     if fields.ndim != rank + 2 or rank < 1 or (shape is not None and fields.shape[2:] != shape) or not fields.size:
         lattice = "*lattice" if shape is None else ", ".join(map(str, shape))
         fix = "tree['posterior']['phi'] has this shape; one chain is samples[None]."
-        raise ArgumentError(name, f"shape (chains, draws, {lattice})", f"shape {fields.shape}", fix)
+        raise ArgumentError(name, f"shape (chains, draws, {lattice})", f"shape {fields.shape}", fix, reason="shape")
     return fields
 
 
@@ -44,7 +44,9 @@ def as_action(name: str, action, shape: tuple[int, ...]) -> Callable:
     """A model or a function of one field as it is, once it is known to take fields of ``shape`` and give one number."""
     if isinstance(action, MarkovRandomField):
         if action.field_shape != shape:
-            raise ArgumentError(name, f"a model of fields of shape {shape}", f"shape {action.field_shape}")
+            raise ArgumentError(
+                name, f"a model of fields of shape {shape}", f"shape {action.field_shape}", reason="shape"
+            )
         return action
     expected = "a MarkovRandomField, or a JAX function of one field that returns one number, real or complex"
     if not callable(action):
@@ -52,9 +54,9 @@ def as_action(name: str, action, shape: tuple[int, ...]) -> Callable:
     try:
         result = jax.eval_shape(action, jax.ShapeDtypeStruct(shape, jnp.result_type(float)))
     except Exception as error:  # whatever a user's function raises under tracing is the user's to read
-        raise ArgumentError(name, expected, f"{type(error).__name__}: {error}") from error
+        raise ArgumentError(name, expected, f"{type(error).__name__}: {error}", reason="raises") from error
     if getattr(result, "shape", None) != () or not jnp.issubdtype(result.dtype, jnp.inexact):
-        raise ArgumentError(name, expected, f"a function that returns {result}")
+        raise ArgumentError(name, expected, f"a function that returns {result}", reason="returns")
     return action
 
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from ..analysis.blocks import Blocks, blocks_for, jackknife_error
 from ..analysis.mbar import MbarSolution, log_mixture, overlap_matrix, solve_mbar
-from ..errors import ArgumentError, OverlapError, call_checked, one_of
+from ..arguments import call_checked, one_of
+from ..errors import ArgumentError, OverlapError
 from ..results.tails import pareto_k
 from .energies import as_action, as_samples, difference, evaluate, lattice_of
 from .reweighted import Divergence, Reweighted, problems_of
@@ -111,7 +112,7 @@ def combine_ensembles(samples, sources) -> Ensembles:
     samples, sources = list(samples), list(sources)
     if not samples or len(samples) != len(sources):
         got = f"{len(samples)} and {len(sources)}"
-        raise ArgumentError("samples", "as many arrays of samples as sources, at least one", got)
+        raise ArgumentError("samples", "as many arrays of samples as sources, at least one", got, reason="count")
     names = [f"samples[{k}]" for k in range(len(samples))] if len(samples) > 1 else ["samples"]
     lattices = [lattice_of(source, *sources) for source in sources]  # of a function, that of the first model
     arrays = [as_samples(*each) for each in zip(names, samples, lattices, strict=True)]
@@ -119,7 +120,7 @@ def combine_ensembles(samples, sources) -> Ensembles:
     for k, (array, source) in enumerate(zip(arrays, sources, strict=True)):
         as_action("source" if len(sources) == 1 else f"sources[{k}]", source, shape)
         if array.shape[2:] != shape:
-            raise ArgumentError(f"samples[{k}]", f"fields of shape {shape}", f"shape {array.shape[2:]}")
+            raise ArgumentError(f"samples[{k}]", f"fields of shape {shape}", f"shape {array.shape[2:]}", reason="shape")
     return Ensembles(arrays, sources)
 
 
@@ -143,7 +144,9 @@ class Ensembles:
         base, *others = self.sources
         rows = [np.zeros(len(self._fields))] + [self._relative("sources", s, base) for s in others]
         if np.iscomplexobj(rows := np.stack(rows)):
-            raise ArgumentError("sources", "real actions", "a complex one", "Only the target may be complex.")
+            raise ArgumentError(
+                "sources", "real actions", "a complex one", "Only the target may be complex.", reason="complex"
+            )
         self._energies = rows
         self._solution = self._solve()
         self.log_partition = self._solution.log_partition
@@ -154,7 +157,9 @@ class Ensembles:
         values = evaluate(difference(action, base), self._fields)
         if not np.all(np.isfinite(values)):
             which = int(np.argmin(np.isfinite(values)))
-            raise ArgumentError(name, "an action that is finite on all samples", f"{values[which]} on sample {which}")
+            raise ArgumentError(
+                name, "an action that is finite on all samples", f"{values[which]} on sample {which}", reason="finite"
+            )
         return values
 
     def _solve(self) -> MbarSolution:
@@ -163,7 +168,7 @@ class Ensembles:
         try:
             return solve_mbar(self._energies, self._counts)
         except ArgumentError as error:
-            raise OverlapError(str(error)) from error
+            raise OverlapError("disconnected", str(error)) from error
 
     def _require_connected(self) -> None:
         shared = np.minimum(self.overlap, self.overlap.T) >= LEAST_SHARED
@@ -173,7 +178,9 @@ class Ensembles:
         apart = sorted(set(range(len(self.sources))) - reached)
         if apart:
             text = f"ensembles {sorted(reached)} and {apart} share less than {LEAST_SHARED:.0%} of their samples: "
-            raise OverlapError(text + "log Z between them is unknown. Add ensembles at couplings between theirs.")
+            raise OverlapError(
+                "disconnected", text + "log Z between them is unknown. Add ensembles at couplings between theirs."
+            )
 
     @cached_property
     def log_partition_error(self) -> np.ndarray:
@@ -232,7 +239,9 @@ class Ensembles:
         """
         excess = self._relative("target", as_action("target", target, self._shape), self.sources[0])
         if np.iscomplexobj(excess):
-            raise ArgumentError("target", "a real action", "a complex one", "A divergence is one of densities.")
+            raise ArgumentError(
+                "target", "a real action", "a complex one", "A divergence is one of densities.", reason="complex"
+            )
         self._expectations(-excess, {}).accept("raise")
         base = excess.min()
         table = np.stack([np.ones_like(excess), excess, np.exp(base - excess)], axis=1)
@@ -271,7 +280,10 @@ class Ensembles:
         for name, found in values.items():
             if not np.all(np.isfinite(found)):
                 raise ArgumentError(
-                    f"observables[{name!r}]", "a function that is finite on all samples", "one that is not"
+                    f"observables[{name!r}]",
+                    "a function that is finite on all samples",
+                    "one that is not",
+                    reason="finite",
                 )
         return values
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..errors import OverlapError, warn
+from ..errors import OverlapError, Phi4pplWarning, warn
 
 __all__ = ["Divergence", "Reweighted", "problems_of"]
 
@@ -93,9 +93,11 @@ class Reweighted:
         """The result if there is nothing against it; otherwise an error, or a warning."""
         if self.problems and on_poor_overlap == "raise":
             fix = "Sample closer to the target, or put ensembles between (phi4ppl.combine_ensembles)"
-            raise OverlapError(f"{' '.join(self.problems)} {fix}; on_poor_overlap='warn' gives the numbers anyway.")
+            raise OverlapError(
+                "poor", f"{' '.join(self.problems)} {fix}; on_poor_overlap='warn' gives the numbers anyway."
+            )
         if self.problems:
-            warn(" ".join(self.problems))
+            warn(Phi4pplWarning("overlap.poor", " ".join(self.problems)))
         return self
 
     def __str__(self) -> str:

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from ..errors import ArgumentError, OverlapError, call_checked, finite_array, one_of
+from ..arguments import call_checked, finite_array, one_of
+from ..errors import ArgumentError, OverlapError
 from .energies import as_action, difference, evaluate
 from .ensembles import Ensembles, combine_ensembles
 
@@ -85,9 +86,11 @@ class ReweightingScan:
             exponents = -evaluate(lambda phi: along(points, phi), ensembles._fields)
         except jax.errors.ConcretizationTypeError as error:
             fix = "Use jax.numpy on the coupling, and model.replace(name=g)."
-            raise ArgumentError("family", "a function that JAX can trace", type(error).__name__, fix) from error
+            raise ArgumentError(
+                "family", "a function that JAX can trace", type(error).__name__, fix, reason="raises"
+            ) from error
         if not np.all(np.isfinite(exponents)):
-            raise ArgumentError("family", "actions that are finite on all samples", "one that is not")
+            raise ArgumentError("family", "actions that are finite on all samples", "one that is not", reason="finite")
         self._exponents = exponents
         results = [ensembles._expectations(exponents[:, k], {}) for k in range(len(values))]
         self.weights = xr.Dataset(
@@ -141,7 +144,9 @@ class ReweightingScan:
         inside = (self.values >= low) & (self.values <= high)
         if not inside.all() and outside == "raise" or not inside.any():
             worst = self._problems[int(np.argmin(inside))]
-            raise OverlapError(f"{self}. Outside: {worst} outside='omit' leaves those couplings out.")
+            raise OverlapError(
+                "outside_support", f"{self}. Outside: {worst} outside='omit' leaves those couplings out."
+            )
         chosen = np.flatnonzero(inside) if outside == "omit" else np.arange(len(self.values))
         observables = self._ensembles._checked(observables)
         values = self._ensembles._measured(observables)
@@ -164,7 +169,7 @@ def plot_scans(scans: dict[str, xr.Dataset], name: str, *, coupling: str = "coup
 
     missing = [label for label, data in scans.items() if name not in data]
     if missing or not scans:
-        raise ArgumentError("name", "an observable of all scans", f"{name!r}, which {missing} has not")
+        raise ArgumentError("name", "an observable of all scans", f"{name!r}, which {missing} has not", reason="name")
     is_complex = any(np.iscomplexobj(data[name].values) for data in scans.values())
     figure = Figure(figsize=(6.4, 6.4 if is_complex else 4.0), layout="constrained")
     axes = figure.subplots(1 + is_complex, 1, sharex=True, squeeze=False)[:, 0]

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from ..arguments import call_checked
 from ..energy.compiled import CompiledModel
-from ..errors import ArgumentError, SamplingError, call_checked, warn
+from ..errors import ArgumentError, Phi4pplWarning, SamplingError, warn
 from ..kernels import adaptation as warmup
 from ..kernels.kernel import Kernel
 from ..kernels.symmetry import flipped
@@ -119,7 +120,13 @@ class _Run:
         needed = require_memory(record._replace(streamed={}), num_chains, self.num_samples, memory_limit)
         if self.num_samples * self.thinning > MOST_ITERATIONS:
             got = f"{self.num_samples} draws of {self.thinning} iterations"
-            raise ArgumentError("num_samples", f"at most {MOST_ITERATIONS} iterations a chain", got, "Use more chains.")
+            raise ArgumentError(
+                "num_samples",
+                f"at most {MOST_ITERATIONS} iterations a chain",
+                got,
+                "Use more chains.",
+                reason="too_large",
+            )
         self.settings["memory_bytes"] = needed
         self.capacity = int(np.clip(BUFFER_BYTES // max(1, num_chains * record_bytes(record)), 1, 1000))
         self.harvest = Harvest(record, chains.sums, self.num_samples, self.thinning, self.fetch)
@@ -198,7 +205,8 @@ class _Run:
         if self.interrupted:
             how = "" if self.path is None else "; the same call goes on from its checkpoint"
             text = f"interrupted: {self.harvest.kept} of {self.num_samples} draws a chain are returned{how}."
-            warn(text)
+            values = {"kept": self.harvest.kept, "num_samples": self.num_samples}
+            warn(Phi4pplWarning("sampling.interrupted", text, values))
         return self.harvest.result(self.chains.sums, settings)
 
     def close(self) -> None:
@@ -227,7 +235,8 @@ class _Run:
         tuning = like(jax.vmap(adaptation.final)(self.chains.adaptation), self.chains.tuning)
         if not all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(self.fetch(tuning))):
             raise SamplingError(
-                "warm-up found no step size at which the kernel moves; see model.check() and the couplings."
+                "no_step_size",
+                "warm-up found no step size at which the kernel moves; see model.check() and the couplings.",
             )
         self.chains = self.engine.flushed(self.chains._replace(tuning=tuning))
         self.harvest.step_size[:] = _by_chain(self.fetch(tuning.step_size)).mean(axis=1)

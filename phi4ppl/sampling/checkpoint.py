@@ -26,7 +26,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from ..errors import CheckpointError, call_checked
+from ..arguments import call_checked
+from ..errors import CheckpointError
 
 try:
     import fcntl
@@ -89,7 +90,7 @@ def write_file(path: Path, header: dict, arrays: dict[str, np.ndarray]) -> str:
         _sync_directory(path.parent)
     except OSError as error:
         fix = "What was written before is intact: make room, or fix the disk, and run the same line again to go on."
-        raise CheckpointError(path, f"could not be written ({error.strerror or error})", fix) from error
+        raise CheckpointError(path, f"could not be written ({error.strerror or error})", fix, "unwritable") from error
     finally:
         with contextlib.suppress(OSError):
             unfinished.unlink(missing_ok=True)
@@ -107,26 +108,30 @@ def read_file(path: Path) -> tuple[dict, dict, str]:
     try:
         with path.open("rb") as file:
             if file.read(len(WHAT)) != WHAT:
-                raise CheckpointError(path, "is no checkpoint of phi4ppl, or its beginning is damaged", FRESH)
+                raise CheckpointError(
+                    path, "is no checkpoint of phi4ppl, or its beginning is damaged", FRESH, "foreign"
+                )
             version, digest = file.readline(PIECE), file.readline(PIECE).strip().decode(errors="replace")
             start, found = file.tell(), _hash(version)
             while piece := file.read(PIECE):
                 found.update(piece)
             if found.hexdigest() != digest:
-                raise CheckpointError(path, "is damaged: cut short, or changed since it was written", FRESH)
+                raise CheckpointError(path, "is damaged: cut short, or changed since it was written", FRESH, "damaged")
             if version != b"format %d\n" % FORMAT:
                 told = f"has {version.decode().strip()}, and this phi4ppl reads format {FORMAT}"
-                raise CheckpointError(path, told, "Use the phi4ppl that wrote it, or a newer one.")
+                raise CheckpointError(path, told, "Use the phi4ppl that wrote it, or a newer one.", "format")
             file.seek(start)
             header = json.loads(file.readline())
             # in the order of the file
             arrays = {n: _restored(np.lib.format.read_array(file, allow_pickle=False), k) for n, k in header["arrays"]}
     except FileNotFoundError as error:
-        raise CheckpointError(path, "is not there", "Is this the directory of a run, and has the run begun?") from error
+        raise CheckpointError(
+            path, "is not there", "Is this the directory of a run, and has the run begun?", "missing"
+        ) from error
     except OSError as error:
-        raise CheckpointError(path, f"cannot be read ({error.strerror or error})", FRESH) from error
+        raise CheckpointError(path, f"cannot be read ({error.strerror or error})", FRESH, "unreadable") from error
     except (ValueError, KeyError, TypeError) as error:  # whole, so made by somebody else
-        raise CheckpointError(path, f"has arrays that cannot be read ({error})", FRESH) from error
+        raise CheckpointError(path, f"has arrays that cannot be read ({error})", FRESH, "damaged") from error
     return header, arrays, digest
 
 
@@ -186,7 +191,7 @@ def unpack(like, arrays: dict, path: Path):
         name = next(n for n in [*expected, *found] if expected.get(n) != found.get(n))
         words = (" and dtype ".join(map(str, e)) if e else "nothing" for e in (found.get(name), expected.get(name)))
         problem = "has a state of other arrays: at {} shape {}, where this run has shape {}".format(name, *words)
-        raise CheckpointError(path, problem, f"Has the kernel changed? {FRESH}")
+        raise CheckpointError(path, problem, f"Has the kernel changed? {FRESH}", "other_state")
     return jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name in expected])
 
 
@@ -254,7 +259,7 @@ def read_saved(path) -> Saved:
     path = Path(path)
     header, state, _ = read_file(path / HEAD)
     if "identity" not in header:
-        raise CheckpointError(path / HEAD, "is a whole file, but no head", FRESH)
+        raise CheckpointError(path / HEAD, "is a whole file, but no head", FRESH, "not_a_head")
     frame = _listed(path / FRAME, header["frame"])
     return Saved(path, header["identity"], header["progress"], state, frame, header["files"])
 
@@ -262,7 +267,7 @@ def read_saved(path) -> Saved:
 def _listed(path: Path, digest: str) -> tuple[dict, dict]:
     header, arrays, found = read_file(path)
     if found != digest:
-        raise CheckpointError(path, "belongs to another run than the head of its directory", FRESH)
+        raise CheckpointError(path, "belongs to another run than the head of its directory", FRESH, "other_run")
     return {name: value for name, value in header.items() if name != "arrays"}, arrays
 
 
@@ -313,32 +318,34 @@ class Store:
             self.path.mkdir(parents=True, exist_ok=True)
             names = {entry.name for entry in self.path.iterdir()}
         except FileExistsError as error:
-            raise CheckpointError(self.path, "is a file, not a directory", "Give another name.") from error
+            raise CheckpointError(
+                self.path, "is a file, not a directory", "Give another name.", "not_a_directory"
+            ) from error
         except OSError as error:
             problem = f"is no directory to write to ({error.strerror or error})"
-            raise CheckpointError(self.path, problem, "Give another one.") from error
+            raise CheckpointError(self.path, problem, "Give another one.", "unwritable") from error
         foreign = names - {LOCK, FRAME, FRAME + UNFINISHED, HEAD + UNFINISHED}
         if HEAD not in names and foreign:
             problem = f"holds other files ({', '.join(sorted(foreign)[:3])}) and no {HEAD}"
-            raise CheckpointError(self.path, problem, "Give an empty or a new directory.")
+            raise CheckpointError(self.path, problem, "Give an empty or a new directory.", "other_files")
         for name in sorted(filter(OWN_NAMES.fullmatch, names - {HEAD})):  # they would be replaced or removed on the way
             if not _is_own(self.path / name):
                 problem = "is no checkpoint of phi4ppl, or its beginning is damaged"
-                raise CheckpointError(self.path / name, problem, "Move it away, or give another directory.")
+                raise CheckpointError(self.path / name, problem, "Move it away, or give another directory.", "foreign")
 
     def _locked(self):
         try:
             file = (self.path / LOCK).open("a")
         except OSError as error:
             problem = f"cannot be written to ({error.strerror or error})"
-            raise CheckpointError(self.path, problem, "Give another directory.") from error
+            raise CheckpointError(self.path, problem, "Give another directory.", "unwritable") from error
         try:
             if fcntl is not None:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process, however that ends
         except BlockingIOError as error:
             file.close()
             fix = "Wait for it, or stop it; phi4ppl report shows how far it is."
-            raise CheckpointError(self.path, "is being written by another run", fix) from error
+            raise CheckpointError(self.path, "is being written by another run", fix, "locked") from error
         except OSError:
             pass  # a file system without locks
         return file
@@ -346,7 +353,7 @@ class Store:
     def _require_same(self, saved: dict) -> None:
         if told := _differences(saved, self.identity):
             fix = "Ask for the same run to go on with it, or give another directory; this one has not been touched."
-            raise CheckpointError(self.path, f"is of another run: {told}", fix)
+            raise CheckpointError(self.path, f"is of another run: {told}", fix, "other_run")
 
     def save(self, progress: dict, state: dict, first: int, stop: int, draws: dict) -> None:
         """Write the state of the run, with the kept draws ``first`` to ``stop − 1``, which are those since the last time."""

@@ -14,7 +14,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ..errors import ArgumentError, CheckpointError, positive_int
+from ..arguments import positive_int
+from ..errors import ArgumentError, CheckpointError
 from ..kernels.adaptation import CHAIN_DEVICES
 from .checkpoint import Saved, read_saved
 
@@ -44,13 +45,17 @@ def placement(devices: dict | None, num_chains: int, dims: dict[str, int]) -> On
     for name, number in devices.items():
         if name not in sizes:
             fix = "" if dims else "A NumPyro model can be spread by its chains only."
-            raise ArgumentError("devices", "dimensions among " + ", ".join(map(repr, sizes)), repr(name), fix)
+            raise ArgumentError(
+                "devices", "dimensions among " + ", ".join(map(repr, sizes)), repr(name), fix, reason="name"
+            )
         number = positive_int(f"devices[{name!r}]", number)
         if sizes[name] % number:
             fit = [n for n in range(1, sizes[name] + 1) if sizes[name] % n == 0]
             what = "num_chains" if name == CHAIN_DEVICES else f"the number of sites along {name}"
             fix = f"Take one of {', '.join(map(str, fit[:12]))}, or change {what}."
-            raise ArgumentError(f"devices[{name!r}]", f"a divisor of {what} = {sizes[name]}", str(number), fix)
+            raise ArgumentError(
+                f"devices[{name!r}]", f"a divisor of {what} = {sizes[name]}", str(number), fix, reason="divisor"
+            )
     shape = {CHAIN_DEVICES: 1} | {name: int(number) for name, number in devices.items()}
     spread = Spread({name: shape[name] for name in sizes if name in shape}, tuple(dims), tuple(dims.values()))
     _require_devices(spread.number)
@@ -63,17 +68,19 @@ def require_spreadable(kernel: Kernel, spread: OneDevice | Spread) -> None:
         return
     got = ", ".join(repr(name) for name in spread.axes if name)
     fix = "Spread its chains, or take another kernel: its Fourier transforms need whole fields."
-    raise ArgumentError("devices", f"'chain' only, for kernel {kernel.name!r}", got, fix)
+    raise ArgumentError("devices", f"'chain' only, for kernel {kernel.name!r}", got, fix, reason="kernel")
 
 
 def _require_devices(number: int) -> None:
     there, processes = jax.device_count(), jax.process_count()
     if number > there:
         fix = f"Spread over fewer; or start more processes and call jax.distributed.initialize() first; {SIMULATE}."
-        raise ArgumentError("devices", f"at most {there} in all, as many as JAX sees", str(number), fix)
+        raise ArgumentError(
+            "devices", f"at most {there} in all, as many as JAX sees", str(number), fix, reason="too_many"
+        )
     if processes > 1 and number != there:
         fix = f"Every one of the {processes} processes takes part with all its devices; let it see fewer to use fewer."
-        raise ArgumentError("devices", f"all {there} devices", str(number), fix)
+        raise ArgumentError("devices", f"all {there} devices", str(number), fix, reason="all")
 
 
 class OneDevice:
@@ -173,7 +180,7 @@ class Spread:
         except CheckpointError as failed:
             error = failed
         if error is None and self.agree(0)[:, 0].any():
-            raise CheckpointError(path, "failed in the first process", "Its own message says why.")
+            raise CheckpointError(path, "failed in the first process", "Its own message says why.", "first_process")
         if error is not None:
             self.agree(1)
             raise error
@@ -188,7 +195,7 @@ class Spread:
         told = self.agree(*[-1, -1] if saved is None else [saved.progress["warmed"], len(saved.files)])
         if (told != told[:1]).any():
             fix = "Give a directory on a file system that all of them share."
-            raise CheckpointError(path, "is not the same for all processes", fix)
+            raise CheckpointError(path, "is not the same for all processes", fix, "processes_differ")
         return saved
 
     def functions(self, program: Program, chains, record):

@@ -90,7 +90,9 @@ class Engine:
         self._leading = (num_chains,) if num_members is None else (num_members, num_chains)
         start = self._random_start(compiled) if start is None else jnp.asarray(start, jnp.result_type(float))
         if start.shape != (*self._leading, *model.field_shape):
-            raise ArgumentError("start", f"shape {(*self._leading, *model.field_shape)}", f"shape {start.shape}")
+            raise ArgumentError(
+                "start", f"shape {(*self._leading, *model.field_shape)}", f"shape {start.shape}", reason="shape"
+            )
         self._at, self._plan = None, jnp.zeros((PLAN_LENGTH, 2), int)
         self._chains = self._begin(self._pair(model), start)
         self._buffer = self._room(self._pair(model))
@@ -147,7 +149,7 @@ class Engine:
     def _pair(self, model: MarkovRandomField, measured: MarkovRandomField | None = None):
         """What the program takes: the model that is sampled and the one that is measured."""
         if model.structure != self.structure:
-            raise ArgumentError("model", "the terms that the chains were made for", repr(model))
+            raise ArgumentError("model", "the terms that the chains were made for", repr(model), reason="mismatch")
         dtype = jnp.result_type(float)
         if measured is None:
             measured = model

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..errors import call_checked
+from ..arguments import call_checked
 from .checkpoint import Saved
 from .program import Record, Sums
 from .streaming import BlockedSeries, SeriesEstimate, SiteMoments

@@ -59,8 +59,9 @@ def require_memory(record, num_chains: int, num_samples: int, limit: int | None 
     limit = int(FRACTION * available_bytes()) if limit is None else limit
     if needed > limit:
         raise MemoryLimitError(
+            "too_small",
             f"this run would keep {readable(needed)} ({size_in_words(num_chains, num_samples)} of "
             f"{readable(record_bytes(record))}), and at most {readable(limit)} is to be used. Keep observables only "
-            "(keep_field=False), thin the chains (thinning=10 keeps every tenth draw), or ask for fewer draws."
+            "(keep_field=False), thin the chains (thinning=10 keeps every tenth draw), or ask for fewer draws.",
         )
     return needed

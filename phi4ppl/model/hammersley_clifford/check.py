@@ -8,9 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ...errors import ArgumentError, call_checked, seed_within, stream_rng
+from ...arguments import call_checked, seed_within
+from ...errors import ArgumentError
 from ...lattice.cliques import require_cliques_of
 from ...lattice.frozen import Lattice
+from ...streams import stream_rng
 from . import normalizability
 from .report import HammersleyCliffordReport
 from .structure import find_violations
@@ -113,16 +115,18 @@ def _require_real_scalar(action, lattice: Lattice) -> None:
     except Exception as error:  # the user's function: whatever it raises under tracing belongs in the message
         fix = "Write it with jax.numpy; float(), if on values, and NumPy functions cannot be traced."
         reason = str(error).strip().split("\n")[0]
-        raise ArgumentError("action", expected, f"{type(error).__name__}: {reason}", fix) from error
+        raise ArgumentError("action", expected, f"{type(error).__name__}: {reason}", fix, reason="raises") from error
     if getattr(result, "shape", None) != () or not jnp.issubdtype(result.dtype, jnp.floating):
         fix = "Sum over sites; for a complex action check its real and imaginary parts one at a time."
-        raise ArgumentError("action", expected, f"a function that returns {result}", fix)
+        raise ArgumentError("action", expected, f"a function that returns {result}", fix, reason="returns")
     try:
         field = jax.ShapeDtypeStruct(lattice.field_shape, jnp.result_type(float))
         jax.eval_shape(lambda phi: jax.jvp(jax.grad(action), (phi,), (phi,)), field)
     except Exception as error:
         reason = str(error).strip().split("\n")[0]
-        raise ArgumentError("action", "an action that JAX can differentiate twice", reason) from error
+        raise ArgumentError(
+            "action", "an action that JAX can differentiate twice", reason, reason="not_differentiable"
+        ) from error
 
 
 def _positivity(action: Callable, lattice: Lattice, seed: int) -> tuple[bool, str]:

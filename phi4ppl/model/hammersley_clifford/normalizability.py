@@ -13,8 +13,8 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import splu
 
-from ...errors import stream_rng
 from ...lattice.frozen import Lattice
+from ...streams import stream_rng
 
 __all__ = ["Verdict", "from_built_in_terms", "from_search"]
 

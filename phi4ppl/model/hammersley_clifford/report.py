@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from ...errors import HammersleyCliffordError, call_checked
+from ...arguments import call_checked
+from ...errors import HammersleyCliffordError
 from ...lattice.frozen import Lattice
 from .factorization import CliquePotentials
 
@@ -112,5 +113,5 @@ class HammersleyCliffordReport:
     def raise_if_violated(self) -> HammersleyCliffordReport:
         """Return the report, or raise `HammersleyCliffordError` with its text if a condition fails."""
         if not self.satisfied:
-            raise HammersleyCliffordError(str(self))
+            raise HammersleyCliffordError("not_satisfied", str(self))
         return self

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ...errors import stream_rng
 from ...lattice.coloring import greedy_colours
 from ...lattice.frozen import Lattice
+from ...streams import stream_rng
 from .report import Violation
 
 __all__ = ["Probe", "find_violations"]
