@@ -84,7 +84,7 @@ def fit_maximum_likelihood(problem: Problem, options: SamplingOptions) -> Estima
 
 
 class DataStatistics:
-    """Of T over the data: ``mean``, means of the ``halves``, and ``spread``, its variance."""
+    """Statistics T over the data: ``mean``, means of the ``halves``, and ``spread``, its variance."""
 
     def __init__(self, problem: Problem):
         model, number = problem.vector.template, problem.num_samples
@@ -92,7 +92,7 @@ class DataStatistics:
         sums, squares = [], 0.0
         shift = statistics_matrix(model, problem.data[:1].reshape(-1, *model.field_shape))[
             0
-        ]  # squares keep their digits
+        ]  # centered, to avoid cancellation in the squares
         for start, stop in ((0, number // 2), (number // 2, number)):
             total = np.zeros(problem.vector.size)
             for k in range(start, stop, block):
@@ -107,7 +107,24 @@ class DataStatistics:
 
 
 class _Steps:
-    """The loop of a fit: ``pull`` is the matrix of the ridge towards ``centre``."""
+    """The loop of a fit: ``pull`` is the matrix of the ridge towards ``centre``.
+
+    Each step compares its misfit with the smallest so far, the best:
+
+    ================================================  ==========================================================
+    if                                                then
+    ================================================  ==========================================================
+    sampling fails                                    return the best couplings, ``DIVERGED``
+    the misfit is more than 0.8 of the best           twice the draws, up to 400: they may be too noisy
+    it is more than 1.5 of the best, and damped       back to the best couplings, damping × 4; the best misfit is
+                                                      raised by 1.5, so that a lucky one does not reject forever
+    Newton's step is short and the misfit is not      no damping
+    above 1.5 of the best
+    it is long                                        damping starts at 1, and is halved after every success
+    an undamped step is within its noise              ``CONVERGED`` if the Monte Carlo error is at most 0.3 of the
+                                                      standard error, otherwise more draws
+    ================================================  ==========================================================
+    """
 
     def __init__(self, problem: Problem, data: DataStatistics, ensemble: Engine, pull, centre):
         self.problem, self.ensemble = problem, ensemble
