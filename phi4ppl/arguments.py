@@ -126,7 +126,7 @@ def writing(name: str, path: Path):
     except OSError as error:
         got = f"{path} ({os.strerror(error.errno) if error.errno else error})"
         raise ArgumentError(
-            name, "a file that can be written", got, "Give another name.", reason="unwritable"
+            name, "a file that can be written", got, "Choose another name.", reason="unwritable"
         ) from error
 
 
@@ -140,14 +140,14 @@ def one_of(name: str, value, choices) -> str:
 def finite_array(name: str, value, fix: str = "") -> np.ndarray:
     """Return ``value`` as a float NumPy array, or raise `ArgumentError` if it is not numeric, real and finite.
 
-    Masked entries of numpy.ma, NA of pandas, None and NaN mean the same thing: missing, and are refused.
+    Masked entries of numpy.ma, NA of pandas, None and NaN mean the same thing: missing, and are rejected.
     """
     value = present(name, value, fix)
     try:
         array = np.asarray(value)
         refuse_missing_objects(name, array, fix)
         if array.dtype.kind not in "fiub" and not np.issubdtype(array.dtype, np.floating):
-            # extension floats (bfloat16) have kind 'V'; everything else that is not a real number is refused
+            # extension floats (bfloat16) have kind 'V'; everything else that is not a real number is rejected
             if "float" not in str(array.dtype):
                 raise TypeError
         array = array.astype(np.result_type(array.dtype, np.float32) if array.dtype.kind == "f" else float)
@@ -204,7 +204,7 @@ def is_pandas(value) -> bool:
 
 
 def pandas_numbers(name: str, value) -> np.ndarray:
-    """The numbers of a pandas object as an array, missing ones as NaN; texts, dates and categories are refused."""
+    """The numbers of a pandas object as an array, missing ones as NaN; texts, dates and categories are rejected."""
     from pandas.api.types import is_numeric_dtype
 
     by_column = getattr(value, "dtypes", None)

@@ -117,8 +117,9 @@ class ArgumentError(Phi4pplError, ValueError):
     def __init__(
         self, name: str, expected: str, got: str, fix: str = "", reason: str = "", values: Mapping | None = None
     ):
-        subject = re.search(r"[A-Za-z_]\w*", name)
-        subject = "file" if "/" in name or "\\" in name else subject.group() if subject else "value"
+        bare = re.sub(r"'[^']*'", "", name)  # without the names that users choose
+        word = re.search(r"[A-Za-z_]\w*", bare)
+        subject = "file" if re.search(r"[/\\]|\.\w+$", bare) else word.group() if word else "value"
         message = f"{name}: expected {expected}, got {got}." + (f" {fix}" if fix else "")
         super().__init__(f"{subject}.{reason}" if reason else subject, message, values)
         self.name, self.expected, self.got, self.fix = name, expected, got, fix

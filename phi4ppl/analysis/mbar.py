@@ -17,7 +17,7 @@ TOLERANCE = 1e-10  # on the fraction of samples that the equations leave unexpla
 
 
 class MbarSolution(NamedTuple):
-    """``log_partition`` of every ensemble relative to the first, and ``log_mixture`` at every sample, see `log_mixture`."""
+    """``log_partition`` of every ensemble relative to the first, and ``log_mixture`` at every sample; see `log_mixture`."""
 
     log_partition: np.ndarray
     log_mixture: np.ndarray
@@ -42,7 +42,7 @@ def log_mixture(energies, counts, log_partition) -> np.ndarray:
 def solve_mbar(energies, counts, start=None, *, weights=None) -> MbarSolution:
     """Solve Z_k = Σ_n exp(−S_k(φ_n)) / Σ_l N_l exp(−S_l(φ_n))/Z_l for all log Z_k, up to the common constant.
 
-    The solution maximises Σ_k N_k ζ_k − Σ_n log Σ_l N_l exp(ζ_l − S_l(φ_n)), ζ = −log Z, a concave function: Newton
+    The solution maximizes Σ_k N_k ζ_k − Σ_n log Σ_l N_l exp(ζ_l − S_l(φ_n)), ζ = −log Z, a concave function: Newton
     steps, damped where they do not climb.
 
     Parameters
@@ -136,7 +136,7 @@ def _newton(energies, counts, zeta, each):
 def overlap_matrix(energies, counts, solution: MbarSolution) -> np.ndarray:
     """O_kl, the probability that a sample of ensemble k is taken for one of l; rows add up to one.
 
-    Neighbours of a chain of ensembles should share 0.03 or more; a block of zeros cuts the ensembles into sets whose
+    Neighbors of a chain of ensembles should share 0.03 or more; a block of zeros cuts the ensembles into sets whose
     log Z relative to each other is unknown.
     """
     log_weights = -np.asarray(energies) - solution.log_partition[:, None] - solution.log_mixture

@@ -25,7 +25,7 @@ NAMES = {
     "energy_density": "S/V",
     "phi_squared": "(1/V) Σ φ_i²",
     "phi_fourth": "(1/V) Σ φ_i⁴",
-    "neighbour_correlation": 'mean of φ_i φ_j over the nearest-neighbour edges (kind "nn"; all edges where there is none)',
+    "neighbour_correlation": 'mean of φ_i φ_j over the nearest-neighbor edges (kind "nn"; all edges where there is none)',
 }
 
 
@@ -66,7 +66,7 @@ def _without_couplings(lattice: Lattice) -> dict[str, Callable]:
 
 @call_checked
 def with_own(model: MarkovRandomField, own: dict[str, Callable] | None, taken=()) -> dict[str, Callable]:
-    """Standard observables and a user's own, checked; ``taken`` are names that these cannot have.
+    """Standard and user-defined observables, checked; ``taken`` are names that the latter cannot have.
 
     Raises
     ------
@@ -89,7 +89,7 @@ def with_own(model: MarkovRandomField, own: dict[str, Callable] | None, taken=()
             raise ArgumentError(what, expected, repr(function))
         try:
             result = jax.eval_shape(function, jax.ShapeDtypeStruct(model.field_shape, jnp.result_type(float)))
-        except Exception as error:  # whatever a user's function raises under tracing is the user's to read
+        except Exception as error:  # the user should read whatever the function raises under tracing
             reason = str(error).strip().split("\n")[0]
             fix = "Write it with jax.numpy."
             raise ArgumentError(what, expected, f"{type(error).__name__}: {reason}", fix, reason="raises") from error

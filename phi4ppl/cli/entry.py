@@ -1,4 +1,4 @@
-"""The command line: argument parsing only; one file a command does the work.
+"""The command line: argument parsing only; one file per command does the work.
 
 Exit status: 0 all well, 1 the verdict or check failed, 2 the input cannot be used (one message, no traceback),
 130 interrupted.
@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     run_parser = command("run", run, "check, sample, judge and report a model")
     with_model(run_parser)
     run_parser.add_argument("--chains", type=int, default=4, help="number of chains (default: %(default)s)")
-    run_parser.add_argument("--samples", type=int, default=2000, help="kept draws a chain (default: %(default)s)")
+    run_parser.add_argument("--samples", type=int, default=2000, help="kept draws per chain (default: %(default)s)")
     run_parser.add_argument("--warmup", type=int, default=1000, help="warm-up steps (default: %(default)s)")
     run_parser.add_argument("--thinning", type=int, default=1, help="kernel steps per kept draw (default: %(default)s)")
     names = f"{', '.join(kernels())}, or tempering:N for N copies (default: %(default)s)"
@@ -84,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument("--target", metavar="MODEL", help="another model, whose action is to be matched")
     fit_parser.add_argument("--method", help="a method of phi4ppl.fit_likelihood or phi4ppl.fit_variational")
     fit_parser.add_argument(
-        "--inhomogeneous", action="store_true", help="fit one coupling a clique instead of one a term"
+        "--inhomogeneous", action="store_true", help="fit one coupling per clique instead of one per term"
     )
     fit_parser.add_argument("--steps", type=int, help="the most steps, for methods that make several")
     fit_parser.add_argument("--seed", type=int, default=0, help="seed of the fit (default: %(default)s)")
@@ -116,7 +116,7 @@ def _with_evidence(command, with_model) -> None:
     text = "steps of each auxiliary chain of --normalizer exchange (default: %(default)s)"
     infer_parser.add_argument("--num-auxiliary", type=int, default=50, metavar="STEPS", help=text)
     infer_parser.add_argument("--chains", type=int, default=4, help="number of chains (default: %(default)s)")
-    infer_parser.add_argument("--samples", type=int, default=1000, help="draws a chain (default: %(default)s)")
+    infer_parser.add_argument("--samples", type=int, default=1000, help="draws per chain (default: %(default)s)")
     infer_parser.add_argument("--warmup", type=int, default=500, help="warm-up steps (default: %(default)s)")
     with_data(infer_parser, "inferences/MODEL")
     compare_parser = command("compare", compare, "compare models by evidence and prediction on fields")

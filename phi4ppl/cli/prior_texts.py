@@ -47,7 +47,7 @@ def priors_from(texts: list[str]) -> dict[str, Distribution]:
         if not equals or not name:
             raise ArgumentError("--prior", "COUPLING=FAMILY:NUMBERS", repr(text), WAYS + ".")
         if name in priors:
-            raise ArgumentError("--prior", "one prior a coupling", f"two of {name!r}", reason="duplicate")
+            raise ArgumentError("--prior", "one prior per coupling", f"two of {name!r}", reason="duplicate")
         priors[name] = _prior(text, rest)
     return priors
 

@@ -26,7 +26,7 @@ def average(comparison: Comparison, *, weights="stacking", num_draws: int = 100,
     Parameters
     ----------
     comparison : Comparison
-        Of `compare`.
+        The result of `compare`.
     weights : str or dict
         ``"stacking"``, ``"pseudo_bma"`` or ``"evidence"``, or a number for each model.
     num_draws : int

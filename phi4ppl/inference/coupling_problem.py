@@ -1,4 +1,4 @@
-"""Which couplings are sought from which fields: sufficient statistics, priors, and where there is a density at all."""
+"""The inference problem: couplings and fields, sufficient statistics, priors, and where a density exists."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class CouplingProblem:
     Parameters
     ----------
     model : MarkovRandomField
-        Couplings without prior stay as they are; E is their part of the action.
+        Couplings without a prior stay fixed; E is their part of the action.
     data : array of shape ``(num_data, *field_shape)``, or with all sites in one axis
     priors : dict
-        NumPyro distributions by coupling, in the order of θ; None for a flat one, which has no ends.
+        NumPyro distributions by coupling, in the order of θ; None for a flat one on the whole line.
     who : str
-        What messages call the model.
+        The name of the model in messages.
 
     Raises
     ------
@@ -99,7 +99,7 @@ class CouplingProblem:
         Raises
         ------
         ArgumentError
-            If one of them has no ends, or there are more than three.
+            If one of them is unbounded, or there are more than three.
         """
         self.require_few()
         ends = []
@@ -163,7 +163,7 @@ class CouplingProblem:
 
     @property
     def is_always_proper(self) -> bool:
-        """Whether Z is finite wherever the priors are: every site has a coupling of the highest power, positive there."""
+        """Whether Z is finite on the support of the priors: every site has a coupling of the highest power, positive there."""
         structure = self.model.structure
         holding = [form for form in structure.forms if form.power and form.power == structure.highest_power]
         sites = {tuple(row) for form in holding for row in form.cliques.tolist()}
@@ -173,11 +173,11 @@ class CouplingProblem:
         """A complaint, if some of the draws ``thetas`` have no density: Z is infinite there, which finite sums do not see."""
         some = thetas[np.linspace(0, len(thetas) - 1, min(len(thetas), CHECKED)).round().astype(int)]
         bad = sum(not self.at(theta).check().is_normalizable for theta in some)
-        return [f"{bad} of {len(some)} draws make no density (Z is infinite): use narrower priors."] if bad else []
+        return [f"{bad} of {len(some)} draws have no density (Z is infinite): use narrower priors."] if bad else []
 
 
 def _require_density(name: str, prior, bounded: bool) -> None:
-    """Refuse what is not a density of one number: couplings move over an interval, not between points."""
+    """Reject what is not a density of one number: couplings move over an interval, not between points."""
     what = f"prior of {name!r}"
     if not isinstance(prior, Distribution) or prior.shape() != ():
         raise ArgumentError(what, "a NumPyro distribution of one number", repr(prior))

@@ -15,7 +15,7 @@ __all__ = ["NUM_CHAINS", "Mode", "find_mode"]
 
 SEARCH_STEPS, SEARCH_DRAWS, NUM_CHAINS = 30, 200, 8
 LATE_STEPS = 6  # limited by noise, which are averaged
-FARTHEST = 1.0  # nats a field, of one step
+FARTHEST = 1.0  # nats per field, of one step
 
 
 class Mode(NamedTuple):
@@ -31,7 +31,7 @@ class Mode(NamedTuple):
             return ()
         return (
             f"the search for the most probable couplings ran out of its {SEARCH_STEPS} steps, so they are not known. Start "
-            "from a model nearer to the data (phi4ppl.fit_likelihood finds one), and use priors that hold it.",
+            "from a model nearer to the data (phi4ppl.fit_likelihood finds one), and use priors that contain it.",
         )
 
 

@@ -35,7 +35,7 @@ def couplings_figure(priors: dict, draws: dict[str, np.ndarray], weights=None) -
     draws : dict
         Posterior draws by coupling, of any shape.
     weights : array, optional
-        Of the draws.
+        Weights of the draws.
     """
     figure, panels = _panels(len(priors), 2.7)
     for axes, (name, prior) in zip(panels, priors.items(), strict=True):

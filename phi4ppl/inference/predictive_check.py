@@ -64,10 +64,10 @@ def predictive_check(
     ----------
     models : list of MarkovRandomField
         One family at different couplings, equally likely; 20 of them, evenly spaced, are used.
-    data : array of shape ``(num_fields, *field_shape)``, or labelled as for `fit_likelihood`
+    data : array of shape ``(num_fields, *field_shape)``, or labeled as for `fit_likelihood`
         Of more than 100 fields, 100 evenly spaced ones.
     like : MarkovRandomField, optional
-        The model whose graph says which sites are neighbours, by default that of ``models``: the same for all that are to be
+        The model whose graph says which sites are neighbors, by default that of ``models``: the same for all that are to be
         compared with each other.
     seed : int
 

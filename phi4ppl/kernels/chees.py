@@ -102,7 +102,7 @@ def rescaled(log_length, change, width):
     """The log length of paths and the ChEES criterion C in a metric in which every coordinate has variance one.
 
     In the old metric coordinate i has variance ``width[i]`` = w_i and oscillates with frequency w_i^−½. Its share of
-    C = ¼ ⟨(|z′|² − |z|²)²⟩ after a path of length T is w_i² g(T w_i^−½) with one function g. The length was therefore tuned
+    C = ¼ ⟨(‖z′‖² − ‖z‖²)²⟩ after a path of length T is w_i² g(T w_i^−½) with one function g. The length was therefore tuned
     for the mean of w with weights w², W = Σ w³/Σ w²; the same phase is reached in the new metric by the length T W^−½, and the
     mean weight of g falls from ⟨w²⟩ to 1.
 

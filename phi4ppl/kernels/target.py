@@ -1,4 +1,4 @@
-"""What a kernel is built for: a log density and, where there is one, the field behind it."""
+"""The target of a kernel: a log density and, if there is one, the field behind it."""
 
 from __future__ import annotations
 

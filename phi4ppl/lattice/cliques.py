@@ -22,7 +22,7 @@ def as_cliques(name: str, cliques) -> np.ndarray:
         If it is not a non-empty two-dimensional integer array, a clique names a site twice, or the same sites are in two
         rows, in whatever order.
     """
-    fix = "Give one row a clique, for example [[0, 1], [1, 2]] for edges or numpy.arange(n)[:, None] for sites."
+    fix = "Give one row per clique, for example [[0, 1], [1, 2]] for edges or numpy.arange(n)[:, None] for sites."
     try:
         array = np.asarray(cliques)
     except ValueError as error:
@@ -49,13 +49,13 @@ def as_cliques(name: str, cliques) -> np.ndarray:
 
 
 def _require_no_duplicates(name: str, array: np.ndarray, ordered: np.ndarray) -> None:
-    """Refuse a clique that is listed twice: its energy would count twice."""
+    """Reject a clique that is listed twice: its energy would count twice."""
     rows = np.lexsort(ordered.T[::-1])
     same = np.flatnonzero((ordered[rows[1:]] == ordered[rows[:-1]]).all(axis=1))
     if len(same):
         first, second = np.sort(rows[same[0] : same[0] + 2])
         got = f"{tuple(array[first].tolist())} in row {first} and {tuple(array[second].tolist())} in row {second}"
-        fix = "Its energy would count twice: drop one row. If the order of sites matters, add both orders in the statistic."
+        fix = "Its energy would count twice: remove one row. If the order of sites matters, add both orders in the statistic."
         raise ArgumentError(f"cliques of term {name!r}", "every clique once", got, fix, reason="duplicate")
 
 

@@ -1,4 +1,4 @@
-"""The frozen graph that every other layer works with."""
+"""The frozen graph that all other layers work with."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Lattice:
     kinds : tuple of str
         Names of the kinds of edges, in the order in which ``edges`` lists them.
     positions : float array, shape (num_sites, 2)
-        Where pictures put the sites.
+        Coordinates of the sites in figures.
 
     Notes
     -----
@@ -126,7 +126,7 @@ class Lattice:
 
     @cached_property
     def degree(self) -> np.ndarray:
-        """Number of neighbours of each site, shape ``(num_sites,)``."""
+        """Number of neighbors of each site, shape ``(num_sites,)``."""
         return readonly(np.bincount(self.edges.ravel(), minlength=self.num_sites), np.int32)
 
     @cached_property
@@ -149,7 +149,7 @@ class Lattice:
 
     @cached_property
     def _neighbour_lists(self) -> tuple[np.ndarray, np.ndarray]:
-        """Neighbours in compressed rows: sites ``indices[start[i]:start[i+1]]`` adjoin site i, in ascending order."""
+        """Neighbors in compressed rows: sites ``indices[start[i]:start[i+1]]`` adjoin site i, in ascending order."""
         both = np.concatenate([self.edges, self.edges[:, ::-1]])
         both = both[np.lexsort((both[:, 1], both[:, 0]))]
         start = np.concatenate([[0], np.cumsum(self.degree)])
@@ -211,7 +211,7 @@ class Lattice:
 
     @cached_property
     def positions(self) -> np.ndarray:
-        """Coordinates for pictures, shape ``(num_sites, 2)``; regular lattices sit on their grid."""
+        """Coordinates for figures, shape ``(num_sites, 2)``; regular lattices sit on their grid."""
         if self._positions is not None:
             return readonly(self._positions, float)
         if self.layout_hint == "bipartite":
@@ -243,12 +243,12 @@ class Lattice:
         return visible, self.num_sites - visible
 
     def draw(self, field=None, *, ax=None):
-        """Draw the graph with matplotlib; ``field`` (one value a site, or labelled) colours the sites. Returns the axes."""
-        import matplotlib.pyplot as plt  # only pictures need it
+        """Draw the graph with matplotlib; ``field`` (one value per site, or labeled) colors the sites. Returns the axes."""
+        import matplotlib.pyplot as plt  # only figures need it
 
         field = aligned_fields("field", field, self) if is_labelled(field) else field
         if field is not None and np.size(field) != self.num_sites:
-            raise ArgumentError("field", f"{self.num_sites} values, one a site", f"{np.size(field)}", reason="shape")
+            raise ArgumentError("field", f"{self.num_sites} values, one per site", f"{np.size(field)}", reason="shape")
         if ax is None:
             ax = plt.subplots(figsize=(4, 4), layout="constrained")[1]
         at = self.positions

@@ -18,10 +18,10 @@ def from_networkx(graph: nx.Graph) -> Lattice:
 
     Sites are numbered by sorted label where the labels are numbers, strings, bytes, None, or tuples and frozensets of
     these (numbers before strings before the rest); otherwise in the order in which the graph lists its nodes. Either
-    way the numbering does not depend on hash seeds; ``lattice.nodes`` tells it. Edges are listed by site number; the
+    way the numbering does not depend on hash seeds; ``lattice.nodes`` shows it. Edges are listed by site number; the
     edge attribute ``kind`` (default ``"nn"``) becomes the kind. Numeric edge attributes are kept: ``w="weight"`` in
     `phi4ppl.phi4` takes the attribute ``weight`` as couplings, nothing else uses it. Node attributes ``pos`` place sites in
-    pictures.
+    figures.
 
     Raises
     ------
@@ -54,7 +54,7 @@ def from_networkx(graph: nx.Graph) -> Lattice:
 
 
 def _numeric(attributes: list[dict]) -> dict[str, np.ndarray]:
-    """One array per attribute that is a number on some edge, NaN on the edges without one."""
+    """One array per attribute that is numeric on some edge, NaN on edges that lack it."""
 
     def value(found) -> float:
         return float(found) if isinstance(found, numbers.Real) and not isinstance(found, bool) else np.nan

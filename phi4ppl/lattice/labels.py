@@ -1,4 +1,4 @@
-"""Site labels of data and couplings: values are put in the order of the lattice by their labels, or refused.
+"""Site labels of data and couplings: values are put in the order of the lattice by their labels, or rejected.
 
 Series and DataFrames of pandas, DataArrays and Datasets of xarray, and dicts carry labels. Arrays and lists do not, and are
 read by position. A default ``RangeIndex`` of pandas carries no labels either, nor do dimensions of xarray that are not named
@@ -57,13 +57,13 @@ def aligned_fields(name: str, value, lattice=None, fix: str = "", *, samples: in
     ----------
     name : str
         The argument, for messages.
-    value : array or labelled
+    value : array or labeled
         Bare arrays keep their order and shape. A DataFrame has one row per sample and one column per site. A dict has nodes as
         keys and arrays of samples (or numbers) as values. A DataArray has the dimensions of `field_dims` in any order; its
         other dimensions count samples, ``chain`` and ``draw`` first. A Dataset stands for its variable ``phi``, or its only
         one. A list of such objects is stacked.
     lattice : Lattice, optional
-        Without one (actions that are functions), the dimensions of a DataArray have to be in the order ``x, y, z, t``.
+        Without one (for actions that are functions), the dimensions of a DataArray must be in the order ``x, y, z, t``.
     fix : str
         What to do about missing values.
     samples : int, optional
@@ -104,7 +104,7 @@ def aligned_fields(name: str, value, lattice=None, fix: str = "", *, samples: in
 
 
 def _refuse_transposed(name: str, value: pd.DataFrame, lattice) -> None:
-    """Refuse a table whose rows are the sites; row numbers 0, 1, … count samples, even if sites have the same numbers."""
+    """Reject a table whose rows are the sites; row numbers 0, 1, … count samples, even if sites have the same numbers."""
     numbered = _are(value.index, range(len(value)))
     if not numbered and _are(value.index, lattice.nodes) and not _are(value.columns, lattice.nodes):
         raise ArgumentError(
@@ -117,7 +117,7 @@ def _refuse_transposed(name: str, value: pd.DataFrame, lattice) -> None:
 
 
 def has_no_labels(value) -> bool:
-    """Whether the sites of a pandas object have a default index, which says no more than their positions."""
+    """Whether the sites of a pandas object have a default index, which carries no more than their positions."""
     index = value.columns if isinstance(value, pd.DataFrame) else value.index
     return isinstance(index, pd.RangeIndex) and index.start == 0 and index.step == 1
 
@@ -203,9 +203,9 @@ def _lattice_dims(name: str, value: xr.DataArray, lattice) -> tuple[list, dict]:
 
 
 def _order(name: str, labels: list, nodes, fix: str, dim: str = "") -> np.ndarray:
-    """Where in ``labels`` each of the nodes is.
+    """Position of each node in ``labels``.
 
-    A label is a node if it equals it, or if their texts are equal, because the columns of a file are texts. A tuple is written
+    A label is a node if it equals it, or if their texts are equal, because the columns of a file are text. A tuple is written
     ``(0, 1)`` or ``0,1``.
     """
     found = _numbers(labels, nodes)
@@ -218,14 +218,14 @@ def _order(name: str, labels: list, nodes, fix: str, dim: str = "") -> np.ndarra
         got += [f"{unknown[0]!r}, which is not a node"] if unknown else []
         raise ArgumentError(name, expected, " and ".join(got), fix, reason="labels")
     if len(twice := np.flatnonzero(counts > 1)):
-        raise ArgumentError(name, expected, f"{nodes[twice[0]]!r} {counts[twice[0]]} times", fix, reason="labels")
+        raise ArgumentError(name, expected, f"{nodes[twice[0]]!r} {counts[twice[0]]} times", fix, reason="duplicate")
     order = np.empty(len(nodes), int)
     order[found] = np.arange(len(nodes))
     return order
 
 
 def _numbers(labels, nodes) -> list[int | None]:
-    """The number of the node that each label is; None for labels that are no node, or fit several as texts."""
+    """The number of the node that each label names; None for labels that name no node, or several when compared as text."""
     number = {node: k for k, node in enumerate(nodes)}
     found = [number.get(label) if _is_hashable(label) else None for label in labels]
     if None in found:
@@ -267,11 +267,11 @@ def _squeezed(label) -> str:
 
 
 def aligned_coupling(name: str, value, lattice, cliques: np.ndarray):
-    """One number, or one number a clique, of a coupling with labels; anything else as it is.
+    """One number, or one number per clique, of a coupling with labels; anything else as it is.
 
     Parameters
     ----------
-    value : number, array or labelled
+    value : number, array or labeled
         For a term of single sites a dict by node, a Series with the nodes as index, or a DataArray with the dimensions of the
         lattice; for a term of k sites a dict by tuples of k nodes in any order, or a Series with such a MultiIndex.
     cliques : int array, shape (num_cliques, k)
@@ -281,7 +281,7 @@ def aligned_coupling(name: str, value, lattice, cliques: np.ndarray):
     if isinstance(value, list | tuple):
         if all(isinstance(part, xr.DataArray) and part.ndim == 0 for part in value):
             return [part.values for part in value]
-        raise ArgumentError(name, "numbers, or one labelled object", "a list of labelled objects")
+        raise ArgumentError(name, "numbers, or one labeled object", "a list of labeled objects")
     if isinstance(value, xr.Dataset | xr.DataTree):
         raise ArgumentError(
             name, "one variable", f"a {type(value).__name__}", "For example dataset['a'].", reason="variable"
@@ -319,7 +319,7 @@ def _number(name: str, value):
 
 
 def _grid(name: str, value: pd.DataFrame, lattice, size: int) -> xr.DataArray | np.ndarray:
-    """A table of one value a site of a two-dimensional lattice, rows along x."""
+    """A table of one value per site of a two-dimensional lattice, rows along x."""
     dims, numbers = field_dims(lattice)[0], finite_array(name, value)
     if size != 1 or len(dims) != 2:
         expected = (
@@ -343,7 +343,7 @@ def _from_array_of_sites(name: str, value: xr.DataArray, lattice, cliques: np.nd
     array = aligned_fields(name, value, lattice)
     if array.shape != lattice.field_shape:
         raise ArgumentError(
-            name, f"one number a site, dimensions {dims}", f"dimensions {dict(value.sizes)}", reason="dimensions"
+            name, f"one number per site, dimensions {dims}", f"dimensions {dict(value.sizes)}", reason="dimensions"
         )
     return array.reshape(-1)[cliques[:, 0]]
 
@@ -354,7 +354,7 @@ def _by_clique(name: str, labels: list, values, lattice, cliques: np.ndarray):
     fix = "An array without labels is read in the order of the rows of the term's `cliques`."
     keys = [(label,) for label in labels] if size == 1 else labels
     what = "nodes" if size == 1 else f"{size} nodes each, in any order"
-    expected = f"one value a clique, labelled by {what}"
+    expected = f"one value per clique, labeled by {what}"
     wrong = next((key for key in keys if not isinstance(key, tuple | frozenset) or len(key) != size), None)
     if wrong is not None:
         raise ArgumentError(name, expected, f"the label {wrong!r}", fix, reason="labels")
@@ -388,7 +388,7 @@ def _by_clique(name: str, labels: list, values, lattice, cliques: np.ndarray):
     if unused := set(place) - set(wanted):
         everywhere = size == 1 and len(place) == len(
             nodes
-        )  # a term on some of the sites takes its own of a whole field
+        )  # a term on some of the sites takes its part of a whole field
         if not everywhere:
             label = labels[min(place[sites] for sites in unused)]
             raise ArgumentError(
@@ -401,11 +401,11 @@ def _by_clique(name: str, labels: list, values, lattice, cliques: np.ndarray):
 def aligned_units(name: str, value, size: int, fix: str = ""):
     """Values whose last axis counts the units of a machine, 0 to ``size`` − 1, in their order if a table has labels."""
     if isinstance(value, pd.Series | pd.DataFrame) and not has_no_labels(value):
-        fix = f"Units have numbers, no names: give {name}.to_numpy()."
+        fix = f"Units have numbers, not names: pass {name}.to_numpy()."
         order = _order(name, _labels_of(value), range(size), fix)
         return np.take(finite_array(name, value, fix), order, axis=-1)
     if isinstance(value, dict | xr.DataArray | xr.Dataset | xr.DataTree):
-        fix = f"Units have numbers, no names: give {name}.values." if isinstance(value, xr.DataArray) else ""
+        fix = f"Units have numbers, not names: pass {name}.values." if isinstance(value, xr.DataArray) else ""
         if not isinstance(value, xr.DataArray) or value.indexes:
             raise ArgumentError(name, "an array", f"a {type(value).__name__}", fix)
         return value.values
@@ -413,9 +413,9 @@ def aligned_units(name: str, value, size: int, fix: str = ""):
 
 
 def require_nodes_in_order(name: str, value, lattice) -> None:
-    """Refuse values that are read by position though their labels are the nodes of the lattice in another order.
+    """Reject values that are read by position though their labels are the nodes of the lattice in another order.
 
-    Labels that are not the nodes are about something else, and no objection.
+    Labels that are not the nodes are about something else, and are not objected to.
     """
     if isinstance(value, xr.DataArray):
         dims, coords = field_dims(lattice)
@@ -430,7 +430,7 @@ def require_nodes_in_order(name: str, value, lattice) -> None:
         axes = [(_labels_of(value), lattice.nodes)] if not has_no_labels(value) else []
     for labels, known in axes:
         if _are(labels, known) and _numbers(labels, known) != list(range(len(known))):
-            fix = "Reorder it, or, if the order is right, give its .to_numpy()."
+            fix = "Reorder it or, if the order is right, pass its .to_numpy()."
             expected = f"labels in the order of lattice.nodes, {_first_of(known)}"
             raise ArgumentError(name, expected, _first_of(labels), fix, reason="order")
 

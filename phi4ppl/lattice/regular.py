@@ -173,7 +173,7 @@ def chain(n: int, *, periodic=True) -> Lattice:
 
 @call_checked
 def complete(n: int) -> Lattice:
-    """Complete graph: every site neighbours every other.
+    """Complete graph: every site neighbors every other.
 
     Examples
     --------

@@ -30,11 +30,11 @@ def write_fit(
     ----------
     result : LikelihoodFit or VariationalFit
     table : pandas.DataFrame
-        A row a coupling: ``term``, ``sites``, ``value`` and its error.
+        A row per coupling: ``term``, ``sites``, ``value`` and its error.
     facts : dict
-        For the table of provenance.
+        Rows of the table of provenance.
     words : callable, optional
-        Puts advice into other words.
+        Translates advice, for example to command-line options.
     """
     to_data = isinstance(result, LikelihoodFit)
     what = f"{result.num_samples} fields, method {result.method}" if to_data else "target: the action of another model"
@@ -56,7 +56,7 @@ def write_fit(
 
 
 def _couplings(table: pd.DataFrame, error: str) -> str:
-    """A row a term: its coupling, or mean and spread of those of its cliques with their typical error."""
+    """A row per term: its coupling, or mean and spread of those of its cliques with their typical error."""
     rows = [f"<tr><th></th><th>couplings</th><th>value</th><th>spread over cliques</th><th>{error}</th></tr>"]
     for name, of in table.groupby("term", sort=False):
         values, errors = of["value"].to_numpy(), of.iloc[:, 3].to_numpy(float)

@@ -21,7 +21,7 @@ __all__ = ["Search", "correlation_of"]
 NUM_CHAINS = 8
 MAX_NUMBERS = 50_000_000  # of one step's statistics
 WARMUP_FIRST, WARMUP_LATER = 300, 100
-MAX_IMPROVEMENT = 0.1  # nats predicted, beyond which the chains have to find their equilibrium anew
+MAX_IMPROVEMENT = 0.1  # predicted nats, above which the chains must equilibrate again
 MAX_HALVINGS = 20
 KEPT_QUARTIC = 0.2
 

@@ -23,7 +23,7 @@ def write_arrays(path, header: dict, arrays: dict) -> Path:
 
 
 def read_arrays(path, kind: str, writer: str) -> tuple[dict, dict]:
-    """Header and arrays of a file of the format ``kind``; anything else is refused: expected a file written by ``writer``."""
+    """Header and arrays of a file of the format ``kind``; anything else is rejected: expected a file written by ``writer``."""
     try:
         with Path(path).open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}

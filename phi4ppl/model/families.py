@@ -1,4 +1,4 @@
-"""Families of nearest-neighbour fields: φ⁴, by either set of couplings, and Gaussian."""
+"""Families of nearest-neighbor fields: φ⁴, by either set of couplings, and Gaussian."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def phi4(lattice: Lattice, *, w=1.0, a, b, r=None, c=None) -> MarkovRandomField:
         edge once, in either direction. A str is the name of an edge attribute of the networkx graph, such as ``"weight"``. A
         dict from kinds of edges to couplings makes one term per kind, named ``w_<kind>`` and ordered like
         ``lattice.edges_of(kind)``. On a lattice with antiperiodic axes one number (or one per kind): edges across these
-        boundaries get −w, as a term of their own, ``w_<kind>_antiperiodic``.
+        boundaries get −w, as a separate term, ``w_<kind>_antiperiodic``.
     a, b : float, array of shape (num_sites,) or ``lattice.shape``, Series, DataArray, or dict
         Mass and quartic couplings. A dict by node, a Series with the nodes as index, and a DataArray with the dimensions that
         fields have in results (``x, y, …``, or ``site``) are put in order by their labels.
@@ -47,7 +47,9 @@ def phi4(lattice: Lattice, *, w=1.0, a, b, r=None, c=None) -> MarkovRandomField:
     MarkovRandomField(square 4×4, periodic, with diagonals; w_nn=1, w_diagonal=0.5, a=2, b=0.2)
     """
     if b is None:
-        raise ArgumentError("b", "a quartic coupling", "None", "A field without quartic terms is phi4ppl.gaussian(…).")
+        raise ArgumentError(
+            "b", "a quartic coupling", "None", "For a field without quartic terms use phi4ppl.gaussian(…)."
+        )
     sites = {"a": (mass, a), "b": (quartic, b)} | ({} if r is None else {"r": (source, r)})
     sites |= {} if c is None else {"c": (sextic, c)}
     return _nearest_neighbour_family(lattice, w, sites)
@@ -125,7 +127,7 @@ def _nearest_neighbour_family(lattice: Lattice, w, site_terms: dict) -> MarkovRa
     elif lattice.num_edges:
         terms.append(Term("w", lattice.edges, hopping, lattice.edge_attribute(w) if isinstance(w, str) else w))
     else:
-        aligned_coupling("coupling 'w'", w, lattice, lattice.edges)  # refuses edges that do not exist
+        aligned_coupling("coupling 'w'", w, lattice, lattice.edges)  # rejects edges that do not exist
     sites = np.arange(lattice.num_sites, dtype=np.int32)[:, None]
     for name, (statistic, value) in site_terms.items():
         value = aligned_coupling(f"coupling {name!r}", value, lattice, sites)

@@ -23,7 +23,7 @@ __all__ = ["MarkovRandomField", "Structure", "load_model"]
 
 
 class Structure(NamedTuple):
-    """What a model is without its couplings: hashable, so that programs are compiled once for all of them."""
+    """A model without its couplings: hashable, so that one compiled program serves all couplings."""
 
     lattice: Lattice
     forms: tuple[TermForm, ...]
@@ -137,7 +137,7 @@ class MarkovRandomField:
         return self.lattice.field_shape
 
     def replace(self, /, **couplings) -> MarkovRandomField:
-        """The same model at other couplings; each is one number or one number a clique.
+        """The same model at other couplings; each is one number or one number per clique.
 
         A Series, a DataArray or a dict with labels is put in order by them, as in `phi4`.
 
@@ -160,7 +160,7 @@ class MarkovRandomField:
         return Structure(self.lattice, forms).at(values)
 
     def inhomogeneous(self, *names: str) -> MarkovRandomField:
-        """The same model with the named couplings (default: all) written out as one number a clique."""
+        """The same model with the named couplings (default: all) written out as one number per clique."""
         self._require_names(names)
         chosen = set(names or self.couplings)
         values = []
@@ -179,7 +179,7 @@ class MarkovRandomField:
             )
 
     def _require_signs(self, couplings) -> None:
-        """Refuse one of a pair of couplings w and −w: the boundary would be neither periodic nor antiperiodic."""
+        """Reject one of a pair of couplings w and −w: the boundary would be neither periodic nor antiperiodic."""
         for turned, kind in self.lattice.sign_kinds.items():
             pair = {f"w_{kind}", f"w_{turned}"}
             if pair <= set(self.couplings) and len(given := pair & set(couplings)) == 1:
@@ -195,7 +195,7 @@ class MarkovRandomField:
         Parameters
         ----------
         phi : array, shape ``(..., *field_shape)``
-            Or a Series, DataFrame, DataArray or dict with labels, which is put in order by them. Missing values are refused;
+            Or a Series, DataFrame, DataArray or dict with labels, which is put in order by them. Missing values are rejected;
             inside a JAX trace a NaN makes the energy NaN.
 
         Returns
@@ -245,14 +245,14 @@ class MarkovRandomField:
         lines = [f"Markov random field on {self.lattice!r}"]
         for form, value in self.interactions:
             number, size = form.cliques.shape
-            kind = form.built_in or f"own statistic {getattr(form.statistic, '__name__', form.statistic)!r}"
+            kind = form.built_in or f"custom statistic {getattr(form.statistic, '__name__', form.statistic)!r}"
             where = f"{number} {'site' if size == 1 else 'clique'}{'s' if number > 1 else ''}"
             where += f" of {size}" if size > 1 else ""
             lines.append(f"  {form.name}: {kind} on {where}, coupling {_summary(value)}")
         return "\n".join(lines + self._unused_attributes())
 
     def _unused_attributes(self) -> list[str]:
-        """What the graph says of its edges and the model leaves out: users expect ``weight`` to count."""
+        """Edge attributes of the graph that the model does not use: users expect ``weight`` to count."""
         used = [np.asarray(v) for f, v in self.interactions if np.ndim(v) and is_concrete(v)]
         lines = []
         for name in self.lattice.edge_attributes:
@@ -260,7 +260,7 @@ class MarkovRandomField:
             kinds = [given[self.lattice._edge_kinds == k] for k in range(len(self.lattice.kinds))]
             if not any(np.array_equal(value, part) for value in used for part in (given, *kinds)):
                 lines.append(
-                    f"  The edge attribute {name!r} of the graph is not used. To take it as couplings: w={name!r}."
+                    f"  The edge attribute {name!r} of the graph is not used. To use it as couplings, pass w={name!r}."
                 )
         return lines
 

@@ -68,12 +68,12 @@ class TermForm:
 
     @property
     def is_gaussian(self) -> bool:
-        """Whether the term is at most quadratic, by what the library knows of it."""
+        """Whether the term is known to be at most quadratic."""
         return self.built_in is not None and self.built_in.is_gaussian
 
     @property
     def is_on_all_sites(self) -> bool:
-        """Whether the cliques are the sites 0, 1, … of the lattice in their order, as far as they go."""
+        """Whether the cliques are the first sites of the lattice, 0, 1, …, in order."""
         return self.cliques.shape[1] == 1 and np.array_equal(self.cliques[:, 0], np.arange(len(self.cliques)))
 
     def values(self, phi_flat):
@@ -94,15 +94,15 @@ class Term:
     statistic : callable
         ``statistic(phi_1, …, phi_k) -> scalar``: T_t for the fields of ONE clique, traceable by JAX. Fields come in the
         order of the columns of ``cliques``.
-    coupling : float, array of shape (num_cliques,), or labelled
-        θ_t: one number (homogeneous) or one a clique (inhomogeneous). A Series, a DataArray or a dict is put in order by its
+    coupling : float, array of shape (num_cliques,), or labeled
+        θ_t: one number (homogeneous) or one per clique (inhomogeneous). A Series, a DataArray or a dict is put in order by its
         labels when the term becomes part of a model: nodes for a term of single sites, tuples of nodes (in any order) for
         others.
 
     Raises
     ------
     ArgumentError
-        If the name is no identifier, the cliques are malformed, the statistic does not map k scalars to a scalar, or
+        If the name is not an identifier, the cliques are malformed, the statistic does not map k scalars to a scalar, or
         the coupling has the wrong shape or is not finite.
 
     Examples
@@ -145,7 +145,7 @@ def is_concrete(value) -> bool:
 def as_field(phi, name: str = "phi", lattice: Lattice | None = None):
     """``phi`` as a JAX array of real floating-point numbers, with sites in the order of the lattice where it carries labels.
 
-    Integers are converted; complex numbers and missing values (masked, NA, NaN) are refused, except in what JAX is tracing.
+    Integers are converted; complex numbers and missing values (masked, NA, NaN) are rejected, except in what JAX is tracing.
     """
     if not isinstance(phi, jax.Array):
         if is_labelled(phi) and lattice is not None:
@@ -203,7 +203,7 @@ def as_coupling(form: TermForm, coupling, lattice: Lattice | None = None):
         if isinstance(coupling, np.ndarray):
             coupling.setflags(write=False)
         return coupling
-    expected = f"one number, or an array of shape ({num_cliques},) with one number a clique"
+    expected = f"one number, or an array of shape ({num_cliques},) with one number per clique"
     raise ArgumentError(
         name, expected, f"shape {shape}", "Rows of the term's `cliques` give the order.", reason="shape"
     )
@@ -216,7 +216,7 @@ def _require_scalar_statistic(name: str, statistic, size: int) -> None:
         raise ArgumentError(what, expected, repr(statistic))
     try:
         result = jax.eval_shape(statistic, *[jax.ShapeDtypeStruct((), jnp.result_type(float))] * size)
-    except Exception as error:  # whatever a user's function raises under tracing is the user's to read
+    except Exception as error:  # the user should read whatever the function raises under tracing
         raise ArgumentError(what, expected, f"{type(error).__name__}: {error}", reason="raises") from error
     if getattr(result, "shape", None) != () or not jnp.issubdtype(result.dtype, jnp.floating):
         got = f"a function that returns {result}"

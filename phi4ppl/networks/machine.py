@@ -74,7 +74,7 @@ class RestrictedBoltzmannMachine:
                 raise HammersleyCliffordError(
                     "not_normalizable",
                     "Z is infinite: the quadratic form of the two Gaussian layers is not positive definite (largest singular "
-                    f"value of w_ij / (4 a_i m_j)^½ is {largest:.4g}, and has to be below 1). Make the weights smaller.",
+                    f"value of w_ij / (4 a_i m_j)^½ is {largest:.4g}, and must be below 1). Use smaller weights.",
                 )
 
     def _set(self, visible, hidden, weights):
@@ -133,7 +133,7 @@ class RestrictedBoltzmannMachine:
         return self.visible.energy(v) - jnp.sum(self.hidden.log_normalizer(v @ self.weights), axis=-1)
 
     def log_prob(self, v, *, method: str = "auto", seed: int = 0):
-        """log p(v), normalised, natural logarithm; ``method`` and ``seed`` as in `log_partition`, whose error it shares."""
+        """log p(v), normalized, natural logarithm; ``method`` and ``seed`` as in `log_partition`, whose error it shares."""
         return -self.free_energy(v) - self.log_partition(method=method, seed=seed).value
 
     def gibbs(self, key, v, steps: int = 1, *, clamped=None):
@@ -168,7 +168,7 @@ class RestrictedBoltzmannMachine:
             sampling, with an error), or ``"auto"``: the first that can be used. In each of the exact ones the other layer is
             integrated out analytically, or unit by unit.
         seed : int
-            For annealing.
+            Seed of annealing.
 
         Returns
         -------
@@ -215,7 +215,7 @@ class RestrictedBoltzmannMachine:
                 "model",
                 expected,
                 repr(model.lattice),
-                "Edges have to join the first sites to the rest.",
+                "Edges must join the first sites to the rest.",
                 reason="lattice",
             )
         found = {power: np.zeros(n) for power in (1, 2, 4)} | {None: np.zeros(len(edges))}

@@ -1,4 +1,4 @@
-"""What a machine says about its visible layer, as a distribution of NumPyro."""
+"""The distribution of the visible layer of a machine, as a NumPyro distribution."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class VisibleMarginal(Distribution):
         if not isinstance(machine, RestrictedBoltzmannMachine):
             raise ArgumentError("machine", "a RestrictedBoltzmannMachine", type(machine).__name__)
         if machine.visible.states is not None:
-            fix = "Priors of NumPyro that gradients can move are densities."
+            fix = "Only real units have a density that gradient-based kernels can sample."
             raise ArgumentError(
                 "machine", "a machine of real visible units", repr(machine.visible), fix, reason="units"
             )
@@ -69,6 +69,6 @@ class VisibleMarginal(Distribution):
     def sample(self, key, sample_shape=()):
         raise DrawNotAvailableError(
             "markov_chain_only",
-            f"an exact independent draw of the visible units of {self.machine!r} is not available. Draw them by Markov "
-            "chain: machine.gibbs(key, v, steps); in Predictive pass posterior_samples that contain this site.",
+            f"an exact independent draw of the visible units of {self.machine!r} is not available. Draw them with a Markov "
+            "chain, machine.gibbs(key, v, steps), or pass Predictive posterior_samples that contain this site.",
         )

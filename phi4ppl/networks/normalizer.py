@@ -43,7 +43,7 @@ def log_partition(machine, *, method: str, seed: int) -> PartitionEstimate:
             "method",
             f"a machine with {need} for {method!r}",
             repr(machine),
-            "Take method='annealing'.",
+            "Use method='annealing'.",
             reason="machine",
         )
     if method == "annealing":
@@ -123,7 +123,7 @@ def _integrated(side) -> tuple[float, float]:
     if not (-ends > DEPTH and difference < 1e-4):
         got = f"a change of {difference:.1e} when every other node is left out, at a half width of {half_width:g}"
         raise ArgumentError(
-            "method", "a density that quadrature resolves", got, "Take method='annealing'.", reason="unresolved"
+            "method", "a density that quadrature resolves", got, "Use method='annealing'.", reason="unresolved"
         )
     return float(value), float(difference)
 

@@ -1,6 +1,6 @@
 """One layer of a machine: units that are independent of each other once the other layer is known.
 
-Every kind of unit says four things for a field x that the other layer exerts (S contains −x·φ): the energy of values,
+Every kind of unit defines four functions for a field x that the other layer exerts (S contains −x·φ): the energy of values,
 log Σ exp(−S) of one unit, its mean, and an exact draw. The machine knows no more about it.
 """
 
@@ -20,7 +20,7 @@ __all__ = ["BernoulliUnits", "GaussianUnits", "Phi4Units", "SpinUnits", "Units"]
 
 @call_checked
 class Units:
-    """What the kinds of units share; never instantiated.
+    """The common base of all kinds of units; never instantiated.
 
     Subclasses name their couplings in ``fields`` and are immutable JAX pytrees whose leaves are the couplings.
     """
@@ -37,7 +37,7 @@ class Units:
             array = finite_array(name, value) if is_concrete(value) else value
             if np.ndim(array) != 1 or np.shape(array)[0] == 0:
                 raise ArgumentError(
-                    name, "one number a unit, an array of shape (n,)", f"shape {np.shape(array)}", reason="shape"
+                    name, "one number per unit, an array of shape (n,)", f"shape {np.shape(array)}", reason="shape"
                 )
             arrays[name] = jnp.asarray(array, jnp.result_type(float) if isinstance(array, np.ndarray) else None)
         if len({array.shape for array in arrays.values()}) > 1:
@@ -171,7 +171,7 @@ class GaussianUnits(Units):
 
 @call_checked
 class BernoulliUnits(Units):
-    """Units of the values 0 and 1 with S = rφ; a positive r favours 0.
+    """Units of the values 0 and 1 with S = rφ; a positive r favors 0.
 
     Parameters
     ----------

@@ -31,7 +31,7 @@ class GibbsField(Distribution):
         Event shape ``model.field_shape``, batch shape ``()``; use ``expand`` or a plate for independent copies.
     log_partition : callable, optional
         ``log_partition(couplings) -> log Z``, differentiable by JAX, of the dict of couplings; a `PartitionSurface` is such a
-        function. Without it the couplings must be fixed numbers and ``log_prob`` leaves the constant log Z out.
+        function. Without it the couplings must be fixed numbers and ``log_prob`` omits the constant log Z.
 
     Raises
     ------
@@ -69,7 +69,7 @@ class GibbsField(Distribution):
             raise DoublyIntractableError(
                 "random_coupling",
                 f"coupling(s) {', '.join(map(repr, random))} of a GibbsField are random, but log Z as a function of the "
-                "couplings is unknown: the posterior would silently lack the factor 1/Z. Ways out: (1) fix the couplings "
+                "couplings is unknown: the posterior would silently lack the factor 1/Z. Options: (1) fix the couplings "
                 "(build the model outside the NumPyro function, or from Python numbers); (2) scale the field instead, "
                 "scale * field with fixed couplings; (3) pass log_partition=f with f(couplings) -> log Z: for up to three "
                 "homogeneous couplings phi4ppl.PartitionSurface(model, region), built outside the NumPyro function; for a "
@@ -106,13 +106,13 @@ class GibbsField(Distribution):
     def conditional_log_prob(self, value):
         """log p(φ_i | φ at all other sites) of every site of one field, shape ``model.field_shape``.
 
-        The density of one site is exp(−(l_i φ + a_i φ² + b_i φ⁴)) with l_i = r_i − Σ_j w_ij φ_j, and its normaliser is known:
+        The density of one site is exp(−(l_i φ + a_i φ² + b_i φ⁴)) with l_i = r_i − Σ_j w_ij φ_j, and its normalizer is known:
         no log Z is needed. These are the ratios p(φ)/p(φ without φ_i) that leave-one-out takes of an observed field.
 
         Raises
         ------
         ArgumentError
-            If the model has terms of the user's own, or ``value`` is not one field.
+            If the model has custom terms, or ``value`` is not one field.
 
         Examples
         --------
@@ -159,8 +159,8 @@ class GibbsField(Distribution):
             raise DrawNotAvailableError(
                 "not_gaussian",
                 f"an exact independent draw of {self.model!r} is not available (only Gaussian fields of up to "
-                f"{DENSE_LIMIT} sites can be drawn). Draw it by Markov chain: phi4ppl.sample(model); in Predictive "
-                "pass posterior_samples that contain this site.",
+                f"{DENSE_LIMIT} sites can be drawn). Draw it with a Markov chain, phi4ppl.sample(model), or pass Predictive "
+                "posterior_samples that contain this site.",
             )
         if all(is_concrete(value) for value in self.model.couplings.values()):
             report = self.model.check()

@@ -34,7 +34,7 @@ def compile(model, *args, **kwargs) -> CompiledModel:  # noqa: A001  the field's
         A field, or a NumPyro model function (with or without `GibbsField` sites; priors, transforms, observations).
     *args, **kwargs
         Arguments of the NumPyro model. Its observed data may be pandas or xarray objects: those of a `GibbsField` are put in
-        the order of the lattice by their labels, those of other distributions are read by position. Missing values are refused
+        the order of the lattice by their labels, those of other distributions are read by position. Missing values are rejected
         unless the distribution masks them.
 
     Returns
@@ -75,7 +75,7 @@ def compile(model, *args, **kwargs) -> CompiledModel:  # noqa: A001  the field's
         raise DiscreteLatentError(
             "sites",
             f"the model has discrete latent site(s) {', '.join(map(repr, discrete))}, which gradient-based kernels cannot "
-            "move. Sum them out by hand, observe them, replace them by a continuous variable, or use NumPyro's "
+            "move. Sum them out by hand, observe them, replace them with a continuous variable, or use NumPyro's "
             "DiscreteHMCGibbs or enumeration for this model.",
         )
     if not latent:
@@ -94,8 +94,8 @@ def compile(model, *args, **kwargs) -> CompiledModel:  # noqa: A001  the field's
                 raise
             raise SamplingError(
                 "no_start",
-                "no starting point with finite density and gradient was found in 100 tries. Likely causes: data outside "
-                "the support of the likelihood, NaN in data or arguments, or a prior that nowhere meets the likelihood.",
+                "no starting point with finite density and gradient was found in 100 attempts. Likely causes: data outside "
+                "the support of the likelihood, NaN in data or arguments, or a prior that does not overlap the likelihood.",
             ) from error
 
     info = initialise(jax.random.key(0))
@@ -124,7 +124,7 @@ def _axes(sites: dict) -> dict[str, tuple[tuple[str | None, int], ...]]:
         if site["type"] not in ("sample", "deterministic") or isinstance(site.get("fn"), Unit):
             continue
         shape, frames = jnp.shape(site["value"]), site.get("cond_indep_stack", ())
-        # a deterministic value does not say which of its axes belong to an event
+        # nothing marks which axes of a deterministic value belong to an event
         inner = site["fn"].event_dim if site["type"] == "sample" else 0
         plates = {len(shape) - inner + frame.dim: frame for frame in frames}
         if site["type"] == "deterministic" and len(shape) > len(frames):
@@ -160,5 +160,5 @@ def _require_fixed_density(potential_fn, position) -> None:
     except ValueError as error:
         if "random key" not in str(error):
             raise
-        expected, fix = "a NumPyro model without random numbers of its own", "Leave out subsample_size of its plates."
+        expected, fix = "a NumPyro model that draws no random numbers", "Remove subsample_size from its plates."
         raise ArgumentError("model", expected, f"one that needs a key: {error}", fix, reason="needs_key") from error

@@ -30,7 +30,7 @@ def simulate(
         The couplings in the columns of ``thetas``.
     seed : int
     stream : tuple
-        Names and numbers that tell apart calls with one seed.
+        Names and numbers that distinguish calls with the same seed.
 
     Returns
     -------

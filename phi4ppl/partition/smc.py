@@ -57,7 +57,7 @@ def temper(path: Path, *, num_warmup: int, num_particles: int, seed: int, progre
                 increments[number] += float(increment)
                 if not np.isfinite(increments[number]):
                     raise SamplingError(
-                        "no_weight", "particles have no finite weight. S may be unbounded below: see model.check()."
+                        "no_weight", "no particle has a finite weight. S may be unbounded below: see model.check()."
                     )
                 if float(state.tempering_param) >= 1:
                     break

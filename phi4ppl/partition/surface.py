@@ -27,7 +27,7 @@ __all__ = ["MAX_DIMENSIONS", "PartitionSurface", "SurfaceEstimate", "require_nor
 
 FORMAT = "phi4ppl-surface-1"
 MAX_DIMENSIONS = 3
-CANDIDATES = {1: 41, 2: 15, 3: 8}  # points a dimension at which overlap is looked at
+CANDIDATES = {1: 41, 2: 15, 3: 8}  # points per dimension at which overlap is looked at
 REACH = 0.03  # overlap at which a new ensemble is still tied to the others
 MARGIN = 1.2  # of the overlap of pilot draws, over the one that is asked for
 
@@ -36,8 +36,8 @@ class SurfaceEstimate(NamedTuple):
     """log Z at one point of a surface.
 
     ``error`` is the standard error of ``value``; ``difference_error`` that of log Z less its value at the middle of the region,
-    which is what a posterior of couplings feels; ``overlap``, the effective number of samples behind the value as a fraction of
-    the draws of one ensemble.
+    which is what matters for a posterior of couplings; ``overlap``, the effective number of samples behind the value as a
+    fraction of the draws of one ensemble.
     """
 
     value: float
@@ -50,10 +50,10 @@ class SurfaceEstimate(NamedTuple):
 class PartitionSurface:
     """log Z(θ) over a box of one to three homogeneous couplings, differentiable by JAX.
 
-    Ensembles are placed first in the middle of the box and then wherever the pool of samples still says too little, until the
-    effective sample size is well above ``min_overlap`` of one ensemble's draws everywhere. Then all are simulated anew, since
-    the draws that decided where to stop would make log Z too low. With T the statistics conjugate
-    to θ (their sums over all cliques, kept for every draw),
+    Ensembles are placed first in the middle of the box and then wherever the pool of samples carries too little
+    information, until the effective sample size is well above ``min_overlap`` of one ensemble's draws everywhere. Then all
+    are simulated again, since the draws that decided where to stop would make log Z too low. With T the statistics
+    conjugate to θ (their sums over all cliques, kept for every draw),
 
         log Z(θ) = log Z(θ_1) + log Σ_n exp(−θ·T_n) / Σ_k N_k exp(−θ_k·T_n)/Z_k ,
 
@@ -66,7 +66,7 @@ class PartitionSurface:
     region : dict
         ``{name: (low, high)}`` for one to three couplings, each one number for its term.
     num_samples, num_chains : int
-        Draws a chain, and chains, of every ensemble.
+        Draws per chain, and chains, of every ensemble.
     min_overlap : float
         The overlap aimed at, between 0.05 and 0.9; the one that is reached is an attribute of the same name.
     max_ensembles : int
@@ -77,7 +77,7 @@ class PartitionSurface:
     ----------
     region : dict
     ensembles : array, shape (num_ensembles, num_couplings)
-        Where was simulated, in the order of the names in ``region``.
+        The simulated couplings, in the order of the names in ``region``.
     anchor : PartitionEstimate
         log Z in the middle.
     min_overlap : float
@@ -93,9 +93,9 @@ class PartitionSurface:
 
     Notes
     -----
-    The surface is itself the function that `GibbsField` asks for: ``GibbsField(model, log_partition=surface)``. Outside the
+    The surface is the function that `GibbsField` takes: ``GibbsField(model, log_partition=surface)``. Outside the
     region it raises `OverlapError`, and inside a JAX trace, where nothing can be raised, it is NaN: a sampler reports
-    divergences. Give the couplings priors that end where the region ends.
+    divergences. Choose priors that end where the region ends.
 
     Examples
     --------
@@ -159,14 +159,14 @@ class PartitionSurface:
         Parameters
         ----------
         couplings : dict
-            Those of the region, as numbers or in a JAX trace. Others may be there if they are the model's.
+            The couplings of the region, as numbers or in a JAX trace. Others are allowed if they equal those of the model.
 
         Raises
         ------
         OverlapError
             Outside the region (in a trace: NaN).
         DoublyIntractableError
-            If a coupling is random that the surface does not cover.
+            If a random coupling is not covered by the surface.
         ArgumentError
             For missing, unknown or different couplings.
         """
@@ -211,7 +211,7 @@ class PartitionSurface:
                     f"with {name!r} as in its model. Fix it, or build a surface with {name!r} in its region.",
                 )
             if not np.array_equal(np.asarray(value, np.float32), np.asarray(self.model.couplings[name], np.float32)):
-                fix = "A surface holds for the other couplings of its model only; build one for these."
+                fix = "A surface is valid only at the other couplings of its model; build one for these."
                 raise ArgumentError(
                     f"coupling {name!r}", "the value of the surface's model", repr(value), fix, reason="fixed"
                 )
@@ -224,7 +224,8 @@ class PartitionSurface:
                 raise OverlapError(
                     "outside_region",
                     f"coupling {name!r} = {float(value):.6g} is outside the region [{low:.6g}, {high:.6g}] of the "
-                    "PartitionSurface, where its samples say nothing. surface.extend({…}) simulates further.",
+                    "PartitionSurface, about which its samples carry no information. Extend it with surface.extend({…}).",
+                    {name: float(value), "low": low, "high": high},
                 )
         return values
 
@@ -234,7 +235,7 @@ class PartitionSurface:
         return Pool(self._pool.couplings[:, order], [each[..., order] for each in self._pool.statistics])
 
     def _excess(self, theta):
-        """θ − θ_c about the centre c, and log Z(θ) − log Z(c) + (θ − θ_c)·⟨T⟩ with the mean of T over the pool."""
+        """θ − θ_c about the center c, and log Z(θ) − log Z(c) + (θ − θ_c)·⟨T⟩ with the mean of T over the pool."""
         dtype = theta.dtype
         away = theta - jnp.asarray(self._centre, dtype)
         exponent = jnp.asarray(self._offset, dtype) - jnp.asarray(self._statistics, dtype) @ away
@@ -307,7 +308,7 @@ class PartitionSurface:
 
 
 def _identity(model: MarkovRandomField, names) -> list:
-    """What has to be the same for a surface to hold: lattice, terms, and couplings that are not in its region."""
+    """What must be the same for a surface to be valid: lattice, terms, and couplings that are not in its region."""
     terms = []
     for form, value in model.interactions:
         statistic = str(form.built_in or getattr(form.statistic, "__qualname__", "own"))
@@ -356,7 +357,7 @@ def _grid(low, high) -> np.ndarray:
 
 
 def _simulated(model, names, low, high, pool: Pool | None, settings: dict, progress) -> Pool:
-    """Ensembles placed by the overlap of pilot draws, then drawn anew.
+    """Ensembles placed by the overlap of pilot draws, then drawn again.
 
     The pilot draws themselves would be biased: placing ends when the overlap seems large enough, which is more likely where
     large weights happen to be missing, so that log Z comes out low (by 0.4 of its error at a corner of a box).
@@ -390,7 +391,7 @@ def _explore(model, names, low, high, pool: Pool | None, settings: dict, progres
                     raise OverlapError(
                         "too_many_ensembles",
                         f"{len(pool.couplings)} ensembles leave an overlap of {overlap.min():.2g} in the region, less than "
-                        f"{wanted:g}. Take a smaller region, or a larger max_ensembles.",
+                        f"{wanted:g}. Use a smaller region, or a larger max_ensembles.",
                     )
                 tied = missing[overlap[missing] >= REACH]
                 best = tied[overlap[tied].argmin()] if len(tied) else missing[overlap[missing].argmax()]

@@ -14,7 +14,7 @@ RESERVED = ("chain", "draw", "statistic", "pair", "copy", "member")
 
 
 def require_names(compiled: CompiledModel, dimensions: set[str]) -> None:
-    """Refuse names that would be lost, or fail, when the run is over: a `DataTree` has paths, and dimensions have names too."""
+    """Reject names that would be lost, or fail, when the run is over: a `DataTree` has paths, and dimensions have names too."""
     for name in (*compiled.names, *compiled.data):
         taken = dimensions if name in compiled.names else {"chain", "draw"}
         if not name or "/" in name or name in taken:
@@ -93,7 +93,7 @@ class _Plan:
         return self.sizes.get(name, len(self.coords[name]) if name in self.coords else None)
 
     def given(self, dims) -> dict[str, list[str]]:
-        """What the user asks for, checked."""
+        """The user's choices, checked."""
         axes, found = self.compiled.axes, {}
         if not isinstance(dims, dict):
             raise ArgumentError("dims", "a dict of names of dimensions by site", repr(dims), "{'f': ['county']}.")
@@ -104,7 +104,7 @@ class _Plan:
                 )
             names = [names] if isinstance(names, str) else list(names) if isinstance(names, (list, tuple)) else [names]
             shape = tuple(size for _, size in axes[site])
-            what, fix = f"dims of {site!r}", "One name an axis, without chain and draw."
+            what, fix = f"dims of {site!r}", "Give one name per axis, without chain and draw."
             if len(names) != len(shape) or not all(isinstance(name, str) and name for name in names):
                 expected = f"{len(shape)} names, for the shape {shape}" if shape else "none: the site is one number"
                 raise ArgumentError(what, expected, repr(names), fix)
@@ -149,7 +149,7 @@ class _Plan:
             self.coords[name] = labels
 
     def masked(self, site: str, names: list[str], places, ndim: int) -> list[str]:
-        """Dimensions of data of which a mask leaves some in: their flat places, or labels, are a dimension of its own."""
+        """Dimensions of data of which a mask leaves some in: their flat places, or labels, are a separate dimension."""
         datum, inner = f"{site}_datum", names[len(names) - ndim + 1 :] if ndim > 1 else []
         outer = names[: len(names) - len(inner)]
         one = len(outer) == 1 and outer[0] in self.coords
@@ -164,7 +164,7 @@ def labels_of(name: str, labels) -> np.ndarray:
     array = np.asarray(labels) if isinstance(labels, np.ndarray) else np.array(list(labels), dtype=object)
     if array.ndim != 1:
         raise ArgumentError(
-            f"coords of {name!r}", "one label an element", f"an array of shape {array.shape}", reason="shape"
+            f"coords of {name!r}", "one label per element", f"an array of shape {array.shape}", reason="shape"
         )
     if array.dtype.kind == "O":
         numeric = all(isinstance(v, (int, float, np.number)) and not isinstance(v, bool) for v in array)

@@ -36,7 +36,7 @@ def sample_ensemble(
 ) -> xr.DataTree:  # fmt: skip
     """Sample a field at many couplings at once: scans, phase diagrams, disorder.
 
-    All members share one compiled program, in which couplings are an axis; each has chains, warm-up and tuning of its own.
+    All members share one compiled program, in which couplings are an axis; each has chains, its own warm-up and tuning.
     One member at a time would compile and start as often as there are members.
 
     Parameters
@@ -44,7 +44,7 @@ def sample_ensemble(
     model : MarkovRandomField
         Couplings that are not named stay as they are.
     couplings : dict
-        Name → array with a leading axis of members: shape ``(num_members,)`` for one number a member, or
+        Name → array with a leading axis of members: shape ``(num_members,)`` for one number per member, or
         ``(num_members, num_cliques)``.
     num_warmup, num_samples, num_chains, kernel, seed, observables, keep_field, thinning, progress
         As in `phi4ppl.sample`; chains are per member. ``kernel="auto"`` looks at the first member.

@@ -19,7 +19,7 @@ BLOCK = 1000  # fields at once, so that statistics of all cliques fit in memory
 def independent_fields(data, *models: MarkovRandomField) -> tuple:
     """``data`` as fits take them: chains of a run thinned to independent fields, anything else as it is.
 
-    Fits take fields for independent, and from correlated ones their errors would come out too small.
+    Fits assume independent fields; correlated ones would give errors that are too small.
 
     Parameters
     ----------

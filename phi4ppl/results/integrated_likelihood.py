@@ -76,7 +76,7 @@ def integrated_log_likelihood(
     >>> bool(p4.loo(better).pareto_k.max() < 0.7)
     True
     """
-    metadata(tree)  # refuses what is no run of this library
+    metadata(tree)  # rejects what is not a run of this library
     kwargs = model_kwargs or {}
     model = with_plain_observations(model, field_model)
     sites = trace_of(model, args, kwargs)
@@ -97,7 +97,7 @@ def integrated_log_likelihood(
             break
     else:
         got = f"log p uncertain by {difference.max():.1g}, and {np.exp(ends.max()):.1g} of its height at their ends"
-        fix = "The datum is far from its neighbours, or far more precise: leave it out and sample again."
+        fix = "The datum is far from its neighbors, or far more precise: leave it out and sample again."
         raise ArgumentError("site", f"a likelihood that {num_nodes} nodes resolve", got, fix, reason="unresolved")
     old = tree["log_likelihood"].to_dataset()
     new = tree.copy()
@@ -148,7 +148,7 @@ class _Calculation:
             return sum((jnp.sum(s["fn"].log_prob(s["value"])) for s in others), jnp.zeros(()))
 
         if np.abs(jax.jit(jax.grad(rest))(phi)).max() > 0:
-            expected = f"nothing but {self.site!r} that depends on {self.field!r}"
+            expected = f"that only {self.site!r} depends on {self.field!r}"
             raise ArgumentError(
                 "model",
                 expected,

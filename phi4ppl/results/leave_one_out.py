@@ -89,7 +89,7 @@ def loo(tree: xr.DataTree, site: str | None = None):
         If the likelihood of that site is one number for all its data. Left out "one by one" that is the whole of them, and the
         result would be a prior predictive density, from draws that know nothing of the prior.
     ArgumentError
-        If there is no such site, or nothing observed at all.
+        If there is no such site, or nothing is observed.
 
     Examples
     --------
@@ -117,6 +117,6 @@ def loo(tree: xr.DataTree, site: str | None = None):
     if site not in known:
         raise ArgumentError("site", f"one of {', '.join(map(repr, known))}", repr(site), reason="choice")
     if site not in found or found[site].sizes.keys() <= {"chain", "draw"}:
-        reason = single.get(site, "its log likelihood has one number a draw")
+        reason = single.get(site, "its log likelihood has one number per draw")
         raise SingleFactorError("cannot_be_split", f"site {site!r} cannot be left out datum by datum: {reason}.")
     return arviz_loo(tree, var_name=site, pointwise=True)

@@ -1,4 +1,4 @@
-"""What a NumPyro model predicts, from its prior and from its posterior, and the density of its priors: groups for ArviZ."""
+"""Predictions of a NumPyro model from its prior and its posterior, and the density of its priors, as groups for ArviZ."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Predictions:
     Attributes
     ----------
     latent, deterministic, redrawn : tuple of str
-        Sites; ``redrawn`` are the observed ones that can be drawn anew.
+        Sites; ``redrawn`` are the observed ones that can be drawn again.
     observed : dict
         Values of the redrawn sites whose data are not in the tree already, because they are one single factor.
     kept : dict
@@ -141,7 +141,7 @@ def predictions_of(
 
 
 class _redrawn(handlers.uncondition):
-    """Draw these observed sites anew; a factor, or data that cannot be drawn, stay as they are."""
+    """Draw these observed sites again; factors and data that cannot be drawn stay as they are."""
 
     def __init__(self, model, names):
         super().__init__(model)

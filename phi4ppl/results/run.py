@@ -35,23 +35,24 @@ def sample(
     """Sample a field, or any NumPyro model.
 
     A field is first checked against the Hammersley–Clifford theorem. All chains run in one compiled program, each with its own
-    warm-up (of step sizes, mass matrix, length of paths or temperatures, as the kernel needs), in chunks between which progress
-    is drawn and draws are handed to the host. The same seed gives the same numbers, bit for bit, on the same machine.
+    warm-up (of step sizes, mass matrix, length of paths or temperatures, as the kernel requires), in chunks between which
+    progress is drawn and draws are handed to the host. The same seed gives the same numbers, bit for bit, on the same
+    machine.
 
     Parameters
     ----------
     model : MarkovRandomField or callable
         A field, or a NumPyro model function, called with ``*args`` and ``**model_kwargs``.
     num_warmup, num_samples, num_chains : int
-        At least 20 (and at most 10⁷), 10 and 1. ``num_samples`` counts kept draws.
+        Warm-up iterations per chain (20 to 10⁷), kept draws per chain (at least 10), and chains (at least 1).
     kernel : str or Kernel
-        A name from `phi4ppl.kernels`; ``"auto"`` looks at the model, and the run says what it took and why (``kernel`` and
-        ``kernel_reason`` of its settings).
+        A name from `phi4ppl.kernels`; ``"auto"`` chooses one for the model; the run records its choice and the reason
+        (``kernel`` and ``kernel_reason`` of its settings).
     seed : int
         From 0 to 2³² − 1.
     observables : dict of callables, optional
-        Own functions of one field (scalar or array), recorded at every draw beside the standard ones. NumPyro models use
-        ``numpyro.deterministic`` instead.
+        User-defined functions of one field (scalar or array), recorded at every draw in addition to the standard ones.
+        NumPyro models use ``numpyro.deterministic`` instead.
     keep_field : bool
         Keep the fields themselves (as ``phi``, or under the names of the `GibbsField` sites) and the log likelihood of every
         datum, or observables only.
@@ -63,11 +64,11 @@ def sample(
         `GibbsField` sites together). Without it, chains of a model with two phases can stay in the one where they started,
         with R̂ = 1.
     progress : bool, optional
-        Draw a line of progress on standard error; by default only on a terminal.
+        Show a progress bar on standard error; by default only in a terminal.
     checkpoint : path-like, optional
-        A directory for the state of the run, written about once a minute. The same call with the same directory goes on from
-        there, to the same numbers bit for bit; if the run is complete, its result is returned. `phi4ppl.load_run` reads the
-        directory at any time.
+        A directory for the state of the run, written about once a minute. Repeating the call with the same directory
+        resumes from there, to the same numbers bit for bit; if the run is complete, its result is returned.
+        `phi4ppl.load_run` reads the directory at any time.
     devices : dict, optional
         How many devices each dimension is spread over, for example ``{"chain": 4}`` or ``{"chain": 2, "x": 4}``: chains, and
         the lattice dimensions of a field by their names in the result. Each size has to be divisible by its number. Devices of
@@ -79,9 +80,9 @@ def sample(
     xarray.DataTree
         ArviZ groups: ``posterior`` (field with lattice dimensions, observables), ``sample_stats``, ``streamed`` (statistics
         over all iterations), ``schwinger_dyson`` (block means of φ ∂S/∂φ at every site), ``constant_data`` (edges, couplings),
-        for NumPyro models ``log_likelihood`` (one number a datum, see `phi4ppl.loo`) with ``observed_data``, and what
+        for NumPyro models ``log_likelihood`` (one number per datum, see `phi4ppl.loo`) with ``observed_data``, and what
         ``predictive`` adds. `phi4ppl.settings` reads its provenance. After Ctrl-C it has the draws so far, with a warning, and
-        its settings say ``interrupted``.
+        its settings then include ``interrupted``.
 
     Raises
     ------
@@ -92,7 +93,7 @@ def sample(
     SamplingError
         If a start or a later state has a non-finite density.
     CheckpointError
-        If ``checkpoint`` holds another run, or something damaged or foreign, which is not touched; or cannot be written.
+        If ``checkpoint`` cannot be written, or holds another run or damaged or foreign files, which are left unchanged.
     KeyboardInterrupt
         After Ctrl-C before the first draw, or a second Ctrl-C.
     ArgumentError, DiscreteLatentError, DoublyIntractableError

@@ -1,4 +1,4 @@
-"""Differences of actions on stored fields: what every reweighting is made of."""
+"""Differences of actions on stored fields, the basis of every reweighting."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def as_action(name: str, action, shape: tuple[int, ...]) -> Callable:
         raise ArgumentError(name, expected, type(action).__name__)
     try:
         result = jax.eval_shape(action, jax.ShapeDtypeStruct(shape, jnp.result_type(float)))
-    except Exception as error:  # whatever a user's function raises under tracing is the user's to read
+    except Exception as error:  # the user should read whatever the function raises under tracing
         raise ArgumentError(name, expected, f"{type(error).__name__}: {error}", reason="raises") from error
     if getattr(result, "shape", None) != () or not jnp.issubdtype(result.dtype, jnp.inexact):
         raise ArgumentError(name, expected, f"a function that returns {result}", reason="returns")

@@ -30,8 +30,8 @@ def reweight(
 
     ⟨O⟩_A = ⟨O e^(S−A)⟩_S / ⟨e^(S−A)⟩_S,   Z_A/Z_S = ⟨e^(S−A)⟩_S.
 
-    One estimator serves the three uses: correcting a trained model to its target, extrapolating along a coupling, and going
-    on to complex couplings; in all of them A is an action that is not the one that was sampled.
+    One estimator serves three uses: correcting a trained model to its target, extrapolating along a coupling, and continuing
+    to complex couplings. In all of them A is an action other than the one that was sampled.
 
     Parameters
     ----------
@@ -61,8 +61,8 @@ def reweight(
 
     Notes
     -----
-    The difference of two models of one lattice is evaluated as one action at the difference of their couplings, which keeps
-    its digits in single precision. Reweighting of one run at other couplings: A. M. Ferrenberg and R. H. Swendsen, Phys. Rev.
+    The difference of two models of one lattice is evaluated as one action at the difference of their couplings, which avoids
+    cancellation in single precision. Reweighting of one run at other couplings: A. M. Ferrenberg and R. H. Swendsen, Phys. Rev.
     Lett. 61 (1988) 2635.
 
     Examples
@@ -86,7 +86,7 @@ def combine_ensembles(samples, sources) -> Ensembles:
 
     Parameters
     ----------
-    samples : sequence of arrays, each of shape ``(chains, draws, *lattice)``, or labelled as for `reweight`
+    samples : sequence of arrays, each of shape ``(chains, draws, *lattice)``, or labeled as for `reweight`
     sources : sequence of MarkovRandomField or callable
         The real actions that they were drawn from.
 
@@ -97,7 +97,7 @@ def combine_ensembles(samples, sources) -> Ensembles:
     Raises
     ------
     OverlapError
-        If the ensembles fall into sets without common ground.
+        If the ensembles fall into sets that do not overlap.
     ArgumentError
 
     Examples
@@ -132,7 +132,7 @@ class Ensembles:
     log_partition, log_partition_error : arrays, shape (num_ensembles,)
         log Z_k/Z_0, with jackknife errors.
     overlap : array, shape (num_ensembles, num_ensembles)
-        Probability that a sample of ensemble k is taken for one of l; neighbours should share 0.03 or more.
+        Probability that a sample of ensemble k is attributed to l; neighbors should share 0.03 or more.
     """
 
     def __init__(self, arrays: list[np.ndarray], sources: list):
@@ -179,7 +179,7 @@ class Ensembles:
         if apart:
             text = f"ensembles {sorted(reached)} and {apart} share less than {LEAST_SHARED:.0%} of their samples: "
             raise OverlapError(
-                "disconnected", text + "log Z between them is unknown. Add ensembles at couplings between theirs."
+                "disconnected", text + "log Z between them is unknown. Add ensembles at intermediate couplings."
             )
 
     @cached_property
@@ -224,7 +224,7 @@ class Ensembles:
         Raises
         ------
         OverlapError
-            If the samples say too little about the target, as for `reweight`.
+            If the samples carry too little information about the target, as for `reweight`.
         ArgumentError
 
         Examples
@@ -240,7 +240,11 @@ class Ensembles:
         excess = self._relative("target", as_action("target", target, self._shape), self.sources[0])
         if np.iscomplexobj(excess):
             raise ArgumentError(
-                "target", "a real action", "a complex one", "A divergence is one of densities.", reason="complex"
+                "target",
+                "a real action",
+                "a complex one",
+                "A divergence compares two densities, which are real.",
+                reason="complex",
             )
         self._expectations(-excess, {}).accept("raise")
         base = excess.min()
@@ -322,7 +326,7 @@ class Ensembles:
         return result.with_problems(problems_of(result, enough))
 
     def _leave_one_out(self, k: int, blocks: Blocks, exponent, largest, weights, table) -> np.ndarray:
-        """log Z_A/Z_0, the means and the average phase, without one block of ensemble k each, one row a block."""
+        """log Z_A/Z_0, the means and the average phase, without one block of ensemble k each, one row per block."""
         inside = self._range(k)
         if len(self.sources) == 1:
             size = np.abs(weights)[:, None]

@@ -36,7 +36,7 @@ def scan_reweighting(samples, source, family: Callable, values) -> ReweightingSc
     Returns
     -------
     ReweightingScan
-        ``print`` it to see the range; ``estimate`` gives the observables.
+        ``print`` it to see the range; ``estimate`` returns the observables.
 
     Raises
     ------
@@ -131,8 +131,8 @@ class ReweightingScan:
         observables : dict of callables
             As in `reweight`.
         outside : str
-            What to do with couplings outside the supported range: ``"raise"``, ``"omit"`` (they are left out) or ``"warn"``
-            (they are computed, and ``supported`` says which).
+            What to do with couplings outside the supported range: ``"raise"``, ``"omit"`` (they are omitted) or ``"warn"``
+            (they are computed, and ``supported`` marks which).
 
         Returns
         -------
@@ -144,9 +144,7 @@ class ReweightingScan:
         inside = (self.values >= low) & (self.values <= high)
         if not inside.all() and outside == "raise" or not inside.any():
             worst = self._problems[int(np.argmin(inside))]
-            raise OverlapError(
-                "outside_support", f"{self}. Outside: {worst} outside='omit' leaves those couplings out."
-            )
+            raise OverlapError("outside_support", f"{self}. Outside: {worst} outside='omit' omits those couplings.")
         chosen = np.flatnonzero(inside) if outside == "omit" else np.arange(len(self.values))
         observables = self._ensembles._checked(observables)
         values = self._ensembles._measured(observables)
@@ -169,7 +167,9 @@ def plot_scans(scans: dict[str, xr.Dataset], name: str, *, coupling: str = "coup
 
     missing = [label for label, data in scans.items() if name not in data]
     if missing or not scans:
-        raise ArgumentError("name", "an observable of all scans", f"{name!r}, which {missing} has not", reason="name")
+        raise ArgumentError(
+            "name", "an observable of all scans", f"{name!r}, which is missing from {missing}", reason="name"
+        )
     is_complex = any(np.iscomplexobj(data[name].values) for data in scans.values())
     figure = Figure(figsize=(6.4, 6.4 if is_complex else 4.0), layout="constrained")
     axes = figure.subplots(1 + is_complex, 1, sharex=True, squeeze=False)[:, 0]

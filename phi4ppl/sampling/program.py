@@ -280,9 +280,8 @@ def require_finite(state, when: str, advice: str) -> None:
     if not good.all():
         first = tuple(int(k) for k in np.argwhere(~good)[0])
         where = f"chain {first[-1]}" if density.ndim == 1 else f"chain {first[-1]} of member {first[0]}"
-        raise SamplingError(
-            "not_finite", f"{where} has log density {density[first]} (or a non-finite gradient) {when}. {advice}"
-        )
+        message = f"{where} has log density {density[first]} (or a non-finite gradient) {when}. {advice}"
+        raise SamplingError("not_finite", message, {"chain": first[-1], "log_density": float(density[first])})
 
 
 def like(new, old):

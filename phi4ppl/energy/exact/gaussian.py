@@ -109,7 +109,7 @@ def gaussian_log_partition(model: MarkovRandomField, *, intrinsic: bool = False)
     model : MarkovRandomField
         Hopping, mass and source terms only; at most 4096 sites.
     intrinsic : bool
-        The field is flat along the constant field (an intrinsic field on a connected graph): leave that direction out.
+        The field is flat along the constant field (an intrinsic field on a connected graph): exclude that direction.
         Z is then the integral over fields of zero mean.
 
     Returns
@@ -219,7 +219,7 @@ def quadrature(
     coarse = cube[(slice(None, None, 2),) * n].sum() * 2**n / weight.sum()
     occupied = (weight.sum() ** 2 / (weight**2).sum()) ** (1 / n)
     if not (abs(coarse - 1) < 1e-2 and occupied >= 3):
-        got = f"{points} points a site, of which the density occupies about {occupied:.1f}"
+        got = f"{points} points per site, of which the density occupies about {occupied:.1f}"
         raise ArgumentError(
             "points",
             "a grid that resolves the density",

@@ -1,4 +1,4 @@
-"""The two ways in: a declared model, or any JAX function as a black box."""
+"""Two entry points: a declared model, or any JAX function as a black box."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def check_action(action: Callable, lattice: Lattice, *, seed: int = 0) -> Hammer
     """Decide whether a black-box action is a Markov random field on a graph.
 
     ∂²S/∂φ_i∂φ_j must vanish for every pair (i, j) without an edge. The mixed derivatives are probed at 4 to 64 random
-    fields (the fewer the larger the lattice) through a few Hessian-vector products (their number depends on the degree of the
+    fields (fewer on larger lattices) through a few Hessian-vector products (their number depends on the degree of the
     graph, not on its size), to a relative size of 1e-5 of a typical entry in float32 and 1e-10 in float64. An interaction
-    that vanishes at all these fields is not seen.
+    that vanishes at all these fields is not detected.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def check_action(action: Callable, lattice: Lattice, *, seed: int = 0) -> Hammer
         S(φ) of one field of shape ``lattice.shape`` (or ``(num_sites,)`` on a general graph), traceable by JAX.
     lattice : Lattice
     seed : int
-        Of the random fields.
+        Seed of the random fields.
 
     Raises
     ------
@@ -112,7 +112,7 @@ def _require_real_scalar(action, lattice: Lattice) -> None:
         raise ArgumentError("action", expected, repr(action))
     try:
         result = jax.eval_shape(action, jax.ShapeDtypeStruct(lattice.field_shape, jnp.result_type(float)))
-    except Exception as error:  # the user's function: whatever it raises under tracing belongs in the message
+    except Exception as error:  # an error that the user's function raises under tracing belongs in the message
         fix = "Write it with jax.numpy; float(), if on values, and NumPy functions cannot be traced."
         reason = str(error).strip().split("\n")[0]
         raise ArgumentError("action", expected, f"{type(error).__name__}: {reason}", fix, reason="raises") from error
