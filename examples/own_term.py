@@ -20,7 +20,9 @@ def four_fields(phi_1, phi_2, phi_3, phi_4):
 
 def declare(lattice):
     pairs_and_sites = p4.phi4(lattice, w=1.0, a=3.0, b=0.3)
-    plaquette = p4.Term("g", p4.lattice.plaquettes(lattice), four_fields, coupling=0.1)
+    plaquette = p4.Term(
+        "g", p4.lattice.plaquettes(lattice), four_fields, coupling=0.1
+    )
     return p4.MarkovRandomField(lattice, [*pairs_and_sites.terms, plaquette])
 
 

@@ -12,11 +12,11 @@ import jax
 import numpy as np
 import pytest
 import xarray as xr
+from raising import raises
 
 import phi4ppl as p4
 from phi4ppl.cli.entry import main
 from phi4ppl.cli.result_files import ResultFolder, read_record
-from phi4ppl.errors import ResultFileError
 from phi4ppl.inference import pages
 from phi4ppl.results import run_page
 
@@ -269,7 +269,7 @@ def test_a_file_that_appears_during_the_work_stays(tmp_path, capsys):
     results.finish({})
     assert (tmp_path / "a.txt").read_text() == "mine" and (tmp_path / "a-2.txt").read_text() == "result"
     assert "is another file meanwhile, and is left alone" in capsys.readouterr().err
-    with pytest.raises(ResultFileError, match=r"a\.txt: not a file that phi4ppl run wrote here"):
+    with raises("result_file.foreign", "a.txt"):
         folder_of(tmp_path, overwrite=True)
 
 
@@ -284,7 +284,7 @@ def test_what_fails_in_the_middle_leaves_whole_files_that_can_be_replaced(tmp_pa
     with pytest.raises(OSError, match="disk full"):
         results.add("b.txt", fails)
     assert {p.name for p in tmp_path.iterdir()} == {"a.txt", "run.json"}
-    with pytest.raises(ResultFileError, match="holds results of an unfinished phi4ppl run"):
+    with raises("result_file.holds_results"):
         folder_of(tmp_path)
     again = folder_of(tmp_path, overwrite=True)
     with pytest.raises(OSError, match="disk full"):
@@ -301,7 +301,7 @@ def test_an_output_that_is_no_folder_is_refused(tmp_path, kind):
     (tmp_path / "in").mkdir()
     put(tmp_path / "in" / "out", kind)
     for path in (tmp_path / "in" / "out", tmp_path / "in" / "out" / "below"):
-        with pytest.raises(ResultFileError, match="is no folder that can be written to"):
+        with raises("result_file.unwritable"):
             folder_of(path)
 
 

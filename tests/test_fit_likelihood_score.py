@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 from known_fields import TRUE, independent_fields, pulls, true_model
+from raising import raises
 from scipy import optimize, sparse
 
 import phi4ppl as p4
@@ -188,33 +189,33 @@ def _bad(change):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (_bad(lambda d: d[0]), r"shape \(num_samples, 3, 3\), got shape \(3, 3\). One field goes in as data\[None\]"),
+        (_bad(lambda d: d[0]), ("argument.data.shape", "num_samples", "got shape (3, 3)")),
         (
             _bad(lambda d: d.reshape(20, 9)),
-            r"data: expected shape \(num_samples, 3, 3\), got shape \(20, 9\). The first",
+            ("argument.data.shape", "num_samples", "3", "got shape (20, 9)"),
         ),
-        (_bad(lambda d: d[:1]), "number of samples in data: expected an integer of at least 2, got 1. A single field"),
+        (_bad(lambda d: d[:1]), ("argument.number", "2", "number of samples in data", "got 1")),
         (
             _bad(lambda d: np.where(d == d[3, 1, 2], np.nan, d)),
-            r"expected finite numbers, got nan at index \(3, 1, 2\)",
+            ("argument.data.finite", "got nan at index (3, 1, 2)"),
         ),
-        (_bad(lambda d: 1 + d * (np.arange(9).reshape(3, 3) != 5)), r"same value 1 in all .* 1 site\(s\), .* \(1, 2\)"),
-        (_bad(lambda d: d + 1j), "data: expected a real number or an array of them"),
+        (_bad(lambda d: 1 + d * (np.arange(9).reshape(3, 3) != 5)), ("argument.data.constant", "1", "(1, 2)")),
+        (_bad(lambda d: d + 1j), ("argument.data",)),
     ],
 )
 def test_bad_data_is_explained(data, message):
-    with pytest.raises(p4.errors.ArgumentError, match=message):
+    with raises(*message):
         p4.fit_likelihood(p4.phi4(p4.lattice.square(3), a=1.0, b=0.1), data)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "mle"}, "method: expected one of 'score_matching'"),
-        ({"ridge": -1.0}, "ridge: expected a number of at least 0, or None, got -1.0"),
-        ({"ridge": True}, "ridge: expected a number of at least 0"),
+        ({"method": "mle"}, ("argument.method", "'score_matching'")),
+        ({"ridge": -1.0}, ("argument.ridge", "got -1.0")),
+        ({"ridge": True}, ("argument.ridge", "0")),
     ],
 )
 def test_bad_options_are_explained(options, message):
-    with pytest.raises(p4.errors.ArgumentError, match=message):
+    with raises(*message):
         p4.fit_likelihood(p4.phi4(p4.lattice.square(3), a=1.0, b=0.1), _bad(lambda d: d), **options)

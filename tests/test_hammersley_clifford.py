@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import networkx as nx
 import numpy as np
 import pytest
+from raising import raises
 
 import phi4ppl as p4
-from phi4ppl.errors import ArgumentError, HammersleyCliffordError
 
 
 def three_fields(a, b, c):
@@ -57,20 +57,20 @@ def random_phi4(seed=0):
 @pytest.mark.parametrize(
     ("lattice", "cliques", "statistic", "message"),
     [
-        (SQUARE, [[0, 1], [0, 10]], lambda x, y: x * y, r"'far': the sites \(0, 10\) .*edge \(0, 10\) is missing.*1 of 2"),
-        (TOY, [[3, 1, 2]], three_fields, r"term 'far': the sites \(3, 1, 2\) are not a clique.*edge \(1, 3\) is missing"),
+        (SQUARE, [[0, 1], [0, 10]], lambda x, y: x * y, ("hammersley_clifford.not_a_clique", "'far'", "(0, 10)", "1 of 2")),
+        (TOY, [[3, 1, 2]], three_fields, ("hammersley_clifford.not_a_clique", "'far'", "(3, 1, 2)", "(1, 3)")),
         (
-            SQUARE, p4.lattice.plaquettes(SQUARE), four_fields,
-            r"'far': the sites \(0, 4, 5, 1\) .*edge \(0, 5\) .*16 of 16 cliques",
-        ),  # fmt: skip
+            SQUARE, p4.plaquettes(SQUARE), four_fields,
+            ("hammersley_clifford.not_a_clique", "'far'", "(0, 4, 5, 1)", "(0, 5)", "16 of 16"),
+        ),
         (
             graph_of("ab", "bc"), [[0, 2]], lambda x, y: x * y,
-            r"edge \(0, 2\) is missing \(labels 'a' and 'c'\).*add the edge to the graph, or shrink the term",
+            ("hammersley_clifford.not_a_clique", "(0, 2)", "'a'", "'c'"),
         ),
     ],
 )  # fmt: skip
 def test_a_scope_that_is_no_clique_is_refused_with_its_missing_edge(lattice, cliques, statistic, message):
-    with pytest.raises(HammersleyCliffordError, match=message):
+    with raises(*message):
         p4.MarkovRandomField(lattice, [p4.Term("far", cliques, statistic)])
 
 
@@ -187,25 +187,25 @@ def test_double_precision_sees_weaker_interactions(x64):
 @pytest.mark.parametrize(
     ("action", "message"),
     [
-        ("phi**2", r"action: expected a JAX function of one field of shape \(4, 4\).*got 'phi\*\*2'"),
-        (lambda phi: float(jnp.sum(phi)), "ConcretizationTypeError.*cannot be traced"),
-        (lambda phi: np.sin(phi).sum(), "TracerArrayConversionError.*Write it with jax.numpy"),
-        (lambda phi: 0.0 if phi[0, 0] > 0 else 1.0, "TracerBoolConversionError"),
-        (lambda phi, extra: jnp.sum(phi), "TypeError"),
-        (lambda phi: phi**2, "a function that returns .*one at a time"),
-        (lambda phi: jnp.sum(1j * phi), "complex64.*check its real and imaginary parts"),
-        (lambda phi: (jnp.sum(phi), 0.0), "a function that returns"),
-        (lambda phi: None, "a function that returns None"),
+        ("phi**2", ("argument.action", "(4, 4)", "got 'phi**2'")),
+        (lambda phi: float(jnp.sum(phi)), ("argument.action.raises", "ConcretizationTypeError")),
+        (lambda phi: np.sin(phi).sum(), ("argument.action.raises", "TracerArrayConversionError", "jax.numpy")),
+        (lambda phi: 0.0 if phi[0, 0] > 0 else 1.0, ("argument.action.raises", "TracerBoolConversionError")),
+        (lambda phi, extra: jnp.sum(phi), ("argument.action.raises", "TypeError")),
+        (lambda phi: phi**2, ("argument.action.returns",)),
+        (lambda phi: jnp.sum(1j * phi), ("argument.action.returns",)),
+        (lambda phi: (jnp.sum(phi), 0.0), ("argument.action.returns",)),
+        (lambda phi: None, ("argument.action.returns",)),
         (
             lambda phi: jax.lax.while_loop(lambda s: s < 1.0, lambda s: s + jnp.sum(phi**2), 0.0),
-            "an action that JAX can differentiate twice, got Reverse-mode",
+            ("argument.action.not_differentiable",),
         ),
     ],
 )
 def test_what_is_no_action_is_refused(action, message):
-    with pytest.raises(ArgumentError, match=message):
+    with raises(*message):
         p4.check_action(action, SQUARE)
-    with pytest.raises(ArgumentError, match="lattice: expected a phi4ppl Lattice, got Graph"):
+    with raises("argument.lattice", got="Graph"):
         p4.check_action(roll_action, nx.path_graph(3))
 
 
@@ -263,17 +263,15 @@ def test_site_terms_are_shared_equally_by_the_cliques_around_a_site(x64):
 
 def test_wrong_questions_to_the_potentials_are_refused():
     potentials = toy4().check().clique_potentials
-    with pytest.raises(
-        ArgumentError, match=r"clique: expected a maximal clique \(\(0, 1, 2\), \(2, 3\), …\), got \(0, 1\)"
-    ):
+    with raises("argument.clique", "(0, 1, 2)", "(2, 3)", got="(0, 1)"):
         potentials[0, 1]
-    with pytest.raises(ArgumentError, match="clique: expected a number below 2, got 2"):
+    with raises("argument.clique.choice", got="2"):
         potentials[2]
-    with pytest.raises(ArgumentError, match=r"phi_c: expected 3 fields, of sites \(0, 1, 2\)"):
+    with raises("argument.phi_c.shape", "3", "(0, 1, 2)"):
         potentials[0](np.ones(2))
-    with pytest.raises(ArgumentError, match=r"phi: expected one field of 4 numbers, got shape \(1,\)"):
+    with raises("argument.phi.shape", "4", got="shape (1,)"):
         potentials.log_product(np.ones(1))
-    with pytest.raises(ArgumentError, match="at most 20000 cliques of all sizes.*take a patch"):
+    with raises("argument.lattice.too_large", "20000"):
         _ = p4.gaussian(p4.lattice.complete(20), w=0.01, a=1.0).check().clique_potentials
 
 
@@ -312,7 +310,5 @@ def test_the_report_reads_like_this():
     ]
     flat = p4.gaussian(p4.lattice.chain(6), w=1.0, a=1.0).check()
     assert str(flat).splitlines()[0] == "Hammersley–Clifford check: NOT satisfied"
-    with pytest.raises(
-        HammersleyCliffordError, match=r"NOT satisfied(.|\n)*normalizable         NO   improper \(intrinsic\)"
-    ):
+    with raises("hammersley_clifford.not_normalizable"):
         flat.raise_if_violated()

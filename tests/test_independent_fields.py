@@ -6,6 +6,7 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 import xarray as xr
+from raising import raises
 
 import phi4ppl as p4
 from phi4ppl.results.independent_fields import independent_fields, independent_step
@@ -93,7 +94,5 @@ def test_reweighting_keeps_all_draws():
 
 
 def test_a_tree_without_the_field_is_refused():
-    with pytest.raises(
-        p4.errors.ArgumentError, match="data: expected a DataTree of a run whose posterior has the field 'phi'"
-    ):
+    with raises("argument.data", "DataTree", "'phi'"):
         p4.fit_likelihood(MODEL, xr.DataTree.from_dict({"posterior": xr.Dataset({"w": ("draw", [1.0])})}))

@@ -17,6 +17,7 @@ import numpyro.distributions as dist
 import pytest
 from blackjax.base import SamplingAlgorithm
 from jax.flatten_util import ravel_pytree
+from raising import raises, warns
 
 import phi4ppl as p4
 from phi4ppl.cli.entry import main
@@ -231,7 +232,7 @@ def test_a_numpyro_model_and_a_kernel_of_ones_own_resume(monkeypatch, tmp_path):
     with monkeypatch.context() as patch, pytest.raises(Stop):
         crash_after(patch, 12)  # in the middle of warm-up
         p4.sample(model, y, **options)
-    with pytest.raises(p4.errors.CheckpointError, match="of another run: not the same: density, steps, start. Ask"):
+    with raises("checkpoint.other_run", "density, steps, start"):
         p4.sample(model, y + 1e-6, **options)  # other data
     assert_same(whole, p4.sample(model, y, **options), (*GROUPS, "log_likelihood", "observed_data"))
 
@@ -243,14 +244,18 @@ def test_another_run_is_not_gone_on_with(whole, monkeypatch, tmp_path):
         p4.sample(MODEL, checkpoint=path, **RUN)
     before = {p.name: p.read_bytes() for p in path.iterdir()}
     for model, changes, told in (
-        (MODEL, {"seed": 6}, "seed is 5 there, 6 here; not the same: start"),
-        (MODEL, {"thinning": 2}, "thinning is 3 there, 2 here. Ask for the same run"),
-        (MODEL, {"kernel": "hmc"}, "kernel is 'local_hmc' there, 'hmc' here"),
-        (MODEL, {"observables": {"m2": lambda phi: phi.mean() ** 2}}, "observables m2 is only here; kept .*m2 is only"),
-        (MODEL.replace(a=1.41), {}, "not the same: couplings, density, start"),
-        (p4.phi4(p4.lattice.chain(5), w=0.8, a=1.4, b=0.2), {}, "not the same: lattice, terms, density"),
+        (MODEL, {"seed": 6}, ("checkpoint.other_run", "seed", "5", "6")),
+        (MODEL, {"thinning": 2}, ("checkpoint.other_run", "thinning", "3", "2")),
+        (MODEL, {"kernel": "hmc"}, ("checkpoint.other_run", "kernel", "'local_hmc'", "'hmc'")),
+        (
+            MODEL,
+            {"observables": {"m2": lambda phi: phi.mean() ** 2}},
+            ("checkpoint.other_run", "observables m2 is only here"),
+        ),
+        (MODEL.replace(a=1.41), {}, ("checkpoint.other_run", "couplings, density, start")),
+        (p4.phi4(p4.lattice.chain(5), w=0.8, a=1.4, b=0.2), {}, ("checkpoint.other_run", "lattice, terms, density")),
     ):
-        with pytest.raises(p4.errors.CheckpointError, match=told):
+        with raises(*told):
             p4.sample(model, checkpoint=path, **RUN | changes)
         assert {p.name: p.read_bytes() for p in path.iterdir()} == before
 
@@ -283,7 +288,7 @@ def test_a_kernel_with_another_adaptation_is_known_by_what_it_computes(tmp_path)
     hmc = get_kernel("hmc")
     p4.sample(MODEL, **run | {"kernel": hmc})
     other = dataclasses.replace(hmc, adaptation=WindowAdaptation(0.9))
-    with pytest.raises(p4.errors.CheckpointError, match="of another run: not the same: steps"):
+    with raises("checkpoint.other_run", "steps"):
         p4.sample(MODEL, **run | {"kernel": other})
 
 
@@ -296,7 +301,7 @@ def test_a_run_on_a_full_disk_ends_and_goes_on_when_there_is_room(whole, monkeyp
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         write(self, data)
 
-    with monkeypatch.context() as patch, pytest.raises(p4.errors.CheckpointError, match="No space left .* make room"):
+    with monkeypatch.context() as patch, raises("checkpoint.unwritable", "No space left"):
         patch.setattr(chains, "SECONDS_PER_CHECKPOINT", 0.0)
         patch.setattr(chains, "SECONDS_PER_CHUNK", 1e-9)
         patch.setattr(checkpoint._Hashed, "write", full)
@@ -326,7 +331,7 @@ def press_ctrl_c(monkeypatch, after: int, times: int = 1):
 def test_ctrl_c_returns_the_draws_so_far(whole, monkeypatch, tmp_path):
     with (
         monkeypatch.context() as patch,
-        pytest.warns(UserWarning, match="interrupted: 3. of 60 draws a chain are returned;"),
+        warns("sampling.interrupted", "60"),
     ):
         press_ctrl_c(patch, 120)
         tree = p4.sample(MODEL, checkpoint=tmp_path / "run", **RUN)
@@ -338,10 +343,10 @@ def test_ctrl_c_returns_the_draws_so_far(whole, monkeypatch, tmp_path):
         if name.split("/")[0] in ("posterior", "sample_stats"):
             np.testing.assert_array_equal(values, arrays_of(whole)[name][:, :kept], err_msg=name)
     report = p4.diagnose(tree)
-    assert f"INTERRUPTED after {kept} of 60 draws a chain" in str(report).splitlines()[0]
+    assert f"INTERRUPTED after {kept} of 60 draws per chain" in str(report).splitlines()[0]
     monkeypatch.setattr(run_page, "figures", lambda tree: {})  # they take their time
     report.to_html(tmp_path / "report.html")
-    assert f"INTERRUPTED after {kept} of 60 draws a chain" in (tmp_path / "report.html").read_text()
+    assert f"INTERRUPTED after {kept} of 60 draws per chain" in (tmp_path / "report.html").read_text()
     loaded = p4.load_run(p4.save_run(tree, tmp_path / "run.nc"))
     assert "INTERRUPTED" in p4.diagnose(loaded).verdict
     assert "INTERRUPTED" not in str(p4.diagnose(whole))
@@ -355,9 +360,7 @@ def test_ctrl_c_before_the_first_draw_leaves_a_checkpoint(whole, monkeypatch, tm
             press_ctrl_c(patch, after)
             p4.sample(MODEL, checkpoint=tmp_path / "run", **RUN)
     assert checkpoint.read_saved(tmp_path / "run").progress["warmed"] > 15
-    with pytest.raises(
-        p4.errors.CheckpointError, match=r"has no draws yet: \d+ of 40 warm-up steps are done. Try again later"
-    ):
+    with raises("checkpoint.no_draws", "of 40 warm-up steps"):
         p4.load_run(tmp_path / "run")
     assert_same(whole, p4.sample(MODEL, checkpoint=tmp_path / "run", **RUN))
 
@@ -438,7 +441,7 @@ def test_the_command_line_resumes_and_reports_a_checkpoint(monkeypatch, tmp_path
     Path("mine.py").write_text("import phi4ppl as p4\n\nmodel = p4.phi4(p4.lattice.chain(4), w=0.8, a=1.4, b=0.2)\n")
     run = ["run", "mine.py", "--warmup", "40", "--samples", "60", "--chains", "3", "--thinning", "3", "--seed", "5",
            "--kernel", "local_hmc", "--checkpoint", "kept"]  # fmt: skip
-    with monkeypatch.context() as patch, pytest.warns(UserWarning, match="interrupted"):
+    with monkeypatch.context() as patch, warns("sampling.interrupted"):
         press_ctrl_c(patch, 120)
         assert main(run) == 130
     assert "INTERRUPTED after" in capsys.readouterr().out
@@ -466,4 +469,4 @@ def test_the_command_line_resumes_and_reports_a_checkpoint(monkeypatch, tmp_path
     assert_same(p4.sample(MODEL, **RUN), p4.load_run("runs/mine/samples.nc"))
     assert main(run) == 2 and "holds finished results" in capsys.readouterr().err
     assert main([*run, "--overwrite", "--seed", "6"]) == 2
-    assert "is of another run: seed is 5 there, 6 here" in capsys.readouterr().err
+    assert "belongs to a different run: seed is 5 there, 6 here" in capsys.readouterr().err

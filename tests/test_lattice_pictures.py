@@ -5,9 +5,9 @@ import networkx as nx
 import numpy as np
 import pytest
 from matplotlib.collections import PolyCollection, QuadMesh
+from raising import raises
 
 from phi4ppl import lattice as lt
-from phi4ppl.errors import ArgumentError
 
 
 @pytest.fixture
@@ -118,5 +118,5 @@ def test_positions_that_cannot_be_drawn_are_not_used(pos):
 
 
 def test_a_field_of_the_wrong_size_is_refused(axes):
-    with pytest.raises(ArgumentError, match="field: expected 16 values, one a site, got 9"):
+    with raises("argument.field.shape", "16", "got 9"):
         lt.square(4).draw(np.zeros((3, 3)), ax=axes)

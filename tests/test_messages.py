@@ -19,7 +19,8 @@ from phi4ppl.cli import option_names
 from phi4ppl.cli.option_names import ARGUMENTS, ELSEWHERE, OPTIONS, for_command_line
 from phi4ppl.cli.options import parser
 from phi4ppl.cli.run_command import _kernel
-from phi4ppl.errors import CallError, Phi4pplError, call_checked, finite_array
+from phi4ppl.errors import CallError, Phi4pplError
+from phi4ppl.errors.arguments import call_checked, finite_array
 from phi4ppl.inference.couplings import NORMALIZERS
 from phi4ppl.lattice.labels import MISSING_FIELDS
 

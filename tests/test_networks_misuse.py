@@ -7,8 +7,8 @@ import optax
 import pandas as pd
 import pytest
 import xarray as xr
+from raising import raises
 
-import phi4ppl as p4
 from phi4ppl.networks import BernoulliUnits, GaussianBernoulliRBM, GaussianUnits, RestrictedBoltzmannMachine, train
 
 pytestmark = pytest.mark.compile_quickly
@@ -53,66 +53,50 @@ def test_contrastive_divergence_has_no_persistent_chains(machine, data, state):
 
 def test_a_state_of_another_training_is_refused(machine, data, state):
     other = RestrictedBoltzmannMachine(machine.visible, BernoulliUnits([0.0]), np.zeros((3, 1)))
-    with pytest.raises(
-        p4.errors.ArgumentError, match=r"machine: expected .*BernoulliUnits\(2\)\), as in the state, got .*\(1\)"
-    ):
+    with raises("argument.machine.state", "BernoulliUnits(2)", "(1)"):
         train(other, data, state=state, **OPTIONS)
-    with pytest.raises(p4.errors.ArgumentError, match="num_chains: expected 10, as in the state, got 7"):
+    with raises("argument.num_chains.state", "10", "got 7"):
         train(machine, data, state=state, **OPTIONS | {"num_chains": 7})
-    with pytest.raises(
-        p4.errors.ArgumentError, match="learning_rate: expected a number or a schedule, whichever it was"
-    ):
+    with raises("argument.learning_rate.state"):
         train(machine, data, state=state, learning_rate=optax.constant_schedule(0.1), **OPTIONS)
-    with pytest.raises(
-        p4.errors.ArgumentError, match="state: expected a TrainingState, as train returns it, got ndarray"
-    ):
+    with raises("argument.state", "TrainingState", "got ndarray"):
         train(machine, data, state=data)
 
 
 def test_a_gradient_that_overflows_is_told(machine, data, state):
     """Adam divides by its square, which is infinite: couplings would stay finite, and never move."""
-    with pytest.raises(
-        p4.errors.SamplingError, match=r"the gradient is not finite\. .* data that are not standardised"
-    ) as raised:
+    with raises("sampling.diverged", "the gradient") as raised:
         train(machine, data * 1e12, state=state, **OPTIONS)
     assert raised.value.state is state
 
 
 def test_messages(machine, data):
-    with pytest.raises(p4.errors.ArgumentError, match="machine: expected a RestrictedBoltzmannMachine, got ndarray"):
+    with raises("argument.machine", "RestrictedBoltzmannMachine", "got ndarray"):
         train(data, data)
-    with pytest.raises(
-        p4.errors.ArgumentError, match="seed: expected an integer of at most 4294967295, got 4294967296"
-    ):
+    with raises("argument.seed.too_large", "4294967295", "got 4294967296"):
         train(machine, data, seed=2**32)
-    with pytest.raises(p4.errors.ArgumentError, match="learning_rate: expected a positive number .*, got inf"):
+    with raises("argument.learning_rate", "got inf"):
         train(machine, data, learning_rate=np.inf)
-    with pytest.raises(
-        p4.errors.ArgumentError, match=r"clamped: expected bools of shape \(3,\), got int64 of shape \(3,\)"
-    ):
+    with raises("argument.clamped.shape", "(3,)"):
         machine.gibbs(jax.random.key(0), jnp.zeros(3), clamped=[0, 1, 2])
-    with pytest.raises(p4.errors.ArgumentError, match="v: expected an array of real numbers, got str"):
+    with raises("argument.v", "got str"):
         machine.free_energy("v")
 
 
 def test_messages_of_estimators(data, fitted):
     for number in (0, -1, 2.5, "2"):
-        with pytest.raises(
-            p4.errors.ArgumentError, match=f"n_components: expected an integer of at least 1, got '?{number}"
-        ):
+        with raises("argument.n_components", "1", got=repr(number)):
             GaussianBernoulliRBM(number).fit(data)
-    with pytest.raises(p4.errors.ArgumentError, match="n_annealing_steps: expected an integer of at least 1, got 0"):
+    with raises("argument.n_annealing_steps", "1", "got 0"):
         GaussianBernoulliRBM(2, n_annealing_steps=0).fit(data)
-    with pytest.raises(p4.errors.ArgumentError, match="n_samples: expected an integer of at least 1, got 0"):
+    with raises("argument.n_samples", "1", "got 0"):
         fitted.sample(0)
-    with pytest.raises(p4.errors.ArgumentError, match="n_sweeps: expected an integer of at least 0, got -1"):
+    with raises("argument.n_sweeps", "0", "got -1"):
         fitted.sample(1, n_sweeps=-1)
-    with pytest.raises(p4.errors.ArgumentError, match="X: expected features whose standard .* infinite in feature 1"):
+    with raises("argument.X.finite", "1"):
         GaussianBernoulliRBM(2).fit(data * [1, 1e300, 1])
     other = GaussianBernoulliRBM.from_machine(fitted.machine_).set_params(n_components=3)
-    with pytest.raises(
-        p4.errors.ArgumentError, match=r"n_components: expected 2, as in the fitted machine, got 3\. Call fit"
-    ):
+    with raises("argument.n_components.state", "2", "3"):
         other.partial_fit(data)
 
 
@@ -138,9 +122,9 @@ def test_labels_that_scikit_learn_ignores_are_refused(data):
     labelled = xr.DataArray(data, dims=("s", "f"), coords={"f": list("abc")})
     rows = [row for _, row in table[list("abc")].iterrows()]
     cases = {
-        r"a DataArray with coordinates\. Give X\.to_pandas": labelled,
+        "a DataArray with coordinates": labelled,
         "a Dataset": labelled.to_dataset(name="v"),
-        r"a list of Series\. Give pandas\.DataFrame\(X\)": rows,
+        "a list of Series": rows,
         "a tuple of Series": tuple(rows),
         "a list of DataArray": list(labelled),
         "a list of dict": [dict(row) for row in rows],
@@ -148,7 +132,7 @@ def test_labels_that_scikit_learn_ignores_are_refused(data):
     }
     for got, X in cases.items():
         for method in (model.score, model.transform, model.partial_fit, GaussianBernoulliRBM(2, **SMALL).fit):
-            with pytest.raises(p4.errors.ArgumentError, match=f"X: expected an array or a DataFrame, got {got}"):
+            with raises("argument.X", got=got):
                 method(X)
     model = GaussianBernoulliRBM(2, **SMALL).fit(data)
     for bare in (xr.DataArray(data), [pd.Series(row) for row in data], data.tolist()):

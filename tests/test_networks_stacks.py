@@ -6,10 +6,10 @@ import signal
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from raising import raises, warns
 from scipy.special import logsumexp
 from sklearn.base import clone
 
-import phi4ppl as p4
 from phi4ppl.networks import (
     BernoulliBernoulliRBM,
     BernoulliUnits,
@@ -223,7 +223,7 @@ def test_ctrl_c_keeps_the_machines_so_far(data, machines, monkeypatch):
         return machine
 
     monkeypatch.setattr(BernoulliBernoulliRBM, "partial_fit", interrupted)
-    with pytest.warns(UserWarning, match=r"interrupted: training has come to epoch 2 of machine 0\."):
+    with warns("training.interrupted", "epoch 2", "machine 0"):
         stack = DeepPhi4Network(machines).fit(data)
     assert [machine.state_.epoch for machine in stack.machines_] == [2]
     assert stack.transform(data).shape == (1000, 4)
@@ -254,22 +254,15 @@ def test_parameters_of_machines_have_names(machines):
 
 
 def test_messages(trained, data):
-    with pytest.raises(
-        p4.errors.ArgumentError, match=r"machines: expected a list of estimators such as Phi4RBM\(64\), got 3"
-    ):
+    with raises("argument.machines", "Phi4RBM(64)", "got 3"):
         DeepPhi4Network(3).fit(data)
-    with pytest.raises(
-        p4.errors.ArgumentError,
-        match=r"machines\[1\]: expected visible units of .* BernoulliUnits, .* got GaussianUnits\. Real",
-    ):
+    with raises("argument.machines.units", "BernoulliUnits", "GaussianUnits", name="machines[1]"):
         DeepPhi4Network([BernoulliBernoulliRBM(2), GaussianBernoulliRBM(2)]).fit(data)
-    with pytest.raises(p4.errors.ArgumentError, match=r"machines\[1\]: expected 3 visible units, got 2"):
+    with raises("argument.machines.shape", "3", "got 2", name="machines[1]"):
         stack_of(LOWER, UPPER.transposed)
-    with pytest.raises(p4.errors.ArgumentError, match=r"depth: expected at most 2, the number of machines, got 3"):
+    with raises("argument.depth.too_large", "2", "got 3"):
         trained.transform(data, depth=3)
-    with pytest.raises(p4.errors.ArgumentError, match=r"n_draws: expected an integer of at least 2, got 1"):
+    with raises("argument.n_draws", "2", "got 1"):
         stack_of(LOWER, n_draws=1).bounds(ROWS)
-    with pytest.raises(
-        p4.errors.ArgumentError, match=r"machine: expected a machine of Phi4Units and BernoulliUnits, got Res"
-    ):
+    with raises("argument.machine", "BernoulliUnits"):
         Phi4BernoulliRBM.from_machine(UPPER)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from raising import raises, warns
 
 import phi4ppl as p4
 from phi4ppl import networks
@@ -72,7 +73,7 @@ def test_ctrl_c_returns_what_there_is_and_keeps_it(tmp_path, start, data, whole)
         if record.number == 5:
             signal.raise_signal(signal.SIGINT)
 
-    with pytest.warns(UserWarning, match="interrupted: training has come to epoch 5 of 8"):
+    with warns("training.interrupted", "5 of 8"):
         state, history = train(start, data, **OPTIONS, checkpoint=tmp_path / "kept", on_epoch=stop)
     assert state.epoch == len(history) == 5
     require_same(train(start, data, **OPTIONS, checkpoint=tmp_path / "kept"), whole)
@@ -83,7 +84,7 @@ def test_divergence_leaves_the_last_good_state_on_disk(tmp_path, start, data):
     options = {"epochs": 4, "batch_size": 20, "learning_rate": rate, "checkpoint": tmp_path / "kept"}
     for seen in ([1, 2], []):  # the second time it goes on from there, and diverges at once
         numbers = []
-        with pytest.raises(p4.errors.SamplingError, match="diverged in epoch 3") as raised:
+        with raises("sampling.diverged", "3") as raised:
             train(start, data, **options, on_epoch=lambda record, _, numbers=numbers: numbers.append(record.number))
         assert raised.value.state.epoch == 2 and numbers == seen
 
@@ -91,30 +92,30 @@ def test_divergence_leaves_the_last_good_state_on_disk(tmp_path, start, data):
 def test_foreign_and_damaged_directories_are_refused(tmp_path, start, data):
     options = OPTIONS | {"epochs": 1, "checkpoint": tmp_path / "kept"}
     train(start, data, **options)
-    with pytest.raises(p4.errors.CheckpointError, match=r"is of another run: not the same: .*data"):
+    with raises("checkpoint.other_run", "data"):
         train(start, data + 1, **options)
-    with pytest.raises(p4.errors.CheckpointError, match=r"learning_rate is 0\.005 there, \[0\.01, 0\.01, .* here"):
+    with raises("checkpoint.other_run", "learning_rate is 0.005 there", "0.01"):
         train(start, data, **options, learning_rate=optax.constant_schedule(0.01))
-    with pytest.raises(p4.errors.CheckpointError, match=r"settings centring is True there, False here"):
+    with raises("checkpoint.other_run", "centring is True there, False here"):
         train(start, data, **options, centring=False)
     head = tmp_path / "kept" / "head.ckpt"
     whole = head.read_bytes()
     head.write_bytes(whole[:-3] + b"xyz")
-    with pytest.raises(p4.errors.CheckpointError, match="is damaged"):
+    with raises("checkpoint.damaged"):
         train(start, data, **options)
     head.write_bytes(whole)
     train(start, data, **options)
     other = tmp_path / "other"
     other.mkdir()
     (other / "mine.txt").write_text("not yours")
-    with pytest.raises(p4.errors.CheckpointError, match=r"holds other files \(mine\.txt\)"):
+    with raises("checkpoint.other_files", "mine.txt"):
         train(start, data, **OPTIONS | {"checkpoint": other})
-    with pytest.raises(p4.errors.CheckpointError, match="is of the training of a network, no run"):
+    with raises("checkpoint.training"):
         p4.load_run(tmp_path / "kept")
 
 
 def test_other_number_of_levels_than_the_state(start, data, whole):
-    with pytest.raises(p4.errors.ArgumentError, match="num_levels: expected 3, as in the state, got 1"):
+    with raises("argument.num_levels.state", "3", "got 1"):
         train(start, data, state=whole[0])
 
 
@@ -153,5 +154,5 @@ def test_picture_of_the_log(whole, tmp_path):
     assert titles == ["reconstruction", "gradient norm", "chain change", "exchange"]  # what was measured, and no more
     np.testing.assert_array_equal(figure.axes[0].lines[0].get_xdata(), np.arange(1, 9))
     assert "epoch" in [axes.get_xlabel() for axes in figure.axes]
-    with pytest.raises(p4.errors.ArgumentError, match="history: expected a list of at least one Epoch"):
+    with raises("argument.history"):
         networks.plot_training([])

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
+from raising import raises
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 from scipy.stats import chi2, norm
@@ -306,5 +307,5 @@ def test_error_that_few_draws_carry_is_not_given(carriers, given, monkeypatch):
 
 def test_divergence_refuses_a_complex_target():
     phi = np.asarray(jax.random.normal(jax.random.key(0), (2, 100, 3)))
-    with pytest.raises(p4.errors.ArgumentError, match="target: expected a real action, got a complex one"):
+    with raises("argument.target.complex", "got a complex one"):
         p4.combine_ensembles([phi], [p4.gaussian(CHAIN, w=0.0, a=0.5)]).divergence(lambda f: 1j * f.sum())

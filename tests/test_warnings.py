@@ -36,7 +36,7 @@ def interrupted_run(monkeypatch):
 
 def prediction(monkeypatch):
     def refuse(*_, **__):
-        raise p4.errors.MemoryLimitError
+        raise p4.errors.MemoryLimitError("test", "for a test")
 
     def model(y):
         phi = numpyro.sample("phi", p4.GibbsField(RING))
@@ -125,13 +125,13 @@ def test_warnings_point_at_the_caller(module, cause, monkeypatch):
     """The planted fault counts frames, as `warnings.warn` by itself does: it names a file of the package."""
     issued, plain = [], errors.warn
 
-    def watched(message, category=UserWarning):
+    def watched(warning):
         issued.append(Path(sys._getframe(1).f_code.co_filename).as_posix())
         with warnings.catch_warnings(record=True) as counted:
             warnings.simplefilter("always")
-            warnings.warn(message, category, stacklevel=3)
+            warnings.warn(warning, stacklevel=3)
         assert counted[0].filename.startswith(errors.PACKAGE)
-        plain(message, category)
+        plain(warning)
 
     (place,) = [found for name, found in sys.modules.items() if name == "phi4ppl." + module[:-3].replace("/", ".")]
     monkeypatch.setattr(place, "warn", watched)
@@ -149,12 +149,14 @@ def test_every_warning_of_the_package_is_among_these():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call):
                 called = ast.unparse(node.func)
-                assert called != "warnings.warn" or name == "errors.py", name
+                assert called != "warnings.warn" or name == "errors/__init__.py", name
                 calling |= {name} if called == "warn" else set()
     assert calling == set(CASES)
 
 
 def test_a_program_without_other_frames_warns_at_its_outermost_one(run_python, tmp_path):
-    code = "import runpy, phi4ppl.errors as e; exec(compile('e.warn(\"alone\")', e.PACKAGE + 'x.py', 'exec'))"
+    code = (
+        "import runpy, phi4ppl.errors as e; exec(compile('e.warn(UserWarning(\"alone\"))', e.PACKAGE + 'x.py', 'exec'))"
+    )
     told = run_python(["-W", "always", "-c", code], cwd=tmp_path).stderr
     assert "<string>:1: UserWarning: alone" in told

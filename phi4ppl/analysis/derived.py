@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import ArgumentError, call_checked, one_of
+from ..errors import ArgumentError
+from ..errors.arguments import call_checked, one_of
 from .blocks import blocks_for, jackknife_error
 from .derived_result import Derived, Part
 from .gamma_method import gamma_method

@@ -66,9 +66,9 @@ class Part:
         if np.ndim(self.value):
             return f"array of shape {np.shape(self.value)}"
         if np.iscomplexobj(self.value):
-            parts = [value_with_error(p(self.value), p(self.error)) for p in (np.real, np.imag)]
+            parts = [value_with_error(float(p(self.value)), float(p(self.error))) for p in (np.real, np.imag)]
             return f"{parts[0]} + {parts[1]}i"
-        return value_with_error(self.value, self.error)
+        return value_with_error(float(self.value), float(self.error))
 
     __repr__ = __str__
 
@@ -149,7 +149,7 @@ class Derived(Mapping):
         try:
             import pyerrors
         except ImportError as error:
-            raise MissingPackageError("pyerrors is not installed: pip install pyerrors") from error
+            raise MissingPackageError("pyerrors", "pyerrors is not installed: pip install pyerrors") from error
         found = {}
         for name, part in self._parts.items():
             if np.ndim(part.value) or np.iscomplexobj(part.value):
@@ -167,7 +167,11 @@ class Derived(Mapping):
         for name, part in self._parts.items():
             scalar = np.ndim(part.value) == 0
             real = scalar and not np.iscomplexobj(part.value)
-            tau = value_with_error(part.tau_int, part.tau_int_error) if scalar else f"up to {np.max(part.tau_int):.3g}"
+            tau = (
+                value_with_error(float(part.tau_int), float(part.tau_int_error))
+                if scalar
+                else f"up to {np.max(part.tau_int):.3g}"
+            )
             rows.append((name, str(part), f"{part.bias:.2g}" if real else "", tau))
         widths = [max(len(row[k]) for row in rows) for k in range(4)]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

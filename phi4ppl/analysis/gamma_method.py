@@ -1,7 +1,7 @@
 """Errors of Monte Carlo means that account for autocorrelation: the Γ-method over several chains.
 
 `gamma_method` follows U. Wolff, Comput. Phys. Commun. 156 (2004) 143, hep-lat/0306017, with the conventions
-of *pyerrors* (``Obs`` with one replica a chain, ``gamma_method(S=stau)``): each chain is centred on its own
+of *pyerrors* (``Obs`` with one replica per chain, ``gamma_method(S=stau)``): each chain is centered on its own
 mean, and for positively correlated draws of chains that agree all numbers are the same. Differences:
 
 * Anticorrelated draws. *pyerrors* never goes below τ = 1/2. Here the window comes from
@@ -25,26 +25,30 @@ import numpy as np
 from scipy.special import fdtrc, gammaincc
 
 from .._typing import Labelled, PerLag, Series
-from ..errors import ArgumentError, finite_array
+from ..errors import ArgumentError
+from ..errors.arguments import finite_array
 
 __all__ = ["GammaEstimate", "gamma_method", "normalized_autocorrelation"]
 
 _MIN_DRAWS = 8
-_MIN_TAUS, _MAX_WINDOW = 100, 0.25  # reliable: so many tau_int per chain, window at most this part of a chain
+_MIN_TAUS, _MAX_WINDOW = (
+    100,
+    0.25,
+)  # reliable: minimum length of a chain in tau_int; maximum window as a share of a chain
 _MAX_TAU_ERROR = 0.2  # reliable: of tau_int, so that the error is known to 10 %
 _MIN_REPLICA_Q = 1e-3  # below it the chains disagree
 _NUM_BLOCKS, _MIN_BLOCKED_Q = 16, 1e-4  # of each chain; below this probability their means vary too much for the error
-_BLOCK = 1 << 20  # numbers worked on at once: 8 MiB an array
+_BLOCK = 1 << 20  # numbers worked on at once: 8 MiB per array
 
 
 class GammaEstimate(NamedTuple):
-    """What `gamma_method` returns; fields have the element shape of the observable, or are numpy scalars.
+    """The result of `gamma_method`; fields have the element shape of the observable, or are numpy scalars.
 
     ``error`` is the standard error of ``mean``; ``tau_int`` is in draws, 1/2 for independent draws;
     ``window`` is the last lag summed; ``effective_sample_size`` is N / (2 ``tau_int``), N all draws of all
     chains; ``replica_q`` is the probability of a larger spread of the chain means (nan for one chain).
 
-    ``reliable`` is False, and the error not to be trusted, if a chain is shorter than 100 draws or 100
+    ``reliable`` is False, and the error should not be trusted, if a chain is shorter than 100 draws or 100
     (tau_int + its error), if tau_int is known to no better than 20 % (so the error to 10 %), if the window is
     longer than a quarter of a chain, if ``replica_q`` < 0.001 (so in some 0.1 to 0.3 % of the elements of a
     healthy run), if the means of 16 blocks per chain vary by more than the error allows (probability 1e-4: a
@@ -78,14 +82,14 @@ def gamma_method(series: Labelled, *, stau: float = 1.5) -> GammaEstimate:
     Parameters
     ----------
     series : array_like, shape ``(num_chains, num_draws, *element_shape)``
-        Draws of the observable in the order of the chain, warm-up removed; at least 8 draws a chain.
+        Draws of the observable in the order of the chain, warm-up removed; at least 8 draws per chain.
     stau : float
         S, the assumed ratio of the exponential to the integrated autocorrelation time. Larger: longer window.
 
     Returns
     -------
     GammaEstimate
-        See there for ``reliable``, and the module for anticorrelated draws and chains that disagree.
+        Its docstring explains ``reliable``, the module anticorrelated draws and chains that disagree.
 
     Raises
     ------
@@ -111,7 +115,7 @@ def gamma_method(series: Labelled, *, stau: float = 1.5) -> GammaEstimate:
 
 
 def normalized_autocorrelation(series: Labelled, max_lag: int) -> tuple[PerLag, PerLag]:
-    """Normalised autocorrelation function ρ(t) = Γ(t)/Γ(0) with its error, for lags 0 … ``max_lag``.
+    """Normalized autocorrelation function ρ(t) = Γ(t)/Γ(0) with its error, for lags 0 … ``max_lag``.
 
     ``δρ(t)² = (1/N) Σ_{k=1..t+W} [ρ(k+t) + ρ(k−t) − 2 ρ(k) ρ(t)]²`` (M. Lüscher, Comput. Phys. Commun. 165
     (2005) 199, hep-lat/0409106), with Γ, N, W (for S = 1.5) of `gamma_method`, and ρ = 0 beyond W.
@@ -155,10 +159,10 @@ def _as_series(series: Labelled) -> Series:
     series = finite_array("series", series, "Remove the draw, or look for a divergence in the chain.")
     if series.ndim < 2 or series.size == 0:
         expected, got = "no empty axis and shape (num_chains, num_draws, ...)", f"shape {series.shape}"
-        raise ArgumentError("series", expected, got, "For one chain of a scalar use series[None, :].")
+        raise ArgumentError("series", expected, got, "For one chain of a scalar use series[None, :].", reason="shape")
     if series.shape[1] < _MIN_DRAWS:
-        expected, got = f"at least {_MIN_DRAWS} draws a chain (axis 1)", str(series.shape[1])
-        raise ArgumentError("series", expected, got, "Draw longer chains, or swap exchanged axes.")
+        expected, got = f"at least {_MIN_DRAWS} draws per chain (axis 1)", str(series.shape[1])
+        raise ArgumentError("series", expected, got, "Draw longer chains, or swap exchanged axes.", reason="too_short")
     return series
 
 

@@ -8,7 +8,8 @@ import numpy as np
 from scipy.special import logsumexp
 
 from .._typing import ArrayLike, Energies, Overlaps, PerEnsemble, PerSample
-from ..errors import ArgumentError, finite_array
+from ..errors import ArgumentError
+from ..errors.arguments import finite_array
 
 __all__ = ["MbarSolution", "log_mixture", "overlap_matrix", "solve_mbar"]
 
@@ -17,7 +18,7 @@ TOLERANCE = 1e-10  # on the fraction of samples that the equations leave unexpla
 
 
 class MbarSolution(NamedTuple):
-    """``log_partition`` of every ensemble relative to the first, and ``log_mixture`` at every sample, see `log_mixture`."""
+    """``log_partition`` of every ensemble relative to the first, and ``log_mixture`` at every sample; see `log_mixture`."""
 
     log_partition: PerEnsemble
     log_mixture: PerSample
@@ -44,7 +45,7 @@ def solve_mbar(
 ) -> MbarSolution:
     """Solve Z_k = Σ_n exp(−S_k(φ_n)) / Σ_l N_l exp(−S_l(φ_n))/Z_l for all log Z_k, up to the common constant.
 
-    The solution maximises Σ_k N_k ζ_k − Σ_n log Σ_l N_l exp(ζ_l − S_l(φ_n)), ζ = −log Z, a concave function: Newton
+    The solution maximizes Σ_k N_k ζ_k − Σ_n log Σ_l N_l exp(ζ_l − S_l(φ_n)), ζ = −log Z, a concave function: Newton
     steps, damped where they do not climb.
 
     Parameters
@@ -129,14 +130,16 @@ def _newton(energies, counts, zeta, each):
             damping = max(10 * damping, 1e-8)
     if np.abs(shares @ each - counts).sum() <= 1e-6 * counts.sum():
         return zeta - zeta[0]
-    mend = "Add ensembles between them, or use longer runs."
-    raise ArgumentError("energies", "ensembles that overlap", "samples that never visit each other's region", mend)
+    fix = "Add ensembles between them, or use longer runs."
+    raise ArgumentError(
+        "energies", "ensembles that overlap", "samples that never visit each other's region", fix, reason="overlap"
+    )
 
 
 def overlap_matrix(energies: Energies, counts: ArrayLike, solution: MbarSolution) -> Overlaps:
     """O_kl, the probability that a sample of ensemble k is taken for one of l; rows add up to one.
 
-    Neighbours of a chain of ensembles should share 0.03 or more; a block of zeros cuts the ensembles into sets whose
+    Neighbors of a chain of ensembles should share 0.03 or more; a block of zeros cuts the ensembles into sets whose
     log Z relative to each other is unknown.
     """
     log_weights = -np.asarray(energies) - solution.log_partition[:, None] - solution.log_mixture

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from ..energy.functions import energy
-from ..errors import ArgumentError, call_checked
+from ..errors import ArgumentError
+from ..errors.arguments import call_checked
 from ..lattice.frozen import Lattice
 from ..model.field import MarkovRandomField
 from ..model.term import Term, hopping
@@ -24,7 +25,7 @@ NAMES = {
     "energy_density": "S/V",
     "phi_squared": "(1/V) Σ φ_i²",
     "phi_fourth": "(1/V) Σ φ_i⁴",
-    "neighbour_correlation": 'mean of φ_i φ_j over the nearest-neighbour edges (kind "nn"; all edges where there is none)',
+    "neighbour_correlation": 'mean of φ_i φ_j over the nearest-neighbor edges (kind "nn"; all edges where there is none)',
 }
 
 
@@ -65,7 +66,7 @@ def _without_couplings(lattice: Lattice) -> dict[str, Callable]:
 
 @call_checked
 def with_own(model: MarkovRandomField, own: dict[str, Callable] | None, taken=()) -> dict[str, Callable]:
-    """Standard observables and a user's own, checked; ``taken`` are names that these cannot have.
+    """Standard and user-defined observables, checked; ``taken`` are names that the latter cannot have.
 
     Raises
     ------
@@ -76,25 +77,25 @@ def with_own(model: MarkovRandomField, own: dict[str, Callable] | None, taken=()
     if own is None:
         return observables
     if not isinstance(own, dict):
-        mend = "For example {'binder_m4': lambda phi: phi.mean()**4}."
-        raise ArgumentError("observables", "a dict of functions of one field", type(own).__name__, mend)
+        fix = "For example {'binder_m4': lambda phi: phi.mean()**4}."
+        raise ArgumentError("observables", "a dict of functions of one field", type(own).__name__, fix)
     for name, function in own.items():
         if not isinstance(name, str) or not name.isidentifier() or name in (*observables, "phi", *taken):
-            mend = "Standard observables, the field and dimensions keep their names."
-            raise ArgumentError("observables", "new names that are Python identifiers", repr(name), mend)
+            fix = "Standard observables, the field and dimensions keep their names."
+            raise ArgumentError("observables", "new names that are Python identifiers", repr(name), fix, reason="name")
         what = f"observable {name!r}"
         expected = f"a JAX function of one field of shape {model.field_shape}"
         if not callable(function):
             raise ArgumentError(what, expected, repr(function))
         try:
             result = jax.eval_shape(function, jax.ShapeDtypeStruct(model.field_shape, jnp.result_type(float)))
-        except Exception as error:  # whatever a user's function raises under tracing is the user's to read
+        except Exception as error:  # the user should read whatever the function raises under tracing
             reason = str(error).strip().split("\n")[0]
-            mend = "Write it with jax.numpy."
-            raise ArgumentError(what, expected, f"{type(error).__name__}: {reason}", mend) from error
+            fix = "Write it with jax.numpy."
+            raise ArgumentError(what, expected, f"{type(error).__name__}: {reason}", fix, reason="raises") from error
         if not hasattr(result, "shape") or result.dtype not in REAL or 0 in result.shape:
-            mend = "End it with .astype(float) for counts and truth values."
+            fix = "End it with .astype(float) for counts and truth values."
             if hasattr(result, "dtype") and jnp.issubdtype(result.dtype, jnp.complexfloating):
-                mend = "Record its real and imaginary parts as two observables: f(phi).real and f(phi).imag."
-            raise ArgumentError(what, "one array of real numbers returned", f"{result}", mend)
+                fix = "Record its real and imaginary parts as two observables: f(phi).real and f(phi).imag."
+            raise ArgumentError(what, "one array of real numbers returned", f"{result}", fix, reason="returns")
     return observables | own

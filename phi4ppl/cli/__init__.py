@@ -1,4 +1,4 @@
-"""The command line: parsing and printing, one file a command.
+"""The command line: parsing and printing, one file per command.
 
 A command and its options come in; text and files go out. Read `entry` first.
 """

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import ModelFileError, stream_rng
+from ..errors import ModelFileError
+from ..errors.streams import stream_rng
 from ..inference.compare import SCHEMES
 from .field_files import LABELLED, load_fields, noted_fields
 from .model_files import field_of, load_model_file
@@ -28,7 +29,9 @@ def compare(arguments) -> int:
     for spec in arguments.models:
         file = load_model_file(spec)
         if file.name in files:
-            raise ModelFileError(f"{spec}: a second model of the name {file.name!r}. Give the file another name.")
+            raise ModelFileError(
+                "duplicate", f"{spec}: a second model of the name {file.name!r}. Give the file another name."
+            )
         files[file.name] = file
     names = (TABLE, PREDICTIONS, REPORT)
     results = result_folder(arguments, "compare", Path("comparisons") / "-".join(files), COMPARISON, names)
@@ -68,7 +71,7 @@ def _require_one_order(models: dict, fields: np.ndarray, path: str) -> None:
         if not np.array_equal(other.reshape(len(other), -1), fields.reshape(len(fields), -1)):
             first = next(iter(models))
             raise ModelFileError(
-                f"{name}: its sites are in another order than those of {first}, by the labels in {path}."
+                "order", f"{name}: its sites are in another order than those of {first}, by the labels in {path}."
             )
 
 
@@ -82,6 +85,6 @@ def _priors_by_model(models: dict, priors: dict) -> dict[str, dict]:
         elif dot or not any(text in model.couplings for model in models.values()):
             known = "; ".join(f"{name}: {', '.join(model.couplings)}" for name, model in models.items())
             raise ModelFileError(
-                f"--prior {text}: no such coupling. Couplings are {known}. MODEL.COUPLING is for one model."
+                "coupling", f"--prior {text}: no such coupling. Couplings are {known}. MODEL.COUPLING is for one model."
             )
     return own

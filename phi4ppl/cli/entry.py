@@ -1,4 +1,4 @@
-"""The command line: argument parsing only; one file a command does the work.
+"""The command line: argument parsing only; one file per command does the work.
 
 Exit status: 0 all well, 1 the verdict or check failed, 2 the input cannot be used (one message, no traceback),
 130 interrupted.

@@ -45,12 +45,12 @@ def load_fields(path, model: MarkovRandomField) -> tuple[np.ndarray, str]:
     """
     path = Path(path)
     if not path.is_file():
-        raise ModelFileError(f"{path}: no such file. {WAYS}")
+        raise ModelFileError("data_missing", f"{path}: no such file. {WAYS}")
     try:
         fields, is_run, note = _fields(path)
     except (OSError, ValueError, KeyError, EOFError, BadZipFile, csv.Error) as error:  # the last two: files cut short
         first = str(error).splitlines()[0].rstrip(".")
-        raise ModelFileError(f"{path}: {first}. {WAYS}") from error
+        raise ModelFileError("data_unreadable", f"{path}: {first}. {WAYS}") from error
     try:
         fields = aligned_fields(str(path), fields, model.lattice, MISSING_FIELDS)
     except ArgumentError as error:
@@ -61,7 +61,7 @@ def load_fields(path, model: MarkovRandomField) -> tuple[np.ndarray, str]:
     shape = model.field_shape
     if fields.ndim <= len(shape) or fields.shape[fields.ndim - len(shape) :] != shape:
         raise ModelFileError(
-            f"{path}: expected fields of shape {shape} with leading axes for samples, got {fields.shape}."
+            "data_shape", f"{path}: expected fields of shape {shape} with leading axes for samples, got {fields.shape}."
         )
     if is_run and fields.ndim == len(shape) + 2:
         step = independent_step(fields, model)
@@ -89,7 +89,7 @@ def _fields(path: Path) -> tuple:
     if path.suffix == ".parquet":
         if find_spec("pyarrow") is None:
             raise MissingPackageError(
-                f"{path}: a Parquet file needs pyarrow, which is not installed: pip install pyarrow."
+                "pyarrow", f"{path}: a Parquet file needs pyarrow, which is not installed: pip install pyarrow."
             )
         return pd.read_parquet(path, engine="pyarrow"), False, ""
     raise ValueError(f"unknown kind of file {path.suffix!r}")

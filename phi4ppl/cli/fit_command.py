@@ -54,7 +54,7 @@ def fit(arguments) -> int:
 
 
 def _table(result) -> pd.DataFrame:
-    """A row a coupling: its term, the sites of its clique where there is one number a clique, its value and its error."""
+    """A row per coupling: its term, the sites of its clique where there is one number per clique, its value and its error."""
     error = "standard_error" if hasattr(result, "num_samples") else "mc_error"
     rows = []
     for term in result.model.terms:
@@ -68,7 +68,7 @@ def _table(result) -> pd.DataFrame:
 
 
 def _as_json(table: pd.DataFrame) -> dict:
-    """Numbers by term, in lists where there is one a clique; null for an error that is not known."""
+    """Numbers by term, in lists where there is one per clique; null for an error that is not known."""
     found = {}
     for name, rows in table.groupby("term", sort=False):
         columns = {column: [float(v) if np.isfinite(v) else None for v in rows[column]] for column in table.columns[2:]}

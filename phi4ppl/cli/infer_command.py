@@ -31,8 +31,9 @@ def infer(arguments) -> int:
     if not priors:
         known = ", ".join(name for name, value in model.couplings.items() if np.ndim(value) == 0) or "none"
         raise ModelFileError(
+            "no_prior",
             f"{file.path}: no prior. Give one for each coupling that is to be inferred, such as --prior w=uniform:0.4,1.2; "
-            f"this model has: {known}. The others stay as they are."
+            f"this model has: {known}. The others stay as they are.",
         )
     fields = noted_fields(arguments.data, model)
     from ..inference.couplings import infer_couplings

@@ -39,7 +39,9 @@ def shipped_models() -> dict[str, Path]:
         found = {path.stem: path for path in sorted(folder.glob("*.py"))}
         if "phi4_square" in found:
             return found
-    raise ModelFileError("no shipped models were found; the installation is incomplete: install phi4ppl again.")
+    raise ModelFileError(
+        "installation", "no shipped models were found; the installation is incomplete: install phi4ppl again."
+    )
 
 
 def summary_of(path: Path) -> str:
@@ -68,9 +70,9 @@ def load_model_file(spec: str, settings: dict[str, str] | None = None) -> ModelF
     elif hasattr(module, "model"):
         model, parameters = _with_couplings(path, module.model, settings)
     else:
-        raise ModelFileError(f"{path}: declares no model. {CONVENTION}")
+        raise ModelFileError("no_model", f"{path}: declares no model. {CONVENTION}")
     if not isinstance(model, MarkovRandomField) and not callable(model):
-        raise ModelFileError(f"{path}: the model is a {type(model).__name__}. {CONVENTION}")
+        raise ModelFileError("type", f"{path}: the model is a {type(model).__name__}. {CONVENTION}")
     return ModelFile(path.stem, path, summary_of(path), model, parameters)
 
 
@@ -82,13 +84,13 @@ def _find(spec: str) -> Path:
     if spec in shipped:
         return shipped[spec]
     what = "no such file" if path.suffix == ".py" or len(path.parts) > 1 else "neither a file nor a shipped model"
-    raise ModelFileError(f"{spec}: {what}. Shipped models: {', '.join(shipped)}.")
+    raise ModelFileError("missing", f"{spec}: {what}. Shipped models: {', '.join(shipped)}.")
 
 
 def _execute(path: Path):
     spec = importlib.util.spec_from_file_location(MODULE + path.stem, path)
     if spec is None:
-        raise ModelFileError(f"{path}: not a Python file. {CONVENTION}")
+        raise ModelFileError("not_python", f"{path}: not a Python file. {CONVENTION}")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # so that dataclasses and pickling inside the file work
     try:
@@ -115,16 +117,16 @@ def _failure(path: Path, error: BaseException) -> BaseException:
     lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == path.resolve()]
     line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
     kind = "" if isinstance(error, Phi4pplError) else f"{type(error).__name__}: "
-    return ModelFileError(f"{path}{f', line {line}' if line else ''}: {kind}{error}")
+    return ModelFileError("fails", f"{path}{f', line {line}' if line else ''}: {kind}{error}")
 
 
 def _build(path: Path, build, settings: dict[str, str]):
     if not callable(build):
-        raise ModelFileError(f"{path}: `build` is not a function. {CONVENTION}")
+        raise ModelFileError("build", f"{path}: `build` is not a function. {CONVENTION}")
     defaults = {name: p.default for name, p in inspect.signature(build).parameters.items()}
     without = [name for name, default in defaults.items() if default is inspect.Parameter.empty]
     if without:
-        raise ModelFileError(f"{path}: the argument {without[0]!r} of build has no default. {CONVENTION}")
+        raise ModelFileError("no_default", f"{path}: the argument {without[0]!r} of build has no default. {CONVENTION}")
     _require_known(path, settings, defaults)
     parameters = defaults | {n: _value(path, n, text, defaults[n]) for n, text in settings.items()}
     try:
@@ -137,8 +139,8 @@ def _with_couplings(path: Path, model, settings: dict[str, str]):
     if not settings:
         return model, {}
     if not isinstance(model, MarkovRandomField):
-        mend = "Give it a function build(...) with arguments."
-        raise ModelFileError(f"{path}: this NumPyro model takes no settings. {mend}")
+        fix = "Give it a function build(...) with arguments."
+        raise ModelFileError("no_settings", f"{path}: this NumPyro model takes no settings. {fix}")
     _require_known(path, settings, model.couplings)
     try:
         parameters = {name: _value(path, name, text, 1.0) for name, text in settings.items()}
@@ -151,7 +153,7 @@ def _require_known(path: Path, settings, known) -> None:
     unknown = [name for name in settings if name not in known]
     if unknown:
         listed = ", ".join(known) or "none"
-        raise ModelFileError(f"{path}: no setting {unknown[0]!r}. This model takes: {listed}.")
+        raise ModelFileError("setting", f"{path}: no setting {unknown[0]!r}. This model takes: {listed}.")
 
 
 def _value(path: Path, name: str, text: str, default):
@@ -166,12 +168,16 @@ def _value(path: Path, name: str, text: str, default):
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if default is not None and type(value) is not kind:
-        raise ModelFileError(f"{path}: setting {name}={text!r} is not a {kind.__name__} (its default is {default!r}).")
+        raise ModelFileError(
+            "setting_type", f"{path}: setting {name}={text!r} is not a {kind.__name__} (its default is {default!r})."
+        )
     return value
 
 
 def field_of(file) -> MarkovRandomField:
     """The field that a model file declares; a NumPyro model is refused."""
     if not isinstance(file.model, MarkovRandomField):
-        raise ModelFileError(f"{file.path}: a NumPyro model; couplings of a MarkovRandomField can be fitted.")
+        raise ModelFileError(
+            "numpyro", f"{file.path}: a NumPyro model; couplings of a MarkovRandomField can be fitted."
+        )
     return file.model

@@ -64,7 +64,8 @@ class Command(argparse.ArgumentParser):
     """The parser of one command, with options that borrow from functions of the library."""
 
     def __init__(self, *arguments, **options):
-        super().__init__(*arguments, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+        super().__init__(*arguments, **options)
+        self.formatter_class = argparse.RawDescriptionHelpFormatter
         self.borrowed, self.choices_of = {}, {}
 
     def borrow(self, option: str, place: str, text: str, *, choices: str | None = None, **options) -> None:

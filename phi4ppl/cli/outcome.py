@@ -49,9 +49,9 @@ def wrapped(text: str) -> str:
     width = shutil.get_terminal_size().columns
     broken = []
     for line in text.split("\n"):
-        indent = len(line) - len(line.lstrip()) + 2
-        options = {"subsequent_indent": " " * indent, "break_long_words": False, "break_on_hyphens": False}
-        broken += textwrap.wrap(line, width, **options) or [""]
+        indent = " " * (len(line) - len(line.lstrip()) + 2)
+        wrap = textwrap.TextWrapper(width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+        broken += wrap.wrap(line) or [""]
     return "\n".join(broken)
 
 

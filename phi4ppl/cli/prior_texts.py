@@ -47,7 +47,7 @@ def priors_from(texts: list[str]) -> dict[str, Distribution]:
         if not equals or not name:
             raise ArgumentError("--prior", "COUPLING=FAMILY:NUMBERS", repr(text), WAYS + ".")
         if name in priors:
-            raise ArgumentError("--prior", "one prior a coupling", f"two of {name!r}")
+            raise ArgumentError("--prior", "one prior per coupling", f"two of {name!r}", reason="duplicate")
         priors[name] = _prior(text, rest)
     return priors
 
@@ -55,17 +55,23 @@ def priors_from(texts: list[str]) -> dict[str, Distribution]:
 def _prior(text: str, rest: str) -> Distribution:
     family, _, numbers = rest.partition(":")
     if family not in FAMILIES:
-        raise ArgumentError("--prior", "a known family", repr(text), WAYS + ".")
+        raise ArgumentError("--prior", "a known family", repr(text), WAYS + ".", reason="choice")
     make, names = FAMILIES[family]
     try:
         values = [float(number) for number in numbers.split(",")]
     except ValueError as error:
-        raise ArgumentError("--prior", f"numbers {','.join(names)} of {family}", repr(text), WAYS + ".") from error
+        raise ArgumentError(
+            "--prior", f"numbers {','.join(names)} of {family}", repr(text), WAYS + ".", reason="numbers"
+        ) from error
     if len(values) != len(names):
-        raise ArgumentError("--prior", f"{len(names)} numbers of {family}: {','.join(names)}", repr(text))
+        raise ArgumentError(
+            "--prior", f"{len(names)} numbers of {family}: {','.join(names)}", repr(text), reason="count"
+        )
     if not all(map(isfinite, values)):
-        raise ArgumentError("--prior", f"finite numbers {','.join(names)} of {family}", repr(text))
+        raise ArgumentError("--prior", f"finite numbers {','.join(names)} of {family}", repr(text), reason="finite")
     positive = [n for n, v in zip(names, values, strict=True) if n in ("sd", "rate", "shape", "sd of log") and v <= 0]
     if positive or ("low" in names and values[names.index("low")] >= values[names.index("high")]):
-        raise ArgumentError("--prior", f"{positive[0]} above 0" if positive else "low below high", repr(text))
+        raise ArgumentError(
+            "--prior", f"{positive[0]} above 0" if positive else "low below high", repr(text), reason="range"
+        )
     return make(*values)

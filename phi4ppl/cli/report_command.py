@@ -33,7 +33,9 @@ def report(arguments) -> int:
         command, record, facts = "report", REPORT_RECORD, {"of": of}
         other = (read_record(folder / record, command) or facts)["of"]
         if other != of:
-            raise ResultFileError(f"{folder / REPORT} is the report of {other}. Move it and {record} away.")
+            raise ResultFileError(
+                "other_run", f"{folder / REPORT} is the report of {other}. Move it and {record} away."
+            )
     names = (ESTIMATES, REPORT) if command == "run" else (REPORT,)
     results = ResultFolder(folder, command, record, names, overwrite=True, amend=True)
     status = show_verdict(diagnose(tree), results, Path(made["model"]).stem if made else None)

@@ -103,14 +103,16 @@ class ResultFolder:
         if there and not overwrite and old is not None and not continues(old):
             what = "finished results" if old.get(FINISHED) else f"results of an unfinished phi4ppl {command}"
             raise ResultFileError(
-                f"{path} holds {what}. Give another folder with --output, or replace them with --overwrite."
+                "holds_results",
+                f"{path} holds {what}. Give another folder with --output, or replace them with --overwrite.",
             )
         for name in there:
             if not self._is_own(name):
                 way = "." if amend else ", or give another folder with --output."
                 raise ResultFileError(
+                    "foreign",
                     f"{path / name}: not a file that phi4ppl {command} wrote here, or changed or made read-only since. "
-                    f"Move it away{way}"
+                    f"Move it away{way}",
                 )
 
     def _require_writable(self) -> None:
@@ -118,7 +120,9 @@ class ResultFolder:
         while not os.path.lexists(there) and there != there.parent:
             there = there.parent
         if not there.is_dir() or not os.access(there, os.W_OK):
-            raise ResultFileError(f"{self.path} is no folder that can be written to. Give another one with --output.")
+            raise ResultFileError(
+                "unwritable", f"{self.path} is no folder that can be written to. Give another one with --output."
+            )
 
     def _is_own(self, name: str) -> bool:
         path, digest = self.path / name, self._seal if name == self.record else self._files.get(name)

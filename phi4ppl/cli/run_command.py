@@ -72,5 +72,7 @@ def _kernel(text: str):
         return text
     if name != "tempering" or not number.isdecimal():
         names = ", ".join(kernels())
-        raise ArgumentError("--kernel", f"one of {names}, or tempering:N with the number of copies", repr(text))
+        raise ArgumentError(
+            "--kernel", f"one of {names}, or tempering:N with the number of copies", repr(text), reason="choice"
+        )
     return tempering(int(number))

@@ -1,9 +1,9 @@
 """A model compiled: a fast energy whose derivative is as cheap as itself, the one-site density, and exact answers.
 
-Three layouts of the neighbour sums (Wφ)_i = Σ_j w_ij φ_j, chosen by what the edges are:
+Three layouts of the neighbor sums (Wφ)_i = Σ_j w_ij φ_j, chosen by what the edges are:
 
 * *stencil*, regular lattices: shifts of the whole field, no gathers;
-* *gather*, any graph: padded neighbour lists, no scatters;
+* *gather*, any graph: padded neighbor lists, no scatters;
 * *dense*, complete bipartite and small complete graphs: a matrix-vector product, or a plain sum.
 
 With them S = Σ_i φ_i (r_i + a_i φ_i + b_i φ_i³ − ½ (Wφ)_i) and ∂S/∂φ_i = r_i + 2 a_i φ_i + 4 b_i φ_i³ − (Wφ)_i come out

@@ -1,4 +1,4 @@
-"""What a sampler needs of a model, in one object."""
+"""Everything that a sampler needs from a model, in one object."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..errors import ArgumentError, call_checked
+from ..errors import ArgumentError
+from ..errors.arguments import call_checked
 from ..model.field import MarkovRandomField
 from .functions import energy, energy_change, layout_of, log_density
 
@@ -35,7 +36,7 @@ class CompiledModel:
         NumPyro model.
     num_dimensions : int
     layout : str
-        How neighbour sums are computed: ``"stencil"``, ``"gather"`` or ``"dense"``; ``"numpyro"`` for a NumPyro model.
+        How neighbor sums are computed: ``"stencil"``, ``"gather"`` or ``"dense"``; ``"numpyro"`` for a NumPyro model.
     model : MarkovRandomField or None
         The field that was compiled; None for a NumPyro model.
     energy_change_fn : callable
@@ -44,9 +45,9 @@ class CompiledModel:
     fields : dict
         The `MarkovRandomField` behind every field among the results of ``constrain``, by name.
     names : tuple of str
-        Of the results of ``constrain``.
+        Names of the results of ``constrain``.
     log_likelihood : callable or None
-        Position → log p(datum | all latent sites) by observed site, one number a datum; for an observed field log p(φ_i |
+        Position → log p(datum | all latent sites) by observed site, one number per datum; for an observed field log p(φ_i |
         rest). None where no observed site has such a form.
     data : dict
         The observed values of these sites; ``kept_data`` the flat places of those that a mask leaves in, for masked sites.

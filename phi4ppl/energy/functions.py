@@ -36,7 +36,7 @@ class _Plan:
 
     hoppings: dict[int, Hopping]
     powers: dict[int, SitePower]  # θ Σ_i φ_i^k on all sites
-    own: dict[int, Callable]  # field → one number a clique, by vmap
+    own: dict[int, Callable]  # field → one number per clique, by vmap
     layout: str
 
 
@@ -45,7 +45,7 @@ def energy(model: MarkovRandomField, phi: Field) -> Scalar:
 
     Notes
     -----
-    The energy has a derivative rule of its own: with (Wφ)_i = Σ_j w_ij φ_j summed over the neighbours and b_k the coupling of
+    The energy has a custom derivative rule: with (Wφ)_i = Σ_j w_ij φ_j summed over the neighbors and b_k the coupling of
     the power k,
 
         S = Σ_i φ_i (Σ_k b_ki φ_i^(k−1) − ½ (Wφ)_i) + Σ_c θ_c T(φ_c),    ∂S/∂φ_i = Σ_k k b_ki φ_i^(k−1) − (Wφ)_i,
@@ -68,7 +68,7 @@ def log_density(model: MarkovRandomField, phi: Field) -> Scalar:
 
 
 def layout_of(model: MarkovRandomField) -> str:
-    """How the neighbour sums of a model are computed: ``"stencil"``, ``"gather"`` or ``"dense"``."""
+    """How the neighbor sums of a model are computed: ``"stencil"``, ``"gather"`` or ``"dense"``."""
     return _compiled(model.structure)[0].layout
 
 
@@ -139,10 +139,14 @@ def _local_energy(plan: _Plan) -> Callable:
     """Energy of all terms but the user's, with the rule dS = Σ_i (∂S/∂φ_i) dφ_i + Σ_t T_t dθ_t."""
 
     def parts(values, phi):
-        """Σ_i of the energy, its slope at every site, and the neighbour sums Σ_j φ_j of hoppings with one coupling.
+        """Σ_i of the energy, its slope at every site, and the neighbor sums Σ_j φ_j of hoppings with one coupling.
 
-        A term of degree k adds θφ^k to the energy and kθφ^k to φ ∂S/∂φ, so S = Σ_i (½ φ_i ∂S/∂φ_i + Σ_k (1 − k/2) θ φ_i^k):
-        only the slope needs the neighbours, whose sum a compiler would otherwise do twice.
+        The energy follows from the slope by Euler's identity for homogeneous functions, φ ∂T/∂φ = kT for a term of degree k:
+
+            Σ_i φ_i ∂S/∂φ_i = 2 S_hopping + Σ_k k Σ_i θ φ_i^k,    so S = Σ_i (½ φ_i ∂S/∂φ_i + Σ_k (1 − k/2) θ φ_i^k).
+
+        Only the slope needs the neighbors, whose sum a compiler would otherwise do twice; ``rest`` is the second part, divided
+        by φ. Dictionaries have the places of the couplings in ``values`` as keys.
         """
         sums, slope, rest = {}, None, None
         for k, hopping in plan.hoppings.items():
@@ -198,7 +202,7 @@ def _one_field(lattice: Lattice, name: str, phi):
     phi = as_field(phi, name, lattice)
     if phi.shape != lattice.field_shape:
         expected = f"one field of shape {lattice.field_shape}"
-        raise ArgumentError(name, expected, f"shape {phi.shape}", "Use vmap for batches.")
+        raise ArgumentError(name, expected, f"shape {phi.shape}", "Use vmap for batches.", reason="shape")
     return phi
 
 

@@ -1,6 +1,6 @@
-"""Gather layout: on any graph the neighbour sum reads padded neighbour lists, one slot of all sites at a time.
+"""Gather layout: on any graph the neighbor sum reads padded neighbor lists, one slot of all sites at a time.
 
-Slot k of site i holds its k-th neighbour, and the edge that leads there. Sites of like degree share a table of lists, as
+Slot k of site i holds its k-th neighbor, and the edge that leads there. Sites of like degree share a table of lists, as
 wide as the largest degree among them, so that a hub does not make every site pay for it.
 """
 
@@ -13,7 +13,7 @@ from .hopping import Hopping
 
 __all__ = ["gather_hopping"]
 
-UNROLLED = 32  # up to this width every slot is a gather of its own, which the compiler fuses with the rest
+UNROLLED = 32  # up to this width every slot is a separate gather, which the compiler fuses with the rest
 WASTE = 1.3  # how much larger one table may be than one a class of degrees
 
 
@@ -47,7 +47,7 @@ def gather_hopping(num_sites: int, shape: tuple[int, ...], edges) -> Hopping:
 
 
 def _tables(num_sites: int, edges) -> tuple[list[tuple[np.ndarray, np.ndarray]], np.ndarray | None]:
-    """Neighbours and edge numbers of each class of sites, both ``(width, sites)``, and where each site stands in the classes.
+    """Neighbors and edge numbers of each class of sites, both ``(width, sites)``, and where each site stands in the classes.
 
     In a free slot stand the site itself and the number of edges. Classes are degrees up to 4, 8, 16 and so on, unless one
     table of all sites, which stand in order then, is hardly larger.

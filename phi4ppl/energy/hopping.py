@@ -1,4 +1,4 @@
-"""Neighbour sums of one hopping term, in the layout that its edges allow."""
+"""Neighbor sums of one hopping term, in the layout that its edges allow."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Hopping:
     layout : str
         ``"stencil"``, ``"gather"`` or ``"dense"``.
     plain : callable
-        ``plain(phi)``: Σ_j φ_j over the neighbours j of every site, in the shape of the field.
+        ``plain(phi)``: Σ_j φ_j over the neighbors j of every site, in the shape of the field.
     weighted : callable
-        ``weighted(w, phi)``: Σ_j w_ij φ_j over the neighbours j of every site, in the shape of the field.
+        ``weighted(w, phi)``: Σ_j w_ij φ_j over the neighbors j of every site, in the shape of the field.
     products : callable
         ``products(phi)``: φ_i φ_j of every edge, shape ``(num_edges,)``.
     """

@@ -1,6 +1,6 @@
-"""One site alone: the density exp(−(rφ + aφ² + bφ⁴)), its logarithmic normaliser, its moments and exact draws.
+"""One site alone: the density exp(−(rφ + aφ² + bφ⁴)), its logarithmic normalizer, its moments and exact draws.
 
-With s = ±1 the sign that the linear term favours, x = abs(r) and φ₀ ≥ 0 the minimum of V(φ) = −xφ + aφ² + bφ⁴ on φ ≥ 0,
+With s = ±1 the sign that the linear term favors, x = abs(r) and φ₀ ≥ 0 the minimum of V(φ) = −xφ + aφ² + bφ⁴ on φ ≥ 0,
 
     V(φ₀ + d) − V(φ₀) = d² [c + b (2φ₀ + d)²],    c = x/(2φ₀) = a + 2bφ₀² ≥ 0,
 
@@ -20,7 +20,8 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from .._typing import Batch
-from ..errors import ArgumentError, call_checked, finite_array, positive_int
+from ..errors import ArgumentError
+from ..errors.arguments import call_checked, finite_array, positive_int
 from ..model.term import is_concrete
 
 __all__ = ["Moments", "draw", "log_normalizer", "moments"]
@@ -32,7 +33,7 @@ FULL_ROUNDS = 3  # proposals for all units before those still without a value ar
 SHRINK = 8
 SMALL = 4096
 CHUNK = 2**15
-DEEP = 30.0  # bφ₀⁴ from which on two Gaussians are the envelope whatever rounding says
+DEEP = 30.0  # bφ₀⁴ from which on, two Gaussians are the envelope regardless of rounding
 
 
 @call_checked
@@ -110,15 +111,15 @@ def draw(
     linear, quadratic, quartic : array_like
         As in `log_normalizer`.
     shape : tuple of int, optional
-        Shape of the result, to which the couplings broadcast; by default their own.
+        Shape of the result, to which the couplings broadcast; by default the shape of the couplings.
 
     Notes
     -----
     Rejection from the better of two envelopes. Completing the square, bφ⁴ ≥ 2bβφ² − bβ², leaves one Gaussian; in deep double
     wells two Gaussians of curvature c + bφ₀², one a well, are left by (2φ₀ + d)² ≥ φ₀² in V(φ₀ + d) on φ ≥ 0. At least 38 in
-    100 proposals are kept, at any couplings. Units still without a value are gathered and go on until all have one, so the
+    100 proposals are kept, at any couplings. Units without a value are gathered and retried until all have one, so the
     law is exact up to the resolution of the random numbers (2⁻²³, or 2⁻⁵² in double precision). One core of a common laptop
-    draws about ten million numbers a second in single precision.
+    draws about ten million numbers per second in single precision.
 
     Examples
     --------
@@ -133,7 +134,7 @@ def draw(
     try:
         r, a, b = (jnp.broadcast_to(value, shape).reshape(-1) for value in (r, a, b))
     except ValueError as error:
-        raise ArgumentError("shape", f"a shape to which {r.shape} broadcasts", str(shape)) from error
+        raise ArgumentError("shape", f"a shape to which {r.shape} broadcasts", str(shape), reason="shape") from error
     return _draw(key, r, a, b).reshape(shape)
 
 
@@ -144,14 +145,18 @@ def _couplings(linear, quadratic, quartic):
         shape = jnp.broadcast_shapes(*(jnp.shape(value) for value in given.values()))
     except ValueError as error:
         got = ", ".join(str(jnp.shape(value)) for value in given.values())
-        raise ArgumentError("couplings", "shapes that broadcast", got) from error
+        raise ArgumentError("couplings", "shapes that broadcast", got, reason="shape") from error
     if all(map(is_concrete, given.values())):
         _, a, b = (finite_array(name, value) for name, value in given.items())
         if (b < 0).any():
-            raise ArgumentError("quartic", "numbers of at least 0", str(b.min()), "The density grows without bound.")
+            raise ArgumentError(
+                "quartic", "numbers of at least 0", str(b.min()), "The density grows without bound.", reason="positive"
+            )
         if (flat := (b == 0) & (a <= 0)).any():
             got = str(np.broadcast_to(a, flat.shape)[flat].max())
-            raise ArgumentError("quadratic", "positive numbers where quartic is 0", got, "The integral is infinite.")
+            raise ArgumentError(
+                "quadratic", "positive numbers where quartic is 0", got, "The integral is infinite.", reason="positive"
+            )
     dtype = jnp.result_type(*given.values())
     dtype = dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.result_type(float)
     r, a, b = (jnp.broadcast_to(jnp.asarray(value, dtype), shape) for value in given.values())
@@ -179,7 +184,7 @@ def _hump(r, a, b) -> _Hump:
     for _ in range(NEWTON_STEPS):
         slope = 2 * a + 12 * b * top**2
         top = jnp.maximum(top - ((2 * a + 4 * b * top**2) * top - x) / jnp.maximum(slope, tiny), 0)
-    top = lax.optimization_barrier(top)  # else each number that follows from it iterates anew
+    top = lax.optimization_barrier(top)  # otherwise each number that follows from it would repeat the iteration
     c = jnp.where(a < 0, x / jnp.maximum(2 * top, tiny), a + 2 * b * top**2)
     return _Hump(top, c, jnp.where(r > 0, -1, 1).astype(r.dtype))
 
@@ -199,11 +204,11 @@ def _reach(hump: _Hump, b, depth: float):
     return jnp.minimum(jnp.minimum(left, by_c), top), jnp.minimum(right, by_c)
 
 
-# --- the normaliser and the moments
+# --- the normalizer and the moments
 
 
 class _Grid(NamedTuple):
-    """Nodes φ₀ − left + step·(0, 1, …) on the favoured side; φ₀, c and the sign as in `_Hump`."""
+    """Nodes φ₀ − left + step·(0, 1, …) on the favored side; φ₀, c and the sign as in `_Hump`."""
 
     top: jax.Array
     c: jax.Array
@@ -305,7 +310,18 @@ def _from_sums(grid: _Grid, total, first, second, fourth) -> Moments:
 
 
 class _Envelope(NamedTuple):
-    """A proposal for every unit: Gaussians around two means in a mixture, and what decides about keeping."""
+    """A proposal for every unit: one Gaussian or a mixture of two, whichever has the smaller mass, and the test for keeping it.
+
+    With x = |r| and V(φ) = −xφ + aφ² + bφ⁴ both lie above exp(−V); a proposal is kept with the ratio of the two.
+
+    *One.* (φ² − β)² ≥ 0 gives bφ⁴ ≥ 2bβφ² − bβ², so exp(−V) ≤ exp(bβ² + xφ − αφ²) with α = a + 2bβ, for every β. Its mass,
+    exp(bβ² + x²/4α) √(π/α), is smallest at β = 1/2α + x²/4α², which is (α − a) α² = bα + bx²/2. The ratio is
+    exp(−b(φ² − β)²).
+
+    *Two.* With φ₀ the minimum of V on φ ≥ 0, V(φ) − V(φ₀) = k(φ − φ₀)² + b(φ − φ₀)² φ(φ + 2φ₀), k = a + 3bφ₀². For φ ≥ 0 the
+    last term is not negative, and exp(−k(φ − φ₀)²) lies above. At −φ, V is larger by 2xφ, which moves that Gaussian to
+    φ₀ − x/k and scales its mass by exp(−x(2φ₀ − x/k)). The ratio is exp(−b(φ − φ₀)² φ(φ + 2φ₀)) for φ ≥ 0, and 0 otherwise.
+    """
 
     mean: jax.Array
     other_mean: jax.Array
@@ -328,7 +344,7 @@ def _envelope(r, a, b) -> _Envelope:
         alpha = alpha - value / jnp.maximum(slope, tiny)
     alpha = lax.optimization_barrier(alpha)
     beta = (1 + x**2 / (2 * alpha)) / (2 * alpha)
-    alpha = a + 2 * b * beta  # whatever Newton's method left over, the envelope is exact
+    alpha = a + 2 * b * beta  # the envelope is exact even if Newton's method has not converged
     exists, alpha = alpha > 0, jnp.where(alpha > 0, alpha, 1)  # rounding of a deep double well leaves none
     one = jnp.where(exists, -jnp.log(alpha) / 2 + b * beta**2 + x**2 / (4 * alpha), jnp.inf)
     # two Gaussians of curvature c + bφ₀²: around φ₀, and on the other side
@@ -344,7 +360,10 @@ def _envelope(r, a, b) -> _Envelope:
 
 
 def _propose(key, envelope: _Envelope):
-    """One proposal for every unit, and whether it is kept."""
+    """One proposal for every unit, and whether it is kept.
+
+    One uniform number u chooses the Gaussian and is its quantile: given the choice, u is uniform below or above the share.
+    """
     uniform, keep = jax.random.uniform(key, (2, *envelope.mean.shape), envelope.mean.dtype)
     share = envelope.other_share
     other = uniform < share

@@ -1,4 +1,4 @@
-"""Stencil layout: on a regular lattice the neighbour sum is a sum of shifted copies of the whole field.
+"""Stencil layout: on a regular lattice the neighbor sum is a sum of shifted copies of the whole field.
 
 The field is copied once, widened by a halo that holds the far side where the axis is periodic and zeros where it is open.
 Every shift is then a slice of that copy. The barrier keeps the copy from being fused into the sum, where every element would
@@ -69,7 +69,7 @@ def offsets_of(lattice: Lattice, edges) -> list:
 
 
 def coupling_fields(lattice: Lattice, w, offsets) -> list:
-    """For every offset d the coupling of x and x + d, zero where there is no such edge; from one number, or one an edge.
+    """For every offset d the coupling of x and x + d, zero where there is no such edge; from one number, or one per edge.
 
     One number stays a number where every site has that edge.
     """
@@ -101,7 +101,7 @@ def _cut(field, start, size):
 
 
 def _spread(lattice: Lattice, values, start, size):
-    """One value a site of a box → a field that is zero elsewhere."""
+    """One value per site of a box → a field that is zero elsewhere."""
     margins = [(s, n - s - k, 0) for s, k, n in zip(start, size, lattice.shape, strict=True)]
     values = values.reshape(size)
     return lax.pad(values, jnp.zeros((), values.dtype), margins) if any(map(any, margins)) else values

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 import xarray as xr
 
-from ..errors import ArgumentError, call_checked, finite_array, positive_int, seed_within, stream_rng, stream_seed
+from ..errors import ArgumentError
+from ..errors.arguments import call_checked, finite_array, positive_int, seed_within
+from ..errors.streams import stream_rng, stream_seed
 from ..lattice.labels import field_dims
 from ..results.datatree import predictive_tree
 from .compare import Comparison
@@ -28,7 +30,7 @@ def average(
     Parameters
     ----------
     comparison : Comparison
-        Of `compare`.
+        The result of `compare`.
     weights : str or dict
         ``"stacking"``, ``"pseudo_bma"`` or ``"evidence"``, or a number for each model.
     num_draws : int
@@ -95,7 +97,7 @@ def _shares(comparison: Comparison, weights, names) -> np.ndarray:
         raise ArgumentError("weights", f"a scheme, or a number for each of {', '.join(names)}", repr(weights))
     shares = finite_array("weights", [weights[name] for name in names])
     if np.any(shares < 0) or not shares.sum() > 0:
-        raise ArgumentError("weights", "numbers of at least 0, not all 0", repr(weights))
+        raise ArgumentError("weights", "numbers of at least 0, not all 0", repr(weights), reason="positive")
     return shares / shares.sum()
 
 

@@ -1,4 +1,4 @@
-"""Which of several models do the data support, and for what purpose?"""
+"""Comparison of models by evidence and by prediction."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 
 from .._typing import Labelled
-from ..errors import ArgumentError, call_checked, finite_array, positive_int, seed_within, stream_rng
+from ..errors import ArgumentError
+from ..errors.arguments import call_checked, finite_array, positive_int, seed_within
+from ..errors.streams import stream_rng
 from ..lattice.labels import MISSING_FIELDS, aligned_fields, is_labelled
 from ..model.field import MarkovRandomField
 from ..reports.style import GREY, OKABE_ITO, panels
@@ -35,17 +37,17 @@ class Comparison:
     Attributes
     ----------
     table : pandas.DataFrame
-        A row a model, best elpd first: ``log_evidence``, ``elpd`` (leave-one-out log score of all data) and
+        One row per model, best elpd first: ``log_evidence``, ``elpd`` (leave-one-out log score of all data) and
         ``elpd_difference`` to the best, each with ``…_error``; ``max_pareto_k``; and the weights ``evidence_weight``,
         ``stacking_weight``, ``pseudo_bma_weight`` with ``evidence_error``, ``stacking_error``, ``pseudo_bma_error``.
     why : str
         Whether the schemes decide, and why they agree or differ, in one line.
     warnings : tuple of str
-        Numbers that are not to be trusted, and why.
+        Reasons to doubt these numbers.
     posteriors : dict
         `Posterior` of every model: draws of its couplings and pointwise log-likelihoods.
     elpd : pandas.DataFrame
-        log p(φ_n | all other data), a row a field and a column a model.
+        log p(φ_n | all other data), one row per field and one column per model.
     data : array, shape ``(num_data, *lattice)``
     """
 
@@ -130,15 +132,15 @@ def compare(
     ----------
     models : dict
         Name → MarkovRandomField; or → Posterior from `infer_couplings`, given the same data and with log Z known. Graphs and
-        terms may differ; the number of sites is that of the data, whose order of sites holds for all. A single model has its
+        terms may differ; the number of sites is that of the data, whose order of sites holds for all. A single model gets its
         scores, and weights of 1.
-    data : array of shape ``(num_data, *lattice)``, or labelled as for `fit_likelihood`
+    data : array of shape ``(num_data, *lattice)``, or labeled as for `fit_likelihood`
         Independent fields, or the DataTree of `phi4ppl.sample`, which is thinned to one draw in 2 τ_int of every chain; a
-        printed line says so. Labels have to be the nodes of every model, in the same order in all of them.
+        printed line reports it. Labels must be the nodes of every model, in the same order in all of them.
     priors : dict, optional
         Coupling → NumPyro distribution, for all models that have the coupling; or model → such a dict. Couplings without a
-        prior are fixed at the model's; those with one have to be homogeneous, and few, and priors of quartic couplings start at
-        0. Without priors all models are fixed.
+        prior are fixed at the model's; those with one must be homogeneous and few, and priors of quartic couplings must
+        start at 0. Without priors all models are fixed.
     prior_weights : dict, optional
         Prior probabilities of the models, equal by default.
     num_draws : int
@@ -240,7 +242,7 @@ def _decisions(table: pd.DataFrame) -> dict[str, str | None]:
 
 def _why(table: pd.DataFrame) -> str:
     if len(table) == 1:
-        return f"One model, {table.index[0]}: these are its scores, with nothing to compare them with."
+        return f"One model, {table.index[0]}: these are its scores; there is no other model to compare."
     decided = _decisions(table)
     open_ = [scheme for scheme, name in decided.items() if name is None]
     if not open_:
@@ -253,11 +255,11 @@ def _why(table: pd.DataFrame) -> str:
         sentences.append(gap)
     elif open_ == ["stacking"]:
         sentences.append(
-            "Stacking looks for the best mixture, and gives weight to models that predict some fields better, though worse "
-            "on the whole."
+            "Stacking seeks the best mixture, and gives weight to models that predict some fields better, even if they are "
+            "worse overall."
         )
     else:
-        sentences.append("More fields would tell the models apart if one of them is better.")
+        sentences.append("More fields would distinguish the models if one of them is better.")
     text = " ".join(sentences)
     return text[0].upper() + text[1:]
 
@@ -272,7 +274,7 @@ def _leaders(table: pd.DataFrame, scheme: str) -> str:
 
 
 def _small_gap(table: pd.DataFrame) -> str:
-    """What stands in the way of a decision by evidence, if that is the error of the evidence."""
+    """The error of the evidence, if it prevents a decision."""
     top = table["log_evidence"].sort_values(ascending=False).index[:2]
     gap = float(table.loc[top[0], "log_evidence"] - table.loc[top[1], "log_evidence"])
     doubt = float(np.hypot(*table.loc[list(top), "log_evidence_error"]))
@@ -280,18 +282,18 @@ def _small_gap(table: pd.DataFrame) -> str:
         return ""
     return (
         f"The evidence does not decide: {top[0]} is ahead of {top[1]} by {gap:.1f} ± {doubt:.1f} nats. The error is that "
-        "of log Z times the number of fields; weights by prediction carry it too."
+        "of log Z times the number of fields; weights by prediction contain it too."
     )
 
 
 def _all_decided(decided: dict[str, str]) -> str:
     by_evidence, by_stacking, by_bma = (decided[scheme] for scheme in SCHEMES)
     if by_evidence == by_stacking == by_bma:
-        return f"All three agree on {by_evidence}: most probable before the data, and best at prediction after them."
+        return f"All three agree on {by_evidence}: most probable before the data, and the best predictor after them."
     prediction = by_stacking if by_stacking == by_bma else f"by stacking {by_stacking}, by pseudo-BMA+ {by_bma}"
     return (
         f"Evidence prefers {by_evidence}, prediction {prediction}: evidence averages over the prior and charges for "
-        "couplings that it spreads out; leave-one-out scores come after the couplings have been learned."
+        "couplings that it spreads out; leave-one-out scores apply after the couplings have been learned."
     )
 
 
@@ -315,7 +317,7 @@ def _checked(given, data) -> tuple[dict, np.ndarray]:
     wrong = [name for name, count in sites.items() if count != size]
     if wrong or len(fields) < 5:
         expected = f"at least 5 fields of {sites[wrong[0]]} sites ({wrong[0]!r})" if wrong else "at least 5 fields"
-        raise ArgumentError("data", expected, f"shape {fields.shape}", "The first axis counts fields.")
+        raise ArgumentError("data", expected, f"shape {fields.shape}", "The first axis counts fields.", reason="shape")
     return models, fields.astype(float)
 
 
@@ -327,16 +329,22 @@ def _aligned(models: dict, data) -> np.ndarray:
     )
     for name, other in zip(list(models)[1:], others, strict=False):
         if not np.array_equal(fields.reshape(len(fields), -1), other.reshape(len(other), -1)):
-            fix = "Build the graphs from one list of nodes, or give an array without labels, in an order that holds for all."
-            raise ArgumentError("models", "the same nodes in the same order", f"another order in {name!r}", fix)
+            fix = (
+                "Build the graphs from one list of nodes, or pass an array without labels, in an order that suits all."
+            )
+            raise ArgumentError(
+                "models", "the same nodes in the same order", f"another order in {name!r}", fix, reason="order"
+            )
     return fields
 
 
 def _of_these_data(name: str, posterior: Posterior, flat: np.ndarray) -> Posterior:
     if posterior.log_evidence is None:
-        raise ArgumentError(f"models[{name!r}]", "a Posterior with known log Z", "one without", CANNOT_COMPARE)
+        raise ArgumentError(
+            f"models[{name!r}]", "a Posterior with known log Z", "one without", CANNOT_COMPARE, reason="no_log_z"
+        )
     if not np.array_equal(posterior.problem.data.reshape(posterior.problem.count, -1), flat):
-        raise ArgumentError(f"models[{name!r}]", "a Posterior given the same data", "one given others")
+        raise ArgumentError(f"models[{name!r}]", "a Posterior given the same data", "one given others", reason="data")
     return posterior
 
 
@@ -346,11 +354,11 @@ def _priors_by_model(models: dict, priors) -> dict[str, dict]:
         raise ArgumentError("priors", "a dict of NumPyro distributions by coupling", type(priors).__name__)
     if priors and all(isinstance(p, dict) for p in priors.values()):
         if unknown := sorted(set(priors) - set(models)):
-            raise ArgumentError("priors", "names of the models", repr(unknown[0]))
+            raise ArgumentError("priors", "names of the models", repr(unknown[0]), reason="models")
         return {name: priors.get(name, {}) for name in models}
     known = {c for model in models.values() for c in model.couplings}
     if unknown := [c for c in priors if c not in known]:
-        raise ArgumentError("priors", f"couplings among {', '.join(sorted(known))}", repr(unknown[0]))
+        raise ArgumentError("priors", f"couplings among {', '.join(sorted(known))}", repr(unknown[0]), reason="name")
     return {name: {c: p for c, p in priors.items() if c in model.couplings} for name, model in models.items()}
 
 
@@ -361,5 +369,7 @@ def _prior_weights(models: dict, given) -> np.ndarray:
         raise ArgumentError("prior_weights", f"a number for each of {', '.join(models)}", repr(given))
     weights = finite_array("prior_weights", [given[name] for name in models])
     if np.any(weights <= 0):
-        raise ArgumentError("prior_weights", "positive numbers", repr(given), "Leave out a model that is impossible.")
+        raise ArgumentError(
+            "prior_weights", "positive numbers", repr(given), "Omit a model that is impossible.", reason="positive"
+        )
     return weights / weights.sum()

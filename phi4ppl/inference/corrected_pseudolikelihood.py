@@ -1,8 +1,8 @@
-"""The pseudo-likelihood in place of the likelihood, as it stands or with mode and curvature of the likelihood.
+"""The pseudo-likelihood in place of the likelihood, uncorrected or with the mode and curvature of the likelihood.
 
 log PL(θ) = Σ_n Σ_i log p(φ_i | rest of φ_n; θ) needs no log Z, and is not the likelihood: sites are not independent data,
-so its maximum is another one and its width too small or too large. Corrected is PL(θ̂_PL + W(θ − θ̂)), with θ̂_PL and H_PL its own
-mode and curvature, θ̂ and H those of the likelihood, which a simulation gives, and WᵀH_PL W = H.
+so its maximum differs and its width is too small or too large. The corrected form is PL(θ̂_PL + W(θ − θ̂)), with θ̂_PL and
+H_PL its mode and curvature, θ̂ and H those of the likelihood, which a simulation gives, and WᵀH_PL W = H.
 
 Source: L. Bouranis, N. Friel and F. Maire, J. Comput. Graph. Stat. 27 (2018) 516. Of the matrices W the symmetric one is taken.
 """
@@ -59,23 +59,21 @@ class PseudoLikelihood:
         return full
 
     def mode(self) -> Quadratic:
-        """The minimum, which has to be one of a smooth function: not at the bound of a quartic coupling."""
+        """The minimum, which must be interior: not at the bound of a quartic coupling."""
         small = SMALL_STEP * len(self._free)
         theta, solved, status = newton(self.derivatives, self._start, self._bounded, small, NEWTON_STEPS)
         if status is FitStatus.CONVERGED and solved.free.all() and not solved.singular:
             hessian = self.derivatives(theta)[2]
             if np.linalg.eigvalsh(hessian)[0] > 0:
                 return Quadratic(theta, hessian)
-        mend = (
-            "The data do not settle these couplings without log Z: normalizer='surface' or 'exchange' needs no maximum."
-        )
+        fix = "The data do not determine these couplings without log Z: normalizer='surface' or 'exchange' needs no maximum."
         got = "none, or one where a quartic coupling is zero"
-        raise ArgumentError("data", "fields whose pseudo-likelihood has a maximum", got, mend)
+        raise ArgumentError("data", "fields whose pseudo-likelihood has a maximum", got, fix, reason="no_maximum")
 
     def around(self, mode: Quadratic) -> tuple[LocalPolynomial, np.ndarray]:
         """cost(z) = −log PL(θ̂_PL + Lz) up to a constant, for JAX, and L: in z the curvature at the mode is one."""
         scale = np.linalg.inv(np.linalg.cholesky(mode.precision)).T
-        self.derivatives(mode.theta)  # settles the nodes of quadratures
+        self.derivatives(mode.theta)  # fixes the nodes of quadratures
         lowest = self._objective.value(self._full(mode.theta))
 
         def cost(z) -> float:
@@ -85,9 +83,9 @@ class PseudoLikelihood:
             found = LocalPolynomial(cost, len(self._free), radius)
             if found.error < TOLERANCE:
                 return found, scale
-        mend = "Use more fields, or normalizer='surface' or 'exchange'."
+        fix = "Use more fields, or normalizer='surface' or 'exchange'."
         got = "a pseudo-likelihood that is far from a Gaussian"
-        raise ArgumentError("data", "fields that settle the couplings", got, mend)
+        raise ArgumentError("data", "fields that determine the couplings", got, fix, reason="undetermined")
 
 
 def affine_map(own: Quadratic, other: Quadratic) -> np.ndarray:

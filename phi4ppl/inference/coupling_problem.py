@@ -1,4 +1,4 @@
-"""Which couplings are sought from which fields: sufficient statistics, priors, and where there is a density at all."""
+"""The inference problem: couplings and fields, sufficient statistics, priors, and where a density exists."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class CouplingProblem:
     Parameters
     ----------
     model : MarkovRandomField
-        Couplings without prior stay as they are; E is their part of the action.
+        Couplings without a prior stay fixed; E is their part of the action.
     data : array of shape ``(num_data, *field_shape)``, or with all sites in one axis
     priors : dict
-        NumPyro distributions by coupling, in the order of θ; None for a flat one, which has no ends.
+        NumPyro distributions by coupling, in the order of θ; None for a flat one on the whole line.
     who : str
-        What messages call the model.
+        The name of the model in messages.
 
     Raises
     ------
@@ -43,7 +43,9 @@ class CouplingProblem:
         for name in priors:
             if name not in model.couplings or np.ndim(model.couplings[name]) != 0:
                 known = ", ".join(repr(n) for n, v in model.couplings.items() if np.ndim(v) == 0)
-                raise ArgumentError("priors", f"homogeneous couplings of {who}: {known or 'it has none'}", repr(name))
+                raise ArgumentError(
+                    "priors", f"homogeneous couplings of {who}: {known or 'it has none'}", repr(name), reason="name"
+                )
         self.model, self.priors, self.names = model, priors, tuple(priors)
         self.vector, self.count = CouplingVector.of(model, priors), len(data)
         self.data = data.reshape(len(data), *model.field_shape)
@@ -97,15 +99,17 @@ class CouplingProblem:
         Raises
         ------
         ArgumentError
-            If one of them has no ends, or there are more than three.
+            If one of them is unbounded, or there are more than three.
         """
         self.require_few()
         ends = []
         for name, prior in self.priors.items():
             both = [getattr(prior.support, end, None) for end in ("lower_bound", "upper_bound")]
             if any(end is None for end in both) or not np.all(np.isfinite(both)):
-                mend = "log Z is computed on it: use Uniform, or TruncatedNormal with low and high (or normalizer='exchange')."
-                raise ArgumentError(f"prior of {name!r}", "a distribution on a finite interval", repr(prior), mend)
+                fix = "log Z is computed on it: use Uniform, or TruncatedNormal with low and high (or normalizer='exchange')."
+                raise ArgumentError(
+                    f"prior of {name!r}", "a distribution on a finite interval", repr(prior), fix, reason="unbounded"
+                )
             ends.append([float(end) for end in both])
         low, high = np.array(ends).T
         return low, high
@@ -113,8 +117,10 @@ class CouplingProblem:
     def require_few(self) -> None:
         """Raise `ArgumentError` for more couplings than log Z or the pseudo-likelihood can be interpolated in."""
         if len(self.names) > MAX_DIMENSIONS:
-            mend = "normalizer='exchange' takes more."
-            raise ArgumentError("priors", f"at most {MAX_DIMENSIONS} couplings", str(len(self.names)), mend)
+            fix = "normalizer='exchange' takes more."
+            raise ArgumentError(
+                "priors", f"at most {MAX_DIMENSIONS} couplings", str(len(self.names)), fix, reason="too_large"
+            )
 
     def log_prior(self, thetas: np.ndarray) -> np.ndarray:
         """Σ log p(θ) in double precision, shape (num_thetas,); −∞ outside the support, at whose ends rounding is forgiven."""
@@ -157,7 +163,7 @@ class CouplingProblem:
 
     @property
     def is_always_proper(self) -> bool:
-        """Whether Z is finite wherever the priors are: every site has a coupling of the highest power, positive there."""
+        """Whether Z is finite on the support of the priors: every site has a coupling of the highest power, positive there."""
         structure = self.model.structure
         holding = [form for form in structure.forms if form.power and form.power == structure.highest_power]
         sites = {tuple(row) for form in holding for row in form.cliques.tolist()}
@@ -167,20 +173,20 @@ class CouplingProblem:
         """A complaint, if some of the draws ``thetas`` have no density: Z is infinite there, which finite sums do not see."""
         some = thetas[np.linspace(0, len(thetas) - 1, min(len(thetas), CHECKED)).round().astype(int)]
         bad = sum(not self.at(theta).check().is_normalizable for theta in some)
-        return [f"{bad} of {len(some)} draws make no density (Z is infinite): use narrower priors."] if bad else []
+        return [f"{bad} of {len(some)} draws have no density (Z is infinite): use narrower priors."] if bad else []
 
 
 def _require_density(name: str, prior, bounded: bool) -> None:
-    """Refuse what is not a density of one number: couplings move over an interval, not between points."""
+    """Reject what is not a density of one number: couplings move over an interval, not between points."""
     what = f"prior of {name!r}"
     if not isinstance(prior, Distribution) or prior.shape() != ():
         raise ArgumentError(what, "a NumPyro distribution of one number", repr(prior))
     if isinstance(prior, Delta) or prior.support.is_discrete:
-        mend = "A coupling without prior stays as it is: model.replace(…) sets it."
-        raise ArgumentError(what, "a distribution with a density", type(prior).__name__, mend)
+        fix = "A coupling without prior stays as it is: model.replace(…) sets it."
+        raise ArgumentError(what, "a distribution with a density", type(prior).__name__, fix, reason="density")
     low, high = (getattr(prior.support, end, None) for end in ("lower_bound", "upper_bound"))
     if low is not None and high is not None and not low < high:
-        raise ArgumentError(what, "low < high", f"({float(low):.6g}, {float(high):.6g})")
+        raise ArgumentError(what, "low < high", f"({float(low):.6g}, {float(high):.6g})", reason="order")
     if bounded and (low is None or low < 0):
-        mend = "Use HalfNormal, or Uniform from 0 on: below 0 this coupling makes Z infinite."
-        raise ArgumentError(what, "a distribution of positive numbers", repr(prior), mend)
+        fix = "Use HalfNormal, or Uniform from 0 on: below 0 this coupling makes Z infinite."
+        raise ArgumentError(what, "a distribution of positive numbers", repr(prior), fix, reason="positive")

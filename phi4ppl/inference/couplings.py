@@ -1,4 +1,4 @@
-"""Posteriors of couplings given fields, with the normaliser of the likelihood at every coupling."""
+"""Posteriors of couplings given fields, with the normalizer of the likelihood at every coupling."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import xarray as xr
 from numpyro.distributions import Distribution
 
 from .._typing import Labelled
-from ..errors import ArgumentError, OverlapError, call_checked, one_of, positive_int, seed_within, warn
+from ..errors import ArgumentError, OverlapError, Phi4pplWarning, warn
+from ..errors.arguments import call_checked, one_of, positive_int, seed_within
 from ..lattice.labels import MISSING_FIELDS, aligned_fields
 from ..model.field import MarkovRandomField
 from ..numpyro_plugin.numpyro_model import compile as compile_model
@@ -52,7 +53,7 @@ def infer_couplings(
     ----------
     model : MarkovRandomField
         Couplings without prior stay as they are.
-    data : array of shape ``(num_fields, *model.field_shape)``, or labelled as for `fit_likelihood`
+    data : array of shape ``(num_fields, *model.field_shape)``, or labeled as for `fit_likelihood`
         Independent fields, or the DataTree of `phi4ppl.sample`, which is thinned to one draw in 2 τ_int of every chain
         (``notes`` in `phi4ppl.settings` say so).
     priors : dict
@@ -64,11 +65,11 @@ def infer_couplings(
         as the posterior needs, where the graph is small or narrow enough or the field Gaussian;
         ``"surface"``: a `PartitionSurface` over the box of the priors, then more ensembles where the posterior lives, until the
         error of log Z moves no posterior mean by more than 0.05 standard deviations, or the simulation reaches its limit. A
-        `PartitionSurface` of your own that holds the box of the priors is taken as it is;
+        existing `PartitionSurface` that covers the box of the priors is used as it is;
         ``"exchange"``: no log Z. For every proposal all fields are followed to auxiliary fields at the proposed couplings
         (`phi4ppl.inference.exchange`), which takes any number of homogeneous couplings, with priors that keep quartic
         couplings from 0 on, and long;
-        ``"pseudolikelihood"``: an approximation, and says so: densities of single sites given the rest in place of the
+        ``"pseudolikelihood"``: an approximation, marked as such: densities of single sites given the rest in place of the
         likelihood, moved and stretched to the mode and the curvature that the likelihood has by a short simulation
         (L. Bouranis, N. Friel, F. Maire, J. Comput. Graph. Stat. 27 (2018) 516);
         ``"pseudolikelihood_uncorrected"``: without that simulation, off by a standard deviation or so in place and width.
@@ -82,12 +83,12 @@ def infer_couplings(
     -------
     Posterior
         Its ``tree`` is as from `phi4ppl.sample`, with the couplings in ``posterior``; ``log_evidence`` is known where log Z is,
-        from an importance sample. The settings in the metadata have ``normalizer``, and ``normalizer_how``, where log Z is
-        from; ``normalizer_error``, the standard error that log Z gives to the posterior mean of each coupling, which is part of
-        the errors of `phi4ppl.estimate`; ``normalizer_shift``, the largest of these errors along any coupling or principal
-        axis, in posterior standard deviations, which `phi4ppl.diagnose` checks; and ``log_evidence`` with its error. For
-        ``"exchange"`` instead ``num_auxiliary`` and ``auxiliary_tau``, the autocorrelation time τ of those chains; and
-        ``approximation``, a line that `phi4ppl.diagnose` repeats, where the pseudo-likelihood was taken.
+        from an importance sample. The settings in the metadata have ``normalizer``, and ``normalizer_how``, the source of
+        log Z; ``normalizer_error``, the standard error that log Z gives to the posterior mean of each coupling, which is
+        part of the errors of `phi4ppl.estimate`; ``normalizer_shift``, the largest of these errors along any coupling or
+        principal axis, in posterior standard deviations, which `phi4ppl.diagnose` checks; and ``log_evidence`` with its
+        error. For ``"exchange"`` instead ``num_auxiliary`` and ``auxiliary_tau``, the autocorrelation time τ of those
+        chains; and ``approximation``, a line that `phi4ppl.diagnose` repeats, where the pseudo-likelihood was taken.
 
     Warns
     -----
@@ -130,7 +131,7 @@ def infer_couplings(
         tree, facts, complaints, *known = _by_log_partition(problem, normalizer, run)
     add_settings(tree, {"normalizer": by_name} | facts | {"warnings": complaints, "notes": [note] if note else []})
     for complaint in complaints:
-        warn(f"infer_couplings: {complaint}")
+        warn(Phi4pplWarning("infer_couplings.doubtful", f"infer_couplings: {complaint}"))
     draws = _draws(tree, problem.names)
     even = np.full(len(draws), -np.log(len(draws)))
     return Posterior(problem, tree, draws, even, *known, warnings=tuple(complaints))  # type: ignore[misc]
@@ -164,23 +165,23 @@ def _by_log_partition(problem: CouplingProblem, normalizer, run: dict) -> tuple:
     complaints = []
     if shift > MOST_SHIFT:
         own = isinstance(normalizer, PartitionSurface)
-        mend = (
-            "normalizer='surface' samples until that is less, or pass a PartitionSurface of more num_samples."
+        fix = (
+            "normalizer='surface' samples until the shift is smaller, or pass a PartitionSurface with more num_samples."
             if own
-            else "Use fewer fields, or pass a PartitionSurface of more num_samples over a smaller box as normalizer."
+            else "Use fewer fields, or pass a PartitionSurface with more num_samples over a smaller box as normalizer."
         )
         reason = f": {log_z.stopped}" if log_z.stopped else ""
         complaints.append(
             f"the error of log Z may have moved the posterior by {shift:.2g} of its standard deviations, more than "
-            f"{MOST_SHIFT:g}{reason}. It is part of the errors of the couplings. {mend}"
+            f"{MOST_SHIFT:g}{reason}. The errors of the couplings include it. {fix}"
         )
     if (k := around.pareto_k) > MAX_PARETO_K:
-        complaints.append(f"log_evidence is not to be trusted: the posterior is not Gaussian (Pareto k̂ = {k:.2f}).")
+        complaints.append(f"log_evidence should not be trusted: the posterior is not Gaussian (Pareto k̂ = {k:.2f}).")
     return tree, facts | evidence, complaints, log_z(_draws(tree, problem.names))[0], *evidence.values()
 
 
 def _log_z(problem: CouplingProblem, normalizer, run: dict) -> Interpolated:
-    """log Z from where ``normalizer`` says."""
+    """log Z from the source that ``normalizer`` names."""
     options, beside = {"seed": run["seed"], "progress": run["progress"]}, ""
     if isinstance(normalizer, PartitionSurface):
         return SurfaceOnBox(problem, _require_cover(normalizer, problem), refine=False, **options)
@@ -189,10 +190,11 @@ def _log_z(problem: CouplingProblem, normalizer, run: dict) -> Interpolated:
             return Chebyshev(problem)
         except Unaffordable as refusal:
             if normalizer == "exact":
-                mend = "normalizer='surface' takes any model."
+                fix = "normalizer='surface' takes any model."
                 if refusal.args[0] == "priors":
-                    mend = "Narrow the priors, or take normalizer='surface'."
-                raise ArgumentError(*refusal.args, mend) from None  # type: ignore[call-arg]
+                    fix = "Narrow the priors, or use normalizer='surface'."
+                name, expected, got = refusal.args
+                raise ArgumentError(name, expected, got, fix, reason="too_large") from None
             beside = "; exact values would take too long"
     box = dict(zip(problem.names, zip(*(ends.tolist() for ends in problem.box), strict=True), strict=True))
     surface = PartitionSurface(problem.model, box, num_chains=max(2, run["num_chains"]), **options)
@@ -260,7 +262,7 @@ def _by_exchange(problem: CouplingProblem, num_auxiliary: int, run: dict) -> tup
     tau = auxiliary_tau(problem.at(draws.mean(axis=0)), names, data, seed)
     complaint = (
         f"auxiliary chains of {num_auxiliary} iterations are {num_auxiliary / tau:.2g} autocorrelation times long, so the "
-        "posterior is biased towards where the auxiliary fields still resemble the data: too narrow or too wide. Increase "
+        "posterior is biased, because the auxiliary fields still resemble the data: it is too narrow or too wide. Increase "
         "num_auxiliary."
     )
     complaints = [complaint] if num_auxiliary < LONG * tau else []
@@ -268,13 +270,15 @@ def _by_exchange(problem: CouplingProblem, num_auxiliary: int, run: dict) -> tup
 
 
 def _checked(model, data, priors) -> CouplingProblem:
-    """The problem; model, data and priors are what they should be."""
+    """The problem, after checks of model, data and priors."""
     if not isinstance(model, MarkovRandomField):
         raise ArgumentError("model", "a MarkovRandomField", type(model).__name__, "Build one with phi4ppl.phi4(…).")
     data = aligned_fields("data", data, model.lattice, MISSING_FIELDS, samples=1)
     if data.ndim != 1 + len(model.field_shape) or data.shape[1:] != model.field_shape or not len(data):
         expected = f"fields of shape (num_fields, {', '.join(map(str, model.field_shape))})"
-        raise ArgumentError("data", expected, f"shape {data.shape}", "One field needs a leading axis: field[None].")
+        raise ArgumentError(
+            "data", expected, f"shape {data.shape}", "One field needs a leading axis: field[None].", reason="shape"
+        )
     if not isinstance(priors, dict) or not priors:
         raise ArgumentError("priors", "a dict of NumPyro distributions by the names of couplings", repr(priors))
     return CouplingProblem(model, data, priors)
@@ -286,13 +290,16 @@ def _require_cover(surface: PartitionSurface, problem: CouplingProblem) -> Parti
     others = {name: value for name, value in problem.model.couplings.items() if name not in box}
     if set(surface.region) != set(box):
         raise ArgumentError("normalizer", f"a PartitionSurface over {', '.join(map(repr, box))}", repr(surface))
-    surface.log_partition(others | {name: sum(surface.region[name]) / 2 for name in box})  # refuses other couplings
+    surface.log_partition(others | {name: sum(surface.region[name]) / 2 for name in box})  # rejects other couplings
     for name, (low, high) in box.items():
         left, right = surface.region[name]
         slack = 1e-6 * (right - left)
         if low < left - slack or high > right + slack:
             raise OverlapError(
-                f"the prior of {name!r} reaches over [{low:.6g}, {high:.6g}], beyond the PartitionSurface's "
-                f"[{left:.6g}, {right:.6g}]. Narrow the prior, or surface.extend({{{name!r}: ({low:.6g}, {high:.6g})}})."
+                "prior",
+                f"the prior of {name!r} covers [{low:.6g}, {high:.6g}], more than the PartitionSurface's "
+                f"[{left:.6g}, {right:.6g}]. Narrow the prior, or "
+                f"call surface.extend({{{name!r}: ({low:.6g}, {high:.6g})}}).",
+                {"prior_low": low, "prior_high": high, "low": left, "high": right},
             )
     return surface

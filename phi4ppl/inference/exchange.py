@@ -1,4 +1,4 @@
-"""The exchange algorithm: posteriors of couplings without log Z, at the price of a simulation for every proposal."""
+"""The exchange algorithm: posteriors of couplings without log Z, at the cost of a simulation per proposal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 
 from ..analysis.gamma_method import gamma_method
 from ..energy.compiled import compile_field
-from ..errors import stream_key
+from ..errors.streams import stream_key
 from ..kernels.adaptation import Tuning, WindowAdaptation
 from ..kernels.choose import resolve
 from ..kernels.kernel import Kernel
@@ -47,7 +47,7 @@ def exchange(
     """A kernel for the couplings ``names`` of a model, given fields.
 
     θ' is proposed by a random walk, and every field φ_i is followed for ``num_auxiliary`` iterations of the library's sampler
-    at θ' to an auxiliary field x_i. With q the density without its normaliser, θ' is accepted with probability
+    at θ' to an auxiliary field x_i. With q the density without its normalizer, θ' is accepted with probability
 
         min(1, [p(θ') Π q(φ_i; θ') q(x_i; θ)] / [p(θ) Π q(φ_i; θ) q(x_i; θ')]),
 

@@ -8,7 +8,8 @@ import numpy as np
 import xarray as xr
 from scipy.special import logsumexp
 
-from ..errors import ArgumentError, stream_rng
+from ..errors import ArgumentError
+from ..errors.streams import stream_rng
 from ..partition.log_partition import log_partition
 from ..results.settings import write_metadata
 from ..results.tails import pareto_k
@@ -92,7 +93,12 @@ def importance_sample(
     rest = problem.log_prior(thetas) - proposal.logpdf(thetas)
     rest -= thetas @ problem.statistics.sum(axis=0) + problem.fixed_energy.sum()
     if not np.isfinite(rest).any():
-        raise ArgumentError("priors", "a posterior inside their support", "no coupling that both prior and data allow")
+        raise ArgumentError(
+            "priors",
+            "a posterior inside their support",
+            "no coupling that both prior and data allow",
+            reason="no_support",
+        )
     return ImportanceSample(problem, thetas, rest, *log_z(thetas))
 
 

@@ -194,7 +194,7 @@ def _first_axes(energy: Callable, mode, depth: float) -> np.ndarray:
 
 
 def _new_axes(points, cell, factor: float) -> tuple[np.ndarray, np.ndarray]:
-    """The middle of points and a frame around it that holds them, along their principal axes."""
+    """The center of points, and a frame along their principal axes that encloses them."""
     centre = points.mean(axis=0)
     away = points - centre
     _, directions = np.linalg.eigh(away.T @ away / len(points) + np.diag(cell**2))

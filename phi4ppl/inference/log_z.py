@@ -32,7 +32,7 @@ FAR = 0.3  # posterior standard deviations of a shift after which the posterior 
 SHARE = 1e-3  # of the weight at the posterior that an ensemble must have to be kept
 FEWEST_DRAWS = 250  # of a chain
 TAUS = 30  # of warm-up
-AXIS, AXIS_DRAWS = 2.5, 250  # posterior standard deviations from a mode to the other ensembles; their draws a chain
+AXIS, AXIS_DRAWS = 2.5, 250  # posterior standard deviations from a mode to the other ensembles; their draws per chain
 TYPICAL = 5  # points at which the error of simulated values is computed
 
 
@@ -62,7 +62,7 @@ class Unaffordable(Exception):
 
 
 class Exact(LogZ):
-    """log Z by determinants or by eliminating sites, at every row anew.
+    """log Z by determinants or by eliminating sites, computed for every row.
 
     Raises
     ------
@@ -158,7 +158,7 @@ class Chebyshev(Interpolated):
         ends = zip(problem.names, likelihood.cost.low, likelihood.cost.high, strict=True)
         self.how = (
             f"exact log Z, {likelihood.evaluations} values, interpolated from {likelihood.cost.coefficients.shape[0]} "
-            f"Chebyshev nodes a coupling over {', '.join(f'{name} in [{a:.4g}, {b:.4g}]' for name, a, b in ends)}"
+            f"Chebyshev nodes per coupling over {', '.join(f'{name} in [{a:.4g}, {b:.4g}]' for name, a, b in ends)}"
         )
         self.numerical = likelihood.error + problem.count * worst
         self._error = self.numerical / problem.count
@@ -189,7 +189,7 @@ class SurfaceOnBox(Interpolated):
         self._error = float(np.hypot(surface.anchor.error + base.error(first), np.hypot(*errors)))
 
     def shift(self) -> float:
-        """What the noise of log Z may have moved the posterior by, in its standard deviations."""
+        """How far the noise of log Z may have moved the posterior, in its standard deviations."""
         errors = mean_errors(self.pool, self.problem.count, self.likelihood.points, self.likelihood.weights)
         return mean_shift(errors, self.likelihood.covariance)
 
@@ -198,7 +198,9 @@ class SurfaceOnBox(Interpolated):
         self._fitted = self.pool
         if not self.likelihood.good:
             got = f"a log posterior off by {self.likelihood.error:.2g} of itself between the nodes of an interpolation"
-            raise ArgumentError("priors", "intervals over which log Z can be interpolated", got, "Narrow the priors.")
+            raise ArgumentError(
+                "priors", "intervals over which log Z can be interpolated", got, "Narrow the priors.", reason="region"
+            )
 
     def _refine(self, base: Pool, seed: int, bar: Progress) -> None:
         problem, refined, added = self.problem, None, 0.0
@@ -279,7 +281,7 @@ def _around(mean, covariance, far: float) -> np.ndarray:
 
 
 def _relevant(pool: Pool, theta) -> Pool:
-    """The ensembles that say something about log Z at ``theta``, and never none."""
+    """The ensembles that carry information about log Z at ``theta``: at least one."""
     ((_, weights),) = pool._weights(theta)
     ends = np.cumsum(pool.counts).astype(int)
     share = np.array([part.sum() for part in np.split(weights[0], ends[:-1])]) / weights.sum()

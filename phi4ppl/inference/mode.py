@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse
 
-from ..errors import stream_key
+from ..errors.streams import stream_key
 from ..learning.expectation import expectation
 from ..learning.natural_steps import SHARE_OF_NOISE, WARM_UP, Objective, climb
 from ..sampling.engine import Engine
@@ -36,7 +36,7 @@ class Mode(NamedTuple):
             return ()
         return (
             f"the search for the most probable couplings ran out of its {SEARCH_STEPS} steps, so they are not known. Start "
-            "from a model nearer to the data (phi4ppl.fit_likelihood finds one), and use priors that hold it.",
+            "from a model nearer to the data (phi4ppl.fit_likelihood finds one), and use priors that contain it.",
         )
 
 

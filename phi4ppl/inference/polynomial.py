@@ -22,7 +22,7 @@ class LocalPolynomial:
     Parameters
     ----------
     function : callable
-        Of an array of shape (dimensions,), in double precision. Where it is infinite the polynomial goes on smoothly.
+        Of an array of shape (dimensions,), in double precision. Where it is infinite the polynomial continues smoothly.
     dimensions : int
     radius : float
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import xarray as xr
 
-from ..errors import ArgumentError, call_checked
+from ..errors import ArgumentError
+from ..errors.arguments import call_checked
 from ..model.field import MarkovRandomField
 from ..results.estimates import estimate
 from ..sampling.memory import size_in_words
@@ -33,13 +34,13 @@ class Posterior:
     log_evidence, log_evidence_error : float or None
         log p(data) and its standard error, which has that of log Z times the number of fields; None where log Z is not known.
     warnings : tuple of str
-        What is not to be trusted, and why.
+        Reasons to doubt the result.
     problem : CouplingProblem
         ``problem.model``, ``problem.data``, ``problem.priors``.
     draws : array, shape (num_draws, num_couplings)
         Couplings in the order of ``names``: those of the tree, or of `compare` an importance sample.
     log_weights : array, shape (num_draws,)
-        Of the draws; their exponentials add up to one.
+        Log weights of the draws; their exponentials add up to one.
     log_partition : array, shape (num_draws,), or None
         log Z at the draws.
     """
@@ -74,9 +75,11 @@ class Posterior:
 
     @property
     def log_likelihood(self) -> np.ndarray:
-        """log p(φ_n | θ_s), normalised, shape (num_draws, num_data)."""
+        """log p(φ_n | θ_s), normalized, shape (num_draws, num_data)."""
         if self.log_partition is None:
-            raise ArgumentError("posterior", "one with log Z at its draws", "one without", CANNOT_COMPARE)
+            raise ArgumentError(
+                "posterior", "one with log Z at its draws", "one without", CANNOT_COMPARE, reason="no_log_z"
+            )
         return self.problem.log_likelihood(self.draws, self.log_partition)
 
     @property

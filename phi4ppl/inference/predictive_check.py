@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 
 from ..analysis.observables import standard_observables
-from ..errors import ArgumentError, seed_within, stream_key, stream_rng
+from ..errors import ArgumentError
+from ..errors.arguments import seed_within
+from ..errors.streams import stream_key, stream_rng
 from ..lattice.labels import MISSING_FIELDS, aligned_fields
 from ..model.field import MarkovRandomField
 from ..sampling.engine import Engine
@@ -62,10 +64,10 @@ def predictive_check(
     ----------
     models : list of MarkovRandomField
         One family at different couplings, equally likely; 20 of them, evenly spaced, are used.
-    data : array of shape ``(num_fields, *field_shape)``, or labelled as for `fit_likelihood`
+    data : array of shape ``(num_fields, *field_shape)``, or labeled as for `fit_likelihood`
         Of more than 100 fields, 100 evenly spaced ones.
     like : MarkovRandomField, optional
-        The model whose graph says which sites are neighbours, by default that of ``models``: the same for all that are to be
+        The model whose graph says which sites are neighbors, by default that of ``models``: the same for all that are to be
         compared with each other.
     seed : int
 
@@ -93,7 +95,7 @@ def predictive_check(
     data = aligned_fields("data", data, models[0].lattice, MISSING_FIELDS, samples=1).astype(float)
     shape = models[0].field_shape
     if data.shape[1:] != shape or len(data) < 2:
-        raise ArgumentError("data", f"at least two fields of shape {shape}", f"shape {data.shape}")
+        raise ArgumentError("data", f"at least two fields of shape {shape}", f"shape {data.shape}", reason="shape")
     data = data[np.linspace(0, len(data) - 1, min(len(data), MOST_FIELDS)).round().astype(int)]
     count = min(MOST_MODELS, len(models))
     some = [models[k] for k in np.linspace(0, len(models) - 1, count).round().astype(int)]

@@ -1,6 +1,6 @@
 """Weights of models from their pointwise predictive densities, with bootstrap errors.
 
-ArviZ has the same weights for ordinary data; here they are reproducible (a seed of their own), and the densities of whole
+ArviZ has the same weights for ordinary data; here they are reproducible (they have their own seed), and the densities of whole
 fields, which underflow, are compared on a logarithmic scale.
 """
 
@@ -11,7 +11,7 @@ from scipy.optimize import minimize
 from scipy.special import softmax
 
 from .._typing import ArrayLike, Densities, ModelWeights, PerModel
-from ..errors import stream_rng
+from ..errors.streams import stream_rng
 
 __all__ = ["bootstrap_errors", "evidence_weights", "pseudo_bma_weights", "stacking_weights"]
 

@@ -1,6 +1,6 @@
 """BlackJAX sampling algorithms behind one registry, their metrics, and the choice among them.
 
-A compiled model comes in; a `Kernel` that maps a state to the next one goes out. Read `kernel` first: it says what a kernel
+A compiled model comes in; a `Kernel` that maps a state to the next one goes out. Read `kernel` first: it defines what a kernel
 is; then `gradient` for HMC and NUTS, `local_hmc` and `cluster` for lattices.
 """
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from ..errors import call_checked
+from ..errors.arguments import call_checked
 from .metrics import FreeField, fit_free_field, metric_of, spectrum
 from .target import Target
 
@@ -62,7 +62,7 @@ class Adaptation(Protocol):
 
 @call_checked
 class Tuning(NamedTuple):
-    """What a gradient-based kernel is built with.
+    """The tuning that a gradient-based kernel is built with.
 
     ``inverse_mass_matrix`` is an array (diagonal) or a `FreeField`; ``spread`` is the standard deviation along the slowest
     direction, in units of the metric: trajectories should take about π/2 times as long.
@@ -128,7 +128,7 @@ class WindowAdaptation:
         return self._tuning(state, state.step_size.log_step_size)
 
     def final(self, state: _State) -> Tuning:
-        """With the averaged step size."""
+        """The tuning with the averaged step size."""
         return self._tuning(state, state.step_size.log_step_size_avg)
 
     def _tuning(self, state: _State, log_step_size) -> Tuning:

@@ -25,7 +25,7 @@ NOWHERE = np.int32(2**31 - 1)  # a label beyond all others, and all bits that a 
 
 
 class ShiftBonds:
-    """Bonds of a regular lattice, as one whole number a site: bit k for the bond from x to x + d of the k-th offset d."""
+    """Bonds of a regular lattice, as one whole number per site: bit k for the bond from x to x + d of the k-th offset d."""
 
     passes = 2  # of `lowest` between two hooks, which cost more
 
@@ -50,7 +50,7 @@ class ShiftBonds:
         return finished(bonds)
 
     def walls(self, bonds):
-        """Of several fields (leading axis): all bits of a label where no bond leads to that neighbour, 0 where one does."""
+        """Of several fields (leading axis): all bits of a label where no bond leads to that neighbor, 0 where one does."""
         behind = jax.vmap(lambda field: shifts(self.lattice, field, list(self.coupling))[1])(bonds)
         both = (*[bonds] * len(behind), *behind)
         return [((bond >> k % len(behind) & 1) - 1) & NOWHERE for k, bond in enumerate(both)]
@@ -64,7 +64,7 @@ class ShiftBonds:
 
 
 class EdgeBonds:
-    """Bonds of any graph, one an edge; a site of many neighbours costs no more than its edges."""
+    """Bonds of any graph, one per edge; a site of many neighbors costs no more than its edges."""
 
     passes = 1
     blocks = None
@@ -73,17 +73,17 @@ class EdgeBonds:
         self.edges, self.coupling = edges, coupling
 
     def set(self, key: jax.Array, phi: Field) -> Bonds:
-        """As `ShiftBonds.set`: −1 where a bond is set, else 0, by edge."""
+        """Bonds of one field by edge: −1 where a bond is set, else 0."""
         flat, (bits,) = phi.reshape(-1), random_words(key, 1, (len(self.edges),))
         aligned = self.coupling.astype(phi.dtype) * flat[self.edges[:, 0]] * flat[self.edges[:, 1]]
         return -(uniform(bits, phi.dtype) > jnp.exp(-2 * aligned)).astype(jnp.int32)
 
     def walls(self, bonds):
-        """As `ShiftBonds.walls`, by edge."""
+        """All bits of a label for edges without a bond, 0 for edges with one."""
         return ~bonds & NOWHERE
 
     def lowest(self, walls, labels):
-        """As `ShiftBonds.lowest`."""
+        """Lowest label among a site and those bonded to it, for several fields (leading axis)."""
         num_fields, num_sites = len(labels), labels[0].size
         shift = num_sites * jnp.arange(num_fields, dtype=jnp.int32)[:, None]
         ends = [shift + jnp.asarray(end, jnp.int32)[None] for end in self.edges.T]

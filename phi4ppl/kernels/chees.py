@@ -1,9 +1,9 @@
-"""HMC whose step size, mass matrix and path length are found by all chains together.
+"""HMC with one step size, mass matrix and trajectory length, tuned by all chains together.
 
-The length T of paths climbs C/T with C = ¼ E[(‖φ′ − μ‖² − ‖φ − μ‖²)²], the change of the estimator of the expected square
-(ChEES), norms in the metric of the mass matrix: most change for a gradient. A chain alone has one noisy look at it in a step,
-all chains together have many. A single path is T times a number between ½ and 3/2 of a low-discrepancy sequence long, the same
-for all chains, which would otherwise wait for the longest.
+The trajectory length T ascends C/T with C = ¼ E[(‖φ′ − μ‖² − ‖φ − μ‖²)²], the change in the estimator of the expected square
+(ChEES), norms in the metric of the mass matrix: the largest change per gradient. A single chain has one noisy estimate of
+it per step, all chains together have many. Each trajectory is T times a number between ½ and 3/2 of a low-discrepancy
+sequence long, the same for all chains, which would otherwise wait for the longest.
 
 Source: M. D. Hoffman, A. Radul and P. Sountsov, An adaptive-MCMC scheme for setting trajectory lengths in Hamiltonian Monte
 Carlo, AISTATS (2021).
@@ -98,6 +98,23 @@ def chees(target: Target, tuning: _Tuning) -> SamplingAlgorithm:
     return SamplingAlgorithm(init, step)
 
 
+def rescaled(log_length, change, width):
+    """The log length of paths and the ChEES criterion C in a metric in which every coordinate has variance one.
+
+    In the old metric coordinate i has variance ``width[i]`` = w_i and oscillates with frequency w_i^−½. Its share of
+    C = ¼ ⟨(‖z′‖² − ‖z‖²)²⟩ after a path of length T is w_i² g(T w_i^−½) with one function g. The length was therefore tuned
+    for the mean of w with weights w², W = Σ w³/Σ w²; the same phase is reached in the new metric by the length T W^−½, and the
+    mean weight of g falls from ⟨w²⟩ to 1.
+
+    Examples
+    --------
+    >>> length, change = rescaled(jnp.log(6.0), 32.0, jnp.full(5, 4.0))  # standard deviations of 2 everywhere
+    >>> float(jnp.exp(length)), float(change)
+    (3.0, 2.0)
+    """
+    return log_length - jnp.log(jnp.sum(width**3) / jnp.sum(width**2)) / 2, change / jnp.mean(width**2)
+
+
 class _Pooled(NamedTuple):
     """What all chains share, but for the statistics of ``mass`` and the ``centre``, which are of one."""
 
@@ -129,7 +146,7 @@ class PooledAdaptation:
         used = (weight > 0) & jnp.isfinite(chain_state.change) & jnp.isfinite(chain_state.slope)
         slope, change = (over_chains(jnp.where(used, weight * x, 0)) for x in (chain_state.slope, chain_state.change))
         count = state.count + 1
-        share = 1 / jnp.maximum(count / 2, 1)  # averages that favour the end
+        share = 1 / jnp.maximum(count / 2, 1)  # averages that favor the end
         usual = state.change + share * (change - state.change)
         gradient = jnp.clip((slope - change) / jnp.maximum(usual, 1e-30), -MOST, MOST)
         step_size = update(state.step_size, over_chains(statistics["acceptance_rate"]))
@@ -149,12 +166,10 @@ class PooledAdaptation:
         def close_window(state):
             old, mass = Diagonal.value(state.mass), Diagonal.close(target, state.mass)
             new = over_chains(Diagonal.value(mass))
-            # C was that of the widest coordinates in the old metric, and is that of all in the new one
-            width = new / old
-            length = state.average - jnp.log(jnp.sum(width**3) / jnp.sum(width**2)) / 2
+            length, change = rescaled(state.average, state.change, new / old)
             return state._replace(
                 step_size=init(final(state.step_size)), mass=mass._replace(inverse_mass_matrix=new),
-                log_length=length, average=length, change=state.change / jnp.mean(width**2),
+                log_length=length, average=length, change=change,
             )  # fmt: skip
 
         state = jax.lax.cond(stage == 1, observe, lambda s: s, state)
@@ -173,7 +188,7 @@ class PooledAdaptation:
 
 CHEES = Kernel(
     "chees",
-    "Hamiltonian Monte Carlo, tuned by all chains together; the length of paths by ChEES",
+    "Hamiltonian Monte Carlo, tuned by all chains together; trajectory length by ChEES",
     chees,
     hmc_statistics,
     PooledAdaptation(),

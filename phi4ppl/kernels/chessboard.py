@@ -1,8 +1,8 @@
-"""Fields on a chessboard: the sites of either colour as an array of their own, so that a sweep computes nothing in vain.
+"""Fields on a chessboard: the sites of either color as a separate array, so that a sweep does no wasted work.
 
 Rows are taken in pairs. In every column of a pair one site is black (an even sum of coordinates) and one is white: black ones
-are in the upper row of even columns and in the lower row of odd ones. An array of one colour has a row for every pair and all
-columns; splitting and joining are choices between two rows, which vectorise where copies with strides do not. Neighbours along
+are in the upper row of even columns and in the lower row of odd ones. An array of one color has a row for every pair and all
+columns; splitting and joining are choices between two rows, which vectorize where copies with strides do not. Neighbors along
 a row stay in that row of the other array. Of those along a column one is in the same pair, hence at the same place, and the
 other one in the pair before (of an upper site) or behind (of a lower one).
 """
@@ -45,17 +45,17 @@ def join(black: Colour, white: Colour) -> WholeField:
 
 @dataclass(frozen=True)
 class Chessboard:
-    """The terms of a target by colour, 0 for black and 1 for white.
+    """The terms of a target by color, 0 for black and 1 for white.
 
     Attributes
     ----------
     lattice : Lattice
-        Of the whole field.
+        The lattice of the whole field.
     hoppings : list of tuple
         ``(axes, weights)`` of every hopping term: along which axes, and one number or ``weights[colour]``, the couplings of a
-        site with its neighbours in the order of `neighbours`.
+        site with its neighbors in the order of `neighbours`.
     own : list of tuple
-        ``(statistic, couplings)`` of every term of single sites, ``couplings[colour]`` one number or one a site.
+        ``(statistic, couplings)`` of every term of single sites, ``couplings[colour]`` one number or one per site.
     """
 
     lattice: Lattice
@@ -63,19 +63,19 @@ class Chessboard:
     own: list
 
     def energy(self, colour: int, phi: Field) -> JaxField:
-        """The part of S that is a sum over single sites, by site of one colour."""
+        """The part of S that is a sum over single sites, by site of one color."""
         terms = (couplings[colour] * _at_every_site(statistic, phi) for statistic, couplings in self.own)
         return sum(terms, start=jnp.zeros_like(phi))
 
     def neighbours(self, colour: int, other: Field) -> list[JaxField]:
-        """φ(x + d) and φ(x − d) of the sites x of one colour, in turn for the unit vectors d; zero beyond an open boundary."""
+        """φ(x + d) and φ(x − d) of the sites x of one color, in turn for the unit vectors d; zero beyond an open boundary."""
         (below, *ahead), (above, *behind) = shifts(self.lattice, other, _unit_vectors(self.lattice))
         is_upper = _is_black_above(other.shape) ^ (colour == 1)
         column = [jnp.where(is_upper, other, below), jnp.where(is_upper, above, other)]
         return column + [x for pair in zip(ahead, behind, strict=True) for x in pair]
 
     def pull(self, colour: int, other: Field) -> JaxField:
-        """−∂/∂φ of the hopping terms at the sites of one colour, whose neighbours are ``other``."""
+        """−∂/∂φ of the hopping terms at the sites of one color, whose neighbors are ``other``."""
         neighbours, total = self.neighbours(colour, other), jnp.zeros_like(other)
         for axes, weights in self.hoppings:
             near = [x for axis in axes for x in neighbours[2 * axis : 2 * axis + 2]]
@@ -120,7 +120,7 @@ def _two_colours(lattice: Lattice) -> bool:
 
 
 def _weights(lattice: Lattice, values, offsets) -> list:
-    """Couplings of every site with x + d and x − d, in turn for the offsets d; one list a colour."""
+    """Couplings of every site with x + d and x − d, in turn for the offsets d; one list per color."""
     found = []
     for offset, ahead in zip(offsets, coupling_fields(lattice, values, offsets), strict=True):
         _, (behind,) = shifts(lattice, ahead, [offset])

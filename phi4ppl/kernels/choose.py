@@ -1,4 +1,4 @@
-"""``kernel="auto"``: look at the model, take a kernel, and say why."""
+"""``kernel="auto"``: choose a kernel that suits the model, and give the reason."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import numpy as np
 from numpy.polynomial import polynomial
 
 from ..energy.compiled import CompiledModel
-from ..errors import ArgumentError, call_checked
+from ..errors import ArgumentError
+from ..errors.arguments import call_checked
 from ..lattice.coloring import colours
 from .kernel import Kernel, get_kernel
 
 __all__ = ["choose", "resolve"]
 
-MAX_COLOURS = 16  # a sweep costs a force for every colour
+MAX_COLOURS = 16  # a sweep costs a force for every color
 DEEP = 15.0  # Σ_j w_ij φ² of the mean field; 5 at the critical point of the square lattice with λ = 0.7
 
 
@@ -24,20 +25,20 @@ def choose(compiled: CompiledModel, symmetry_moves: bool = True) -> tuple[str, s
     terms = model.interactions
     num_colours = int(colours(model.lattice, model.forms).max()) + 1
     if num_colours > MAX_COLOURS:
-        return "chees", f"the sites need {num_colours} colours, too many for sweeps"
+        return "chees", f"the sites need {num_colours} colors, too many for sweeps"
     own = [form.name for form, _ in terms if not form.built_in and form.cliques.shape[1] > 1]
     if own:
-        return "local_hmc", f"clusters cannot cross the own term {own[0]!r} of several sites, sweeps can"
+        return "local_hmc", f"clusters cannot cross the custom term {own[0]!r} of several sites, sweeps can"
     if not any(form.is_hopping and np.any(np.asarray(value)) for form, value in terms):
-        return "local_hmc", "no hopping term ties the sites, so sweeps move each on its own"
+        return "local_hmc", "no hopping term couples the sites, so sweeps move each one separately"
     if not symmetry_moves:
         return "local_hmc", "clusters would change signs, and symmetry_moves=False"
     if (strength := _mean_field_order(model)) > DEEP:
         return "local_hmc", f"deep in its ordered phase (Σ w φ² = {strength:.0f}), where one cluster spans the lattice"
     if _signs_compete(model):
         return "cluster", (
-            "sweeps move the sites; the signs of w compete, no field satisfies them all, so that clusters help little: "
-            "take kernel='tempering' if the chains disagree"
+            "sweeps move the sites; the signs of w compete and no field satisfies them all, so clusters help little: "
+            "use kernel='tempering' if the chains disagree"
         )
     return "cluster", "clusters over the hopping terms move long waves, sweeps the short ones"
 
@@ -100,6 +101,8 @@ def resolve(kernel: str | Kernel, compiled: CompiledModel, symmetry_moves: bool 
     kernel = get_kernel(name)
     objection = kernel.objection(compiled)
     if objection is not None:
-        mend = "kernel='auto' finds one that suits the model."
-        raise ArgumentError("kernel", "one that can sample this model", f"{kernel.name!r}, which {objection}", mend)
+        fix = "kernel='auto' finds one that suits the model."
+        raise ArgumentError(
+            "kernel", "one that can sample this model", f"{kernel.name!r}, which {objection}", fix, reason="unsuited"
+        )
     return kernel, reason

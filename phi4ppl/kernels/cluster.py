@@ -4,13 +4,14 @@ With φ_i = σ_i |φ_i| the hopping term is an Ising model of couplings w_ij |φ
 satisfied edge (w_ij φ_i φ_j > 0) is set with probability 1 − exp(−2 w_ij φ_i φ_j). Given the bonds, the clusters C that they
 make have independent signs of odds exp(−ΔU_C), where ΔU_C = Σ_{i∈C} [U_i(−φ_i) − U_i(φ_i)] of the terms of single sites.
 
-* Where these are even, ΔU_C = 0 and any choice of clusters to flip is exact that looks at the bonds alone. The largest cluster
-  flips: this turns round what all others have to do with it, where a coin would only forget it. Of the others each flips with
-  probability ½ (1 − x)⁴, x being the largest one's share of the sites. On square lattices one cluster is found much faster than
-  all are labelled: that of a site with many bonds, nearly always the largest, flips alone, and now and then that of any site.
+* Where these are even, ΔU_C = 0 and any choice of clusters that depends on the bonds alone is exact. The largest cluster
+  always flips: this reverses the correlations of all others with it (an antithetic move), which a flip with probability ½ would
+  only erase. Each of the others flips with probability ½ (1 − x)⁴, x being the share of sites in the largest one. On square
+  lattices one cluster is found much faster than all are labeled: that of a site with many bonds, nearly always the largest,
+  flips alone, and occasionally that of a random site.
 * With sources every cluster flips with probability 1/(1 + exp(ΔU_C)).
 
-Coloured sweeps move the moduli.
+Colored sweeps move the moduli.
 
 Sources: R. H. Swendsen and J.-S. Wang, Phys. Rev. Lett. 58 (1987) 86; R. C. Brower and P. Tamayo, Phys. Rev. Lett. 62 (1989)
 1087; U. Wolff, Phys. Rev. Lett. 62 (1989) 361.
@@ -40,7 +41,7 @@ __all__ = ["CLUSTER", "cluster", "cluster_labels", "flip_clusters"]
 NUM_SWEEPS = 2
 CLUSTER_COST = 2  # a cluster update, counted in gradients
 ANYWHERE = 1 / 8  # of the flips on square lattices: the cluster of any site, large or not, so that all signs can change
-SMALL = 0.05  # of all sites: another cluster is looked for, and in the end all are labelled
+SMALL = 0.05  # of all sites: another cluster is looked for, and in the end all are labeled
 
 
 def flip_clusters(target: Target, key, phi):
@@ -134,13 +135,13 @@ def _objection(compiled: CompiledModel) -> str | None:
         return "needs a hopping term: without one there are no clusters (local_hmc samples such a model)"
     own = [form.name for form in forms if form.cliques.shape[1] > 1 and not form.is_hopping]
     if own:
-        return f"cannot build clusters through the own term {own[0]!r} of several sites"
+        return f"cannot build clusters through the custom term {own[0]!r} of several sites"
     return None
 
 
 CLUSTER = Kernel(
     "cluster",
-    "clusters for the signs, coloured sweeps for the moduli",
+    "clusters for the signs, colored sweeps for the moduli",
     cluster,
     statistics,
     SiteAdaptation(),

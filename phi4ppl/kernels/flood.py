@@ -33,7 +33,7 @@ class Blocks(NamedTuple):
 
 
 def blocks_of(lattice: Lattice, offsets) -> Blocks | None:
-    """Blocks for a square lattice with bonds between nearest neighbours only; None for any other."""
+    """Blocks for a square lattice with bonds between nearest neighbors only; None for any other."""
     if set(offsets) != {(0, 1), (1, 0)}:
         return None
     lengths = [next((k for k in range(LONGEST, SHORTEST - 1, -1) if n % k == 0), n) for n in lattice.shape]
@@ -46,7 +46,7 @@ def large_cluster(blocks: Blocks, across, down, chosen, anywhere, enough):
 
     The cluster of a site with four bonds, of which large clusters have most. If that has not ``enough`` sites (at least one),
     the cluster of another one, up to ``TRIES`` times. ``across``, ``down``: the bonds to the next site of the row and of the
-    column, in the shape of the mask, all bits or none; ``chosen``: two random words a field, which choose the site;
+    column, in the shape of the mask, all bits or none; ``chosen``: two random words per field, which choose the site;
     ``anywhere``: whether among all sites.
     """
     across = _transposed(_packed(blocks, across), blocks.rows)
@@ -129,7 +129,18 @@ def _rolled(words, by: int, axis: int):
 
 
 def _filled(words, bonds, length: int, axis: int):
-    """All sites that bonds along the words lead to, and the first ones in the blocks on either side."""
+    """All sites that bonds along the words lead to, and the first ones in the blocks on either side.
+
+    With words of 8 bits::
+
+        site      0   1   2   3   4   5   6   7 | next block
+        bonds     1   1   0   1   0   1   1   1      bit k: the bond of sites k and k + 1; of the last, with the next block
+        ahead     1   1   0   1   0   1   1   0      the same without the last
+        behind    0   1   1   0   1   0   1   1      bit k: the bond of sites k − 1 and k
+
+    At a step s, bit k of ``ahead`` is set if all bonds from k to k + s are there, so k joins the set if k + s is in it; bit k
+    of ``behind`` is the same for k − s. Steps double: log₂ 8 = 3 of them fill the word.
+    """
     end = bonds >> (length - 1)  # the bond with the next block
     words |= _rolled(end & words >> (length - 1), 1, axis)
     words |= (end & _rolled(words, -1, axis)) << (length - 1)
@@ -145,7 +156,11 @@ def _filled(words, bonds, length: int, axis: int):
 
 
 def _one_of(words, length: int, chosen):
-    """One of the bits that are set in all words of a field, or any where none is."""
+    """One of the bits that are set in all words of a field, or any where none is.
+
+    The first word with a bit at or after word ``chosen[0]``, cyclically, and in it the first bit at or after ``chosen[1]``,
+    or else its first; x & −x is the lowest bit of x.
+    """
     flat = words.reshape(len(words), -1)
     number = jnp.arange(flat.shape[1], dtype=jnp.uint32)
     some = flat != 0

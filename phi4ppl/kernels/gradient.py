@@ -213,7 +213,7 @@ def _kernels(name, summary, build, statistics, acceptance, objection) -> list[Ke
 KERNELS = [
     *_kernels("nuts", "No-U-Turn sampler: path length chosen at every step", nuts, _nuts_statistics, 0.8, any_model),
     *_kernels(
-        "hmc", "Hamiltonian Monte Carlo, paths of adapted and randomised length", hmc, hmc_statistics, 0.8, any_model
+        "hmc", "Hamiltonian Monte Carlo, trajectories of adapted and randomized length", hmc, hmc_statistics, 0.8, any_model
     ),
     *_kernels(
         "adjusted_mclmc", "microcanonical dynamics of constant speed, with accept/reject", adjusted_mclmc,

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..energy.compiled import CompiledModel
-from ..errors import ArgumentError, call_checked
+from ..errors import ArgumentError
+from ..errors.arguments import call_checked
 from .adaptation import Adaptation, WindowAdaptation
 from .target import Target
 
@@ -18,12 +19,12 @@ __all__ = ["Kernel", "any_model", "fields_only", "get_kernel", "kernels", "regis
 
 
 def any_model(compiled: CompiledModel) -> str | None:
-    """For a kernel that samples every model: no objection."""
+    """No objection, for kernels that sample every model."""
     return None
 
 
 def fields_only(compiled: CompiledModel) -> str | None:
-    """For a kernel that needs the graph of a field."""
+    """The objection of kernels that need the graph of a field."""
     return None if compiled.model is not None else "needs a field on a graph, and this is a NumPyro model"
 
 
@@ -44,7 +45,7 @@ class Kernel:
         ``statistics(info) -> dict`` with at least ``acceptance_rate``, ``diverging`` and ``n_steps`` of one step; kernels with
         momenta add ``energy``, kinetic and potential.
     adaptation : Adaptation
-        What warm-up does; by default step size and diagonal mass matrix, and then ``tuning`` is a `Tuning`.
+        The adaptation in warm-up; by default that of a step size and a diagonal mass matrix, with a `Tuning` as ``tuning``.
     objection : callable
         ``objection(compiled)``: why the kernel cannot sample a `CompiledModel`, or None if it can.
     changes_signs : bool
@@ -69,7 +70,9 @@ def register(kernel: Kernel) -> Kernel:
     if not isinstance(kernel, Kernel):
         raise ArgumentError("kernel", "a phi4ppl.sampling.Kernel", type(kernel).__name__)
     if kernel.name in _REGISTRY or kernel.name == "auto":
-        raise ArgumentError("kernel", "a new name", repr(kernel.name), "Names in use: phi4ppl.kernels().")
+        raise ArgumentError(
+            "kernel", "a new name", repr(kernel.name), "Names in use: phi4ppl.kernels().", reason="name"
+        )
     _REGISTRY[kernel.name] = kernel
     return kernel
 
@@ -95,7 +98,7 @@ def kernels() -> dict[str, str]:
     cluster
     tempering
     """
-    return {"auto": "the library's choice for the model; the run says which and why"} | {
+    return {"auto": "the library's choice for the model; the run records which kernel and why"} | {
         name: kernel.summary for name, kernel in _REGISTRY.items()
     }
 
@@ -107,5 +110,7 @@ def get_kernel(kernel: str | Kernel) -> Kernel:
         return kernel
     if not isinstance(kernel, str) or kernel not in _REGISTRY:
         names = ", ".join(repr(name) for name in kernels())
-        raise ArgumentError("kernel", f"one of {names}", repr(kernel), "phi4ppl.kernels() tells what each one is.")
+        raise ArgumentError(
+            "kernel", f"one of {names}", repr(kernel), "phi4ppl.kernels() describes each one.", reason="choice"
+        )
     return _REGISTRY[kernel]

@@ -1,7 +1,7 @@
-"""Coloured sweeps: every site gets its own short Hamiltonian trajectory and its own accept/reject.
+"""Colored sweeps: every site gets its own short Hamiltonian trajectory and its own accept/reject.
 
-Sites of one colour are independent given the rest, so the acceptance of a sweep does not fall with the volume, and three
-leapfrog steps at frozen neighbours come close to a heat bath: the neighbour sum is computed once for all of them.
+Sites of one color are independent given the rest, so the acceptance of a sweep does not fall with the volume, and three
+leapfrog steps at frozen neighbors come close to a heat bath: the neighbor sum is computed once for all of them.
 """
 
 from __future__ import annotations
@@ -72,22 +72,22 @@ def site_energy(target: Target):
 
 
 def _pair_force(target: Target):
-    """−∂/∂φ of the hopping terms: constant while the neighbours rest. None without hopping terms."""
+    """−∂/∂φ of the hopping terms: constant while the neighbors rest. None without hopping terms."""
     hopping = target.model.select(lambda form: form.is_hopping)
     return (lambda phi: jax.grad(log_density, argnums=1)(hopping, phi)) if hopping.forms else None
 
 
 def _clique_terms(target: Target) -> list:
-    """Own terms of more than one site: their cliques are looked at one by one."""
+    """Custom terms of more than one site: their cliques are looked at one by one."""
     return [
         (form, value) for form, value in target.model.interactions if form.cliques.shape[1] > 1 and not form.is_hopping
     ]
 
 
 def sweeps(target: Target, key, phi, step_size, number: int = 1):
-    """``number`` times a trajectory of every site, colour by colour. Returns the field and the acceptance of every site.
+    """``number`` times a trajectory of every site, color by color. Returns the field and the acceptance of every site.
 
-    Momenta are drawn once. Those after a sweep are independent of the field, so that the next sweep goes on with them, turned
+    Momenta are drawn once. Those after a sweep are independent of the field, so the next sweep reuses them, turned
     round where a trajectory was rejected (A. M. Horowitz, Phys. Lett. B 268 (1991) 247).
     """
     step_size, board = jnp.broadcast_to(step_size, phi.shape), chessboard(target, phi.dtype)
@@ -113,7 +113,7 @@ def sweeps(target: Target, key, phi, step_size, number: int = 1):
 
 
 def _sweeps_by_mask(target: Target, key, phi, step_size, number: int):
-    """Sweeps of any terms on any lattice, every turn with arrays of all sites, of which it keeps those of its colour."""
+    """Sweeps of any terms on any lattice, every turn with arrays of all sites, of which it keeps those of its color."""
     colour = colours(target.lattice, target.model.forms).reshape(phi.shape)
     on_site, pair_force, cliques = site_energy(target), _pair_force(target), _clique_terms(target)
 
@@ -122,7 +122,7 @@ def _sweeps_by_mask(target: Target, key, phi, step_size, number: int):
         mine = jnp.asarray(colour) == this
         force, change = _while_others_rest(on_site, 0 if pair_force is None else pair_force(phi), phi)
 
-        def others(new):  # energy of own terms of several sites, with only this colour moved
+        def others(new):  # energy of custom terms of several sites, with only this color moved
             moved = jnp.where(mine, new, phi).reshape(-1)
             return [value * form.values(moved) for form, value in cliques]
 
@@ -147,7 +147,7 @@ def _sweeps_by_mask(target: Target, key, phi, step_size, number: int):
 
 
 def _drawn(word, number, step_size):
-    """Step sizes of a sweep and uniform numbers for accept/reject, from one word a site."""
+    """Step sizes of a sweep and uniform numbers for accept/reject, from one word per site."""
     word = finished(word)
     epsilon = step_size * _part_of_period(spare_uniform(word, step_size.dtype), number)
     return epsilon, uniform(word, step_size.dtype)
@@ -181,7 +181,7 @@ def _part_of_period(drawn, number):
     """Random factors of the step sizes, which keep the sweep exact: they are drawn before the trajectories.
 
     Tuned steps take a site through about half a period: overrelaxation, fastest where fields are critical, but it hardly
-    changes the energy of a site. In every other sweep a quarter of the sites make steps half as long. The others vary by a
+    changes the energy of a site. In every second sweep a quarter of the sites take steps half as long. The others vary by a
     fifth, against closed orbits.
     """
     slower = jnp.where(drawn < 0.25, 0.5, 1 - 0.2 * (drawn - 0.25) / 0.75)
@@ -204,7 +204,7 @@ def overrelaxable(forms: tuple) -> bool:
 
 
 def overrelaxation(target: Target, phi):
-    """φ_i → 2c_i − φ_i about the mean c_i of site i given the rest, colour by colour; exact without accept/reject.
+    """φ_i → 2c_i − φ_i about the mean c_i of site i given the rest, color by color; exact without accept/reject.
 
     Source: S. L. Adler, Phys. Rev. D 23 (1981) 2901.
     """
@@ -229,7 +229,7 @@ class _Robbins(NamedTuple):
 
 @dataclass(frozen=True)
 class SiteAdaptation:
-    """A step size for every site, by stochastic approximation to the target acceptance, with an average that favours the end.
+    """A step size for every site, by stochastic approximation to the target acceptance, with an average that favors the end.
 
     Moves shrink as count^(−0.6) (H. Robbins and S. Monro, Ann. Math. Stat. 22 (1951) 400; B. T. Polyak and A. B. Juditsky,
     SIAM J. Control Optim. 30 (1992) 838).
@@ -288,7 +288,7 @@ def local_hmc(target: Target, tuning: LocalSteps) -> SamplingAlgorithm:
 
 
 def statistics(info: SweepInfo) -> dict:
-    """Of one sweep; sites have no divergences, a rejected one is tried again in the next sweep."""
+    """Statistics of one sweep; sites have no divergences, since a rejected one is tried again in the next sweep."""
     return {
         "acceptance_rate": jnp.mean(info.acceptance),
         "diverging": jnp.zeros((), bool),
@@ -298,7 +298,7 @@ def statistics(info: SweepInfo) -> dict:
 
 LOCAL_HMC = Kernel(
     "local_hmc",
-    "coloured sweeps: every site its own trajectory and accept/reject; overrelaxation where exact",
+    "colored sweeps: every site its own trajectory and accept/reject; overrelaxation where exact",
     local_hmc,
     statistics,
     SiteAdaptation(),

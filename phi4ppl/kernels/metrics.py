@@ -120,8 +120,8 @@ def _dense_spectrum(lattice: Lattice) -> Spectrum:
     if lattice.num_sites > MAX_DENSE_SITES:
         raise ArgumentError(
             "kernel", f"a mass matrix that suits a graph of more than {MAX_DENSE_SITES} sites", "a Fourier mass",
-            "Eigenvectors of so large a Laplacian would be slow; take the kernel of the same name without _fourier.",
-        )  # fmt: skip
+            "Eigenvectors of such a large Laplacian would be slow; use the kernel of the same name without _fourier.",
+         reason="mass_matrix")  # fmt: skip
     adjacency = np.zeros((lattice.num_sites, lattice.num_sites))
     adjacency[lattice.edges[:, 0], lattice.edges[:, 1]] = 1
     adjacency += adjacency.T
@@ -141,8 +141,8 @@ def _dense_spectrum(lattice: Lattice) -> Spectrum:
 def fit_free_field(basis: Spectrum, variance, previous: FreeField) -> FreeField:
     """The free field nearest to the measured variance G of every mode: least squares of G·(k̂² + m²)/A against 1.
 
-    Kept within bounds where the data say nothing (m² between a quarter of the smallest k̂² > 0 and a hundred times the
-    largest); ``previous`` where they are no numbers.
+    Kept within bounds where the data carry no information (m² between a quarter of the smallest k̂² > 0 and a hundred times the
+    largest); ``previous`` where they are not finite.
     """
     laplacian, weight = jnp.asarray(basis.laplacian, variance.dtype), jnp.asarray(basis.multiplicity, variance.dtype)
     first, second = variance * laplacian, variance

@@ -50,9 +50,9 @@ def threefry(key: jax.Array, first: Words, second: Words) -> tuple[Words, Words]
 
 
 def finished(numbers: jax.Array) -> jax.Array:
-    """The same numbers, but XLA computes them before they are used: it would compute them anew for every use on the CPU.
+    """The same numbers, but XLA computes them before they are used; on the CPU it would otherwise recompute them for every use.
 
-    No pass of the compiler looks through two rounds of a loop; they cost less than a tenth of a nanosecond a number.
+    No pass of the compiler looks through two rounds of a loop; they cost less than a tenth of a nanosecond per number.
     """
     kind = jnp.dtype(f"uint{8 * numbers.dtype.itemsize}")
     bits = jax.lax.bitcast_convert_type(numbers, kind)

@@ -19,7 +19,7 @@ _NUM_POINTS = 64
 def is_even(model: MarkovRandomField | CompiledModel) -> bool:
     """Whether the density is the same at φ and −φ.
 
-    For a field term by term: built-in terms by what they are, own terms at random points. For a compiled NumPyro model by
+    For a field term by term: built-in terms by their parity, custom terms at random points. For a compiled NumPyro model by
     the density at random positions, with the signs of all its fields changed together. A wrong guess costs efficiency,
     never correctness: the move carries its own accept step.
     """
@@ -65,7 +65,7 @@ def _term_is_even(form, value) -> bool:
 def sign_flip(target: Target, key, state, allowed, names: tuple[str, ...] | None = None, surely_even: bool = False):
     """Propose −φ with probability ½ and accept it by Metropolis; returns the state and whether the sign changed.
 
-    ``allowed`` (a scalar) switches the move off; ``names`` as in `flipped`; ``surely_even`` spares the look at −φ.
+    ``allowed`` (a scalar) switches the move off; ``names`` as in `flipped`; ``surely_even`` skips the evaluation at −φ.
     """
     choose, accept = jax.random.split(key)
     position = flipped(state.position, names)

@@ -1,4 +1,4 @@
-"""What a kernel is built for: a log density and, where there is one, the field behind it."""
+"""The target of a kernel: a log density and, if there is one, the field behind it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from ..energy.compiled import CompiledModel
 from ..energy.functions import energy_change, log_density
-from ..errors import call_checked
+from ..errors.arguments import call_checked
 from ..lattice.frozen import Lattice
 from ..model.field import MarkovRandomField
 

@@ -1,6 +1,6 @@
-"""Parallel tempering: copies at inverse temperatures 1 = β_0 > β_1 > … exchange fields, so that barriers can be gone around.
+"""Parallel tempering: copies at inverse temperatures 1 = β_0 > β_1 > … exchange fields, so that chains can go around barriers.
 
-S is linear in its couplings, so copy r is the same model with all couplings times β_r. Neighbours on the ladder exchange with
+S is linear in its couplings, so copy r is the same model with all couplings times β_r. Neighbors on the ladder exchange with
 probability min(1, exp[(β_r − β_s)(S(φ_r) − S(φ_s))]); even and odd pairs take turns, which carries fields along the ladder
 faster than pairs at random (S. Syed et al., J. R. Stat. Soc. B 84 (2022) 321).
 
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..errors import call_checked, positive_int
+from ..errors.arguments import call_checked, positive_int
 from .gradient import KERNELS
 from .kernel import Kernel
 from .local_hmc import LOCAL_HMC
@@ -66,7 +66,7 @@ HMC = next(kernel for kernel in KERNELS if kernel.name == "hmc")
 
 
 def _inner(target: Target) -> Kernel:
-    """What moves each copy: coloured sweeps of a field, HMC for anything else."""
+    """What moves each copy: colored sweeps of a field, HMC for anything else."""
     return LOCAL_HMC if target.lattice is not None else HMC
 
 
@@ -79,7 +79,7 @@ def _at(target: Target, beta) -> Target:
 
 
 def _exchange(target: Target, key, copies, beta, odd):
-    """Exchange neighbouring copies, pair by pair of one parity.
+    """Exchange neighboring copies, pair by pair of one parity.
 
     Returns the copies, and for all pairs the probability that they exchange, or would if it were their turn.
     """
@@ -94,7 +94,7 @@ def _exchange(target: Target, key, copies, beta, odd):
 
 
 def partners(swap):
-    """Where every copy comes from after exchanges of neighbours: ``swap`` says which pairs of the leading axis exchange.
+    """The origin of every copy after exchanges of neighbors: ``swap`` marks which pairs of the leading axis exchange.
 
     No two pairs that share a copy may exchange. Shape ``(number, …)`` for ``swap`` of shape ``(number − 1, …)``.
     """
@@ -156,7 +156,7 @@ class _Ladder(NamedTuple):
 
 @dataclass(frozen=True)
 class _LadderAdaptation:
-    """Every copy adapts as its own kernel does; the spacings of log β are moved until neighbours exchange at equal rates."""
+    """Every copy adapts as its own kernel does; the spacings of log β are moved until neighbors exchange at equal rates."""
 
     num_rungs: int
 
@@ -196,8 +196,8 @@ class _LadderAdaptation:
 def tempering(num_rungs: int = NUM_RUNGS) -> Kernel:
     """Parallel tempering with ``num_rungs`` copies of the model at rising temperatures.
 
-    Warm-up spaces the temperatures so that neighbours exchange in 40 % of the tries; more rungs then reach hotter. The
-    statistics ``exchange_rate`` (of every pair) and ``inverse_temperature`` (of every copy) tell how it went: the
+    Warm-up spaces the temperatures so that neighbors exchange in 40 % of the tries; more rungs then reach hotter. The
+    statistics ``exchange_rate`` (of every pair) and ``inverse_temperature`` (of every copy) show how it went: the
     hottest copy should be hot enough to cross the barriers by itself.
 
     Examples
@@ -208,7 +208,7 @@ def tempering(num_rungs: int = NUM_RUNGS) -> Kernel:
     >>> tree["sample_stats"]["exchange_rate"].sizes["pair"]
     5
     """
-    number = positive_int("num_rungs", num_rungs, minimum=2, mend="One copy alone has no other to exchange with.")
+    number = positive_int("num_rungs", num_rungs, minimum=2, fix="A single copy has no other to exchange with.")
     summary = f"parallel tempering: {number} copies from cold to hot that exchange fields, for rugged landscapes"
     build = functools.partial(_build, number)
     return Kernel("tempering", summary, build, lambda info: info._asdict(), _LadderAdaptation(number))

@@ -1,4 +1,4 @@
-"""Colour the sites of a field so that sites of one colour do not interact: given the others, they are independent."""
+"""Color the sites of a field so that sites of one color do not interact: given the others, they are independent."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["colours", "greedy_colours"]
 
 @functools.lru_cache(maxsize=16)
 def colours(lattice: Lattice, forms: tuple) -> np.ndarray:
-    """Colour of every site, shape ``(num_sites,)``, from 0; no two sites of one clique share a colour.
+    """Color of every site, shape ``(num_sites,)``, from 0; no two sites of one clique share a color.
 
-    Chessboards on regular lattices where they fit, otherwise greedily, sites of most neighbours first (D. J. A. Welsh and
+    Chessboards on regular lattices where they fit, otherwise greedily, sites of most neighbors first (D. J. A. Welsh and
     M. B. Powell, Comput. J. 10 (1967) 85).
     """
     pairs = [
@@ -45,9 +45,9 @@ def _greedy(num_sites: int, edges: np.ndarray) -> np.ndarray:
 
 
 def greedy_colours(start: np.ndarray, neighbours: np.ndarray, *, distance: int) -> np.ndarray:
-    """Colour of every site, such that sites up to ``distance`` (1 or 2) edges apart differ; sites of most neighbours first.
+    """Color of every site, such that sites up to ``distance`` (1 or 2) edges apart differ; sites of most neighbors first.
 
-    The neighbours of site i are ``neighbours[start[i]:start[i + 1]]``.
+    The neighbors of site i are ``neighbours[start[i]:start[i + 1]]``.
     """
     order = np.argsort(-np.diff(start), kind="stable").tolist()
     start, neighbours = start.tolist(), neighbours.tolist()

@@ -1,4 +1,4 @@
-"""The frozen graph that every other layer works with."""
+"""The frozen graph that all other layers work with."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import ArgumentError, call_checked, one_of
+from ..errors import ArgumentError
+from ..errors.arguments import call_checked, one_of
 from .labels import aligned_fields, is_labelled
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Lattice:
     kinds : tuple of str
         Names of the kinds of edges, in the order in which ``edges`` lists them.
     positions : float array, shape (num_sites, 2)
-        Where pictures put the sites.
+        Coordinates of the sites in figures.
 
     Notes
     -----
@@ -110,13 +111,15 @@ class Lattice:
         """
         if name not in self._edge_attributes:
             known = ", ".join(map(repr, self.edge_attributes)) or "the graph has none"
-            raise ArgumentError("edge attribute", f"a numeric edge attribute of the graph: {known}", repr(name))
+            raise ArgumentError(
+                "edge attribute", f"a numeric edge attribute of the graph: {known}", repr(name), reason="name"
+            )
         chosen = slice(None) if kind is None else self._edge_kinds == self.kinds.index(kind)
         values, edges = self._edge_attributes[name][chosen], self.edges[chosen]
         if missing := np.flatnonzero(~np.isfinite(values)).tolist():
             pair = " – ".join(repr(self.nodes[i]) for i in edges[missing[0]])
             got = f"none on {len(missing)} of {len(values)} edges, the first is {pair}"
-            raise ArgumentError(f"edge attribute {name!r}", "a finite number on every edge", got)
+            raise ArgumentError(f"edge attribute {name!r}", "a finite number on every edge", got, reason="finite")
         return values
 
     @property
@@ -126,7 +129,7 @@ class Lattice:
 
     @cached_property
     def degree(self) -> np.ndarray:
-        """Number of neighbours of each site, shape ``(num_sites,)``."""
+        """Number of neighbors of each site, shape ``(num_sites,)``."""
         return readonly(np.bincount(self.edges.ravel(), minlength=self.num_sites), np.int32)
 
     @cached_property
@@ -151,7 +154,7 @@ class Lattice:
 
     @cached_property
     def _neighbour_lists(self) -> tuple[np.ndarray, np.ndarray]:
-        """Neighbours in compressed rows: sites ``indices[start[i]:start[i+1]]`` adjoin site i, in ascending order."""
+        """Neighbors in compressed rows: sites ``indices[start[i]:start[i+1]]`` adjoin site i, in ascending order."""
         both = np.concatenate([self.edges, self.edges[:, ::-1]])
         both = both[np.lexsort((both[:, 1], both[:, 0]))]
         start = np.concatenate([[0], np.cumsum(self.degree)])
@@ -215,7 +218,7 @@ class Lattice:
 
     @cached_property
     def positions(self) -> np.ndarray:
-        """Coordinates for pictures, shape ``(num_sites, 2)``; regular lattices sit on their grid."""
+        """Coordinates for figures, shape ``(num_sites, 2)``; regular lattices sit on their grid."""
         if self._positions is not None:
             return readonly(self._positions, float)
         if self.layout_hint == "bipartite":
@@ -280,7 +283,7 @@ class Lattice:
 
         field = aligned_fields("field", field, self) if is_labelled(field) else field
         if field is not None and np.size(field) != self.num_sites:
-            raise ArgumentError("field", f"{self.num_sites} values, one a site", f"{np.size(field)}")
+            raise ArgumentError("field", f"{self.num_sites} values, one per site", f"{np.size(field)}", reason="shape")
         return draw_lattice(self, field, ax, (vmin, vmax), cmap, colorbar)
 
     @cached_property

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import ArgumentError, GraphError, call_checked
+from ..errors import ArgumentError, GraphError
+from ..errors.arguments import call_checked
 from .frozen import Lattice, label_key
 
 if TYPE_CHECKING:
@@ -20,10 +21,10 @@ def from_networkx(graph: nx.Graph) -> Lattice:
 
     Sites are numbered by sorted label where the labels are numbers, strings, bytes, None, or tuples and frozensets of
     these (numbers before strings before the rest); otherwise in the order in which the graph lists its nodes. Either
-    way the numbering does not depend on hash seeds; ``lattice.nodes`` tells it. Edges are listed by site number; the
+    way the numbering does not depend on hash seeds; ``lattice.nodes`` shows it. Edges are listed by site number; the
     edge attribute ``kind`` (default ``"nn"``) becomes the kind. Numeric edge attributes are kept: ``w="weight"`` in
     `phi4ppl.phi4` takes the attribute ``weight`` as couplings, nothing else uses it. Node attributes ``pos`` place sites in
-    pictures.
+    figures.
 
     Raises
     ------
@@ -56,7 +57,7 @@ def from_networkx(graph: nx.Graph) -> Lattice:
 
 
 def _numeric(attributes: list[dict]) -> dict[str, np.ndarray]:
-    """One array per attribute that is a number on some edge, NaN on the edges without one."""
+    """One array per attribute that is numeric on some edge, NaN on edges that lack it."""
 
     def value(found) -> float:
         return float(found) if isinstance(found, numbers.Real) and not isinstance(found, bool) else np.nan
@@ -83,22 +84,25 @@ def _refuse_unsuitable(graph) -> None:
     if graph.is_directed():
         shown = ", ".join(f"{u!r} → {v!r}" for u, v in list(graph.edges())[:3]) or "no edges yet"
         raise GraphError(
+            "directed",
             f"graph: a Markov random field needs undirected edges, this graph is directed ({shown}). "
-            "Use graph.to_undirected()."
+            "Use graph.to_undirected().",
         )
     if graph.is_multigraph():
         pairs = [(u, v) for u, v in dict.fromkeys(graph.edges()) if graph.number_of_edges(u, v) > 1]
         shown = ", ".join(f"{u!r} – {v!r}" for u, v in pairs[:3]) or "none doubled"
         raise GraphError(
+            "multigraph",
             f"graph: edges must be simple, this is a multigraph (parallel edges: {shown}). "
-            "Use networkx.Graph(graph) and add their couplings."
+            "Use networkx.Graph(graph) and add their couplings.",
         )
     loops = list(nx.nodes_with_selfloops(graph))
     if loops:
         shown = ", ".join(repr(n) for n in loops[:5]) + (", …" if len(loops) > 5 else "")
         raise GraphError(
+            "self_loops",
             f"graph: self-loops at node(s) {shown}. A site's own energy is a site term (mass, quartic, source); "
-            "remove them with graph.remove_edges_from(networkx.selfloop_edges(graph))."
+            "remove them with graph.remove_edges_from(networkx.selfloop_edges(graph)).",
         )
     if graph.number_of_nodes() == 0:
-        raise GraphError("graph: the graph is empty (no nodes), so there is no field. Add nodes first.")
+        raise GraphError("empty", "graph: the graph is empty (no nodes), so there is no field. Add nodes first.")

@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 
-from ..errors import ArgumentError, call_checked, positive_int
+from ..errors import ArgumentError
+from ..errors.arguments import call_checked, positive_int
 from .frozen import TURNED, Lattice, translates
 
 ANTI = TURNED.removeprefix("_")
@@ -14,7 +15,7 @@ ANTI = TURNED.removeprefix("_")
 
 def _require_size(what: str, number: int) -> None:
     if number >= 2**31:
-        raise ArgumentError(what, "fewer than 2**31 sites and edges", f"{number:.3g}")
+        raise ArgumentError(what, "fewer than 2**31 sites and edges", f"{number:.3g}", reason="too_large")
 
 
 def _regular(name, shape, periodic, offsets_of_kind, layout_hint, extra="") -> Lattice:
@@ -67,7 +68,9 @@ def _boundaries(periodic, shape) -> tuple[str, ...]:
     for axis, (boundary, number) in enumerate(zip(boundaries, shape, strict=True)):
         if boundary == ANTI and number < 3:
             fix = "On two sites the edges through the bulk and across the boundary would cancel."
-            raise ArgumentError(f"shape[{axis}]", "at least 3 sites along an antiperiodic axis", str(number), fix)
+            raise ArgumentError(
+                f"shape[{axis}]", "at least 3 sites along an antiperiodic axis", str(number), fix, reason="antiperiodic"
+            )
     return boundaries
 
 
@@ -148,7 +151,7 @@ def hypercubic(shape: tuple[int, ...], *, periodic=True) -> Lattice:
     except TypeError as error:
         raise ArgumentError("shape", "a tuple of sizes", repr(shape), "One size: use chain(n).") from error
     if not shape:
-        raise ArgumentError("shape", "at least one axis", "()")
+        raise ArgumentError("shape", "at least one axis", "()", reason="empty")
     shape = tuple(positive_int(f"shape[{k}]", n) for k, n in enumerate(shape))
     offsets = tuple(tuple(int(i == k) for i in range(len(shape))) for k in range(len(shape)))
     return _regular(f"hypercubic {'×'.join(map(str, shape))}", shape, periodic, {"nn": offsets}, "hypercubic")
@@ -170,7 +173,7 @@ def chain(n: int, *, periodic=True) -> Lattice:
 
 @call_checked
 def complete(n: int) -> Lattice:
-    """Complete graph: every site neighbours every other.
+    """Complete graph: every site neighbors every other.
 
     Examples
     --------

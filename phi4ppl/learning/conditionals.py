@@ -1,4 +1,4 @@
-"""Densities of one site given the rest, p(x | rest) ∝ exp(−Σ_k θ_k t_k(x)): normalisers, means and covariances of the t_k.
+"""Densities of one site given the rest, p(x | rest) ∝ exp(−Σ_k θ_k t_k(x)): normalizers, means and covariances of the t_k.
 
 t_k(x) is the sum of T_c over the cliques c of a slot (site, coupling k), with the field x at the site and the data elsewhere.
 """
@@ -26,7 +26,7 @@ MOST_DIFFERENCE = 1e-4  # of log z between all nodes and every second one
 
 
 class Conditional(NamedTuple):
-    """By slot or site and sample.
+    """Means and covariances by slot or site and sample.
 
     ``observed`` and ``mean`` are t_k at the data and its expectation, shape ``(num_slots, num_samples)``; ``log_normalizer``
     has shape ``(num_sites, num_samples)``; ``covariance`` are blocks of Σ over samples, see `LocalStructure.products`.
@@ -39,15 +39,15 @@ class Conditional(NamedTuple):
 
 
 def conditional_of(structure: LocalStructure, data) -> Powers | Grid:
-    """The densities of single sites, by the quickest way there is."""
+    """The densities of single sites, by the fastest method available."""
     known = all(form.is_hopping or form.power in POWERS for form in structure.terms)
     return Powers(structure) if known else Grid(structure, data)
 
 
 class Powers:
-    """Of hopping terms and powers up to the fourth, t_k = c_k x^p: the density exp(−(lx + qx² + kx⁴)).
+    """Densities exp(−(lx + qx² + kx⁴)) of hopping terms and powers up to the fourth, t_k = c_k x^p.
 
-    `phi4ppl.quartic` knows it, in the precision of JAX.
+    `phi4ppl.quartic` evaluates it, in the precision of JAX.
     """
 
     def __init__(self, structure: LocalStructure):
@@ -60,14 +60,14 @@ class Powers:
         self.chunk = max(1, CHUNK // structure.num_slots)
 
     def forget(self) -> None:
-        """Nothing is remembered."""
+        """Nothing is stored between passes."""
 
     def refined(self) -> bool:
-        """Never: the nodes follow the densities."""
+        """Always False: the nodes follow the densities."""
         return False
 
     def log_normalizer(self, fields, theta) -> np.ndarray:
-        """That of a `Conditional` alone, in a fiftieth of the time."""
+        """The log normalizer of a `Conditional` alone, in a fiftieth of the time."""
         linear, quadratic, fourth = self._couplings(*self._factors(fields), theta)[1]
         if _no_density(quadratic, fourth):
             return np.full_like(linear, np.inf)
@@ -152,7 +152,7 @@ class Grid:
     def __init__(self, structure: LocalStructure, data):
         self.structure, self.num_nodes, self.margin = structure, START_NODES, 1.0
         low, high = data.min(axis=0), data.max(axis=0)
-        # few samples say little about their range
+        # a few samples do not show their range
         self.middle, self.spread = (low + high) / 2, np.maximum(high - low, 4 * data.std(axis=0).mean())
         self.at_ends, self.difference = 0.0, 0.0
 
@@ -162,7 +162,7 @@ class Grid:
         return max(1, 4 * CHUNK // (self.structure.num_slots * self.num_nodes))
 
     def refined(self) -> bool:
-        """Make the grid wider or finer if the densities of the last pass ask for it; False if it was good enough."""
+        """Widen or refine the grid if the densities of the last pass require it; False if it was good enough."""
         wide, fine = self.at_ends > MOST_AT_ENDS, self.difference > MOST_DIFFERENCE
         if not (wide or fine) or self.num_nodes >= MOST_NODES:
             return False
@@ -175,7 +175,7 @@ class Grid:
         self.at_ends, self.difference = 0.0, 0.0
 
     def log_normalizer(self, fields, theta) -> np.ndarray:
-        """That of a `Conditional` alone."""
+        """The log normalizer of a `Conditional` alone."""
         return self(fields, theta).log_normalizer
 
     def __call__(self, fields, theta) -> Conditional:

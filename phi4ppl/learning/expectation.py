@@ -1,4 +1,4 @@
-"""⟨T⟩ and Cov(T) under a model, from chains, with what tells their Monte Carlo errors: for all fits that simulate."""
+"""⟨T⟩ and Cov(T) under a model, from chains, with their Monte Carlo errors: used by all fits that simulate."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BLOCK = 1 << 22  # numbers of statistics worked on at once
 
 
 class Expectation(NamedTuple):
-    """Of the statistics under a model.
+    """Mean and covariance of the statistics under a model.
 
     Attributes
     ----------
@@ -27,7 +27,7 @@ class Expectation(NamedTuple):
     chain_deviations : array, shape (num_chains, num_statistics)
         Means of single chains less the mean: their spread is the Monte Carlo error.
     num_draws : int
-        Of every chain.
+        Draws of every chain.
     """
 
     mean: np.ndarray
@@ -36,7 +36,7 @@ class Expectation(NamedTuple):
     num_draws: int
 
     def joined(self, other: Expectation) -> Expectation:
-        """Of the draws of both, from the same chains under the same model."""
+        """The estimate from the draws of both, which are from the same chains under the same model."""
         parts, draws = (self, other), self.num_draws + other.num_draws
         share, chains = [part.num_draws / draws for part in parts], len(self.chain_deviations)
         mean = sum(s * part.mean for s, part in zip(share, parts, strict=True))
@@ -66,7 +66,7 @@ def expectation(
     for first in range(0, num_draws, block):
         fields = engine.draw(model, min(block, num_draws - first)).fields
         matrix = of(fields.reshape(-1, *model.field_shape))
-        shift = matrix.mean(axis=0) if shift is None else shift  # squares keep their digits
+        shift = matrix.mean(axis=0) if shift is None else shift  # to avoid cancellation in the squares
         matrix = matrix - shift
         totals = totals + matrix.reshape(chains, -1, matrix.shape[1]).sum(axis=1)
         products = products + matrix.T @ matrix

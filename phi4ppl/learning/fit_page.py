@@ -33,14 +33,16 @@ def write_fit(
     ----------
     result : LikelihoodFit or VariationalFit
     table : pandas.DataFrame
-        A row a coupling: ``term``, ``sites``, ``value`` and its error.
+        A row per coupling: ``term``, ``sites``, ``value`` and its error.
     facts : dict
-        For the table of provenance.
+        Rows of the table of provenance.
     words : callable, optional
-        Puts advice into other words.
+        Translates advice, for example to command-line options.
     """
     to_data = isinstance(result, LikelihoodFit)
-    what = f"{result.num_samples} fields, method {result.method}" if to_data else "target: the action of another model"
+    what = "target: the action of another model"
+    if isinstance(result, LikelihoodFit):
+        what = f"{result.num_samples} fields, method {result.method}"
     error, steps = "standard error" if to_data else "MC error", result.history.sizes.get("step", 0)
     heading = f"Couplings of a field on {result.model.lattice.name}"
     couplings = _couplings(table, error)
@@ -55,7 +57,7 @@ def write_fit(
         "folded": len(couplings.rows) < len(table),
         "error_is": ERROR_IS["data" if to_data else "target"] + PARENTHESES,
         "coefficients": Picture(f"Fitted couplings with one {error}", (png_of(coefficients_figure(table, error)),)),
-        "distance": None if to_data else _distance(result),
+        "distance": _distance(result) if isinstance(result, VariationalFit) else None,
         # two points of a method that solves once show nothing that the couplings do not
         "history": Picture("Steps of the fit", (png_of(result.plot()),)) if steps > 2 else None,
         "no_history": f"{steps or 'No'} step{'' if steps == 1 else 's'}: nothing to draw that the couplings do not show.",
@@ -90,7 +92,7 @@ def coefficients_figure(table: pd.DataFrame, error: str):
 
 
 def _couplings(table: pd.DataFrame, error: str) -> Table:
-    """A row a term: its coupling, or mean and spread of those of its cliques with their typical error."""
+    """A row per term: its coupling, or mean and spread of those of its cliques with their typical error."""
     rows = []
     for name, of in table.groupby("term", sort=False):
         values, errors = of["value"].to_numpy(), of.iloc[:, 3].to_numpy(float)

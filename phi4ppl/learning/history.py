@@ -1,4 +1,4 @@
-"""What happened in a fit: its history, step by step, and its status as a help text."""
+"""The history of a fit, step by step, and its status as a help text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 
-from ..errors import ArgumentError, call_checked
+from ..errors import ArgumentError
+from ..errors.arguments import call_checked
 from ..model.coupling_vector import CouplingVector
 from ..reports.style import OKABE_ITO, panels
 
@@ -24,7 +25,7 @@ UNITS = {"improvement": "nats", "noise": "nats", "residual": "nats²", "variance
 
 
 class FitStatus(Enum):
-    """How a fit ended; ``str(status)`` says what happened and what to do about it.
+    """How a fit ended; ``str(status)`` explains what happened and what to do about it.
 
     Examples
     --------
@@ -35,17 +36,17 @@ class FitStatus(Enum):
 
     CONVERGED = "Converged."
     MAX_STEPS = (
-        "Out of steps before the criterion of convergence was met. Look at the history: if it still falls, continue the fit "
-        "from this result; if it fluctuates, use more samples a step or smaller steps."
+        "The maximum number of steps was reached before convergence. Look at the history: if it still falls, continue the fit "
+        "from this result; if it fluctuates, use more samples per step or smaller steps."
     )
-    INTERRUPTED = "Interrupted by Ctrl-C: this is what had been reached. Continue the fit from this result."
+    INTERRUPTED = "Interrupted by Ctrl-C: this is the state reached so far. Continue the fit from this result."
     DIVERGED = (
         "Diverged: the last step led to numbers that are not finite, and the couplings before it are returned. Use smaller "
-        "steps, more damping, or start nearer to the answer."
+        "steps, more damping, or a start nearer to the solution."
     )
     NOT_NORMALIZABLE = (
-        "The fitted action is not bounded below, so exp(−S) is no density: the data do not determine the growth of S at "
-        "large fields. Use more data, more regularisation, or a family without the term in question (such as the Gaussian)."
+        "The fitted action is not bounded below, so exp(−S) is not a density: the data do not determine the growth of S at "
+        "large fields. Use more data, more regularization, or a family without the term in question (such as the Gaussian)."
     )
 
     @property
@@ -62,7 +63,7 @@ class History:
     Parameters
     ----------
     vector : CouplingVector
-        Of the couplings that are fitted. Up to 300 of them are recorded one by one (``couplings``, dimensions ``step`` and
+        The couplings that are fitted. Up to 300 of them are recorded one by one (``couplings``, dimensions ``step`` and
         ``coupling``); of more, mean and standard deviation of every term (``mean_w``, ``spread_w``).
     previous : xarray.Dataset, optional
         History of the fit that is continued.
@@ -107,7 +108,7 @@ class History:
 
 @call_checked
 def plot_history(history: xr.Dataset, *, details: bool = False) -> Figure:
-    """Draw the history of a fit: one panel a number, logarithmic where all of its values are positive.
+    """Draw the history of a fit: one panel per number, logarithmic where all of its values are positive.
 
     Parameters
     ----------

@@ -10,7 +10,8 @@ import numpy as np
 import xarray as xr
 
 from .._typing import Labelled, Optimizer
-from ..errors import ArgumentError, call_checked, one_of, positive_int, seed_within
+from ..errors import ArgumentError
+from ..errors.arguments import call_checked, one_of, positive_int, seed_within
 from ..kernels.kernel import Kernel
 from ..lattice.labels import MISSING_FIELDS, aligned_fields
 from ..model.coupling_vector import CouplingVector, sign_notes
@@ -51,12 +52,12 @@ class LikelihoodFit:
     history : xarray.Dataset
         Numbers of every step; ``plot()`` draws it.
     status : FitStatus
-        How the fit ended; ``str(status)`` says what to do.
+        How the fit ended; ``str(status)`` explains what to do.
     method : str
     ridge : float
         Relative strength of the pull towards homogeneous couplings that was used, 0 for none.
     notes : tuple of str
-        What was done without being asked for, and why.
+        Automatic choices, and the reasons for them.
     num_samples : int
     """
 
@@ -71,7 +72,7 @@ class LikelihoodFit:
 
     @property
     def converged(self) -> bool:
-        """Whether the couplings are those that the method looks for, and make a density."""
+        """Whether the fit converged and its couplings define a density."""
         return self.status.converged
 
     def plot(self, *, details: bool = False):
@@ -107,10 +108,10 @@ def fit_likelihood(
     Parameters
     ----------
     model : MarkovRandomField
-        The family: lattice, terms, and which couplings are homogeneous (one number) or inhomogeneous (one a clique).
+        The family: lattice, terms, and which couplings are homogeneous (one number) or inhomogeneous (one per clique).
     data : array of shape ``(num_samples, *field_shape)``, DataTree of a run, DataFrame, DataArray, Dataset, or dict by node
         Independent fields. The DataTree of `phi4ppl.sample` is thinned to one draw in 2 τ_int of every chain, and a note says
-        so; other draws of a Markov chain have to be thinned first, or the errors come out too small. Sites are
+        so; other draws of a Markov chain must be thinned first, or the errors are too small. Sites are
         put in order by their labels: the columns of a DataFrame, the keys of a dict, the dimensions and coordinates of a
         DataArray (its other dimensions count samples). Bare arrays are in the order of ``lattice.nodes``.
     method : str
@@ -126,9 +127,10 @@ def fit_likelihood(
 
     initial : MarkovRandomField or LikelihoodFit, optional
         Couplings to start from, by default those of score matching; a previous fit is continued, with its history. (Score
-        matching starts nowhere and takes none.)
+        matching needs no start and takes none.)
     num_steps : int, optional
-        The most steps: by default 50 of pseudo-likelihood and maximum likelihood. ``"persistent_cd"`` makes all of its 1000.
+        Maximum number of steps: by default 50 for pseudo-likelihood and maximum likelihood. ``"persistent_cd"`` always
+        makes all of its 1000.
     num_chains : int, optional
         Persistent Markov chains of ``"maximum_likelihood"`` (64) and ``"persistent_cd"`` (100).
     kernel : str or Kernel, optional
@@ -143,14 +145,14 @@ def fit_likelihood(
         The share of the steps at the end of ``"persistent_cd"`` over which couplings are averaged (stochastic weight
         averaging), 0.5; 0 gives those of the last step. (Maximum likelihood draws more instead, until noise is small.)
     seed : int
-        Of chains and minibatches.
+        Seed of chains and minibatches.
     progress : bool, optional
-        Draw a line of progress on standard error; by default only on a terminal.
+        Show a progress bar on standard error; by default only in a terminal.
 
     Returns
     -------
     LikelihoodFit
-        After Ctrl-C what had been reached, with the status `FitStatus.INTERRUPTED`.
+        After Ctrl-C, the state reached so far, with the status `FitStatus.INTERRUPTED`.
 
     Raises
     ------
@@ -161,7 +163,7 @@ def fit_likelihood(
     Notes
     -----
     Standard errors are those of repeated data sets: by the sandwich formula for score matching and pseudo-likelihood, which
-    stays right if no member of the family is; from the Fisher matrix, and with the Monte Carlo error added, for the other two
+    remains valid if the family is misspecified; from the Fisher matrix, and with the Monte Carlo error added, for the other two
     (for ``"persistent_cd"`` that of every coupling with those that share a site with it). With a ridge they are of the pulled
     couplings: what the pull itself shifts is not in them. Quartic couplings of a model of built-in terms are kept at 0 or
     above, where alone Z is finite.
@@ -201,7 +203,11 @@ def _refuse_options(method: str, options: dict) -> None:
         if value is not None and name not in METHODS[method]:
             takers = [other for other, names in METHODS.items() if name in names]
             raise ArgumentError(
-                name, f"None with method={method!r}", repr(value), f"Methods with it: {', '.join(takers)}."
+                name,
+                f"None with method={method!r}",
+                repr(value),
+                f"Methods with it: {', '.join(takers)}.",
+                reason="unused",
             )
 
 
@@ -216,15 +222,15 @@ def _fitter(method: str, given: dict, seed: int):
     if method == "pseudolikelihood":
         return partial(fit_pseudolikelihood, num_steps=number("num_steps", 50))
     kernel = "auto" if given["kernel"] is None else given["kernel"]
-    mend = "Errors come from the spread of the chains."
+    fix = "Errors are computed from the spread of the chains."
     chains = 64 if method == "maximum_likelihood" else 100
     if given["num_chains"] is not None:
-        chains = positive_int("num_chains", given["num_chains"], minimum=8, mend=mend)
+        chains = positive_int("num_chains", given["num_chains"], minimum=8, fix=fix)
     if method == "maximum_likelihood":
         return partial(fit_maximum_likelihood, options=SamplingOptions(number("num_steps", 50), chains, kernel, seed))
     optimizer = given["optimizer"]
     if optimizer is not None and not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
-        raise ArgumentError("optimizer", "an optax optimiser, such as optax.adam(0.03)", repr(optimizer))
+        raise ArgumentError("optimizer", "an optax optimizer, such as optax.adam(0.03)", repr(optimizer))
     sampling = SamplingOptions(number("num_steps", 1000, 16), chains, kernel, seed)
     share = checked_share(given["average_last"], 0.5)
     options = StochasticOptions(sampling, number("batch_size", 100), number("sweeps", 2), optimizer, share)
@@ -240,7 +246,9 @@ def _start(vector: CouplingVector, initial) -> tuple[np.ndarray | None, xr.Datas
     shapes = {name: np.shape(value) for name, value in model.couplings.items()}
     wanted = {name: np.shape(value) for name, value in vector.template.couplings.items()}
     if shapes != wanted or model.lattice != vector.template.lattice:
-        raise ArgumentError("initial", f"couplings of the model that is fitted, {vector.template!r}", repr(model))
+        raise ArgumentError(
+            "initial", f"couplings of the model that is fitted, {vector.template!r}", repr(model), reason="mismatch"
+        )
     return vector.flatten(model.couplings), earlier
 
 
@@ -271,7 +279,7 @@ def held_out_score(model: MarkovRandomField, data: Labelled) -> tuple[float, flo
     Parameters
     ----------
     model : MarkovRandomField
-    data : array of shape ``(num_samples, *field_shape)``, or labelled as for `fit_likelihood`
+    data : array of shape ``(num_samples, *field_shape)``, or labeled as for `fit_likelihood`
 
     Examples
     --------
@@ -287,16 +295,16 @@ def held_out_score(model: MarkovRandomField, data: Labelled) -> tuple[float, flo
 
 
 def _fields(model: MarkovRandomField, data) -> np.ndarray:
-    """Fields as rows in double precision, or an error that says what is wrong."""
+    """Fields as rows in double precision, or an error that explains what is wrong."""
     shape = model.field_shape
     array = aligned_fields("data", data, model.lattice, MISSING_FIELDS, samples=1)
     if array.ndim != 1 + len(shape) or array.shape[1:] != shape:
         expected = f"shape (num_samples, {', '.join(map(str, shape))})"
-        mend = "One field goes in as data[None]." if array.shape == shape else "The first axis counts samples."
-        raise ArgumentError("data", expected, f"shape {array.shape}", mend)
-    mend = "A single field says nothing about its spread: add noise of the size that it is known to, "
-    mend += "data = field + width * rng.normal(size=(500, *field.shape))."
-    positive_int("number of samples in data", len(array), minimum=2, mend=mend)
+        fix = "One field goes in as data[None]." if array.shape == shape else "The first axis counts samples."
+        raise ArgumentError("data", expected, f"shape {array.shape}", fix, reason="shape")
+    fix = "A single field carries no information about its spread: add noise of the size to which it is known, "
+    fix += "data = field + width * rng.normal(size=(500, *field.shape))."
+    positive_int("number of samples in data", len(array), minimum=2, fix=fix)
     return array.reshape(len(array), -1).astype(float)
 
 
@@ -310,5 +318,5 @@ def _checked_data(model: MarkovRandomField, data) -> np.ndarray:
             "data", "values that vary from sample to sample at every site",
             f"the same value {flat[0, constant[0]]:.6g} in all samples at {len(constant)} site(s), the first at {first}",
             "Add noise of the size that the data are known to, or leave these sites out of the lattice.",
-        )  # fmt: skip
+         reason="constant")  # fmt: skip
     return flat

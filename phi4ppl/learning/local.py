@@ -29,6 +29,20 @@ class LocalStructure:
     ----------
     site, coupling : int arrays, shape (num_slots,)
         Site of every slot, and place of its coupling in the vector θ.
+
+    Examples
+    --------
+    On an open chain of three sites with θ = (w, a, b), every site has three slots. That of site 1 and w belongs to two edges,
+    whose derivatives −φ_0 and −φ_2 are added; those of a and b are 2φ_i and 4φ_i³.
+
+    >>> import phi4ppl as p4
+    >>> model = p4.phi4(p4.lattice.chain(3, periodic=False), w=1.0, a=1.0, b=0.1)
+    >>> structure = LocalStructure(CouplingVector.of(model))
+    >>> structure.site.tolist(), structure.coupling.tolist()
+    ([0, 0, 0, 1, 1, 1, 2, 2, 2], [0, 1, 2, 0, 1, 2, 0, 1, 2])
+    >>> slope, _ = structure.derivatives(np.array([[1.0, 2.0, 4.0]]))
+    >>> slope.reshape(3, 3).tolist()  # sites by couplings
+    [[-2.0, 2.0, 4.0], [-5.0, 4.0, 32.0], [-2.0, 8.0, 256.0]]
     """
 
     def __init__(self, vector: CouplingVector):

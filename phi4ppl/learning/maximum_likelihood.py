@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse
 
-from ..errors import ArgumentError, stream_key
+from ..errors import ArgumentError
+from ..errors.streams import stream_key
 from ..kernels.kernel import Kernel
 from ..model.coupling_vector import CouplingVector, statistics_matrix
 from ..sampling.engine import Engine
@@ -44,9 +45,13 @@ def fit_maximum_likelihood(problem: Problem, options: SamplingOptions) -> Estima
     """Damped natural-gradient steps; see `phi4ppl.fit_likelihood`."""
     vector = problem.vector
     if vector.size > MOST_COUPLINGS:
-        mend = "Use method='persistent_cd', or 'score_matching'."
+        fix = "Use method='persistent_cd', or 'score_matching'."
         raise ArgumentError(
-            "model", f"at most {MOST_COUPLINGS} couplings for maximum likelihood", str(vector.size), mend
+            "model",
+            f"at most {MOST_COUPLINGS} couplings for maximum likelihood",
+            str(vector.size),
+            fix,
+            reason="too_large",
         )
     data = DataStatistics(problem)
     theta, centre = starting_point(problem)
@@ -82,7 +87,7 @@ def fit_maximum_likelihood(problem: Problem, options: SamplingOptions) -> Estima
 
 
 class DataStatistics:
-    """Of T over the data: ``mean``, means of the ``halves``, and ``spread``, its variance."""
+    """Statistics T over the data: ``mean``, means of the ``halves``, and ``spread``, its variance."""
 
     def __init__(self, problem: Problem):
         model, number = problem.vector.template, problem.num_samples
@@ -90,7 +95,7 @@ class DataStatistics:
         sums, squares = [], 0.0
         shift = statistics_matrix(model, problem.data[:1].reshape(-1, *model.field_shape))[
             0
-        ]  # squares keep their digits
+        ]  # centered, to avoid cancellation in the squares
         for start, stop in ((0, number // 2), (number // 2, number)):
             total = np.zeros(problem.vector.size)
             for k in range(start, stop, block):

@@ -6,7 +6,7 @@ fewer samples than couplings the sample Gram matrix takes its place.
 
 Outside the family the residual r = A − S − T·Δθ does not vanish, and the Hessian of 𝓕 at its minimum is G + ⟨r T Tᵀ⟩, which
 may exceed 2 G: unit steps then overshoot by more than they correct. `Regression.curved` is the step with that Hessian, and
-`Trial` compares what a step was to bring with what it brought.
+`Trial` compares the predicted gain of a step with the actual one.
 """
 
 from __future__ import annotations
@@ -39,16 +39,17 @@ class Regression(NamedTuple):
     residual : float
         Var(A − S − T·Δθ).
     damping : float
-        λ in (G + λ diag G) Δθ = Cov(T, A − S), chosen by generalised cross-validation; 0 if the samples settle every
+        λ in (G + λ diag G) Δθ = Cov(T, A − S), chosen by generalized cross-validation; 0 if the samples settle every
         direction by themselves.
     rank : float
         Directions that the samples settle, Σ s/(s + λ) over the eigenvalues of the scaled Fisher matrix.
     noise : float
         What ``improvement`` is on average at the minimum, from noise alone: ½ ⟨r² Tᵀ G⁻¹ T⟩/N.
     curved : array, shape (num_couplings,)
-        Δθ with the Hessian G + ⟨r T Tᵀ⟩ in place of G, as far as the samples tell the two apart; ``step`` where r = 0.
+        Δθ with the Hessian G + ⟨r T Tᵀ⟩ in place of G, as far as the samples distinguish the two; ``step`` where r = 0.
     lowest : float
-        The smallest eigenvalue of G⁻¹ (G + ⟨r T Tᵀ⟩) that the samples tell from 1, or 1: negative at a saddle of the bound.
+        The smallest eigenvalue of G⁻¹ (G + ⟨r T Tᵀ⟩) that the samples distinguish from 1, or 1: negative at a saddle of the
+        bound.
     """
 
     step: np.ndarray
@@ -62,7 +63,7 @@ class Regression(NamedTuple):
 
 
 def regress(statistics: np.ndarray, values: np.ndarray, correlation: float = 1.0) -> Regression:
-    """Least squares with as much damping as cross-validation asks for.
+    """Least squares with damping chosen by cross-validation.
 
     Parameters
     ----------
@@ -79,7 +80,7 @@ def regress(statistics: np.ndarray, values: np.ndarray, correlation: float = 1.0
 
     Notes
     -----
-    Statistics are scaled to unit variance, so that the damping does not depend on their units. Generalised cross-validation:
+    Statistics are scaled to unit variance, so that the damping does not depend on their units. Generalized cross-validation:
     P. Craven and G. Wahba, Numer. Math. 31 (1979) 377.
 
     Examples

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import sparse
 
-from ..errors import SamplingError, stream_key, stream_rng
+from ..errors import SamplingError
+from ..errors.streams import stream_key, stream_rng
 from ..model.coupling_vector import statistics_matrix
 from ..sampling.engine import Engine
 from ..sampling.interrupt import Interrupts
@@ -27,7 +28,7 @@ from .tail_average import TailAverage
 
 __all__ = ["StochasticOptions", "fit_persistent_cd"]
 
-LEARNING_RATE = 0.03  # of the default optimiser, in units of 1/√Var(T)
+LEARNING_RATE = 0.03  # of the default optimizer, in units of 1/√Var(T)
 FIRST_DRAWS = 20  # of a chain, for Var(T)
 MOST_DRIFT = 1.0  # between the halves of the window, in standard errors
 MOST_MISFIT = 0.1  # between statistics of model and data, in units of their spread, root mean square
@@ -146,9 +147,9 @@ class _Descent:
 
 
 def fisher_errors(problem: Problem, statistics, pull) -> np.ndarray:
-    """√diag(H⁻¹GH⁻¹/N), H = G + pull, of the Fisher matrix G of each coupling and its neighbours in the graph.
+    """√diag(H⁻¹GH⁻¹/N), H = G + pull, of the Fisher matrix G of each coupling and its neighbors in the graph.
 
-    Neighbours act on a common site. Of more than 200 those with the strongest correlation count.
+    Neighbors act on a common site; if there are more than 200, those with the strongest correlation are used.
     """
     vector, statistics = problem.vector, statistics - statistics.mean(axis=0)
     spread = np.maximum(statistics.std(axis=0), 1e-300)
@@ -166,7 +167,7 @@ def fisher_errors(problem: Problem, statistics, pull) -> np.ndarray:
 
 
 def _local_errors(statistics, rows, near, relative) -> np.ndarray:
-    """For every row the error from the Fisher matrix of its neighbours, in units of 1/√N."""
+    """For every row the error from the Fisher matrix of its neighbors, in units of 1/√N."""
     if near.shape[1] > MOST_NEIGHBOURS:
         correlation = np.abs(statistics[:, rows].T @ statistics) / len(statistics)
         near = np.argsort(-np.take_along_axis(correlation, near, axis=1), axis=1)[:, :MOST_NEIGHBOURS]

@@ -1,4 +1,4 @@
-"""What goes into every way of fitting data, and what comes out of it."""
+"""The input and output of every method that fits data."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Problem:
         return self.vector.bounded
 
     def homogeneous(self) -> Problem:
-        """The same data for the family with one coupling a term, with a history of its own."""
+        """The same data for the family with one coupling per term, with its own history."""
         template = self.vector.template
         model = template.replace(**{name: float(np.mean(value)) for name, value in template.couplings.items()})
         vector = CouplingVector.of(model)
@@ -83,7 +83,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Couplings with standard errors; ``ridge`` is the relative strength that was used, ``notes`` what was done and why."""
+    """Couplings with standard errors; ``ridge`` is the relative strength used, ``notes`` lists automatic choices."""
 
     theta: np.ndarray
     errors: np.ndarray

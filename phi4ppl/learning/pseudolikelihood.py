@@ -67,7 +67,7 @@ class Objective:
         return tuple((one + two) / len(self.data) for one, two in zip(*self.halves(theta), strict=True))
 
     def value(self, theta) -> float:
-        """J alone, far quicker; with the nodes of the derivatives, which have been asked for before."""
+        """J alone, much faster; it uses the nodes of the last call for derivatives."""
         normalizers = sum(self.conditional.log_normalizer(fields, theta).sum() for _, fields in self._pieces())
         return float(theta @ self._observed + normalizers) / len(self.data)
 

@@ -1,7 +1,7 @@
 """Convex fits of many couplings: a ridge towards homogeneous ones, bounds, and errors that do not trust the model.
 
-With an objective J(θ) of mean gradient g and Hessian A (score matching, pseudo-likelihood, likelihood) the regularised fit
-minimises J(θ) + ½ λ Σ_c A_cc (θ_c − θ̄_c)², the sum over couplings of inhomogeneous terms and θ̄ the best homogeneous ones. λ
+With an objective J(θ) of mean gradient g and Hessian A (score matching, pseudo-likelihood, likelihood) the regularized fit
+minimizes J(θ) + ½ λ Σ_c A_cc (θ_c − θ̄_c)², the sum over couplings of inhomogeneous terms and θ̄ the best homogeneous ones. λ
 has no unit.
 """
 
@@ -27,7 +27,7 @@ FULL = 0.2  # share of non-zeros from which on a matrix is not sparse
 
 
 def tie(vector: CouplingVector) -> sparse.csr_matrix:
-    """θ = tie @ κ for homogeneous couplings κ, one a term; shape ``(size, num_terms)``."""
+    """θ = tie @ κ for homogeneous couplings κ, one per term; shape ``(size, num_terms)``."""
     columns = np.concatenate([np.full(s.stop - s.start, k) for k, s in enumerate(vector.slices.values())])
     rows = np.arange(vector.size)
     return sparse.csr_matrix((np.ones(vector.size), (rows, columns)), shape=(vector.size, len(vector.slices)))

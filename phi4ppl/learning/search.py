@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..analysis.gamma_method import gamma_method
-from ..errors import ArgumentError, positive_int, stream_key
+from ..errors import ArgumentError
+from ..errors.arguments import positive_int
+from ..errors.streams import stream_key
 from ..model.coupling_vector import CouplingVector, statistics_matrix
 from ..model.field import MarkovRandomField
 from ..reweighting.energies import difference
@@ -19,7 +21,7 @@ __all__ = ["Search", "correlation_of"]
 NUM_CHAINS = 8
 MAX_NUMBERS = 50_000_000  # of one step's statistics
 WARMUP_FIRST, WARMUP_LATER = 300, 100
-MAX_IMPROVEMENT = 0.1  # nats predicted, beyond which the chains have to find their equilibrium anew
+MAX_IMPROVEMENT = 0.1  # predicted nats, above which the chains must equilibrate again
 MAX_HALVINGS = 20
 KEPT_QUARTIC = 0.2
 
@@ -64,9 +66,13 @@ class Search:
         flat = fields.reshape(-1, *model.field_shape)
         excess = np.asarray(self._excess(jax.tree.map(jnp.asarray, model), flat))
         if np.iscomplexobj(excess):
-            raise ArgumentError("target", "a real action", "a complex one", "phi4ppl.reweight takes complex targets.")
+            raise ArgumentError(
+                "target", "a real action", "a complex one", "phi4ppl.reweight takes complex targets.", reason="complex"
+            )
         if not np.all(np.isfinite(excess)):
-            raise ArgumentError("target", "an action that is finite on samples of the model", "one that is not")
+            raise ArgumentError(
+                "target", "an action that is finite on samples of the model", "one that is not", reason="finite"
+            )
         return fields, excess.astype(float).reshape(fields.shape[:2])
 
     def statistics(self, fields) -> np.ndarray:

@@ -44,7 +44,7 @@ class TailAverage:
 
     @property
     def notes(self) -> list[str]:
-        """What a fit that was not interrupted says of it."""
+        """Status of a fit that was not interrupted."""
         return [f"Couplings averaged over the last {self.window} of {self.num_steps} steps."] if self.window else []
 
     def add(self, step: int, theta: OneTheta) -> None:

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._typing import Optimizer
-from ..errors import ArgumentError, call_checked, one_of, positive_int, seed_within
+from ..errors import ArgumentError
+from ..errors.arguments import call_checked, one_of, positive_int, seed_within
 from ..kernels.kernel import Kernel
 from ..model.field import MarkovRandomField
 from ..reweighting.energies import as_action
@@ -26,7 +27,7 @@ METHODS = {"natural": 40, "gradient": 2000}  # with the usual number of steps
 AVERAGED_STEPS = 8
 MOST_NOISE = 10  # times the noise: an improvement that ends the average
 RECORDED = "improvement", "noise", "residual", "damping", "rank"
-TOLERANCE = 1e-8  # nats a coupling, of the improvement that is still to be had
+TOLERANCE = 1e-8  # nats per coupling, of the improvement that is still to be had
 RATE = 0.1
 
 
@@ -40,7 +41,7 @@ def fit_variational(
 ) -> VariationalFit:  # fmt: skip
     """Choose the couplings of a field so that it becomes another theory whose action is known.
 
-    Minimises the Gibbs–Bogoliubov bound 𝓕(θ) = ⟨A − S⟩ + F ≥ F_A, with F = −log Z and the average in p(φ; θ) = exp(−S)/Z;
+    Minimizes the Gibbs–Bogoliubov bound 𝓕(θ) = ⟨A − S⟩ + F ≥ F_A, with F = −log Z and the average in p(φ; θ) = exp(−S)/Z;
     𝓕 − F_A is the Kullback–Leibler divergence of p from exp(−A)/Z_A. Its gradient is ∂𝓕/∂θ = Cov(S − A, T), T = ∂S/∂θ.
 
     Parameters
@@ -52,7 +53,7 @@ def fit_variational(
     method : str
         ``"natural"``: natural gradient, as the regression of A − S on T over samples of the model. A target inside the
         family is reached in a step or two. Outside it the step has the Hessian of the bound as far as the samples show it,
-        and is shortened where it overshoots. ``"gradient"``: the covariance gradient with any optimiser, as published.
+        and is shortened where it overshoots. ``"gradient"``: the covariance gradient with any optimizer, as published.
     num_steps : int, optional
         At most; 40 natural steps or 2000 of the gradient by default.
     optimizer : optax.GradientTransformation, optional
@@ -72,10 +73,10 @@ def fit_variational(
     log_partition_method : str or None
         ``method`` of `phi4ppl.log_partition` for F of the trained model; None leaves bound and free energy out (nan).
     initial : VariationalFit, optional
-        A result to go on from: its couplings, its chains and its history.
+        A result to resume from: its couplings, chains and history.
     seed : int
     progress : bool, optional
-        Draw a line of progress on standard error; by default only on a terminal.
+        Show a progress bar on standard error; by default only in a terminal.
 
     Returns
     -------
@@ -110,14 +111,19 @@ def fit_variational(
     steps = positive_int("num_steps", METHODS[method] if num_steps is None else num_steps)
     seed = seed_within(seed)
     if optimizer is not None and (method != "gradient" or not hasattr(optimizer, "update")):
-        mend = "Choose method='gradient' to use an optimizer, such as optax.sgd(0.01)."
-        raise ArgumentError("optimizer", "an optax optimizer for method 'gradient'", type(optimizer).__name__, mend)
+        fix = "Choose method='gradient' to use an optimizer, such as optax.sgd(0.01)."
+        raise ArgumentError("optimizer", "an optax optimizer for method 'gradient'", type(optimizer).__name__, fix)
     if average_last is not None and method != "gradient":
-        mend = "It averages by itself; method='gradient' takes a share of its steps."
-        raise ArgumentError("average_last", f"None with method={method!r}", repr(average_last), mend)
+        fix = "It averages by itself; method='gradient' takes a share of its steps."
+        raise ArgumentError("average_last", f"None with method={method!r}", repr(average_last), fix, reason="unused")
     share = checked_share(average_last, 0.0)
     if initial is not None and (not isinstance(initial, VariationalFit) or not _same_terms(initial.model, model)):
-        raise ArgumentError("initial", "the result of a fit of the same terms on the same lattice", repr(initial)[:80])
+        raise ArgumentError(
+            "initial",
+            "the result of a fit of the same terms on the same lattice",
+            repr(initial)[:80],
+            reason="mismatch",
+        )
     model = model if initial is None else initial.model
     target = as_action("target", target, model.field_shape)
     model.check().raise_if_violated()
@@ -163,14 +169,14 @@ class _Natural:
         small = TOLERANCE * search.vector.size
         if found.damping and found.improvement > small:
             search.note(
-                f"Directions of the couplings that {values.size} samples a step do not settle were damped "
+                f"Directions of the couplings that {values.size} samples per step do not settle were damped "
                 f"(λ up to {found.damping:.1g} of the variance of a statistic)."
             )
         start = search.theta.copy()
         share = search.move(found.curved)
         if share is None:
             return FitStatus.NOT_NORMALIZABLE if np.all(np.isfinite(found.curved)) else FitStatus.DIVERGED
-        # far from the answer the samples of the old couplings say little about the new ones
+        # far from the answer, samples at the old couplings carry little information about the new ones
         self.moved = found.improvement
         self.record = {name: getattr(found, name) for name in RECORDED}
         search.history.add(search.theta, self.record | {"share": share})
@@ -212,14 +218,14 @@ class _Natural:
         if len(self.tail) >= 2:
             search.theta = np.mean(self.tail, axis=0)
             return np.std(self.tail, axis=0, ddof=1) / np.sqrt(len(self.tail))
-        if self.trial is not None:  # nobody has looked yet at the end of the last step
+        if self.trial is not None:  # the end of the last step has not been evaluated yet
             fields, excess = search.draw(search.draws, np.inf)
             self._overshot(search.statistics(fields), excess.reshape(-1), correlation_of(excess))
         return None
 
 
 class _Gradient:
-    """∂𝓕/∂θ = Cov(S − A, T), handed to an optimiser."""
+    """∂𝓕/∂θ = Cov(S − A, T), handed to an optimizer."""
 
     def __init__(self, search: Search, optimizer, num_steps: int, average_last: float):
         import optax
@@ -240,7 +246,7 @@ class _Gradient:
             jnp.asarray(gradient), self.state, jnp.asarray(search.theta, jnp.result_type(float))
         )
         updates = np.asarray(updates, float)
-        if self.scaled:  # steps of Adam have the size of its rate, whatever the units of a statistic
+        if self.scaled:  # steps of Adam have the size of its rate, regardless of the units of a statistic
             updates = updates / np.maximum(statistics.std(axis=0), 1e-6)
         share = search.move(updates)
         if share is None:

@@ -1,4 +1,4 @@
-"""What a variational fit gives back: the bound with its error, how far the target is, and whether the fit is done."""
+"""The result of a variational fit: the bound with its error, the distance to the target, and whether the fit is done."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import xarray as xr
 from scipy.special import chdtri
 
 from ..analysis.gamma_method import gamma_method
-from ..errors import ArgumentError, OverlapError, call_checked, positive_int
+from ..errors import ArgumentError, OverlapError
+from ..errors.arguments import call_checked, positive_int
 from ..model.coupling_vector import sign_notes
 from ..model.field import MarkovRandomField
 from ..partition.log_partition import log_partition
@@ -49,7 +50,8 @@ class VariationalFit:
     model : MarkovRandomField
         At the fitted couplings.
     standard_errors : dict or None
-        Monte Carlo errors of the couplings, from the steps that were averaged; None if none were, and ``notes`` say why.
+        Monte Carlo errors of the couplings, from the steps that were averaged; None if there were none; ``notes`` then give
+        the reason.
     bound, bound_error : float
         𝓕 = ⟨A − S⟩ − log Z ≥ −log Z_A, with the error of the average and of log Z. Averages are over draws of the model
         pooled with draws of a flatter one, which visit the tails; an error that few draws carry is nan, with a note.

@@ -8,7 +8,8 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from ..errors import ArgumentError, path_of, writing
+from ..errors import ArgumentError
+from ..errors.arguments import path_of, writing
 
 __all__ = ["read_arrays", "write_arrays"]
 
@@ -22,7 +23,7 @@ def write_arrays(path, header: dict, arrays: dict) -> Path:
 
 
 def read_arrays(path, kind: str, writer: str) -> tuple[dict, dict]:
-    """Header and arrays of a file of the format ``kind``; anything else is refused: expected a file written by ``writer``."""
+    """Header and arrays of a file of the format ``kind``; anything else is rejected: expected a file written by ``writer``."""
     try:
         with Path(path).open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
@@ -30,7 +31,7 @@ def read_arrays(path, kind: str, writer: str) -> tuple[dict, dict]:
         if header["format"] != kind:
             raise KeyError(header["format"])
     except FileNotFoundError:
-        raise ArgumentError("path", f"a file written by {writer}", f"no file {path}") from None
+        raise ArgumentError("path", f"a file written by {writer}", f"no file {path}", reason="missing") from None
     except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile) as error:
-        raise ArgumentError("path", f"a file written by {writer}", f"{path} ({error})") from error
+        raise ArgumentError("path", f"a file written by {writer}", f"{path} ({error})", reason="unreadable") from error
     return header, arrays

@@ -81,7 +81,7 @@ class CouplingVector:
         return tuple(names)
 
     def is_inhomogeneous(self, name: str) -> bool:
-        """Whether a term has one coupling a clique."""
+        """Whether a term has one coupling per clique."""
         return np.ndim(self.template.couplings[name]) == 1
 
     def flatten(self, values: dict) -> NumpyTheta:
@@ -109,15 +109,15 @@ class CouplingVector:
 
 
 def sign_notes(model: MarkovRandomField) -> list[str]:
-    """What a fit has to say about an antiperiodic lattice, whose couplings w and −w it takes for two."""
+    """A note for fits on an antiperiodic lattice, where w and −w count as two couplings."""
     notes = []
     for turned, kind in model.lattice.sign_kinds.items():
         pair = [f"w_{kind}", f"w_{turned}"]
         if set(pair) <= set(model.couplings):
             found = " and ".join(f"{np.mean(np.asarray(model.couplings[name])):.4g}" for name in pair)
             notes.append(
-                f"{pair[0]} and {pair[1]} were fitted as two couplings, {found}; of an antiperiodic field the second is minus "
-                "the first."
+                f"{pair[0]} and {pair[1]} were fitted as two couplings, {found}; in an antiperiodic field the second equals "
+                "minus the first."
             )
     return notes
 
@@ -125,13 +125,13 @@ def sign_notes(model: MarkovRandomField) -> list[str]:
 def statistics_matrix(model: MarkovRandomField, fields: Labelled) -> Statistics:
     """T(φ) of every field in double precision: row n is ∂S/∂θ at ``fields[n]``, in the order of `CouplingVector`.
 
-    Built-in statistics are computed and summed in double precision whatever JAX is set to; own ones are computed in the
+    Built-in statistics are computed and summed in double precision whatever JAX is set to; custom ones are computed in the
     precision of JAX and summed in double precision.
 
     Parameters
     ----------
     model : MarkovRandomField
-    fields : array of shape ``(num_samples, *field_shape)``, or labelled as for `fit_likelihood`
+    fields : array of shape ``(num_samples, *field_shape)``, or labeled as for `fit_likelihood`
 
     Returns
     -------

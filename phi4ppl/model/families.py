@@ -1,11 +1,12 @@
-"""Families of nearest-neighbour fields: φ⁴, by either set of couplings, and Gaussian."""
+"""Families of nearest-neighbor fields: φ⁴, by either set of couplings, and Gaussian."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from .._typing import Labelled
-from ..errors import ArgumentError, call_checked, finite_array
+from ..errors import ArgumentError
+from ..errors.arguments import call_checked, finite_array
 from ..lattice.frozen import Lattice
 from ..lattice.labels import aligned_coupling
 from .field import MarkovRandomField
@@ -28,7 +29,7 @@ def phi4(
         edge once, in either direction. A str is the name of an edge attribute of the networkx graph, such as ``"weight"``. A
         dict from kinds of edges to couplings makes one term per kind, named ``w_<kind>`` and ordered like
         ``lattice.edges_of(kind)``. On a lattice with antiperiodic axes one number (or one per kind): edges across these
-        boundaries get −w, as a term of their own, ``w_<kind>_antiperiodic``.
+        boundaries get −w, as a separate term, ``w_<kind>_antiperiodic``.
     a, b : float, array of shape (num_sites,) or ``lattice.shape``, Series, DataArray, or dict
         Mass and quartic couplings. A dict by node, a Series with the nodes as index, and a DataArray with the dimensions that
         fields have in results (``x, y, …``, or ``site``) are put in order by their labels.
@@ -49,7 +50,9 @@ def phi4(
     MarkovRandomField(square 4×4, periodic, with diagonals; w_nn=1, w_diagonal=0.5, a=2, b=0.2)
     """
     if b is None:
-        raise ArgumentError("b", "a quartic coupling", "None", "A field without quartic terms is phi4ppl.gaussian(…).")
+        raise ArgumentError(
+            "b", "a quartic coupling", "None", "For a field without quartic terms use phi4ppl.gaussian(…)."
+        )
     sites = {"a": (mass, a), "b": (quartic, b)} | ({} if r is None else {"r": (source, r)})
     sites |= {} if c is None else {"c": (sextic, c)}
     return _nearest_neighbour_family(lattice, w, sites)
@@ -92,8 +95,8 @@ def phi4_from_lagrangian(lattice: Lattice, *, kappa: float = 1.0, mu_squared: fl
     """
     for name, value in (("kappa", kappa), ("mu_squared", mu_squared), ("lam", lam)):
         if np.ndim(value) != 0:
-            mend = "Use phi4(…) for couplings that differ from site to site."
-            raise ArgumentError(name, "one number", f"shape {np.shape(value)}", mend)
+            fix = "Use phi4(…) for couplings that differ from site to site."
+            raise ArgumentError(name, "one number", f"shape {np.shape(value)}", fix, reason="shape")
         if is_concrete(value):
             finite_array(name, value)
     kappa, mu_squared, lam = (getattr(value, "values", value) for value in (kappa, mu_squared, lam))  # of xarray
@@ -105,8 +108,8 @@ def phi4_from_lagrangian(lattice: Lattice, *, kappa: float = 1.0, mu_squared: fl
 
 def _nearest_neighbour_family(lattice: Lattice, w, site_terms: dict) -> MarkovRandomField:
     if not isinstance(lattice, Lattice):
-        mend = "Build one with phi4ppl.lattice, for example lattice.from_networkx(graph)."
-        raise ArgumentError("lattice", "a phi4ppl Lattice", type(lattice).__name__, mend)
+        fix = "Build one with phi4ppl.lattice, for example lattice.from_networkx(graph)."
+        raise ArgumentError("lattice", "a phi4ppl Lattice", type(lattice).__name__, fix)
     terms = []
     if lattice.sign_kinds:
         terms += _antiperiodic_hopping(lattice, w)
@@ -114,16 +117,20 @@ def _nearest_neighbour_family(lattice: Lattice, w, site_terms: dict) -> MarkovRa
         unknown = [k for k in w if k not in lattice.kinds]
         if unknown or not w:
             kinds = ", ".join(repr(k) for k in lattice.kinds)
-            raise ArgumentError("w", f"kinds of edges among {kinds}", repr(unknown[0]) if unknown else "an empty dict")
+            raise ArgumentError(
+                "w", f"kinds of edges among {kinds}", repr(unknown[0]) if unknown else "an empty dict", reason="name"
+            )
         bare = [k for k in w if not len(lattice.edges_of(k))]
         if bare:
-            raise ArgumentError("w", "kinds that have edges", f"{bare[0]!r}, which has none on {lattice!r}")
+            raise ArgumentError(
+                "w", "kinds that have edges", f"{bare[0]!r}, which has none on {lattice!r}", reason="no_edges"
+            )
         given = {k: lattice.edge_attribute(v, k) if isinstance(v, str) else v for k, v in w.items()}
         terms += [Term(f"w_{kind}", lattice.edges_of(kind), hopping, value) for kind, value in given.items()]
     elif lattice.num_edges:
         terms.append(Term("w", lattice.edges, hopping, lattice.edge_attribute(w) if isinstance(w, str) else w))
     else:
-        aligned_coupling("coupling 'w'", w, lattice, lattice.edges)  # refuses edges that do not exist
+        aligned_coupling("coupling 'w'", w, lattice, lattice.edges)  # rejects edges that do not exist
     sites = np.arange(lattice.num_sites, dtype=np.int32)[:, None]
     for name, (statistic, value) in site_terms.items():
         value = aligned_coupling(f"coupling {name!r}", value, lattice, sites)
@@ -143,12 +150,14 @@ def _antiperiodic_hopping(lattice: Lattice, w) -> list[Term]:
     unknown = [kind for kind in w if kind not in inside]
     if unknown or not w:
         got = repr(unknown[0]) if unknown else "an empty dict"
-        raise ArgumentError("w", f"kinds of edges among {', '.join(map(repr, inside))}", got)
+        raise ArgumentError("w", f"kinds of edges among {', '.join(map(repr, inside))}", got, reason="name")
     terms = []
     for kind, value in w.items():
         if isinstance(value, (list, tuple)) or np.ndim(value) != 0:
             fix = f"For one per edge use model.replace(w_{kind}=…, w_{kind}_antiperiodic=…), the latter with −w."
-            raise ArgumentError("w", "one number per kind of edges on an antiperiodic lattice", "an array", fix)
+            raise ArgumentError(
+                "w", "one number per kind of edges on an antiperiodic lattice", "an array", fix, reason="antiperiodic"
+            )
         for name, sign in ((kind, 1), *((k, -1) for k, other in lattice.sign_kinds.items() if other == kind)):
             if len(lattice.edges_of(name)):
                 terms.append(Term(f"w_{name}", lattice.edges_of(name), hopping, sign * value))

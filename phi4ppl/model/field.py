@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._typing import Batch, Labelled, PathLike
-from ..errors import ArgumentError, call_checked
+from ..errors import ArgumentError
+from ..errors.arguments import call_checked
 from ..lattice.cliques import require_cliques_of
 from ..lattice.frozen import Lattice
 from ..lattice.labels import is_labelled
@@ -26,7 +27,7 @@ __all__ = ["MarkovRandomField", "Structure", "load_model"]
 
 
 class Structure(NamedTuple):
-    """What a model is without its couplings: hashable, so that programs are compiled once for all of them."""
+    """A model without its couplings: hashable, so that one compiled program serves all couplings."""
 
     lattice: Lattice
     forms: tuple[TermForm, ...]
@@ -88,15 +89,15 @@ class MarkovRandomField:
 
     def __init__(self, lattice: Lattice, terms: Iterable[Term]):
         if not isinstance(lattice, Lattice):
-            mend = "Build one with phi4ppl.lattice, for example lattice.from_networkx(graph)."
-            raise ArgumentError("lattice", "a phi4ppl Lattice", type(lattice).__name__, mend)
+            fix = "Build one with phi4ppl.lattice, for example lattice.from_networkx(graph)."
+            raise ArgumentError("lattice", "a phi4ppl Lattice", type(lattice).__name__, fix)
         terms = tuple(terms)
         if not terms or not all(isinstance(t, Term) for t in terms):
             raise ArgumentError("terms", "at least one phi4ppl.Term", repr(terms))
         names = [t.name for t in terms]
         if len(set(names)) < len(names):
             twice = next(n for n in names if names.count(n) > 1)
-            raise ArgumentError("terms", "a different name for every term", f"{twice!r} twice")
+            raise ArgumentError("terms", "a different name for every term", f"{twice!r} twice", reason="duplicate")
         for term in terms:
             require_cliques_of(lattice, term.name, term.cliques)
         couplings = (as_coupling(t.form, t.coupling, lattice) if is_labelled(t.coupling) else t.coupling for t in terms)
@@ -125,7 +126,7 @@ class MarkovRandomField:
         return self.lattice.field_shape
 
     def replace(self, /, **couplings: Labelled) -> MarkovRandomField:
-        """The same model at other couplings; each is one number or one number a clique.
+        """The same model at other couplings; each is one number or one number per clique.
 
         A Series, a DataArray or a dict with labels is put in order by them, as in `phi4`.
 
@@ -148,7 +149,7 @@ class MarkovRandomField:
         return Structure(self.lattice, forms).at(values)
 
     def inhomogeneous(self, *names: str) -> MarkovRandomField:
-        """The same model with the named couplings (default: all) written out as one number a clique."""
+        """The same model with the named couplings (default: all) written out as one number per clique."""
         self._require_names(names)
         chosen = set(names or self.couplings)
         values = []
@@ -162,16 +163,20 @@ class MarkovRandomField:
         unknown = [n for n in names if n not in self.couplings]
         if unknown:
             known = ", ".join(repr(n) for n in self.couplings)
-            raise ArgumentError("couplings", f"names among {known}", repr(unknown[0]), "model.describe() lists them.")
+            raise ArgumentError(
+                "couplings", f"names among {known}", repr(unknown[0]), "model.describe() lists them.", reason="name"
+            )
 
     def _require_signs(self, couplings) -> None:
-        """Refuse one of a pair of couplings w and −w: the boundary would be neither periodic nor antiperiodic."""
+        """Reject one of a pair of couplings w and −w: the boundary would be neither periodic nor antiperiodic."""
         for turned, kind in self.lattice.sign_kinds.items():
             pair = {f"w_{kind}", f"w_{turned}"}
             if pair <= set(self.couplings) and len(given := pair & set(couplings)) == 1:
                 missing = (pair - given).pop()
                 fix = f"Give {missing} too, with the opposite sign: across the boundary the field is antiperiodic."
-                raise ArgumentError("couplings", f"both of {', '.join(sorted(pair))}", repr(given.pop()), fix)
+                raise ArgumentError(
+                    "couplings", f"both of {', '.join(sorted(pair))}", repr(given.pop()), fix, reason="pair"
+                )
 
     def energy(self, phi: Labelled) -> Batch:
         """The action S(φ; θ).
@@ -179,7 +184,7 @@ class MarkovRandomField:
         Parameters
         ----------
         phi : array, shape ``(..., *field_shape)``
-            Or a Series, DataFrame, DataArray or dict with labels, which is put in order by them. Missing values are refused;
+            Or a Series, DataFrame, DataArray or dict with labels, which is put in order by them. Missing values are rejected;
             inside a JAX trace a NaN makes the energy NaN.
 
         Returns
@@ -199,7 +204,9 @@ class MarkovRandomField:
         phi = as_field(phi, lattice=self.lattice)
         shape, rank = self.field_shape, len(self.field_shape)
         if phi.shape[phi.ndim - rank :] != shape or phi.ndim < rank:
-            raise ArgumentError("phi", f"trailing axes {shape}", f"shape {phi.shape}", "Leading axes are batches.")
+            raise ArgumentError(
+                "phi", f"trailing axes {shape}", f"shape {phi.shape}", "Leading axes are batches.", reason="shape"
+            )
         for _ in range(phi.ndim - rank):
             function = jax.vmap(function)
         return function(phi)
@@ -219,7 +226,7 @@ class MarkovRandomField:
     def check(self) -> HammersleyCliffordReport:
         """Check the model against the Hammersley–Clifford theorem (structure, positivity, normalizability)."""
         if not all(is_concrete(v) for v in self._values):
-            raise ArgumentError("model", "couplings that are numbers", "couplings inside a JAX trace")
+            raise ArgumentError("model", "couplings that are numbers", "couplings inside a JAX trace", reason="traced")
         return check_terms(self.structure, self._values, self._energy_of_one)
 
     def describe(self) -> str:
@@ -227,14 +234,14 @@ class MarkovRandomField:
         lines = [f"Markov random field on {self.lattice!r}"]
         for form, value in self.interactions:
             number, size = form.cliques.shape
-            kind = form.built_in or f"own statistic {getattr(form.statistic, '__name__', form.statistic)!r}"
+            kind = form.built_in or f"custom statistic {getattr(form.statistic, '__name__', form.statistic)!r}"
             where = f"{number} {'site' if size == 1 else 'clique'}{'s' if number > 1 else ''}"
             where += f" of {size}" if size > 1 else ""
             lines.append(f"  {form.name}: {kind} on {where}, coupling {_summary(value)}")
         return "\n".join(lines + self._unused_attributes())
 
     def _unused_attributes(self) -> list[str]:
-        """What the graph says of its edges and the model leaves out: users expect ``weight`` to count."""
+        """Edge attributes of the graph that the model does not use: users expect ``weight`` to count."""
         used = [np.asarray(v) for f, v in self.interactions if np.ndim(v) and is_concrete(v)]
         lines = []
         for name in self.lattice.edge_attributes:
@@ -242,7 +249,7 @@ class MarkovRandomField:
             kinds = [given[self.lattice._edge_kinds == k] for k in range(len(self.lattice.kinds))]
             if not any(np.array_equal(value, part) for value in used for part in (given, *kinds)):
                 lines.append(
-                    f"  The edge attribute {name!r} of the graph is not used. To take it as couplings: w={name!r}."
+                    f"  The edge attribute {name!r} of the graph is not used. To use it as couplings, pass w={name!r}."
                 )
         return lines
 

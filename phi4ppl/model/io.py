@@ -19,13 +19,13 @@ FORMAT = "phi4ppl-model-1"
 
 
 def write_terms(path, lattice: Lattice, terms: tuple[Term, ...]) -> Path:
-    """Write a lattice and its terms; refuse user-defined statistics and labels that are not Python literals."""
+    """Write a lattice and its terms; reject user-defined statistics and labels that are not Python literals."""
     for term in terms:
         if term.form.built_in is None:
             raise ArgumentError(
                 f"term {term.name!r}", "a built-in statistic", f"{term.statistic!r}",
-                "Code is not written to disk: keep models with your own terms as a model file (see docs/declare).",
-            )  # fmt: skip
+                "Code is not written to disk: keep models with custom terms as a model file (see docs/declare).",
+             reason="not_built_in")  # fmt: skip
     labels = None if lattice._nodes is None else [repr(n) for n in lattice.nodes]
     for label, text in zip(lattice.nodes if labels else (), labels or (), strict=True):
         try:
@@ -33,7 +33,9 @@ def write_terms(path, lattice: Lattice, terms: tuple[Term, ...]) -> Path:
         except (ValueError, SyntaxError):
             same = False
         if not same:
-            raise ArgumentError("lattice", "labels that are numbers, strings or tuples", text, "Relabel the graph.")
+            raise ArgumentError(
+                "lattice", "labels that are numbers, strings or tuples", text, "Relabel the graph.", reason="labels"
+            )
     header = {
         "format": FORMAT,
         "name": lattice.name, "num_sites": lattice.num_sites, "shape": lattice.shape, "kinds": lattice.kinds,
@@ -50,7 +52,7 @@ def write_terms(path, lattice: Lattice, terms: tuple[Term, ...]) -> Path:
 
 
 def read_terms(path) -> tuple[Lattice, list[Term]]:
-    """Read what `write_terms` wrote; refuse anything else with the reason."""
+    """Read what `write_terms` wrote; reject anything else with the reason."""
     header, arrays = read_arrays(path, FORMAT, "model.save")
     tuples: Callable = lambda value: tuple(map(tuples, value)) if isinstance(value, list) else value  # noqa: E731
     offsets = header["offsets"] and {kind: tuples(o) for kind, o in header["offsets"].items()}

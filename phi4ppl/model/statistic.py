@@ -1,7 +1,8 @@
 """The built-in statistics T: what one clique contributes to the action per unit of its coupling.
 
-A built-in statistic is one object that knows all that other modules ask of it. A new power of the field is a line in
-`BUILT_IN`; energies, forces, one-site densities, exact sums, normalizability and files follow from its attributes.
+A built-in statistic is one object that holds everything that other modules need to know about it. A new power of the field
+is a line in `BUILT_IN`; energies, forces, one-site densities, exact sums, normalizability and files follow from its
+attributes.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ __all__ = ["BUILT_IN", "Hopping", "SitePower", "Statistic", "hopping", "mass", "
 
 @dataclass(frozen=True)
 class Statistic:
-    """What every built-in statistic has.
+    """Attributes that every built-in statistic has.
 
     Attributes
     ----------
     name : str
-        In files and descriptions.
+        Name in files and descriptions.
     degree : int
         The degree of the polynomial T: T(sφ) = s^degree T(φ).
     power : int or None
@@ -57,7 +58,7 @@ class Statistic:
 
 @dataclass(frozen=True, repr=False)
 class Hopping(Statistic):
-    """T = −φ_i φ_j: a positive coupling w aligns neighbours (S contains −w φ_i φ_j)."""
+    """T = −φ_i φ_j: a positive coupling w aligns neighbors (S contains −w φ_i φ_j)."""
 
     def __call__(self, phi_i, phi_j):
         return -phi_i * phi_j

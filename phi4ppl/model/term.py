@@ -17,15 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._typing import FlatField, PerClique
-from ..errors import (
-    LEAVE_OUT,
-    ArgumentError,
-    call_checked,
-    finite_array,
-    present,
-    refuse_missing,
-    refuse_missing_objects,
-)
+from ..errors import ArgumentError
+from ..errors.arguments import LEAVE_OUT, call_checked, finite_array, present, refuse_missing, refuse_missing_objects
 from ..lattice.cliques import as_cliques
 from ..lattice.frozen import Lattice
 from ..lattice.labels import aligned_coupling, aligned_fields, is_labelled
@@ -76,12 +69,12 @@ class TermForm:
 
     @property
     def is_gaussian(self) -> bool:
-        """Whether the term is at most quadratic, by what the library knows of it."""
+        """Whether the term is known to be at most quadratic."""
         return self.built_in is not None and self.built_in.is_gaussian
 
     @property
     def is_on_all_sites(self) -> bool:
-        """Whether the cliques are the sites 0, 1, … of the lattice in their order, as far as they go."""
+        """Whether the cliques are the first sites of the lattice, 0, 1, …, in order."""
         return self.cliques.shape[1] == 1 and np.array_equal(self.cliques[:, 0], np.arange(len(self.cliques)))
 
     def values(self, phi_flat: FlatField) -> PerClique:
@@ -102,15 +95,15 @@ class Term:
     statistic : callable
         ``statistic(phi_1, …, phi_k) -> scalar``: T_t for the fields of ONE clique, traceable by JAX. Fields come in the
         order of the columns of ``cliques``.
-    coupling : float, array of shape (num_cliques,), or labelled
-        θ_t: one number (homogeneous) or one a clique (inhomogeneous). A Series, a DataArray or a dict is put in order by its
+    coupling : float, array of shape (num_cliques,), or labeled
+        θ_t: one number (homogeneous) or one per clique (inhomogeneous). A Series, a DataArray or a dict is put in order by its
         labels when the term becomes part of a model: nodes for a term of single sites, tuples of nodes (in any order) for
         others.
 
     Raises
     ------
     ArgumentError
-        If the name is no identifier, the cliques are malformed, the statistic does not map k scalars to a scalar, or
+        If the name is not an identifier, the cliques are malformed, the statistic does not map k scalars to a scalar, or
         the coupling has the wrong shape or is not finite.
 
     Examples
@@ -153,7 +146,7 @@ def is_concrete(value) -> bool:
 def as_field(phi, name: str = "phi", lattice: Lattice | None = None):
     """``phi`` as a JAX array of real floating-point numbers, with sites in the order of the lattice where it carries labels.
 
-    Integers are converted; complex numbers and missing values (masked, NA, NaN) are refused, except in what JAX is tracing.
+    Integers are converted; complex numbers and missing values (masked, NA, NaN) are rejected, except in what JAX is tracing.
     """
     if not isinstance(phi, jax.Array):
         if is_labelled(phi) and lattice is not None:
@@ -168,7 +161,7 @@ def as_field(phi, name: str = "phi", lattice: Lattice | None = None):
             refuse_missing_objects(name, np.array(phi, object))
         raise ArgumentError(name, "an array of real numbers", type(phi).__name__) from error
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
-        raise ArgumentError(name, "an array of real numbers", f"dtype {array.dtype}")
+        raise ArgumentError(name, "an array of real numbers", f"dtype {array.dtype}", reason="dtype")
     array = array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(float)
     if is_concrete(array):
         _refuse_nan(name, array)
@@ -180,7 +173,7 @@ def _refuse_nan(name: str, array) -> None:
         if not jnp.isnan(array).any():
             return
     where = tuple(int(i) for i in np.argwhere(np.isnan(np.atleast_1d(np.asarray(array, float))))[0])
-    raise ArgumentError(name, "numbers", f"nan at index {where}", LEAVE_OUT)
+    raise ArgumentError(name, "numbers", f"nan at index {where}", LEAVE_OUT, reason="finite")
 
 
 def as_coupling(form: TermForm, coupling, lattice: Lattice | None = None):
@@ -199,7 +192,7 @@ def as_coupling(form: TermForm, coupling, lattice: Lattice | None = None):
     elif is_concrete(coupling):
         finite_array(name, coupling)
     elif jnp.issubdtype(coupling.dtype, jnp.complexfloating):
-        raise ArgumentError(name, "a real number or an array of them", f"dtype {coupling.dtype}")
+        raise ArgumentError(name, "a real number or an array of them", f"dtype {coupling.dtype}", reason="dtype")
     if not jnp.issubdtype(coupling.dtype, jnp.floating):
         coupling = coupling.astype(float)
     shape = coupling.shape
@@ -211,8 +204,10 @@ def as_coupling(form: TermForm, coupling, lattice: Lattice | None = None):
         if isinstance(coupling, np.ndarray):
             coupling.setflags(write=False)
         return coupling
-    expected = f"one number, or an array of shape ({num_cliques},) with one number a clique"
-    raise ArgumentError(name, expected, f"shape {shape}", "Rows of the term's `cliques` give the order.")
+    expected = f"one number, or an array of shape ({num_cliques},) with one number per clique"
+    raise ArgumentError(
+        name, expected, f"shape {shape}", "Rows of the term's `cliques` give the order.", reason="shape"
+    )
 
 
 def _require_scalar_statistic(name: str, statistic, size: int) -> None:
@@ -222,8 +217,10 @@ def _require_scalar_statistic(name: str, statistic, size: int) -> None:
         raise ArgumentError(what, expected, repr(statistic))
     try:
         result = jax.eval_shape(statistic, *[jax.ShapeDtypeStruct((), jnp.result_type(float))] * size)
-    except Exception as error:  # whatever a user's function raises under tracing is the user's to read
-        raise ArgumentError(what, expected, f"{type(error).__name__}: {error}") from error
+    except Exception as error:  # the user should read whatever the function raises under tracing
+        raise ArgumentError(what, expected, f"{type(error).__name__}: {error}", reason="raises") from error
     if getattr(result, "shape", None) != () or not jnp.issubdtype(result.dtype, jnp.floating):
         got = f"a function that returns {result}"
-        raise ArgumentError(what, "a real scalar returned for one clique", got, "The library vmaps over cliques.")
+        raise ArgumentError(
+            what, "a real scalar returned for one clique", got, "The library vmaps over cliques.", reason="returns"
+        )

@@ -50,7 +50,8 @@ def __getattr__(name):
         import sklearn  # noqa: F401  only when an estimator is asked for
     except ImportError as error:
         raise MissingPackageError(
+            "sklearn",
             f"phi4ppl.networks.{name} needs scikit-learn, which is not installed. Install it with "
-            "pip install 'phi4ppl[sklearn]', or use RestrictedBoltzmannMachine and train, which do not need it."
+            "pip install 'phi4ppl[sklearn]', or use RestrictedBoltzmannMachine and train, which do not need it.",
         ) from error
     return getattr(importlib.import_module(f".{ESTIMATORS[name]}", __name__), name)

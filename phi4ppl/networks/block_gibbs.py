@@ -14,7 +14,7 @@ __all__ = ["advance", "gaussian_draws"]
 
 
 def advance(machine: RestrictedBoltzmannMachine, key: jax.Array, states: Levels, sweeps: int) -> tuple[Levels, Scalar]:
-    """Block Gibbs sweeps of chains at the weights βw, β = 0, …, 1 in equal steps, and exchanges between neighbours.
+    """Block Gibbs sweeps of chains at the weights βw, β = 0, …, 1 in equal steps, and exchanges between neighbors.
 
     Parameters
     ----------
@@ -30,14 +30,14 @@ def advance(machine: RestrictedBoltzmannMachine, key: jax.Array, states: Levels,
 
     Notes
     -----
-    Two neighbours exchange v with probability min(1, p_β(v′) p_β′(v)/p_β(v) p_β′(v′)), p the marginals of v, of which only
-    the hidden log-normalisers differ. All p_β stay as they are.
+    Two neighbors exchange v with probability min(1, p_β(v′) p_β′(v)/p_β(v) p_β′(v′)), p the marginals of v, of which only
+    the hidden log-normalizers differ. All p_β stay as they are.
     """
     levels = states.shape[0]
     scale = np.linspace(0, 1, levels) if levels > 1 else np.ones(1)
     scale = jnp.asarray(scale, states.dtype)[:, None, None]
 
-    # a random first pair: a training calls this for one sweep an update, and would never exchange levels 1 and 2 otherwise
+    # a random first pair: a training calls this for one sweep per update, and would never exchange levels 1 and 2 otherwise
     first = jax.random.randint(jax.random.fold_in(key, sweeps), (), 0, 2)
 
     def sweep(number, carry):

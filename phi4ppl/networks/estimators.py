@@ -17,7 +17,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ..errors import ArgumentError, call_checked, finite_array, positive_int, stream_key, stream_rng, warn
+from ..errors import ArgumentError, warn
+from ..errors.arguments import call_checked, finite_array, positive_int
+from ..errors.streams import stream_key, stream_rng
 from ..lattice.labels import has_no_labels, is_labelled
 from ..model.field import MarkovRandomField
 from ..model.pytree import replaced
@@ -57,36 +59,34 @@ def seed_of(random_state) -> int:
 
 
 def checked_rows(estimator, X, reset: bool) -> np.ndarray:
-    """Rows as scikit-learn checks them: it compares names of columns and refuses NaN, but ignores masks and other labels."""
+    """Rows as scikit-learn checks them: it compares names of columns and rejects NaN, but ignores masks and other labels."""
     if is_labelled(X) and not isinstance(X, pd.DataFrame) and not issparse(X):  # a sparse matrix may be a dict
         X = _without_labels(X)
-    if isinstance(X, pd.DataFrame) and not has_no_labels(X):  # it would ignore names that are no texts
+    if isinstance(X, pd.DataFrame) and not has_no_labels(X):  # it would ignore names that are not strings
         X = X.set_axis(list(map(str, X.columns)), axis=1)
     if isinstance(X, np.ma.MaskedArray):
-        X = finite_array(
-            "X", X, "Leave out rows with missing values, or fill them in; `complete` draws unknown features."
-        )
+        X = finite_array("X", X, "Remove rows with missing values, or fill them in; `complete` draws unknown features.")
     return validate_data(estimator, X, reset=reset, dtype=(np.float64, np.float32), ensure_min_samples=1)
 
 
 def _without_labels(X):
-    """A labelled object whose features can only be read by position, if it has no labels that this would ignore."""
+    """A labeled object whose features can only be read by position, if it has no labels that this would ignore."""
     kind = f"a {type(X).__name__}"
-    fix = "Give a DataFrame, or an array without labels if the order of its features is right."
+    fix = "Pass a DataFrame, or an array without labels if the order of its features is right."
     if isinstance(X, xr.DataArray):
         if not X.indexes and not any(coordinate.dims for coordinate in X.coords.values()):
             return X.values
         kind, fix = (
             "a DataArray with coordinates",
-            "Give X.to_pandas(), or X.values if the order of the features is right.",
+            "Pass X.to_pandas(), or X.values if the order of the features is right.",
         )
     elif isinstance(X, list | tuple):
         parts = [part for part in X if is_labelled(part)]
         if all(isinstance(part, pd.Series) and has_no_labels(part) for part in parts):
             return X
-        kind, fix = f"a {type(X).__name__} of {type(parts[0]).__name__}", "Give pandas.DataFrame(X)."
+        kind, fix = f"a {type(X).__name__} of {type(parts[0]).__name__}", "Pass pandas.DataFrame(X)."
     elif isinstance(X, pd.Series):
-        return X  # refused as one-dimensional
+        return X  # rejected as one-dimensional
     raise ArgumentError("X", "an array or a DataFrame", kind, fix)
 
 
@@ -99,33 +99,33 @@ class _RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     n_components : int
         Hidden units.
     learning_rate : float or optax schedule
-        Of Adam.
+        Step size of Adam.
     batch_size, n_epochs : int
-        Data an update, and passes through the data in `fit`.
+        Data per update, and passes through the data in `fit`.
     n_sweeps : int
-        Sweeps of block Gibbs sampling an update.
+        Sweeps of block Gibbs sampling per update.
     n_chains, n_levels : int
         Persistent chains, and copies of them at smaller weights that help them cross between modes.
     method : str
-        As of `phi4ppl.networks.train`.
+        As in `phi4ppl.networks.train`.
     weight_decay : float
     centring : bool
-        As of `phi4ppl.networks.train`.
+        As in `phi4ppl.networks.train`.
     n_annealing_steps : int
-        Of the annealing that finds log Z when `score_samples` first needs it, unless log Z is known exactly.
+        Steps of the annealing that computes log Z when `score_samples` first needs it, unless log Z is known exactly.
     random_state : int, numpy RandomState or None
         None stands for 0: results never depend on the time of day.
     progress : bool, optional
-        Draw a line of progress on standard error; by default only on a terminal.
+        Show a progress bar on standard error; by default only in a terminal.
 
     Attributes
     ----------
     machine_ : RestrictedBoltzmannMachine
-        Of standardised data where the visible units are real.
+        The machine of standardized data where the visible units are real.
     mean_ : array, shape (n_features,)
-        Taken off before training, where the visible units are real.
+        Subtracted before training, where the visible units are real.
     scale_ : array, shape (n_features,)
-        Divided by after that.
+        Divisor of the centered data.
     history_ : list of phi4ppl.networks.Epoch
     state_ : TrainingState
     """
@@ -158,12 +158,14 @@ class _RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return self._begin(X)._train(X, self.n_epochs, self.progress)
 
     def partial_fit(self, X, y=None):
-        """One more pass, through these data; the first call standardises by them and starts the machine."""
+        """One more pass, through these data; the first call standardizes by them and starts the machine."""
         first = not hasattr(self, "state_")
         X = self._checked(X, reset=first)
         if not first and self.n_components != self.machine_.hidden.size:
-            got = f"{self.n_components!r}. Call fit to begin anew"
-            raise ArgumentError("n_components", f"{self.machine_.hidden.size}, as in the fitted machine", got)
+            got = f"{self.n_components!r}. Call fit to start over"
+            raise ArgumentError(
+                "n_components", f"{self.machine_.hidden.size}, as in the fitted machine", got, reason="state"
+            )
         return (self._begin(X) if first else self)._train(X, 1, progress=False)
 
     def transform(self, X):
@@ -179,7 +181,7 @@ class _RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return np.asarray(v, float) * self.scale_ + self.mean_
 
     def sample(self, n_samples=1, *, n_sweeps=1000):
-        """States of ``n_samples`` Gibbs chains that go on from the persistent ones, in the units of the data."""
+        """States of ``n_samples`` Gibbs chains that continue the persistent ones, in the units of the data."""
         check_is_fitted(self, "machine_")
         positive_int("n_samples", n_samples), positive_int("n_sweeps", n_sweeps, minimum=0)
         above, below = jax.random.split(stream_key(self._seed(), "sample"))
@@ -193,10 +195,10 @@ class _RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Parameters
         ----------
         X : array, shape (n, n_features)
-            What stands at unknown features does not matter, as long as it is finite.
+            Values at unknown features are ignored, but must be finite.
         known : bool array, shape (n_features,)
         n_draws, n_sweeps : int
-            Independent Gibbs chains a row, which start with unknown features at their means, and the sweeps of each.
+            Independent Gibbs chains per row, which start with unknown features at their means, and the sweeps of each.
 
         Returns
         -------
@@ -213,7 +215,7 @@ class _RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         known = np.asarray(known)
         if known.dtype != bool or known.shape != X.shape[1:]:
             got = f"{known.dtype} of shape {known.shape}"
-            raise ArgumentError("known", f"bools of shape {X.shape[1:]}, one a feature", got)
+            raise ArgumentError("known", f"bools of shape {X.shape[1:]}, one per feature", got, reason="shape")
         middle = self.machine_.visible_mean(jnp.zeros(self.machine_.hidden.size))
         start = np.where(known, self._standardised(X), middle)
         start = jnp.asarray(np.broadcast_to(start, (n_draws, *X.shape)))
@@ -222,7 +224,7 @@ class _RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return np.where(known, X, np.asarray(v, float) * self.scale_ + self.mean_)
 
     def log_partition(self) -> PartitionEstimate:
-        """log Z of ``machine_``, found once and kept.
+        """log Z of ``machine_``, computed once and kept.
 
         Exact where all units are Gaussian or a layer is binary with at most 12 units; otherwise by `phi4ppl.networks.annealed`,
         which starts at the persistent chains.
@@ -240,7 +242,7 @@ class _RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return self._log_partition
 
     def score_samples(self, X):
-        """Normalised log density of each row in the units of the data, in nats; all share the error of `log_partition`."""
+        """Normalized log density of each row in the units of the data, in nats; all share the error of `log_partition`."""
         check_is_fitted(self, "machine_")
         free_energy = np.asarray(self.machine_.free_energy(self._standardised(self._checked(X))), float)
         return -free_energy - self.log_partition().value - np.log(self.scale_).sum()
@@ -266,8 +268,10 @@ class _RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             spread = X.std(axis=0, dtype=float) if real else np.ones(n)
         if not np.isfinite(spread).all():
             where = f"infinite in feature {np.argmin(np.isfinite(spread))}"
-            raise ArgumentError("X", "features whose standard deviations are finite", where, "Give other units.")
-        # a constant column has rounding alone, which is relative to its mean; a small unit of measurement is no constant
+            raise ArgumentError(
+                "X", "features whose standard deviations are finite", where, "Use other units.", reason="finite"
+            )
+        # a constant column has rounding alone, which is relative to its mean; a small unit of measurement is not a constant
         self.scale_ = np.where(spread > CONSTANT * np.abs(self.mean_), spread, 1.0)
         rng = stream_rng(self._seed(), "first weights")
         visible, hidden = (
@@ -295,14 +299,14 @@ class _RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return self
 
     def _judge(self, X):
-        """Warn of a training by `partial_fit` that has not converged, and go back to its best state, as `fit` does."""
+        """Warn if training by `partial_fit` has not converged, and return to its best state, as `fit` does."""
         self.state_ = judged(self.state_, self._standardised(X), self.method, self.history_[-1].gradient_norm)
         self.machine_ = self.state_.machine
         self.__dict__.pop("_log_partition", None)
 
     @classmethod
     def from_machine(cls, machine: RestrictedBoltzmannMachine):
-        """The fitted estimator that a machine with these kinds of units is; its data are not scaled.
+        """A fitted estimator from a machine with these kinds of units; its data are not scaled.
 
         Raises
         ------
@@ -313,7 +317,7 @@ class _RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         if not isinstance(machine, RestrictedBoltzmannMachine):
             raise ArgumentError("machine", expected, type(machine).__name__)
         if (type(machine.visible), type(machine.hidden)) != (cls._visible, cls._hidden):
-            raise ArgumentError("machine", expected, repr(machine))
+            raise ArgumentError("machine", expected, repr(machine), reason="units")
         made, number = cls(machine.hidden.size), machine.visible.size
         made.machine_, made.history_, made.n_features_in_ = machine, [], number
         made.mean_, made.scale_ = np.zeros(number), np.ones(number)
@@ -332,9 +336,9 @@ class Phi4RBM(_RBM):
 
     @classmethod
     def from_model(cls, model: MarkovRandomField, num_visible: int) -> Phi4RBM:
-        """The fitted estimator that a φ⁴ model on ``p4.lattice.bipartite(num_visible, …)`` is; its data are not scaled.
+        """A fitted estimator from a φ⁴ model on ``p4.lattice.bipartite(num_visible, …)``; its data are not scaled.
 
-        ``machine_.to_model()`` leads back.
+        ``machine_.to_model()`` is the inverse.
         """
         return cls.from_machine(RestrictedBoltzmannMachine.from_model(model, num_visible))
 
@@ -348,7 +352,7 @@ class Phi4BernoulliRBM(_RBM):
 @call_checked
 class GaussianGaussianRBM(_RBM):
     __doc__ = _described(
-        "All units are Gaussian, and so is p(v): a factor analysis with one variance a feature. Training starts at the "
+        "All units are Gaussian, and so is p(v): a factor analysis with one variance per feature. Training starts at the "
         "maximum-likelihood factor analysis of the data, and `fit` returns that start if steps of Adam end below it."
     )
     _visible, _hidden = GaussianUnits, GaussianUnits
@@ -359,7 +363,7 @@ class GaussianGaussianRBM(_RBM):
         return self
 
     def _train(self, X, epochs, progress):
-        if self.state_ is not None or self.weight_decay:  # decay lowers the likelihood on purpose
+        if self.state_ is not None or self.weight_decay:  # decay lowers the likelihood intentionally
             return super()._train(X, epochs, progress)
         start, v = self.machine_, self._standardised(X)
         with warnings.catch_warnings(record=True) as caught:
@@ -373,11 +377,11 @@ class GaussianGaussianRBM(_RBM):
         own_rate = self.learning_rate != inspect.signature(_RBM.__init__).parameters["learning_rate"].default
         for message in (warning.message for warning in caught):
             if isinstance(message, TrainingWarning):
-                if not own_rate:  # a fall from the maximum is no fault of the user, and the maximum is returned
+                if not own_rate:  # a fall from the maximum is not the user's fault, and the maximum is returned
                     continue
                 if self.state_.epoch == 0:
                     message = TrainingWarning(message.problem, "The factor analysis at the start is returned.")
-            warn(message)
+            warn(message)  # type: ignore[arg-type]  # warnings that were caught are objects
         return self
 
 
@@ -394,7 +398,7 @@ class BernoulliBernoulliRBM(_RBM):
 
 
 def _factor_analysis(machine: RestrictedBoltzmannMachine, v) -> RestrictedBoltzmannMachine:
-    """The machine whose p(v) is the maximum-likelihood factor analysis of standardised data.
+    """The machine whose p(v) is the maximum-likelihood factor analysis of standardized data.
 
     With C = Ψ + LLᵀ and the singular value decomposition Ψ^−½ L = U S Vᵀ the precision is Ψ⁻¹ − WWᵀ, where
     W = Ψ^−½ U S (1 + S²)^−½. So a = 1/2ψ, hidden units have variance one, and the singular values of the coupling strength
@@ -416,9 +420,9 @@ def _factor_analysis(machine: RestrictedBoltzmannMachine, v) -> RestrictedBoltzm
 
 
 def _factors(v, number: int) -> tuple[np.ndarray, np.ndarray]:
-    """Noise variances and loadings of the factor analysis of data with mean zero, at a cost that rows do not add to.
+    """Noise variances and loadings of the factor analysis of data with mean zero, at a cost independent of the number of rows.
 
-    It depends on the covariance alone, so 2 rows a feature with the same covariance stand for all.
+    It depends on the covariance alone, so 2 rows per feature with the same covariance stand for all.
     """
     size = v.shape[1]
     values, vectors = np.linalg.eigh(v.T @ v / len(v))

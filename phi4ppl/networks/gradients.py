@@ -1,4 +1,4 @@
-"""What training makes small, and its gradient: by chains, by score matching, or exactly.
+"""The objective of training and its gradient: by chains, by score matching, or exactly.
 
 The likelihood has ∂ log p/∂θ = ⟨∂F/∂θ⟩ over the machine less ⟨∂F/∂θ⟩ over data. Chains stand for the first mean, or log Z is
 summed. Score matching needs neither: its objective is that of A. Hyvärinen, J. Mach. Learn. Res. 6, 695 (2005), for p(v).
@@ -16,7 +16,8 @@ from jax.scipy.special import logsumexp
 
 from .._typing import JointPrecision, Scalar, UnitCouplings, VisibleSamples
 from ..energy.exact.gaussian import log_gaussian_integral
-from ..errors import ArgumentError, one_of
+from ..errors import ArgumentError
+from ..errors.arguments import one_of
 from ..model.pytree import replaced
 from .machine import RestrictedBoltzmannMachine
 from .units import GaussianUnits
@@ -37,18 +38,20 @@ Offsets = tuple[jax.Array, jax.Array]
 
 
 def require_method(machine: RestrictedBoltzmannMachine, method: str) -> None:
-    """Refuse a method that is not for this machine."""
+    """Reject a method that is not for this machine."""
     one_of("method", method, METHODS)
     if method == "score_matching" and machine.visible.states is not None:
         got = f"{type(machine.visible).__name__}, whose density has no derivatives"
-        raise ArgumentError("method", "real visible units for 'score_matching'", got, "Take 'persistent_cd'.")
+        raise ArgumentError(
+            "method", "real visible units for 'score_matching'", got, "Use 'persistent_cd'.", reason="units"
+        )
     if method == "exact" and summed_side(machine) is None and not both_gaussian(machine):
         need = f"a binary layer of at most {MAX_BINARY} units, a real one of at most {MAX_REAL}, or two Gaussian layers"
-        raise ArgumentError("method", f"for 'exact' {need}", repr(machine), "Take 'persistent_cd'.")
+        raise ArgumentError("method", f"for 'exact' {need}", repr(machine), "Use 'persistent_cd'.", reason="too_large")
 
 
 def objective(method: str, machine: RestrictedBoltzmannMachine, v: VisibleSamples, chains: jax.Array) -> Scalar:
-    """The number whose gradient an update follows downhill; of chains only the gradient means anything."""
+    """The function whose gradient an update descends; with chains only its gradient is meaningful."""
     if method == "score_matching":
         return score_objective(machine, v)
     if needs_chains(machine, method):
@@ -57,7 +60,7 @@ def objective(method: str, machine: RestrictedBoltzmannMachine, v: VisibleSample
 
 
 def needs_chains(machine: RestrictedBoltzmannMachine, method: str) -> bool:
-    """Whether an update takes its mean over the machine from chains."""
+    """Whether updates estimate the mean over the machine from chains."""
     return method == "contrastive_divergence" or (method == "persistent_cd" and not both_gaussian(machine))
 
 
@@ -159,7 +162,7 @@ def _integrated_log_partition(side):
     return logsumexp(_log_weight(side, grid(half_width, NODES[number]))) + number * jnp.log(step)
 
 
-# --- centring
+# --- centering
 
 
 def centred(machine: RestrictedBoltzmannMachine, v) -> Offsets:
@@ -171,14 +174,14 @@ def centred(machine: RestrictedBoltzmannMachine, v) -> Offsets:
 
 
 def to_centred(gradient: RestrictedBoltzmannMachine, offsets: Offsets) -> RestrictedBoltzmannMachine:
-    """Of derivatives by (w, r, s), those at fixed linear couplings of the centred form: r = r̃ + wλ and s = s̃ + wᵀμ."""
+    """Of derivatives by (w, r, s), those at fixed linear couplings of the centered form: r = r̃ + wλ and s = s̃ + wᵀμ."""
     below, above = offsets
     weights = gradient.weights + jnp.outer(gradient.visible.linear, above) + jnp.outer(below, gradient.hidden.linear)
     return _with(gradient, weights, gradient.visible.linear, gradient.hidden.linear)
 
 
 def from_centred(step: RestrictedBoltzmannMachine, offsets: Offsets) -> RestrictedBoltzmannMachine:
-    """A step of the couplings of the centred form as one of the machine's own."""
+    """A step of the couplings of the centered form as one of the machine's own."""
     below, above = offsets
     visible = step.visible.linear + step.weights @ above
     return _with(step, step.weights, visible, step.hidden.linear + below @ step.weights)

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._typing import ArrayLike, Batch, HiddenLayer, Labelled, Scalar, VisibleLayer, Weights
-from ..errors import ArgumentError, HammersleyCliffordError, call_checked, finite_array
+from ..errors import ArgumentError, HammersleyCliffordError
+from ..errors.arguments import call_checked, finite_array
 from ..lattice.labels import aligned_units
 from ..lattice.regular import bipartite
 from ..model.families import phi4
@@ -70,16 +71,19 @@ class RestrictedBoltzmannMachine:
         array = finite_array("weights", weights) if is_concrete(weights) else weights
         expected = (visible.size, hidden.size)
         if np.shape(array) != expected:
-            mend = "Rows are visible units, columns hidden ones."
-            raise ArgumentError("weights", f"an array of shape {expected}", f"shape {np.shape(array)}", mend)
+            fix = "Rows are visible units, columns hidden ones."
+            raise ArgumentError(
+                "weights", f"an array of shape {expected}", f"shape {np.shape(array)}", fix, reason="shape"
+            )
         vars(self).update(visible=visible, hidden=hidden, weights=jnp.asarray(array, visible.linear.dtype))
         leaves = jax.tree.leaves(self)
         if isinstance(visible, GaussianUnits) and isinstance(hidden, GaussianUnits) and all(map(is_concrete, leaves)):
             largest = float(self.coupling_strength())
             if not largest < 1:
                 raise HammersleyCliffordError(
+                    "not_normalizable",
                     "Z is infinite: the quadratic form of the two Gaussian layers is not positive definite (largest singular "
-                    f"value of w_ij / (4 a_i m_j)^½ is {largest:.4g}, and has to be below 1). Make the weights smaller."
+                    f"value of w_ij / (4 a_i m_j)^½ is {largest:.4g}, and must be below 1). Use smaller weights.",
                 )
 
     def __repr__(self):
@@ -122,7 +126,7 @@ class RestrictedBoltzmannMachine:
         return self.visible.energy(v) - jnp.sum(self.hidden.log_normalizer(v @ self.weights), axis=-1)
 
     def log_prob(self, v: Labelled, *, method: str = "auto", seed: int = 0) -> Batch:
-        """log p(v), normalised, natural logarithm; ``method`` and ``seed`` as in `log_partition`, whose error it shares."""
+        """log p(v), normalized, natural logarithm; ``method`` and ``seed`` as in `log_partition`, whose error it shares."""
         return -self.free_energy(v) - self.log_partition(method=method, seed=seed).value
 
     def gibbs(self, key: jax.Array, v: Labelled, steps: int = 1, *, clamped: ArrayLike | None = None) -> VisibleLayer:
@@ -136,7 +140,7 @@ class RestrictedBoltzmannMachine:
             clamped = clamped if isinstance(clamped, jax.Array) else np.asarray(clamped)
             if clamped.dtype != bool or clamped.shape != (self.visible.size,):
                 got = f"{clamped.dtype} of shape {clamped.shape}"
-                raise ArgumentError("clamped", f"bools of shape ({self.visible.size},)", got)
+                raise ArgumentError("clamped", f"bools of shape ({self.visible.size},)", got, reason="shape")
         held = None if clamped is None else jnp.broadcast_to(clamped, v.shape)
 
         def sweep(step, v):
@@ -157,7 +161,7 @@ class RestrictedBoltzmannMachine:
             sampling, with an error), or ``"auto"``: the first that can be used. In each of the exact ones the other layer is
             integrated out analytically, or unit by unit.
         seed : int
-            For annealing.
+            Seed of annealing.
 
         Returns
         -------
@@ -173,8 +177,8 @@ class RestrictedBoltzmannMachine:
         layers = self.visible, self.hidden
         binary = next((layer for layer in layers if layer.states is not None), None)
         if binary is not None:
-            mend = "Markov random fields of this library are real; sample the machine by block Gibbs (machine.gibbs)."
-            raise ArgumentError("machine", "layers of real units", repr(binary), mend)
+            fix = "Markov random fields of this library are real; sample the machine by block Gibbs (machine.gibbs)."
+            raise ArgumentError("machine", "layers of real units", repr(binary), fix, reason="units")
         join = {
             name: np.concatenate([np.asarray(getattr(x, name)) for x in layers]) for name in ("linear", "quadratic")
         }
@@ -201,12 +205,18 @@ class RestrictedBoltzmannMachine:
         if edges is None or not np.array_equal(edges, model.lattice.edges):
             expected = f"a model on lattice.bipartite({num_visible}, …)"
             raise ArgumentError(
-                "model", expected, repr(model.lattice), "Edges have to join the first sites to the rest."
+                "model",
+                expected,
+                repr(model.lattice),
+                "Edges must join the first sites to the rest.",
+                reason="lattice",
             )
         found = {power: np.zeros(n) for power in (1, 2, 4)} | {None: np.zeros(len(edges))}
         for term in model.terms:
             if term.form.built_in is None or term.form.power not in found:
-                raise ArgumentError("model", "hopping, mass, quartic and source terms", f"also the term {term.name!r}")
+                raise ArgumentError(
+                    "model", "hopping, mass, quartic and source terms", f"also the term {term.name!r}", reason="terms"
+                )
             place = term.cliques[:, 0]
             if term.form.is_hopping:
                 place = place * (n - num_visible) + term.cliques[:, 1] - num_visible
@@ -221,5 +231,5 @@ class RestrictedBoltzmannMachine:
     def _layer(name, values, units: Units):
         values = as_field(aligned_units(name, values, units.size), name)
         if values.ndim == 0 or values.shape[-1] != units.size:
-            raise ArgumentError(name, f"shape (..., {units.size})", f"shape {values.shape}")
+            raise ArgumentError(name, f"shape (..., {units.size})", f"shape {values.shape}", reason="shape")
         return values

@@ -1,4 +1,4 @@
-"""What a machine says about its visible layer, as a distribution of NumPyro."""
+"""The distribution of the visible layer of a machine, as a NumPyro distribution."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from numpyro.distributions import Distribution, constraints
 from numpyro.distributions.util import validate_sample
 
 from .._typing import Batch
-from ..errors import ArgumentError, DrawNotAvailableError, call_checked
+from ..errors import ArgumentError, DrawNotAvailableError
+from ..errors.arguments import call_checked
 from .machine import RestrictedBoltzmannMachine
 
 __all__ = ["VisibleMarginal"]
@@ -56,8 +57,10 @@ class VisibleMarginal(Distribution):
         if not isinstance(machine, RestrictedBoltzmannMachine):
             raise ArgumentError("machine", "a RestrictedBoltzmannMachine", type(machine).__name__)
         if machine.visible.states is not None:
-            mend = "Priors of NumPyro that gradients can move are densities."
-            raise ArgumentError("machine", "a machine of real visible units", repr(machine.visible), mend)
+            fix = "Only real units have a density that gradient-based kernels can sample."
+            raise ArgumentError(
+                "machine", "a machine of real visible units", repr(machine.visible), fix, reason="units"
+            )
         self.machine, self.log_partition = machine, log_partition
         super().__init__(batch_shape=(), event_shape=(machine.visible.size,), validate_args=validate_args)
 
@@ -67,6 +70,7 @@ class VisibleMarginal(Distribution):
 
     def sample(self, key, sample_shape=()):
         raise DrawNotAvailableError(
-            f"an exact independent draw of the visible units of {self.machine!r} is not available. Draw them by Markov "
-            "chain: machine.gibbs(key, v, steps); in Predictive pass posterior_samples that contain this site."
+            "markov_chain_only",
+            f"an exact independent draw of the visible units of {self.machine!r} is not available. Draw them with a Markov "
+            "chain, machine.gibbs(key, v, steps), or pass Predictive posterior_samples that contain this site.",
         )

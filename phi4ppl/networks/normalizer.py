@@ -10,7 +10,9 @@ from scipy.special import logsumexp
 
 from ..energy.exact.gaussian import log_gaussian_integral
 from ..energy.exact.trapezoid import log_trapezoid
-from ..errors import ArgumentError, call_checked, one_of, seed_within, stream_key
+from ..errors import ArgumentError
+from ..errors.arguments import call_checked, one_of, seed_within
+from ..errors.streams import stream_key
 from ..model.pytree import replaced
 from ..partition.annealing import one_sided
 from ..partition.partition_estimate import PartitionEstimate
@@ -39,7 +41,11 @@ def log_partition(machine, *, method: str, seed: int) -> PartitionEstimate:
             "quadrature": f"a real layer of at most {MAX_REAL} units",
         }[method]
         raise ArgumentError(
-            "method", f"a machine with {need} for {method!r}", repr(machine), "Take method='annealing'."
+            "method",
+            f"a machine with {need} for {method!r}",
+            repr(machine),
+            "Use method='annealing'.",
+            reason="machine",
         )
     if method == "annealing":
         return annealed(machine, seed=seed)
@@ -117,7 +123,9 @@ def _integrated(side) -> tuple[float, float]:
         half_width *= 1.5
     if not (-ends > DEPTH and difference < 1e-4):
         got = f"a change of {difference:.1e} when every other node is left out, at a half width of {half_width:g}"
-        raise ArgumentError("method", "a density that quadrature resolves", got, "Take method='annealing'.")
+        raise ArgumentError(
+            "method", "a density that quadrature resolves", got, "Use method='annealing'.", reason="unresolved"
+        )
     return float(value), float(difference)
 
 

@@ -13,7 +13,9 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
-from ..errors import ArgumentError, call_checked, positive_int, stream_key, warn
+from ..errors import ArgumentError, Phi4pplWarning, warn
+from ..errors.arguments import call_checked, positive_int
+from ..errors.streams import stream_key
 from ..sampling.interrupt import Interrupts
 from ..sampling.progress import Progress
 from .estimators import _RBM, checked_rows, seed_of
@@ -44,7 +46,7 @@ class DeepPhi4Network(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     """Machines on top of each other, p(v, h¹, …, h^L) = p₁(v | h¹) … p_{L−1}(h^{L−2} | h^{L−1}) p_L(h^{L−1}, h^L).
 
     The machine on top is undirected, and from there on down every layer is drawn given the one above it. Training is greedy,
-    from the bottom up: draws of the hidden layer given the data are the data of the next machine, anew in every epoch.
+    from the bottom up: draws of the hidden layer given the data are the data of the next machine, redrawn in every epoch.
 
     Parameters
     ----------
@@ -52,16 +54,16 @@ class DeepPhi4Network(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         From the bottom up, not fitted; `fit` clones them. The hidden units of each take the values of the visible units of
         the next: all real, or all 0 and 1.
     n_draws : int
-        Draws of the hidden layers a row in `score_samples` and `bounds`.
+        Draws of the hidden layers per row in `score_samples` and `bounds`.
     random_state : int, numpy RandomState or None
-        Of draws between machines, and of `sample` and `score_samples`; None stands for 0.
+        Seed of draws between machines, and of `sample` and `score_samples`; None stands for 0.
     progress : bool, optional
-        Draw a line of progress on standard error; by default only on a terminal.
+        Show a progress bar on standard error; by default only in a terminal.
 
     Attributes
     ----------
     machines_ : list of estimators
-        The fitted machines. Each standardises its own real data, as alone.
+        The fitted machines. Each standardizes its own real data, as it would alone.
 
     Raises
     ------
@@ -75,7 +77,7 @@ class DeepPhi4Network(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         log p(v) ≥ log p₁(v) + Σ_{l=1}^{L−1} ⟨log p_{l+1}(h^l) − log p_l(h^l)⟩_q
 
     with equality for L = 1. Another machine raises the bound by as much as it knows the draws of h^l better than the hidden
-    layer of the machine below it does. One that starts as the transpose of the machine below raises it by nothing, and any
+    layer of the machine below it does. One that starts as the transpose of the machine below leaves it unchanged, and any
     gain in likelihood from there is a gain of the bound. Source: G. E. Hinton, S. Osindero and Y.-W. Teh, Neural Comput. 18,
     1527 (2006).
 
@@ -128,14 +130,16 @@ class DeepPhi4Network(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         sizes = [(machine.machine_.visible.size, machine.machine_.hidden.size) for machine in machines]
         for number, (below, above) in enumerate(itertools.pairwise(sizes)):
             if below[1] != above[0]:
-                raise ArgumentError(f"machines[{number + 1}]", f"{below[1]} visible units", str(above[0]))
+                raise ArgumentError(
+                    f"machines[{number + 1}]", f"{below[1]} visible units", str(above[0]), reason="shape"
+                )
         made.machines_, made.n_features_in_ = list(machines), sizes[0][0]
         return made
 
     def fit(self, X, y=None):
         """Train every machine for its own ``n_epochs``, from the bottom up; ``y`` is ignored.
 
-        After Ctrl-C the machines that there are so far, with a warning.
+        After Ctrl-C, the machines trained so far, with a warning.
         """
         X = self._checked(X, reset=True)
         self._require_a_stack()
@@ -149,8 +153,8 @@ class DeepPhi4Network(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
                     if bar.is_due or epoch + 1 == machine.n_epochs:
                         bar.message(f"machine {number} · epoch {epoch + 1} of {machine.n_epochs}")
                     if interrupts.asked:
-                        message = f"interrupted: training has come to epoch {epoch + 1} of machine {number}."
-                        warn(message)
+                        message = f"interrupted: training stopped after epoch {epoch + 1} of machine {number}."
+                        warn(Phi4pplWarning("training.interrupted", message, {"epoch": epoch + 1, "machine": number}))
                         return self
                 self.machines_[-1]._judge(data)
         return self
@@ -172,7 +176,9 @@ class DeepPhi4Network(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         X = self._checked(X)
         depth = len(self.machines_) if depth is None else positive_int("depth", depth)
         if depth > len(self.machines_):
-            raise ArgumentError("depth", f"at most {len(self.machines_)}, the number of machines", str(depth))
+            raise ArgumentError(
+                "depth", f"at most {len(self.machines_)}, the number of machines", str(depth), reason="too_large"
+            )
         features = X
         for machine in self.machines_[:depth]:
             features = machine.transform(features)
@@ -184,13 +190,13 @@ class DeepPhi4Network(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         Parameters
         ----------
         n_samples : int
-            Draws; with ``start``, draws a row.
+            Draws; with ``start``, draws per row.
         n_sweeps : int
             Sweeps between the two layers of the machine on top (at least 0), before every layer below is drawn given the one
             above it.
         start : array, shape (n, n_features), optional
             The chains of the machine on top start at draws of its visible layer given these rows, so that few sweeps give
-            variations of them. Without it they go on from the persistent chains of training.
+            variations of them. Without it they continue the persistent chains of training.
 
         Returns
         -------
@@ -210,7 +216,7 @@ class DeepPhi4Network(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     def score_samples(self, X):
         """Lower bound of the log density of each row in the units of the data, in nats; exact for one machine.
 
-        It is a mean over ``n_draws`` draws of the hidden layers, the same for the same row; `bounds` tells the error.
+        It is a mean over ``n_draws`` draws of the hidden layers, the same for the same row; `bounds` gives the error.
         """
         return self._bounds_of_rows(X)[0][:, -1]
 
@@ -233,7 +239,7 @@ class DeepPhi4Network(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         check_is_fitted(self, "machines_")
         rows, place, copies = np.unique(self._checked(X), axis=0, return_inverse=True, return_counts=True)
         draws = positive_int("n_draws", self.n_draws, minimum=2)
-        # a row's own draws, so that neither its place nor its company matters; equal rows share them
+        # draws belong to a row, so that neither its position nor the other rows matter; equal rows share them
         names = np.array([zlib.crc32(row.tobytes()) for row in rows], np.uint32)
         key = stream_key(seed_of(self.random_state), "bounds")
         terms = np.asarray(_unnormalised(self._layers(), key, names, self._inside(rows), draws), float)
@@ -249,8 +255,8 @@ class DeepPhi4Network(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         for number, (below, above) in enumerate(itertools.pairwise(machines)):
             if below._hidden.states != above._visible.states:
                 expected = f"visible units of the values of {below._hidden.__name__}, the hidden ones below"
-                mend = "Real units go on real ones, and units of 0 and 1 on units of 0 and 1."
-                raise ArgumentError(f"machines[{number + 1}]", expected, above._visible.__name__, mend)
+                fix = "Stack real units on real units, and binary units on binary units."
+                raise ArgumentError(f"machines[{number + 1}]", expected, above._visible.__name__, fix, reason="units")
 
     def _checked(self, X, reset=False):
         return checked_rows(self, X, reset)

@@ -1,4 +1,4 @@
-"""Training: steps down the gradient with Adam, kept normalizable, logged, in a state that can be gone on from."""
+"""Training: gradient descent with Adam that stays normalizable, with a log and a state that can be resumed."""
 
 from __future__ import annotations
 
@@ -13,16 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import (
-    ArgumentError,
-    SamplingError,
-    call_checked,
-    finite_array,
-    positive_int,
-    seed_within,
-    stream_key,
-    warn,
-)
+from ..errors import ArgumentError, Phi4pplWarning, SamplingError, warn
+from ..errors.arguments import call_checked, finite_array, positive_int, seed_within
+from ..errors.streams import stream_key
 from ..lattice.labels import aligned_units
 from ..model.pytree import replaced
 from ..sampling.interrupt import Interrupts
@@ -71,7 +64,7 @@ class TrainingState(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """What an epoch does, fixed while it compiles."""
+    """The settings of an epoch that are fixed at compile time."""
 
     method: str
     sweeps: int
@@ -95,18 +88,19 @@ def train(
     machine : RestrictedBoltzmannMachine
         Where to start.
     data : array or DataFrame, shape (n, visible.size)
-        Labels of the columns of a DataFrame have to be the numbers of the units, in any order. Missing values are refused.
+        Labels of the columns of a DataFrame have to be the numbers of the units, in any order. Missing values are rejected.
     epochs : int
         Passes through the data; with ``state``, further passes.
     method : str
-        ``"persistent_cd"``: chains go on from update to update; with two Gaussian layers, whose mean is known in closed form,
-        they are independent draws, and updates do not need them. ``"contrastive_divergence"``: they start at the data.
-        ``"score_matching"``: no chains and no Z, but the slopes of log p(v); real visible units only. ``"exact"``: all of Z in
-        every update, for a binary layer of at most 14 units, a real one of at most two, or two Gaussian layers.
+        ``"persistent_cd"``: chains continue from one update to the next; with two Gaussian layers, whose mean is known in
+        closed form, they are independent draws, and updates do not need them. ``"contrastive_divergence"``: they start at
+        the data. ``"score_matching"``: no chains and no Z, but the slopes of log p(v); real visible units only.
+        ``"exact"``: all of Z in every update, for a binary layer of at most 14 units, a real one of at most two, or two
+        Gaussian layers.
     sweeps : int
-        Sweeps of block Gibbs sampling an update.
+        Sweeps of block Gibbs sampling per update.
     batch_size, num_chains : int
-        Data an update, and persistent chains.
+        Data per update, and persistent chains.
     num_levels : int
         With more than one, parallel tempering of the persistent chains: copies of each at weights βw, β from 0 to 1 in equal
         steps, exchange states after every sweep, so that they cross between modes.
@@ -121,16 +115,16 @@ def train(
     likelihood_every : int, optional
         Epochs from one record of ``log_likelihood`` to the next, each with log Z exact where it can be, annealed otherwise.
     checkpoint : path-like, optional
-        A directory that the training is written to about every ten seconds and at its end. The same call goes on from it, to
-        the same numbers bit for bit; ``epochs`` may be more.
+        A directory that the training is written to about every ten seconds and at its end. Repeating the call resumes from
+        it, to the same numbers bit for bit; ``epochs`` may be more.
     seed : int
     state : TrainingState, optional
         Go on from there, to the same numbers bit for bit as without the interruption (same data, settings and seed). The
         machine is that of the state; ``machine`` has to be like it.
     on_epoch : callable, optional
-        Called with every `Epoch` and state, for own logs.
+        Called with every `Epoch` and state, for custom logs.
     progress : bool, optional
-        Draw a line of progress on standard error; by default only on a terminal.
+        Show a progress bar on standard error; by default only in a terminal.
 
     Returns
     -------
@@ -151,7 +145,7 @@ def train(
     Z stays finite by projection after every update: quartic couplings of φ⁴ units stay above 1e-5, quadratic ones of Gaussian
     units above 0.01, and with two Gaussian layers the singular values behind `coupling_strength` are cut off at 0.99999.
 
-    A `TrainingWarning` says that the likelihood of the data has fallen by more than 0.3 nats beyond its uncertainty, that the
+    A `TrainingWarning` means that the likelihood of the data has fallen by more than 0.3 nats beyond its uncertainty, that the
     norm of the gradient has grown a hundredfold, or that persistent chains are stuck or have collapsed, and what to change.
 
     Examples
@@ -172,7 +166,9 @@ def train(
     for name, value in (counts | {"num_levels": num_levels, "likelihood_every": every}).items():
         positive_int(name, value)
     if num_levels > 1 and method != "persistent_cd":
-        raise ArgumentError("num_levels", f"1 with {method!r}", str(num_levels), "Only persistent chains are tempered.")
+        raise ArgumentError(
+            "num_levels", f"1 with {method!r}", str(num_levels), "Only persistent chains are tempered.", reason="unused"
+        )
     seed = seed_within(seed)
     data = _matrix("data", data, machine)
     validation = None if validation is None else _matrix("validation", validation, machine)
@@ -213,7 +209,8 @@ def train(
                 on_epoch(record, state)
             _tell(bar, record, last)
     if state.epoch < last:
-        warn(f"interrupted: training has come to epoch {state.epoch} of {last}.")
+        text = f"interrupted: training stopped after epoch {state.epoch} of {last}."
+        warn(Phi4pplWarning("training.interrupted", text, {"epoch": state.epoch, "epochs": last}))
     elif epochs > 1 or measured:
         state = judged(state, data, method, history[-1].gradient_norm if history else np.nan)
     return state, history
@@ -226,16 +223,16 @@ def judged(state: TrainingState, data, method: str, norm: float = np.nan) -> Tra
     ----------
     data : array, shape (n, visible.size)
     method : str
-        As of `train`.
+        As in `train`.
     norm : float
-        Of the gradient in the last epoch.
+        Norm of the gradient in the last epoch.
     """
     problem, best = objection(state.watch, state[:4], state.epoch, data, method, norm)
     if problem is not None:
         from .training_warning import TrainingWarning  # imports scikit-learn where that is installed
 
         which = "last state" if best is None else f"state of epoch {int(best.epoch)}"
-        warn(TrainingWarning(problem, f"Of those that were compared, the {which} is returned, the best."))
+        warn(TrainingWarning(problem, f"The {which} is returned, the best of those compared."))
     return state if best is None else TrainingState(*best[:4], state.watch, int(best.epoch))
 
 
@@ -249,21 +246,23 @@ def first_state(
 
 
 def _require_same(state, machine, num_levels, num_chains, optimizer) -> None:
-    """Refuse a state whose training is another one: its own machine and chains would silently be taken instead."""
+    """Reject a state of another training: its machine and chains would silently be used instead."""
     if not isinstance(state, TrainingState):
         raise ArgumentError("state", "a TrainingState, as train returns it", type(state).__name__)
     if repr(state.machine) != repr(machine):
-        mend = "Training goes on from the machine in the state; give one like it, such as state.machine."
-        raise ArgumentError("machine", f"{state.machine!r}, as in the state", repr(machine), mend)
+        fix = "Training resumes from the machine in the state; pass one like it, such as state.machine."
+        raise ArgumentError("machine", f"{state.machine!r}, as in the state", repr(machine), fix, reason="state")
     if len(state.hot) != num_levels - 1:
-        raise ArgumentError("num_levels", f"{len(state.hot) + 1}, as in the state", str(num_levels))
+        raise ArgumentError("num_levels", f"{len(state.hot) + 1}, as in the state", str(num_levels), reason="state")
     if num_chains not in (None, len(state.chains)):
-        raise ArgumentError("num_chains", f"{len(state.chains)}, as in the state", str(num_chains))
+        raise ArgumentError("num_chains", f"{len(state.chains)}, as in the state", str(num_chains), reason="state")
     if jax.tree.structure(jax.eval_shape(optimizer.init, machine)) != jax.tree.structure(state.optimizer):  # type: ignore[operator]
-        mend = (
+        fix = (
             "The memory of Adam counts updates for a schedule only; optax.constant_schedule is a number as a schedule."
         )
-        raise ArgumentError("learning_rate", "a number or a schedule, whichever it was in the state", "the other", mend)
+        raise ArgumentError(
+            "learning_rate", "a number or a schedule, whichever it was in the state", "the other", fix, reason="state"
+        )
 
 
 def _require_finite(new: TrainingState, state: TrainingState, norm: float) -> None:
@@ -272,8 +271,9 @@ def _require_finite(new: TrainingState, state: TrainingState, norm: float) -> No
     if np.isfinite(norm) and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(new.machine)):
         return
     error = SamplingError(
+        "diverged",
         f"training diverged in epoch {new.epoch}: {what} is not finite. Likely causes: a learning rate that is too "
-        "large, or data that are not standardised. The attribute 'state' of this error is the last good state."
+        "large, or data that are not standardized. The attribute 'state' of this error is the last good state.",
     )
     error.state = state  # type: ignore[attr-defined]
     raise error
@@ -290,7 +290,9 @@ def _tell(bar: Progress, record: Epoch, last: int) -> None:
 def _matrix(name, value, machine):
     array = finite_array(name, aligned_units(name, value, machine.visible.size))
     if array.ndim != 2 or array.shape[1] != machine.visible.size or not len(array):
-        raise ArgumentError(name, f"an array of shape (n, {machine.visible.size})", f"shape {array.shape}")
+        raise ArgumentError(
+            name, f"an array of shape (n, {machine.visible.size})", f"shape {array.shape}", reason="shape"
+        )
     return jnp.asarray(array, machine.weights.dtype)
 
 
@@ -304,7 +306,7 @@ def _optimizer(learning_rate, weight_decay) -> optax.GradientTransformation:
     return _adam(learning_rate, float(weight_decay))
 
 
-@functools.lru_cache(maxsize=16)  # one object a setting, so that going on compiles nothing
+@functools.lru_cache(maxsize=16)  # one object per setting, so that resuming does not recompile
 def _adam(learning_rate, weight_decay):
     import optax
 

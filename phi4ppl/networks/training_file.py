@@ -36,9 +36,9 @@ class TrainingFile:
     Attributes
     ----------
     state : TrainingState
-        Where to go on: what the directory holds, or the beginning.
+        The state to resume from: that of the directory, or the initial one.
     history : list of Epoch
-        Of the epochs before that.
+        Records of the epochs before that.
 
     Raises
     ------

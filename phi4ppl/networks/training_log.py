@@ -9,7 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from ..errors import ArgumentError, call_checked, stream_seed
+from ..errors import ArgumentError
+from ..errors.arguments import call_checked
+from ..errors.streams import stream_seed
 from ..learning.history import plot_history
 from ..reports.style import OKABE_ITO
 from .normalizer import annealed, is_summable
@@ -31,13 +33,13 @@ class Epoch(NamedTuple):
     Attributes
     ----------
     number : int
-        Of the pass, from 1.
+        Number of the pass, from 1.
     reconstruction : float
         Mean squared distance between data and ⟨v | ⟨h | v⟩⟩.
     pseudo_likelihood : float
         ⟨Σ_i log p(v_i | all other v)⟩ over at most 200 rows of the data, in nats; binary visible units only.
     free_energy_gap : float
-        ⟨F⟩ of the validation data less ⟨F⟩ of as many training data; it grows when the machine learns by heart.
+        ⟨F⟩ of the validation data less ⟨F⟩ of as many training data; it grows when the machine overfits.
     log_likelihood, log_likelihood_error : float
         ⟨log p⟩ of the validation data (of training data without), in nats, and the error that log Z gives it.
     gradient_norm : float
@@ -60,7 +62,7 @@ class Epoch(NamedTuple):
 
 
 def look(old, new, data, validation, likelihood: bool, seed: int) -> Epoch:
-    """The record of the epoch between two states, but for what only its updates know."""
+    """The record of the epoch between two states, except for quantities that only its updates know."""
     machine = new.machine
     some = data[: ROWS if validation is None else len(validation)]
     reconstruction, energy = map(float, _averages(machine, some))

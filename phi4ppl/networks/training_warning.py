@@ -1,4 +1,6 @@
-"""The warning that a training ends in when its result is not to be trusted."""
+"""The warning that training issues when its result should not be trusted."""
+
+from ..errors import Phi4pplWarning
 
 try:
     from sklearn.exceptions import ConvergenceWarning
@@ -8,10 +10,11 @@ except ImportError:  # scikit-learn is optional
 __all__ = ["TrainingWarning"]
 
 
-class TrainingWarning(ConvergenceWarning):
-    """A training has diverged, or its chains do not sample the machine; the message says what to change.
+class TrainingWarning(Phi4pplWarning, ConvergenceWarning):
+    """Training has diverged, or its chains do not sample the machine; the message says what to change.
 
-    A subclass of `sklearn.exceptions.ConvergenceWarning` where scikit-learn is installed, and of `UserWarning` always.
+    A subclass of `sklearn.exceptions.ConvergenceWarning` where scikit-learn is installed, and of `UserWarning` always. Its code
+    is ``training.not_converged``.
 
     Parameters
     ----------
@@ -22,5 +25,5 @@ class TrainingWarning(ConvergenceWarning):
     """
 
     def __init__(self, problem: str, returned: str = ""):
-        super().__init__(f"{problem} {returned}".rstrip())
+        super().__init__("training.not_converged", f"{problem} {returned}".rstrip())
         self.problem = problem

@@ -1,6 +1,6 @@
 """One layer of a machine: units that are independent of each other once the other layer is known.
 
-Every kind of unit says four things for a field x that the other layer exerts (S contains −x·φ): the energy of values,
+Every kind of unit defines four functions for a field x that the other layer exerts (S contains −x·φ): the energy of values,
 log Σ exp(−S) of one unit, its mean, and an exact draw. The machine knows no more about it.
 """
 
@@ -16,7 +16,8 @@ import numpy as np
 
 from .._typing import ArrayLike, Batch, JaxLayer, Layer, UnitCouplings
 from ..energy import onesite as site
-from ..errors import ArgumentError, call_checked, finite_array
+from ..errors import ArgumentError
+from ..errors.arguments import call_checked, finite_array
 from ..model.pytree import register_checked
 from ..model.term import is_concrete
 
@@ -26,7 +27,7 @@ __all__ = ["BernoulliUnits", "GaussianUnits", "Phi4Units", "SpinUnits", "Units"]
 @call_checked
 @dataclass(frozen=True, repr=False, eq=False)
 class Units:
-    """What the kinds of units share; never instantiated.
+    """The common base of all kinds of units; never instantiated.
 
     Subclasses are immutable JAX pytrees whose leaves are their fields, the couplings.
     """
@@ -40,11 +41,13 @@ class Units:
         for name, value in couplings.items():
             array = finite_array(name, value) if is_concrete(value) else value
             if np.ndim(array) != 1 or np.shape(array)[0] == 0:
-                raise ArgumentError(name, "one number a unit, an array of shape (n,)", f"shape {np.shape(array)}")
+                raise ArgumentError(
+                    name, "one number per unit, an array of shape (n,)", f"shape {np.shape(array)}", reason="shape"
+                )
             arrays[name] = jnp.asarray(array, jnp.result_type(float) if isinstance(array, np.ndarray) else None)
         if len({array.shape for array in arrays.values()}) > 1:
             shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
-            raise ArgumentError("couplings", "arrays of one length", shapes)
+            raise ArgumentError("couplings", "arrays of one length", shapes, reason="shape")
         vars(self).update(arrays)
 
     def __repr__(self):
@@ -149,7 +152,11 @@ class GaussianUnits(Units):
         self._set(linear=linear, quadratic=quadratic)
         if is_concrete(quadratic) and not np.all(np.asarray(self.quadratic) > 0):
             raise ArgumentError(
-                "quadratic", "positive numbers", str(np.min(self.quadratic)), "The integral is infinite."
+                "quadratic",
+                "positive numbers",
+                str(np.min(self.quadratic)),
+                "The integral is infinite.",
+                reason="positive",
             )
 
     def energy(self, values: Layer) -> Batch:
@@ -174,7 +181,7 @@ class GaussianUnits(Units):
 @register_checked
 @dataclass(frozen=True, init=False, repr=False, eq=False)
 class BernoulliUnits(Units):
-    """Units of the values 0 and 1 with S = rφ; a positive r favours 0.
+    """Units of the values 0 and 1 with S = rφ; a positive r favors 0.
 
     Parameters
     ----------

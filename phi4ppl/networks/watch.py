@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import stream_seed
+from ..errors.streams import stream_seed
 from .gradients import both_gaussian, exact_log_partition, needs_chains, summed_side
 from .machine import RestrictedBoltzmannMachine
 from .normalizer import annealed
@@ -24,7 +24,7 @@ from .normalizer import annealed
 __all__ = ["Kept", "Watch", "first_watch", "objection", "watched"]
 
 FIRST_CHECK = 50  # updates before the first measurement; the others after twice as many each
-FEWEST_UPDATES = 20  # below, there is no training to judge
+FEWEST_UPDATES = 20  # with fewer, training is not judged
 ROWS = 2000  # of the data, evenly spread, on which two states are compared
 CHAINS, STEPS, FINE_STEPS = 64, 100, 1000  # of annealing, and its steps where the first answer is not clear
 NOTHING = 0.01  # nats, within which two states are as good as each other
@@ -35,7 +35,7 @@ EXPLOSION = 100.0  # gradient norm in units of that of the first epoch, or of on
 # equal blobs are 4.2 errors off. Of healthy trainings with 64 units 0.4 % exceed 4 by chance.
 OFF, OFF_SIGMAS = 0.3, 4.0
 COLLAPSED = 0.02  # variance of the chains in units of that of the data
-FEWEST_CHAINS = 10  # whose variance says something
+FEWEST_CHAINS = 10  # fewest whose variance is informative
 
 
 class Kept(NamedTuple):
@@ -114,7 +114,7 @@ def objection(watch: Watch, parts: tuple, epoch: int, data, method: str, norm: f
         )
     if norm > EXPLOSION * max(float(watch.norm), 1.0):
         problems.append(
-            f"the norm of the gradient has grown to {norm:.3g}. Use a smaller learning_rate, or standardise the data"
+            f"the norm of the gradient has grown to {norm:.3g}. Use a smaller learning_rate, or standardize the data"
         )
     if needs_chains(now.machine, method) and method == "persistent_cd":
         problems += _of_chains(np.asarray(now.chains, float), np.asarray(data, float))

@@ -13,12 +13,8 @@ from numpyro.distributions.util import validate_sample
 from ..energy import onesite as quartic
 from ..energy.exact.gaussian import DENSE_LIMIT, gaussian_mean, gaussian_precision
 from ..energy.functions import energy, log_density
-from ..errors import (
-    ArgumentError,
-    DoublyIntractableError,
-    DrawNotAvailableError,
-    call_checked,
-)
+from ..errors import ArgumentError, DoublyIntractableError, DrawNotAvailableError
+from ..errors.arguments import call_checked
 from ..model.field import MarkovRandomField
 from ..model.term import as_field, is_concrete
 
@@ -35,7 +31,7 @@ class GibbsField(Distribution):
         Event shape ``model.field_shape``, batch shape ``()``; use ``expand`` or a plate for independent copies.
     log_partition : callable, optional
         ``log_partition(couplings) -> log Z``, differentiable by JAX, of the dict of couplings; a `PartitionSurface` is such a
-        function. Without it the couplings must be fixed numbers and ``log_prob`` leaves the constant log Z out.
+        function. Without it the couplings must be fixed numbers and ``log_prob`` omits the constant log Z.
 
     Raises
     ------
@@ -71,12 +67,13 @@ class GibbsField(Distribution):
         random += [form.name for form in model.forms if not form.statistic_is_concrete]
         if random and log_partition is None:
             raise DoublyIntractableError(
+                "random_coupling",
                 f"coupling(s) {', '.join(map(repr, random))} of a GibbsField are random, but log Z as a function of the "
-                "couplings is unknown: the posterior would silently lack the factor 1/Z. Ways out: (1) fix the couplings "
+                "couplings is unknown: the posterior would silently lack the factor 1/Z. Options: (1) fix the couplings "
                 "(build the model outside the NumPyro function, or from Python numbers); (2) scale the field instead, "
                 "scale * field with fixed couplings; (3) pass log_partition=f with f(couplings) -> log Z: for up to three "
                 "homogeneous couplings phi4ppl.PartitionSurface(model, region), built outside the NumPyro function; for a "
-                "Gaussian field lambda couplings: phi4ppl.exact.gaussian_log_partition(model.replace(**couplings))."
+                "Gaussian field lambda couplings: phi4ppl.exact.gaussian_log_partition(model.replace(**couplings)).",
             )
         super().__init__(batch_shape=(), event_shape=model.field_shape, validate_args=validate_args)
 
@@ -92,26 +89,30 @@ class GibbsField(Distribution):
     def _log_prob(self, value):
         shape = value.shape[: max(0, value.ndim - len(self.event_shape))]
         if value.shape != shape + self.event_shape:
-            raise ArgumentError("value", f"trailing axes {self.event_shape}, one field", f"shape {value.shape}")
+            raise ArgumentError(
+                "value", f"trailing axes {self.event_shape}, one field", f"shape {value.shape}", reason="shape"
+            )
         flat = value.reshape((math.prod(shape), *self.event_shape))
         log_p = jax.vmap(log_density, (None, 0))(self.model, flat).reshape(shape)
         if self.log_partition is not None:
             log_z = jnp.asarray(self.log_partition(self.model.couplings))
             if log_z.shape != ():
-                raise ArgumentError("log_partition", "a function that returns one number", f"shape {log_z.shape}")
+                raise ArgumentError(
+                    "log_partition", "a function that returns one number", f"shape {log_z.shape}", reason="returns"
+                )
             log_p = log_p - log_z
         return log_p
 
     def conditional_log_prob(self, value):
         """log p(φ_i | φ at all other sites) of every site of one field, shape ``model.field_shape``.
 
-        The density of one site is exp(−(l_i φ + a_i φ² + b_i φ⁴)) with l_i = r_i − Σ_j w_ij φ_j, and its normaliser is known:
+        The density of one site is exp(−(l_i φ + a_i φ² + b_i φ⁴)) with l_i = r_i − Σ_j w_ij φ_j, and its normalizer is known:
         no log Z is needed. These are the ratios p(φ)/p(φ without φ_i) that leave-one-out takes of an observed field.
 
         Raises
         ------
         ArgumentError
-            If the model has terms of the user's own, or ``value`` is not one field.
+            If the model has custom terms, or ``value`` is not one field.
 
         Examples
         --------
@@ -134,9 +135,13 @@ class GibbsField(Distribution):
         model, value = self.model, as_field(value, "value", self.model.lattice)
         other = [form.name for form in model.forms if not form.is_hopping and form.power not in (1, 2, 4)]
         if other:
-            raise ArgumentError("model", "terms of hopping, mass, quartic and source only", f"also {other[0]!r}")
+            raise ArgumentError(
+                "model", "terms of hopping, mass, quartic and source only", f"also {other[0]!r}", reason="terms"
+            )
         if value.shape != self.event_shape:
-            raise ArgumentError("value", f"one field, of shape {self.event_shape}", f"shape {value.shape}")
+            raise ArgumentError(
+                "value", f"one field, of shape {self.event_shape}", f"shape {value.shape}", reason="shape"
+            )
         linear = model.select(lambda form: form.power in (None, 1))
         slope = jax.grad(energy, argnums=1)(linear, value).reshape(-1)
         powers = {2: jnp.zeros_like(slope), 4: jnp.zeros_like(slope)}
@@ -152,16 +157,18 @@ class GibbsField(Distribution):
         sites = self.model.lattice.num_sites
         if any(not f.is_gaussian for f in forms) or sites > DENSE_LIMIT:
             raise DrawNotAvailableError(
+                "not_gaussian",
                 f"an exact independent draw of {self.model!r} is not available (only Gaussian fields of up to "
-                f"{DENSE_LIMIT} sites can be drawn). Draw it by Markov chain: phi4ppl.sample(model); in Predictive "
-                "pass posterior_samples that contain this site."
+                f"{DENSE_LIMIT} sites can be drawn). Draw it with a Markov chain, phi4ppl.sample(model), or pass Predictive "
+                "posterior_samples that contain this site.",
             )
         if all(is_concrete(value) for value in self.model.couplings.values()):
             report = self.model.check()
             if not report.is_normalizable:
                 raise DrawNotAvailableError(
+                    "not_normalizable",
                     f"{self.model!r} cannot be drawn: its precision matrix is not positive definite "
-                    f"({report.normalizable_reason})."
+                    f"({report.normalizable_reason}).",
                 )
         precision = gaussian_precision(self.model)
         factor = jnp.linalg.cholesky(precision)

@@ -15,7 +15,8 @@ from numpyro.infer.initialization import init_to_uniform
 from numpyro.infer.util import initialize_model
 
 from ..energy.compiled import CompiledModel, compile_field
-from ..errors import ArgumentError, DiscreteLatentError, SamplingError, call_checked
+from ..errors import ArgumentError, DiscreteLatentError, SamplingError
+from ..errors.arguments import call_checked
 from ..model.field import MarkovRandomField
 from .gibbs_field import field_model
 from .observations import refuse_tables, require_order_of_sites, with_plain_observations
@@ -34,7 +35,7 @@ def compile(model: MarkovRandomField | Callable, *args, **kwargs) -> CompiledMod
         A field, or a NumPyro model function (with or without `GibbsField` sites; priors, transforms, observations).
     *args, **kwargs
         Arguments of the NumPyro model. Its observed data may be pandas or xarray objects: those of a `GibbsField` are put in
-        the order of the lattice by their labels, those of other distributions are read by position. Missing values are refused
+        the order of the lattice by their labels, those of other distributions are read by position. Missing values are rejected
         unless the distribution masks them.
 
     Returns
@@ -60,7 +61,9 @@ def compile(model: MarkovRandomField | Callable, *args, **kwargs) -> CompiledMod
     """
     if isinstance(model, MarkovRandomField):
         if args or kwargs:
-            raise ArgumentError("args", "no further arguments for a MarkovRandomField", f"{args or kwargs}")
+            raise ArgumentError(
+                "args", "no further arguments for a MarkovRandomField", f"{args or kwargs}", reason="unused"
+            )
         return compile_field(model)
     if not callable(model):
         raise ArgumentError("model", "a MarkovRandomField or a NumPyro model function", type(model).__name__)
@@ -71,12 +74,15 @@ def compile(model: MarkovRandomField | Callable, *args, **kwargs) -> CompiledMod
     discrete = [n for n, s in latent.items() if s["fn"].support.is_discrete]
     if discrete:
         raise DiscreteLatentError(
+            "sites",
             f"the model has discrete latent site(s) {', '.join(map(repr, discrete))}, which gradient-based kernels cannot "
-            "move. Sum them out by hand, observe them, replace them by a continuous variable, or use NumPyro's "
-            "DiscreteHMCGibbs or enumeration for this model."
+            "move. Sum them out by hand, observe them, replace them with a continuous variable, or use NumPyro's "
+            "DiscreteHMCGibbs or enumeration for this model.",
         )
     if not latent:
-        raise ArgumentError("model", "a NumPyro model with latent sample sites", "none: nothing to sample")
+        raise ArgumentError(
+            "model", "a NumPyro model with latent sample sites", "none: nothing to sample", reason="no_latent_sites"
+        )
 
     def initialise(key):
         try:
@@ -88,8 +94,9 @@ def compile(model: MarkovRandomField | Callable, *args, **kwargs) -> CompiledMod
             if "valid initial parameters" not in str(error):
                 raise
             raise SamplingError(
-                "no starting point with finite density and gradient was found in 100 tries. Likely causes: data outside "
-                "the support of the likelihood, NaN in data or arguments, or a prior that nowhere meets the likelihood."
+                "no_start",
+                "no starting point with finite density and gradient was found in 100 attempts. Likely causes: data outside "
+                "the support of the likelihood, NaN in data or arguments, or a prior that does not overlap the likelihood.",
             ) from error
 
     info = initialise(jax.random.key(0))
@@ -118,7 +125,7 @@ def _axes(sites: dict) -> dict[str, tuple[tuple[str | None, int], ...]]:
         if site["type"] not in ("sample", "deterministic") or isinstance(site.get("fn"), Unit):
             continue
         shape, frames = jnp.shape(site["value"]), site.get("cond_indep_stack", ())
-        # a deterministic value does not say which of its axes belong to an event
+        # nothing marks which axes of a deterministic value belong to an event
         inner = site["fn"].event_dim if site["type"] == "sample" else 0
         plates = {len(shape) - inner + frame.dim: frame for frame in frames}
         if site["type"] == "deterministic" and len(shape) > len(frames):
@@ -136,7 +143,7 @@ def trace_of(model, args, kwargs) -> dict:
     except TypeError as error:
         expected = "arguments that fit the NumPyro model"
         raise ArgumentError(
-            "args", expected, f"{type(error).__name__}: {error}", "Check *args and model_kwargs."
+            "args", expected, f"{type(error).__name__}: {error}", "Check *args and model_kwargs.", reason="raises"
         ) from error
     seeded = handlers.seed(model, jax.random.key(0))
     with numpyro.validation_enabled(False):
@@ -154,5 +161,5 @@ def _require_fixed_density(potential_fn, position) -> None:
     except ValueError as error:
         if "random key" not in str(error):
             raise
-        expected, mend = "a NumPyro model without random numbers of its own", "Leave out subsample_size of its plates."
-        raise ArgumentError("model", expected, f"one that needs a key: {error}", mend) from error
+        expected, fix = "a NumPyro model that draws no random numbers", "Remove subsample_size from its plates."
+        raise ArgumentError("model", expected, f"one that needs a key: {error}", fix, reason="needs_key") from error

@@ -1,6 +1,6 @@
 """Observed data of NumPyro models as arrays.
 
-Pandas and xarray objects are converted; missing values, and sites in another order than those of a field, are refused.
+Pandas and xarray objects are converted; missing values, and sites in another order than those of a field, are rejected.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ import numpy as np
 import xarray as xr
 from numpyro.primitives import Messenger
 
-from ..errors import ArgumentError, finite_array, is_pandas, pandas_numbers, present, refuse_missing
+from ..errors import ArgumentError
+from ..errors.arguments import finite_array, is_pandas, pandas_numbers, present, refuse_missing
 from ..lattice.labels import aligned_fields, is_labelled, require_nodes_in_order
 from .pointwise_likelihood import mask_of
 
 __all__ = ["require_order_of_sites", "with_plain_observations"]
 
 LABELS = "phi4ppl_labels"  # of the observed data of a site, in its ``infer``
-ALTERNATIVES = "Leave the data out, fill them in, mask them (numpyro.handlers.mask), or make them latent: no obs."
+ALTERNATIVES = "Remove the data, fill them in, mask them (numpyro.handlers.mask), or make them latent by omitting obs."
 
 
 def with_plain_observations(model: Callable, field_of: Callable) -> Callable:
@@ -84,7 +85,7 @@ def _numbers(name: str, value) -> tuple:
 
 
 def _kept(distribution, shape: tuple[int, ...]) -> np.ndarray:
-    """Where the masks of a distribution leave data in; nowhere, where that is not known before the model runs."""
+    """Data that the masks of a distribution keep; none if the masks are not known before the model runs."""
     inside, mask = mask_of(distribution)
     if mask is None or isinstance(mask, jax.core.Tracer):
         return np.full(shape, mask is None)
@@ -103,7 +104,7 @@ def _filled(distribution, numbers, missing: np.ndarray):
 
 
 def require_order_of_sites(sites: dict, field_of: Callable) -> None:
-    """Refuse observed data whose labels are the nodes of a field of the model in another order.
+    """Reject observed data whose labels are the nodes of a field of the model in another order.
 
     Parameters
     ----------
@@ -125,5 +126,5 @@ def refuse_tables(args, kwargs, error: TypeError) -> None:
     if table is not None:
         got = f"a {type(given[table]).__name__}, with which the model failed: {str(error).splitlines()[0]}"
         raise ArgumentError(
-            table, "an array, where it is more than observed data", got, "Give its .to_numpy()."
+            table, "an array, because it is used for more than observed data", got, "Pass its .to_numpy()."
         ) from error

@@ -1,4 +1,4 @@
-"""The likelihood of a NumPyro model datum by datum, where it has such a form; where it has not, the reason."""
+"""The likelihood of a NumPyro model datum by datum where it factorizes, and the reason where it does not."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Pointwise", "mask_of", "parts", "pointwise"]
 
 
 class Pointwise(NamedTuple):
-    """What the observed sites of a NumPyro model say of their data one by one.
+    """The likelihoods of the observed sites of a NumPyro model, datum by datum.
 
     Attributes
     ----------
@@ -75,9 +75,9 @@ def mask_of(distribution):
 
 
 def _factor(site):
-    """The distribution whose ``log_prob`` has one number a datum; whether one number is all there is.
+    """The distribution whose ``log_prob`` has one number per datum; whether one number is all there is.
 
-    A plate, or an axis of the data beyond the distribution, says what a datum is; without one, the independent parts of an
+    A plate, or an axis of the data beyond the distribution, defines what a datum is; without one, the independent parts of an
     event are the data.
     """
     distribution, _ = mask_of(site["fn"])
@@ -93,9 +93,9 @@ def _single_factor(site) -> str:
     distribution, single = _factor(site)
     mask = mask_of(site["fn"])[1]
     if isinstance(distribution, Unit):
-        return "numpyro.factor adds one number, which is no density of single data: observe a distribution instead"
+        return "numpyro.factor adds one number, not a density of single data: observe a distribution instead"
     if site["scale"] is not None:
-        return "its log density is scaled, so that it is no likelihood of single data"
+        return "its log density is scaled, so it is not a likelihood of single data"
     if mask is not None and isinstance(mask, jax.core.Tracer):
         return "its mask is random"
     if not single:

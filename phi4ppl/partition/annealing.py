@@ -11,7 +11,7 @@ from scipy.special import logsumexp
 
 from .._typing import OtherWalkers, Walkers
 from ..analysis.gamma_method import gamma_method
-from ..errors import stream_key, stream_rng
+from ..errors.streams import stream_key, stream_rng
 from ..kernels.kernel import Kernel
 from ..kernels.symmetry import is_even
 from ..kernels.target import target_of
@@ -28,7 +28,7 @@ __all__ = ["anneal", "combine_directions", "one_sided"]
 PILOT = np.linspace(0, 1, 5)  # where the speed of the path and the tuning of the kernel are measured
 PILOT_DRAWS = 100
 CHUNK = 50  # steps of one call to the device
-SLOWEST = 0.2  # of the mean density of steps: so much everywhere
+SLOWEST = 0.2  # least density of steps, relative to their mean density
 
 
 def anneal(
@@ -40,7 +40,7 @@ def anneal(
     from draws of the model. Their logarithms are biased down and up (R. M. Neal, Stat. Comput. 11 (2001) 125; R. B. Grosse,
     S. Ancha and D. M. Roy, NeurIPS 2016). The two are averaged, so that the biases cancel to leading order. Bennett's
     acceptance ratio is not used: it needs the backward kernel to be the time reversal of the forward one, and sweeps through
-    the colours of a lattice are not.
+    the colors of a lattice are not.
     """
     key, rng = stream_key(seed, "annealing"), stream_rng(seed, "annealing")
     num_steps = CHUNK * -(-num_steps // CHUNK)
@@ -128,8 +128,8 @@ def combine_directions(
     gap = abs(high - low)
     if gap > 3 * error:
         warnings = (
-            f"forward and backward annealing differ by {gap:.2g}, and by chance only by {error:.2g}: the walkers fall behind "
-            "the path, or chains of the model do not mix. Increase num_samples.",
+            f"forward and backward annealing differ by {gap:.2g}, where {error:.2g} is expected by chance: the walkers fall "
+            "behind the path, or chains of the model do not mix. Increase num_samples.",
         )
     bracket = (low - 2 * low_error, high + 2 * high_error)
     return (low + high) / 2, float(max(error / 2, gap / 2 if warnings else 0)), bracket, warnings

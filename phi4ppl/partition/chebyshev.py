@@ -19,7 +19,7 @@ CHECKS = 40  # points between the nodes, besides the corners of the box
 class Interpolant:
     """Σ c_kl… T_k(x) T_l(y) … through the values of a function at the Chebyshev nodes of a box.
 
-    Outside the box it continues along rays from a centre c inside: f(c) + t (f(x) − f(c)) at c + t (x − c), x on a face, t > 1,
+    Outside the box it continues along rays from a center c inside: f(c) + t (f(x) − f(c)) at c + t (x − c), x on a face, t > 1,
     which is below the function if that is convex.
 
     Parameters
@@ -62,7 +62,7 @@ class Interpolant:
         self.error = float(self.deviations.max())
 
     def shifted(self, constant: float, factor: float, centre=None) -> Interpolant:
-        """factor · (this function − constant), about another centre."""
+        """factor · (this function − constant), about another center."""
         new = object.__new__(Interpolant)
         new.__dict__.update(self.__dict__)
         new.coefficients = factor * self.coefficients
@@ -81,7 +81,7 @@ class Interpolant:
         dtype = thetas.dtype
         low, high, centre = (library.asarray(x, dtype) for x in (self.low, self.high, self.centre))
         away = thetas - centre
-        # a centre on a face is one of all that there is: nothing lies beyond
+        # a center on a face is one of all that there is: nothing lies beyond
         room = library.maximum(library.where(away > 0, high - centre, centre - low), 1e-6 * (high - low))
         stretch = library.maximum((abs(away) / room).max(axis=-1), 1.0)
         x = (2 * (centre + away / stretch[..., None]) - low - high) / (high - low)

@@ -22,7 +22,7 @@ def sample_energies(
     Parameters
     ----------
     models : MarkovRandomField
-        Whose couplings have a leading axis of ensembles.
+        The models, with a leading axis of ensembles in their couplings.
     measured : MarkovRandomField
         Of the same structure, without that axis; its energy is recorded term by term.
     start : array, shape (ensembles, chains, *field_shape)
@@ -31,7 +31,7 @@ def sample_energies(
     -------
     energies : array, shape (ensembles, chains, draws, terms), float64
     engine : Engine
-        With the chains where they are now, and what their kernels are tuned to.
+        The engine with the present chains and the tuning of their kernels.
     """
     members, chains = start.shape[:2]
     engine = Engine(

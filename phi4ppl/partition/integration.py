@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from ..analysis.gamma_method import gamma_method
-from ..errors import stream_key, stream_rng
+from ..errors.streams import stream_key, stream_rng
 from ..sampling.memory import size_in_words
 from ..sampling.progress import Progress
 from .coupling_ensembles import sample_energies
@@ -18,8 +18,8 @@ from .partition_estimate import PartitionEstimate
 __all__ = ["integrate"]
 
 MAX_INTERVALS = 8
-LONG = 20  # autocorrelation times that a chain should have, for an error that can be believed
-ALARM = 1e-3  # probability with which chains that agree are said to disagree
+LONG = 20  # autocorrelation times that a chain needs for a credible error
+ALARM = 1e-3  # false-alarm probability that chains disagree
 # Gauss–Kronrod rule of 15 nodes on [−1, 1], nodes x ≥ 0 from the outside (W. Gautschi and Patterson's tables, as in QUADPACK)
 NODES = (
     0.991455371120812639206854697526329, 0.949107912342758524526189684047851, 0.864864423359769072789712788640926,

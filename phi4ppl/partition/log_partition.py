@@ -1,11 +1,12 @@
-"""`log_partition`: one call, several ways."""
+"""`log_partition`: one call for several methods."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from ..energy.exact.exact_log_z import exact_log_partition
-from ..errors import ArgumentError, call_checked, one_of, positive_int, seed_within, warn
+from ..errors import ArgumentError, Phi4pplWarning, warn
+from ..errors.arguments import call_checked, one_of, positive_int, seed_within
 from ..model.field import MarkovRandomField
 from .annealing import anneal
 from .coupling_path import Path, path_to
@@ -31,7 +32,7 @@ def log_partition(
     Parameters
     ----------
     model : MarkovRandomField or RestrictedBoltzmannMachine
-        A machine has methods of its own, see `phi4ppl.networks.RestrictedBoltzmannMachine.log_partition`; those below are for
+        A machine has its own methods, see `phi4ppl.networks.RestrictedBoltzmannMachine.log_partition`; those below are for
         fields.
     method : str
         ``"exact"``: Gaussian fields by determinant; any other model whose graph is small or narrow (chains, trees, strips) by
@@ -44,22 +45,22 @@ def log_partition(
         ``"auto"``: exact where that takes no more than a few seconds; else by integration and by annealing, averaged. If they
         differ by more than three standard errors, a warning says so and the error is widened to cover both.
     num_samples, num_chains : int
-        Draws a chain, and chains, at every node of the integration; iterations of an annealed walker, of which 16 a chain go
-        in each direction; particles of each of 16 populations of ``"smc"``.
+        Draws per chain, and chains, at every node of the integration; iterations of an annealed walker, of which 16 per
+        chain go in each direction; particles of each of 16 populations of ``"smc"``.
     seed : int
     progress : bool, optional
-        Draw a line of progress on standard error; by default only on a terminal.
+        Show a progress bar on standard error; by default only in a terminal.
 
     Returns
     -------
     PartitionEstimate
         ``value``, ``error`` (one standard error, quadrature errors included), ``method``, and how it came about (with
-        ``parts``, one a method, and ``bracket``); ``print`` it.
+        ``parts``, one per method, and ``bracket``); ``print`` it.
 
     Warns
     -----
     UserWarning
-        If there is a reason to distrust the number; the result lists them too.
+        If there is a reason to distrust the number; the result lists all reasons.
 
     Raises
     ------
@@ -82,7 +83,7 @@ def log_partition(
     one_of("method", method, METHODS)
     num_samples = positive_int("num_samples", num_samples, minimum=50)
     num_chains = positive_int(
-        "num_chains", num_chains, minimum=2, mend="Chains that disagree can only be seen by others."
+        "num_chains", num_chains, minimum=2, fix="Disagreement shows only between several chains."
     )
     seed = seed_within(seed)
     model.check().raise_if_violated()
@@ -92,11 +93,11 @@ def log_partition(
             return PartitionEstimate(result.value, result.error, "exact", result.how)
         if method == "exact":
             got = f"{model!r}, whose graph is too wide for the memory of a few seconds' sum"
-            mend = "method='integration' takes any model."
-            raise ArgumentError("model", "a Gaussian field, or a small or narrow graph", got, mend)
+            fix = "method='integration' takes any model."
+            raise ArgumentError("model", "a Gaussian field, or a small or narrow graph", got, fix, reason="too_large")
     result = _sampled(path_to(model), method, num_samples, num_chains, seed, progress)
     for text in result.warnings:
-        warn(f"log_partition: {text}")
+        warn(Phi4pplWarning("log_partition.doubtful", f"log_partition: {text}"))
     return result
 
 

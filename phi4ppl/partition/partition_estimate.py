@@ -1,10 +1,10 @@
-"""What an estimate of log Z says: value, error, method, and how they came about."""
+"""An estimate of log Z: its value, error, method and provenance."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..errors import call_checked
+from ..errors.arguments import call_checked
 
 __all__ = ["PartitionEstimate"]
 
@@ -20,7 +20,7 @@ class PartitionEstimate:
         log Z, Z = ∫ exp(−S) dφ with the Lebesgue measure on all sites.
     error : float
         One standard error where the method samples (quadrature errors included); for ``"exact"`` a bound on rounding and
-        discretisation.
+        discretization.
     method : str
     how : str
         What was done, in one line.
@@ -28,7 +28,7 @@ class PartitionEstimate:
         Lower and upper bound, each of which holds with probability 0.97 or more (``"ais"``): estimates that are biased down
         and up, less and plus two of their errors.
     parts : tuple of PartitionEstimate
-        What the value was combined from, one a method.
+        The estimates that the value combines, one per method.
     warnings : tuple of str
         Reasons to distrust the number; each was also given as a Python warning.
     """

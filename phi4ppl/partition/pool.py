@@ -25,7 +25,7 @@ class Pool:
     Attributes
     ----------
     couplings : array, shape (ensembles, dimensions)
-    statistics : sequence of arrays, one an ensemble, each of shape (chains, draws, dimensions)
+    statistics : sequence of arrays, one per ensemble, each of shape (chains, draws, dimensions)
         One array with a leading axis where all ensembles are of the same size.
     """
 
@@ -80,7 +80,7 @@ class Pool:
         return float(self.errors(ends, [[1.0, -1.0]])[0])
 
     def errors(self, thetas, coefficients) -> np.ndarray:
-        """Standard errors of Σ_j c_ij (log Z(θ_j) − log Z(θ_1)), one a row of ``coefficients``, shape (sums, thetas).
+        """Standard errors of Σ_j c_ij (log Z(θ_j) − log Z(θ_1)), one per row of ``coefficients``, shape (sums, thetas).
 
         To first order in their noise these sums are Σ_n ψ_i(φ_n) over the pooled samples. With w_θ(n) = exp(−θ·T_n)/(Z(θ) D_n)
         the weight of a sample, D_n the mixture, N_k the draws of ensemble k and O = Σ_n w_θ(n) w_k(n),

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..energy.exact.independent_sites import IndependentSites
-from ..errors import stream_key, stream_rng
+from ..errors.streams import stream_key, stream_rng
 from ..model.coupling_vector import CouplingVector
 from ..model.field import MarkovRandomField
 from .coupling_ensembles import sample_energies
@@ -30,7 +30,7 @@ def simulate(
         The couplings in the columns of ``thetas``.
     seed : int
     stream : tuple
-        Names and numbers that tell apart calls with one seed.
+        Names and numbers that distinguish calls with the same seed.
 
     Returns
     -------

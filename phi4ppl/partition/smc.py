@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..energy.functions import log_density
-from ..errors import SamplingError, stream_key, stream_rng
+from ..errors import SamplingError
+from ..errors.streams import stream_key, stream_rng
 from ..sampling.progress import Progress
 from .annealing import one_sided
 from .coupling_ensembles import sample_energies
@@ -55,13 +56,16 @@ def temper(path: Path, *, num_warmup: int, num_particles: int, seed: int, progre
                 state, increment = step(jax.random.fold_in(population_key, stage), state)
                 increments[number] += float(increment)
                 if not np.isfinite(increments[number]):
-                    raise SamplingError("particles have no finite weight. S may be unbounded below: see model.check().")
+                    raise SamplingError(
+                        "no_weight", "no particle has a finite weight. S may be unbounded below: see model.check()."
+                    )
                 if float(state.tempering_param) >= 1:
                     break
             else:
                 raise SamplingError(
+                    "too_many_temperatures",
                     f"λ = {float(state.tempering_param):.3g} after {MAX_TEMPERATURES} temperatures. Use more particles "
-                    "(num_samples), or method='integration'."
+                    "(num_samples), or method='integration'.",
                 )
             stages.append(stage + 1)
             bar.advance(1, "tempering", None, None)

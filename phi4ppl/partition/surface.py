@@ -11,17 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._typing import PathLike
-from ..errors import (
-    ArgumentError,
-    DoublyIntractableError,
-    OverlapError,
-    call_checked,
-    finite_array,
-    positive_int,
-    seed_within,
-    stream_seed,
-    warn,
-)
+from ..errors import ArgumentError, DoublyIntractableError, OverlapError, Phi4pplWarning, warn
+from ..errors.arguments import call_checked, finite_array, positive_int, seed_within
+from ..errors.streams import stream_seed
 from ..model.array_file import read_arrays, write_arrays
 from ..model.coupling_vector import CouplingVector
 from ..model.field import MarkovRandomField
@@ -36,7 +28,7 @@ __all__ = ["MAX_DIMENSIONS", "PartitionSurface", "SurfaceEstimate", "require_nor
 
 FORMAT = "phi4ppl-surface-1"
 MAX_DIMENSIONS = 3
-CANDIDATES = {1: 41, 2: 15, 3: 8}  # points a dimension at which overlap is looked at
+CANDIDATES = {1: 41, 2: 15, 3: 8}  # points per dimension at which overlap is looked at
 REACH = 0.03  # overlap at which a new ensemble is still tied to the others
 MARGIN = 1.2  # of the overlap of pilot draws, over the one that is asked for
 
@@ -45,8 +37,8 @@ class SurfaceEstimate(NamedTuple):
     """log Z at one point of a surface.
 
     ``error`` is the standard error of ``value``; ``difference_error`` that of log Z less its value at the middle of the region,
-    which is what a posterior of couplings feels; ``overlap``, the effective number of samples behind the value as a fraction of
-    the draws of one ensemble.
+    which is what matters for a posterior of couplings; ``overlap``, the effective number of samples behind the value as a
+    fraction of the draws of one ensemble.
     """
 
     value: float
@@ -59,10 +51,10 @@ class SurfaceEstimate(NamedTuple):
 class PartitionSurface:
     """log Z(θ) over a box of one to three homogeneous couplings, differentiable by JAX.
 
-    Ensembles are placed first in the middle of the box and then wherever the pool of samples still says too little, until the
-    effective sample size is well above ``min_overlap`` of one ensemble's draws everywhere. Then all are simulated anew, since
-    the draws that decided where to stop would make log Z too low. With T the statistics conjugate
-    to θ (their sums over all cliques, kept for every draw),
+    Ensembles are placed first in the middle of the box and then wherever the pool of samples carries too little
+    information, until the effective sample size is well above ``min_overlap`` of one ensemble's draws everywhere. Then all
+    are simulated again, since the draws that decided where to stop would make log Z too low. With T the statistics
+    conjugate to θ (their sums over all cliques, kept for every draw),
 
         log Z(θ) = log Z(θ_1) + log Σ_n exp(−θ·T_n) / Σ_k N_k exp(−θ_k·T_n)/Z_k ,
 
@@ -75,7 +67,7 @@ class PartitionSurface:
     region : dict
         ``{name: (low, high)}`` for one to three couplings, each one number for its term.
     num_samples, num_chains : int
-        Draws a chain, and chains, of every ensemble.
+        Draws per chain, and chains, of every ensemble.
     min_overlap : float
         The overlap aimed at, between 0.05 and 0.9; the one that is reached is an attribute of the same name.
     max_ensembles : int
@@ -86,7 +78,7 @@ class PartitionSurface:
     ----------
     region : dict
     ensembles : array, shape (num_ensembles, num_couplings)
-        Where was simulated, in the order of the names in ``region``.
+        The simulated couplings, in the order of the names in ``region``.
     anchor : PartitionEstimate
         log Z in the middle.
     min_overlap : float
@@ -102,9 +94,9 @@ class PartitionSurface:
 
     Notes
     -----
-    The surface is itself the function that `GibbsField` asks for: ``GibbsField(model, log_partition=surface)``. Outside the
+    The surface is the function that `GibbsField` takes: ``GibbsField(model, log_partition=surface)``. Outside the
     region it raises `OverlapError`, and inside a JAX trace, where nothing can be raised, it is NaN: a sampler reports
-    divergences. Give the couplings priors that end where the region ends.
+    divergences. Choose priors that end where the region ends.
 
     Examples
     --------
@@ -136,7 +128,7 @@ class PartitionSurface:
         anchor = log_partition(_at(model, names, middle), num_chains=num_chains, seed=seed, progress=progress)
         pool = _simulated(model, names, low, high, None, self._settings, progress)
         for text in pool.complaints:
-            warn(f"PartitionSurface: {text}. Increase num_samples.")
+            warn(Phi4pplWarning("partition_surface.doubtful", f"PartitionSurface: {text}. Increase num_samples."))
         self._set(model, names, low, high, pool, anchor)
 
     def _set(self, model, names, low, high, pool: Pool, anchor: PartitionEstimate) -> None:
@@ -168,14 +160,14 @@ class PartitionSurface:
         Parameters
         ----------
         couplings : dict
-            Those of the region, as numbers or in a JAX trace. Others may be there if they are the model's.
+            The couplings of the region, as numbers or in a JAX trace. Others are allowed if they equal those of the model.
 
         Raises
         ------
         OverlapError
             Outside the region (in a trace: NaN).
         DoublyIntractableError
-            If a coupling is random that the surface does not cover.
+            If a random coupling is not covered by the surface.
         ArgumentError
             For missing, unknown or different couplings.
         """
@@ -195,7 +187,9 @@ class PartitionSurface:
         """
         values = self._checked_couplings(couplings)
         if not all(map(is_concrete, values)):
-            raise ArgumentError("couplings", "numbers", "couplings inside a JAX trace", "log_partition takes them.")
+            raise ArgumentError(
+                "couplings", "numbers", "couplings inside a JAX trace", "log_partition takes them.", reason="traced"
+            )
         theta = np.array([float(v) for v in values])
         value = self.anchor.value + float(self._pool.log_partition(theta)[0])
         difference_error = self._pool.error(theta)
@@ -210,24 +204,29 @@ class PartitionSurface:
             if name in self._names:
                 continue
             if name not in self.model.couplings:
-                raise ArgumentError("couplings", f"names of {self.model!r}", repr(name))
+                raise ArgumentError("couplings", f"names of {self.model!r}", repr(name), reason="name")
             if not is_concrete(value):
                 raise DoublyIntractableError(
+                    "random_coupling",
                     f"coupling {name!r} is random, but the PartitionSurface covers {', '.join(map(repr, self._names))} only, "
-                    f"with {name!r} as in its model. Fix it, or build a surface with {name!r} in its region."
+                    f"with {name!r} as in its model. Fix it, or build a surface with {name!r} in its region.",
                 )
             if not np.array_equal(np.asarray(value, np.float32), np.asarray(self.model.couplings[name], np.float32)):
-                mend = "A surface holds for the other couplings of its model only; build one for these."
-                raise ArgumentError(f"coupling {name!r}", "the value of the surface's model", repr(value), mend)
+                fix = "A surface is valid only at the other couplings of its model; build one for these."
+                raise ArgumentError(
+                    f"coupling {name!r}", "the value of the surface's model", repr(value), fix, reason="fixed"
+                )
         values = [couplings[name] for name in self._names]
         for name, value, low, high in zip(self._names, values, self._low, self._high, strict=True):
             if np.ndim(value) != 0:
-                raise ArgumentError(f"coupling {name!r}", "one number", f"shape {np.shape(value)}")
+                raise ArgumentError(f"coupling {name!r}", "one number", f"shape {np.shape(value)}", reason="shape")
             slack = 1e-6 * (high - low)
             if is_concrete(value) and not low - slack <= float(value) <= high + slack:
                 raise OverlapError(
+                    "outside_region",
                     f"coupling {name!r} = {float(value):.6g} is outside the region [{low:.6g}, {high:.6g}] of the "
-                    "PartitionSurface, where its samples say nothing. surface.extend({…}) simulates further."
+                    "PartitionSurface, about which its samples carry no information. Extend it with surface.extend({…}).",
+                    {name: float(value), "low": low, "high": high},
                 )
         return values
 
@@ -237,7 +236,7 @@ class PartitionSurface:
         return Pool(self._pool.couplings[:, order], [each[..., order] for each in self._pool.statistics])
 
     def _excess(self, theta):
-        """θ − θ_c about the centre c, and log Z(θ) − log Z(c) + (θ − θ_c)·⟨T⟩ with the mean of T over the pool."""
+        """θ − θ_c about the center c, and log Z(θ) − log Z(c) + (θ − θ_c)·⟨T⟩ with the mean of T over the pool."""
         dtype = theta.dtype
         away = theta - jnp.asarray(self._centre, dtype)
         exponent = jnp.asarray(self._offset, dtype) - jnp.asarray(self._statistics, dtype) @ away
@@ -248,7 +247,11 @@ class PartitionSurface:
         if model.structure != self.model.structure:
             expected = f"a PartitionSurface of {model!r}"
             raise ArgumentError(
-                "log_partition", expected, f"one of {self.model!r}", "Lattice and terms must be the same."
+                "log_partition",
+                expected,
+                f"one of {self.model!r}",
+                "Lattice and terms must be the same.",
+                reason="mismatch",
             )
 
     def extend(self, region: dict, *, progress: bool | None = None) -> PartitionSurface:
@@ -257,7 +260,9 @@ class PartitionSurface:
         ``region`` has the same names, or some of them.
         """
         if not isinstance(region, dict) or not set(region) <= set(self._names):
-            raise ArgumentError("region", f"a dict with names among {', '.join(map(repr, self._names))}", repr(region))
+            raise ArgumentError(
+                "region", f"a dict with names among {', '.join(map(repr, self._names))}", repr(region), reason="name"
+            )
         names, low, high = _checked(self.model, self.region | region)
         low, high = np.minimum(low, self._low), np.maximum(high, self._high)
         require_normalizable(self.model, names, low, high)
@@ -294,8 +299,8 @@ class PartitionSurface:
         """
         header, arrays = read_arrays(path, FORMAT, "PartitionSurface.save")
         if header["model"] != _identity(model, header["names"]):
-            mend = "Lattice, terms and the couplings that are not in the region must be the same."
-            raise ArgumentError("model", f"the model of the surface in {path}", repr(model), mend)
+            fix = "Lattice, terms and the couplings that are not in the region must be the same."
+            raise ArgumentError("model", f"the model of the surface in {path}", repr(model), fix, reason="mismatch")
         surface = object.__new__(cls)
         surface._settings = header["settings"]
         pool = Pool(arrays["couplings"], arrays["statistics"])
@@ -304,7 +309,7 @@ class PartitionSurface:
 
 
 def _identity(model: MarkovRandomField, names) -> list:
-    """What has to be the same for a surface to hold: lattice, terms, and couplings that are not in its region."""
+    """What must be the same for a surface to be valid: lattice, terms, and couplings that are not in its region."""
     terms = []
     for form, value in model.interactions:
         statistic = str(form.built_in or getattr(form.statistic, "__qualname__", "own"))  # type: ignore[arg-type]
@@ -325,10 +330,12 @@ def _checked(model, region) -> tuple[list[str], np.ndarray, np.ndarray]:
     for name, bounds in region.items():
         if name not in model.couplings or np.ndim(model.couplings[name]) != 0:
             known = ", ".join(repr(n) for n, v in model.couplings.items() if np.ndim(v) == 0)
-            raise ArgumentError("region", f"homogeneous couplings of the model: {known or 'it has none'}", repr(name))
+            raise ArgumentError(
+                "region", f"homogeneous couplings of the model: {known or 'it has none'}", repr(name), reason="name"
+            )
         ends = finite_array(f"region of {name!r}", bounds)
         if ends.shape != (2,) or not ends[0] < ends[1]:
-            raise ArgumentError(f"region of {name!r}", "(low, high) with low < high", repr(bounds))
+            raise ArgumentError(f"region of {name!r}", "(low, high) with low < high", repr(bounds), reason="order")
     names = list(region)
     low, high = (np.array([float(region[name][k]) for name in names]) for k in (0, 1))
     require_normalizable(model, names, low, high)
@@ -351,7 +358,7 @@ def _grid(low, high) -> np.ndarray:
 
 
 def _simulated(model, names, low, high, pool: Pool | None, settings: dict, progress) -> Pool:
-    """Ensembles placed by the overlap of pilot draws, then drawn anew.
+    """Ensembles placed by the overlap of pilot draws, then drawn again.
 
     The pilot draws themselves would be biased: placing ends when the overlap seems large enough, which is more likely where
     large weights happen to be missing, so that log Z comes out low (by 0.4 of its error at a corner of a box).
@@ -383,8 +390,9 @@ def _explore(model, names, low, high, pool: Pool | None, settings: dict, progres
                     return pool
                 if len(pool.couplings) >= settings["max_ensembles"]:
                     raise OverlapError(
+                        "too_many_ensembles",
                         f"{len(pool.couplings)} ensembles leave an overlap of {overlap.min():.2g} in the region, less than "
-                        f"{wanted:g}. Take a smaller region, or a larger max_ensembles."
+                        f"{wanted:g}. Use a smaller region, or a larger max_ensembles.",
                     )
                 tied = missing[overlap[missing] >= REACH]
                 best = tied[overlap[tied].argmin()] if len(tied) else missing[overlap[missing].argmax()]

@@ -12,7 +12,7 @@ import io
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import path_of, writing
+from ..errors.arguments import path_of, writing
 
 __all__ = ["Fact", "Picture", "Row", "Table", "facts_table", "png_of", "render", "write_page"]
 

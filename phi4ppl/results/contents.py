@@ -1,4 +1,4 @@
-"""What a tree holds: its draws, the names of their elements, and the provenance where this library made it."""
+"""The contents of a tree: its draws, the names of their elements, and their provenance if this library made it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .settings import metadata
 
 __all__ = ["element_names", "facts_of", "holds_run", "scalar_names", "series", "spacing", "statistics_of"]
 
-MAX_ELEMENTS = 500  # of a variable that is shown without being asked for
+MAX_ELEMENTS = 500  # of a variable that is shown by default
 FOREIGN = {"fields": {}, "checks": {}, "settings": {"thinning": 1, "even": False, "layout": "numpyro"}}
 
 
@@ -28,13 +28,13 @@ def facts_of(tree) -> dict:
         got = type(tree).__name__ if not isinstance(tree, xr.DataTree) else "one without a group posterior"
         got = f"a posterior with dimensions {', '.join(map(str, sizes)) or 'none'}" if sizes else got
         selected = "Select chains with a list, tree.sel(chain=[0]), so that the dimension stays."
-        fix = selected if sizes else "Give what phi4ppl.sample returns."
+        fix = selected if sizes else "Pass the result of phi4ppl.sample."
         raise ArgumentError("tree", "a DataTree with a group posterior of dimensions chain and draw", got, fix)
     return metadata(tree) if "phi4ppl" in tree.attrs else FOREIGN
 
 
 def statistics_of(tree: xr.DataTree) -> xr.Dataset:
-    """The sample statistics, one value a draw; empty if there are none."""
+    """The sample statistics, one value per draw; empty if there are none."""
     if "sample_stats" not in tree.children:
         return xr.Dataset()
     statistics = tree["sample_stats"].to_dataset()
@@ -42,7 +42,7 @@ def statistics_of(tree: xr.DataTree) -> xr.Dataset:
 
 
 def holds_run(tree: xr.DataTree, facts: dict) -> bool:
-    """Whether the draws are those of the run of which ``facts`` tells: all of them, in their order, and no others."""
+    """Whether the draws are those of the run that ``facts`` describes: all of them, in order, and no others."""
     statistics, settings = statistics_of(tree), facts["settings"]
     sizes = tree["posterior"].sizes
     if any(statistics.sizes.get(dim, sizes[dim]) != sizes[dim] for dim in ("chain", "draw")):
@@ -63,7 +63,9 @@ def series(tree: xr.DataTree, name: str) -> np.ndarray:
     """A variable of the posterior as an array of shape (chain, draw, *element)."""
     known = [str(n) for n, v in tree["posterior"].data_vars.items() if {"chain", "draw"} <= set(v.dims)]
     if name not in known:
-        raise ArgumentError("names", f"variables of the posterior: {', '.join(map(repr, known))}", repr(name))
+        raise ArgumentError(
+            "names", f"variables of the posterior: {', '.join(map(repr, known))}", repr(name), reason="name"
+        )
     return tree["posterior"][name].transpose("chain", "draw", ...).values
 
 

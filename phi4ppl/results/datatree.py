@@ -15,7 +15,8 @@ import xarray as xr
 from .._typing import PathLike
 from .._version import __version__
 from ..energy.compiled import CompiledModel
-from ..errors import ArgumentError, CheckpointError, call_checked, path_of, writing
+from ..errors import ArgumentError, CheckpointError
+from ..errors.arguments import call_checked, path_of, writing
 from ..sampling.checkpoint import is_checkpoint, read_saved
 from ..sampling.harvest import RunResult, result_so_far
 from ..sampling.identity import array_digest
@@ -39,7 +40,7 @@ def frame_of(
     dims: dict | None = None,
     coords: dict | None = None,
 ) -> tuple[dict, dict[str, np.ndarray]]:
-    """What the results of a run are of, before it starts: plain values, and arrays. `to_datatree` needs no model then.
+    """Metadata of the results of a run, made before it starts: plain values and arrays, so that `to_datatree` needs no model.
 
     ``settings`` are those that the sampler does not know of; ``dims`` and ``coords`` are as users give them.
 
@@ -65,7 +66,7 @@ def frame_of(
 
 
 def to_datatree(result: RunResult, frame: tuple[dict, dict[str, np.ndarray]]) -> xr.DataTree:
-    """Arrange what the chains left.
+    """Arrange the output of the chains.
 
     Groups are ``posterior``, ``sample_stats``, ``streamed``, ``schwinger_dyson``, ``constant_data``, and ``log_likelihood`` and
     ``observed_data`` where there are data to leave out one by one; metadata are in the attributes.
@@ -154,7 +155,7 @@ def predictive_tree(predicted: dict, observed: dict, dims: list[str], coords: di
 
 
 def _streamed(estimates: dict, dims: dict, coords: dict) -> xr.Dataset:
-    """Statistics over all iterations, those between kept draws too: one variable a name, along ``statistic``."""
+    """Statistics over all iterations, those between kept draws too: one variable per name, along ``statistic``."""
     data = {
         name: np.stack([np.asarray(getattr(estimate, key), np.float64) for key in STREAMED])
         for name, estimate in estimates.items()
@@ -182,7 +183,7 @@ def _constants(compiled: CompiledModel) -> tuple[dict, dict]:
 
 
 def provenance(compiled: CompiledModel, checks: dict[str, str]) -> dict:
-    """What is needed beside the settings to know where numbers come from: model, versions, machine, checks."""
+    """The provenance beyond the settings: model, versions, machine, checks."""
     model = compiled.model
     return {
         "model": model.describe() if model is not None else "NumPyro model",
@@ -230,28 +231,32 @@ def save_run(tree: xr.DataTree, path: PathLike) -> Path:
 def load_run(path: PathLike) -> xr.DataTree:
     """Read a run into memory: from a netCDF file, or from the directory of a checkpoint.
 
-    A run that has not finished is read as far as its last checkpoint; its settings then say ``incomplete``. A run that goes on
-    is not disturbed.
+    A run that has not finished is read up to its last checkpoint; its settings then include ``incomplete``. A run that
+    continues is not disturbed.
 
     Raises
     ------
     ArgumentError
-        If there is no such file, or it is no run of this library.
+        If there is no such file, or it is not a run of this library.
     CheckpointError
-        If a checkpoint is damaged, or has no draws yet, or is of a training.
+        If a checkpoint is damaged, has no draws yet, or belongs to the training of a network.
     """
     path = path_of("path", path)
     if is_checkpoint(path):
         return _load_checkpoint(path)
     if not path.is_file():
         got = f"the directory {path}, which holds no checkpoint" if path.is_dir() else f"no file {path}"
-        raise ArgumentError("path", "a netCDF file written by phi4ppl, or a checkpoint directory", got)
+        raise ArgumentError(
+            "path", "a netCDF file written by phi4ppl, or a checkpoint directory", got, reason="missing"
+        )
     try:
         with xr.open_datatree(path, engine="h5netcdf") as tree:
             loaded = tree.load()
             loaded.close()
     except (OSError, ValueError, KeyError) as error:
-        raise ArgumentError("path", "a netCDF file written by phi4ppl", f"{path} ({error})") from error
+        raise ArgumentError(
+            "path", "a netCDF file written by phi4ppl", f"{path} ({error})", reason="unreadable"
+        ) from error
     metadata(loaded)
     return loaded
 
@@ -260,10 +265,13 @@ def _load_checkpoint(path: Path) -> xr.DataTree:
     saved = read_saved(path)
     if "warmed" not in saved.progress:
         raise CheckpointError(
-            path, "is of the training of a network, no run", "The same call of train goes on from it."
+            path,
+            "belongs to the training of a network, not to a run",
+            "Repeat the call of train to resume it.",
+            "training",
         )
     if not saved.files:
         done, of = saved.progress["warmed"], saved.progress["settings"]["num_warmup"]
-        mend = "Try again later: a run writes its checkpoint about once a minute."
-        raise CheckpointError(path, f"has no draws yet: {done} of {of} warm-up steps are done", mend)
+        fix = "Try again later: a run writes its checkpoint about once a minute."
+        raise CheckpointError(path, f"has no draws yet: {done} of {of} warm-up steps are done", fix, "no_draws")
     return to_datatree(result_so_far(saved, saved.progress["settings"]), saved.frame)

@@ -14,13 +14,13 @@ RESERVED = ("chain", "draw", "statistic", "pair", "copy", "member")
 
 
 def require_names(compiled: CompiledModel, dimensions: set[str]) -> None:
-    """Refuse names that would be lost, or fail, when the run is over: a `DataTree` has paths, and dimensions have names too."""
+    """Reject names that would be lost, or fail, when the run is over: a `DataTree` has paths, and dimensions have names too."""
     for name in (*compiled.names, *compiled.data):
         taken = dimensions if name in compiled.names else {"chain", "draw"}
         if not name or "/" in name or name in taken:
             what = "of a dimension of the result" if name in taken else "with '/'" if name else "that is empty"
-            mend = "Rename the site" + (", or give numpyro.handlers.scope another divider." if "/" in name else ".")
-            raise ArgumentError(f"site {name!r}", "another name", f"one {what}", mend)
+            fix = "Rename the site" + (", or give numpyro.handlers.scope another divider." if "/" in name else ".")
+            raise ArgumentError(f"site {name!r}", "another name", f"one {what}", fix, reason="name")
 
 
 def arranged(compiled: CompiledModel, dims: dict | None = None, coords: dict | None = None) -> tuple[dict, dict, dict]:
@@ -93,27 +93,31 @@ class _Plan:
         return self.sizes.get(name, len(self.coords[name]) if name in self.coords else None)
 
     def given(self, dims) -> dict[str, list[str]]:
-        """What the user asks for, checked."""
+        """The user's choices, checked."""
         axes, found = self.compiled.axes, {}
         if not isinstance(dims, dict):
             raise ArgumentError("dims", "a dict of names of dimensions by site", repr(dims), "{'f': ['county']}.")
         for site, names in dims.items():
             if site not in axes:
-                raise ArgumentError("dims", f"sites of the model: {', '.join(map(repr, axes))}", repr(site))
+                raise ArgumentError(
+                    "dims", f"sites of the model: {', '.join(map(repr, axes))}", repr(site), reason="name"
+                )
             names = [names] if isinstance(names, str) else list(names) if isinstance(names, (list, tuple)) else [names]
             shape = tuple(size for _, size in axes[site])
-            what, mend = f"dims of {site!r}", "One name an axis, without chain and draw."
+            what, fix = f"dims of {site!r}", "Give one name per axis, without chain and draw."
             if len(names) != len(shape) or not all(isinstance(name, str) and name for name in names):
                 expected = f"{len(shape)} names, for the shape {shape}" if shape else "none: the site is one number"
-                raise ArgumentError(what, expected, repr(names), mend)
+                raise ArgumentError(what, expected, repr(names), fix)
             bad = [n for n in names if n in RESERVED or n in self.sites or "/" in n or n.startswith("sd_")]
             if bad or len(set(names)) < len(names):
                 expected = "different names, which no site and no other dimension of the result has"
-                raise ArgumentError(what, expected, repr(bad[0] if bad else names), mend)
+                raise ArgumentError(what, expected, repr(bad[0] if bad else names), fix, reason="name")
             for name, size in zip(names, shape, strict=True):
                 other = self.size(name)
                 if other not in (None, size):
-                    raise ArgumentError(what, f"a dimension {name!r} of {other}, as elsewhere", f"one of {size}", mend)
+                    raise ArgumentError(
+                        what, f"a dimension {name!r} of {other}, as elsewhere", f"one of {size}", fix, reason="conflict"
+                    )
                 self.sizes[name] = size
             found[site] = names
         return found
@@ -135,15 +139,17 @@ class _Plan:
         known = dict.fromkeys(name for names in used for name in names)
         for name, labels in coords.items():
             if name not in known:
-                mend = f"The dimensions are {', '.join(map(repr, known)) or 'none'}: plates name them, and dims=."
-                raise ArgumentError("coords", "labels of a dimension of the model", repr(name), mend)
+                fix = f"The dimensions are {', '.join(map(repr, known)) or 'none'}: plates name them, and dims=."
+                raise ArgumentError("coords", "labels of a dimension of the model", repr(name), fix, reason="name")
             labels = labels_of(name, labels)
             if len(labels) != self.size(name):
-                raise ArgumentError(f"coords of {name!r}", f"{self.size(name)} labels", str(len(labels)))
+                raise ArgumentError(
+                    f"coords of {name!r}", f"{self.size(name)} labels", str(len(labels)), reason="shape"
+                )
             self.coords[name] = labels
 
     def masked(self, site: str, names: list[str], places, ndim: int) -> list[str]:
-        """Dimensions of data of which a mask leaves some in: their flat places, or labels, are a dimension of its own."""
+        """Dimensions of data of which a mask leaves some in: their flat places, or labels, are a separate dimension."""
         datum, inner = f"{site}_datum", names[len(names) - ndim + 1 :] if ndim > 1 else []
         outer = names[: len(names) - len(inner)]
         one = len(outer) == 1 and outer[0] in self.coords
@@ -157,7 +163,9 @@ def labels_of(name: str, labels) -> np.ndarray:
         raise ArgumentError(f"coords of {name!r}", "a list of labels", repr(labels))
     array = np.asarray(labels) if isinstance(labels, np.ndarray) else np.array(list(labels), dtype=object)
     if array.ndim != 1:
-        raise ArgumentError(f"coords of {name!r}", "one label an element", f"an array of shape {array.shape}")
+        raise ArgumentError(
+            f"coords of {name!r}", "one label per element", f"an array of shape {array.shape}", reason="shape"
+        )
     if array.dtype.kind == "O":
         numeric = all(isinstance(v, (int, float, np.number)) and not isinstance(v, bool) for v in array)
         array = np.array(array.tolist()) if numeric else np.array([str(v) for v in array])

@@ -13,15 +13,9 @@ import xarray as xr
 from ..analysis.observables import with_own
 from ..energy.compiled import compile_field
 from ..energy.functions import energy, log_density
-from ..errors import (
-    ArgumentError,
-    HammersleyCliffordError,
-    call_checked,
-    finite_array,
-    positive_int,
-    seed_within,
-    stream_key,
-)
+from ..errors import ArgumentError, HammersleyCliffordError
+from ..errors.arguments import call_checked, finite_array, positive_int, seed_within
+from ..errors.streams import stream_key
 from ..kernels.kernel import Kernel
 from ..kernels.symmetry import is_even
 from ..lattice.labels import field_dims, is_labelled
@@ -43,7 +37,7 @@ def sample_ensemble(
 ) -> xr.DataTree:  # fmt: skip
     """Sample a field at many couplings at once: scans, phase diagrams, disorder.
 
-    All members share one compiled program, in which couplings are an axis; each has chains, warm-up and tuning of its own.
+    All members share one compiled program, in which couplings are an axis; each has chains, its own warm-up and tuning.
     One member at a time would compile and start as often as there are members.
 
     Parameters
@@ -51,7 +45,7 @@ def sample_ensemble(
     model : MarkovRandomField
         Couplings that are not named stay as they are.
     couplings : dict
-        Name → array with a leading axis of members: shape ``(num_members,)`` for one number a member, or
+        Name → array with a leading axis of members: shape ``(num_members,)`` for one number per member, or
         ``(num_members, num_cliques)``.
     num_warmup, num_samples, num_chains, kernel, seed, observables, keep_field, thinning, progress
         As in `phi4ppl.sample`; chains are per member. ``kernel="auto"`` looks at the first member.
@@ -151,17 +145,21 @@ def _members(model: MarkovRandomField, couplings: dict) -> list[MarkovRandomFiel
     for name, value in couplings.items():
         if is_labelled(value) and np.ndim(value) != 1:
             fix = f"Its labels would not be read: give an array with columns in the order of the cliques of {name!r}."
-            raise ArgumentError(f"coupling {name!r}", "numbers without labels", f"a {type(value).__name__}", fix)
+            raise ArgumentError(
+                f"coupling {name!r}", "numbers without labels", f"a {type(value).__name__}", fix, reason="labels"
+            )
     arrays = {name: finite_array(f"coupling {name!r}", value) for name, value in couplings.items()}
     lengths = {name: len(value) if np.ndim(value) else 0 for name, value in arrays.items()}
     if len(set(lengths.values())) > 1 or 0 in lengths.values():
-        raise ArgumentError("couplings", "arrays with one leading axis of members", f"lengths {lengths}")
+        raise ArgumentError(
+            "couplings", "arrays with one leading axis of members", f"lengths {lengths}", reason="shape"
+        )
     members = next(iter(lengths.values()), 0)
     each = [model.replace(**{name: value[k] for name, value in arrays.items()}) for k in range(members)]
     for k, one in enumerate(each):
         report = one.check()
         if not report.satisfied:
-            raise HammersleyCliffordError(f"member {k}: {report}")
+            raise HammersleyCliffordError("member", f"member {k}: {report}")
     return each
 
 

@@ -1,4 +1,4 @@
-"""Means with errors that know the autocorrelation, beside the spread of what is estimated."""
+"""Means with errors that account for autocorrelation, next to the spread of what is estimated."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pandas as pd
 import xarray as xr
 
 from ..analysis.gamma_method import gamma_method
-from ..errors import call_checked
+from ..errors.arguments import call_checked
 from .contents import element_names, facts_of, scalar_names, series, spacing
 from .datatree import draws_digest
 from .settings import tree_of
@@ -55,7 +55,7 @@ def estimate(tree: xr.DataTree, names: str | Iterable[str] | None = None) -> pd.
         From `phi4ppl.sample` or `phi4ppl.infer_couplings`, or any with a group ``posterior`` of dimensions chain and draw
         (ArviZ makes them of the runs of NumPyro, PyMC or Stan).
     names : str or list of str, optional
-        Variables of the posterior; by default all but the fields. Array variables give one row an element, named by its
+        Variables of the posterior; by default all but the fields. Array variables give one row per element, named by its
         coordinates.
 
     Returns
@@ -67,7 +67,7 @@ def estimate(tree: xr.DataTree, names: str | Iterable[str] | None = None) -> pd.
         which falls as the run gets longer; of couplings from `phi4ppl.infer_couplings` with the error of log Z. Then
         ``tau_int`` and ``tau_int_error`` (½ for independent draws; in draws, and in iterations where streamed statistics were
         used, as the line below the table says), ``effective_sample_size``, and ``reliable`` (False where chains are too short
-        for their τ_int, or disagree: then the error is not to be trusted). A variable with a draw that is infinite or NaN has
+        for their τ_int, or disagree: then the error should not be trusted). A variable with a draw that is infinite or NaN has
         a row of NaN.
 
     Raises

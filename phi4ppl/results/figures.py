@@ -175,7 +175,7 @@ def _legend_above(figure, axes) -> None:
 
 def _lattices(tree: xr.DataTree, facts: dict) -> dict[str, Lattice | None]:
     """The graphs of the fields, rebuilt from stored edges and positions; None for one that was too large to be drawn."""
-    found = {}
+    found: dict[str, Lattice | None] = {}
     constant = tree["constant_data"] if "constant_data" in tree.children else xr.Dataset()
     for name, field in facts["fields"].items():
         suffix = "" if len(facts["fields"]) == 1 else f"_{name}"

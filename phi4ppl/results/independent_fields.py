@@ -19,7 +19,7 @@ BLOCK = 1000  # fields at once, so that statistics of all cliques fit in memory
 def independent_fields(data, *models: MarkovRandomField) -> tuple:
     """``data`` as fits take them: chains of a run thinned to independent fields, anything else as it is.
 
-    Fits take fields for independent, and from correlated ones their errors would come out too small.
+    Fits assume independent fields; correlated ones would give errors that are too small.
 
     Parameters
     ----------
@@ -43,7 +43,9 @@ def independent_fields(data, *models: MarkovRandomField) -> tuple:
     if not {"chain", "draw"} <= set(field.dims):
         return field, ""
     if "member" in field.dims:
-        raise ArgumentError("data", "one member of an ensemble", "all of them", "Select one: tree.isel(member=0).")
+        raise ArgumentError(
+            "data", "one member of an ensemble", "all of them", "Select one: tree.isel(member=0).", reason="ensemble"
+        )
     step = independent_step(aligned_fields("data", field, models[0].lattice, MISSING_FIELDS), *models)
     return field.isel(draw=slice(None, None, step)), note_of(step, "data")
 

@@ -12,7 +12,8 @@ from numpyro import handlers
 
 from ..energy import onesite as quartic
 from ..energy.exact.trapezoid import log_trapezoid
-from ..errors import ArgumentError, call_checked
+from ..errors import ArgumentError
+from ..errors.arguments import call_checked
 from ..numpyro_plugin.gibbs_field import GibbsField, field_model
 from ..numpyro_plugin.numpyro_model import trace_of
 from ..numpyro_plugin.observations import require_order_of_sites, with_plain_observations
@@ -82,7 +83,7 @@ def integrated_log_likelihood(
     >>> bool(p4.loo(better).pareto_k.max() < 0.7)
     True
     """
-    metadata(tree)  # refuses what is no run of this library
+    metadata(tree)  # rejects what is not a run of this library
     kwargs = model_kwargs or {}
     model = with_plain_observations(model, field_model)
     sites = trace_of(model, args, kwargs)
@@ -103,8 +104,8 @@ def integrated_log_likelihood(
             break
     else:
         got = f"log p uncertain by {difference.max():.1g}, and {np.exp(ends.max()):.1g} of its height at their ends"
-        mend = "The datum is far from its neighbours, or far more precise: leave it out and sample again."
-        raise ArgumentError("site", f"a likelihood that {num_nodes} nodes resolve", got, mend)
+        fix = "The datum is far from its neighbors, or far more precise: leave it out and sample again."
+        raise ArgumentError("site", f"a likelihood that {num_nodes} nodes resolve", got, fix, reason="unresolved")
     old = tree["log_likelihood"].to_dataset()
     new = tree.copy()
     new["log_likelihood"] = xr.DataTree(old.assign({site: old[site].copy(data=values.reshape(old[site].shape))}))
@@ -137,14 +138,16 @@ class _Calculation:
         if others.any():
             datum = int(others.argmax())
             got = f"datum {datum} of {self.site!r}, which looks at {others[datum] + 1}"
-            mend = (
+            fix = (
                 "Let each datum depend on its own site alone; a scale or a mean of the field can go into its couplings."
             )
-            raise ArgumentError("model", f"data that look at one site of {self.field!r} each", got, mend)
+            raise ArgumentError(
+                "model", f"data that look at one site of {self.field!r} each", got, fix, reason="several_sites"
+            )
         used, counts = np.unique(place[largest > 0], return_counts=True)
         if (counts > 1).any():
             got = f"{counts.max()} data at site {used[counts.argmax()]}"
-            raise ArgumentError("model", f"one datum at a site of {self.field!r}", got)
+            raise ArgumentError("model", f"one datum at a site of {self.field!r}", got, reason="several_data")
 
         def rest(x):
             found = self.trace(latent, x)
@@ -152,8 +155,14 @@ class _Calculation:
             return sum((jnp.sum(s["fn"].log_prob(s["value"])) for s in others), jnp.zeros(()))
 
         if np.abs(jax.jit(jax.grad(rest))(phi)).max() > 0:
-            expected = f"nothing but {self.site!r} that depends on {self.field!r}"
-            raise ArgumentError("model", expected, "another site that does", "Then plain phi4ppl.loo is what there is.")
+            expected = f"that only {self.site!r} depends on {self.field!r}"
+            raise ArgumentError(
+                "model",
+                expected,
+                "another site that does",
+                "Then plain phi4ppl.loo is what there is.",
+                reason="incomplete",
+            )
         return place
 
     def __call__(self, draws: dict, place: np.ndarray, half_width: float, num_nodes: int):
@@ -186,7 +195,13 @@ def _require_same_data(tree: xr.DataTree, site: str, given) -> None:
     """Draws know the data that they were made with, and no others can be taken out of them."""
     written, given = tree["observed_data"][site].values.ravel(), np.asarray(given).ravel()
     if written.shape != given.shape or not np.allclose(written, given, rtol=1e-5, atol=1e-6, equal_nan=True):
-        raise ArgumentError("args", f"the data {site!r} that the run was made with", "others", "Pass those of the run.")
+        raise ArgumentError(
+            "args",
+            f"the data {site!r} that the run was made with",
+            "others",
+            "Pass those of the run.",
+            reason="mismatch",
+        )
 
 
 def _one_of(what: str, name: str | None, known: list[str]) -> str:
@@ -202,6 +217,8 @@ def _draws(tree: xr.DataTree, latent: dict) -> dict:
     """All latent values, chains one after the other."""
     missing = [name for name in latent if name not in tree["posterior"].data_vars]
     if missing:
-        raise ArgumentError("tree", f"draws of {missing[0]!r}", "none", "Sample with keep_field=True.")
+        raise ArgumentError(
+            "tree", f"draws of {missing[0]!r}", "none", "Sample with keep_field=True.", reason="no_draws"
+        )
     values = {name: tree["posterior"][name].values for name in latent}
     return {name: jnp.asarray(v.reshape(-1, *v.shape[2:])) for name, v in values.items()}

@@ -9,7 +9,8 @@ import numpy as np
 import xarray as xr
 from scipy.special import logsumexp
 
-from ..errors import ArgumentError, SingleFactorError, call_checked
+from ..errors import ArgumentError, SingleFactorError
+from ..errors.arguments import call_checked
 
 __all__ = ["LeaveOneOut", "leave_one_out", "loo"]
 
@@ -88,7 +89,7 @@ def loo(tree: xr.DataTree, site: str | None = None):
         If the likelihood of that site is one number for all its data. Left out "one by one" that is the whole of them, and the
         result would be a prior predictive density, from draws that know nothing of the prior.
     ArgumentError
-        If there is no such site, or nothing observed at all.
+        If there is no such site, or nothing is observed.
 
     Examples
     --------
@@ -108,14 +109,14 @@ def loo(tree: xr.DataTree, site: str | None = None):
     found = dict(tree["log_likelihood"].data_vars) if "log_likelihood" in tree.children else {}
     known = [*found, *(name for name in single if name not in found)]
     if not known:
-        mend = "Only a NumPyro model with observed sites has data to leave out."
-        raise ArgumentError("tree", "a group log_likelihood", "none", mend)
+        fix = "Only a NumPyro model with observed sites has data to leave out."
+        raise ArgumentError("tree", "a group log_likelihood", "none", fix, reason="no_log_likelihood")
     if site is None and len(known) > 1:
-        raise ArgumentError("site", f"one of {', '.join(map(repr, known))}", "None")
+        raise ArgumentError("site", f"one of {', '.join(map(repr, known))}", "None", reason="choice")
     site = known[0] if site is None else site
     if site not in known:
-        raise ArgumentError("site", f"one of {', '.join(map(repr, known))}", repr(site))
+        raise ArgumentError("site", f"one of {', '.join(map(repr, known))}", repr(site), reason="choice")
     if site not in found or found[site].sizes.keys() <= {"chain", "draw"}:
-        reason = single.get(site, "its log likelihood has one number a draw")
-        raise SingleFactorError(f"site {site!r} cannot be left out datum by datum: {reason}.")
+        reason = single.get(site, "its log likelihood has one number per draw")
+        raise SingleFactorError("cannot_be_split", f"site {site!r} cannot be left out datum by datum: {reason}.")
     return arviz_loo(tree, var_name=site, pointwise=True)

@@ -1,4 +1,4 @@
-"""What a NumPyro model predicts, from its prior and from its posterior, and the density of its priors: groups for ArviZ."""
+"""Predictions of a NumPyro model from its prior and its posterior, and the density of its priors, as groups for ArviZ."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from numpyro.distributions import Unit
 from numpyro.infer import Predictive
 
 from ..energy.compiled import CompiledModel
-from ..errors import stream_key, warn
+from ..errors import Phi4pplWarning, warn
+from ..errors.streams import stream_key
 from ..numpyro_plugin.gibbs_field import field_of
 from ..numpyro_plugin.numpyro_model import trace_of
 from ..sampling.memory import require_memory
@@ -33,7 +34,7 @@ class Predictions:
     Attributes
     ----------
     latent, deterministic, redrawn : tuple of str
-        Sites; ``redrawn`` are the observed ones that can be drawn anew.
+        Sites; ``redrawn`` are the observed ones that can be drawn again.
     observed : dict
         Values of the redrawn sites whose data are not in the tree already, because they are one single factor.
     kept : dict
@@ -120,7 +121,7 @@ def predictions_of(
         )
     notes += [f"observed site {n!r} is not predicted: it cannot be drawn ({fixed[n]})" for n in observed if n in fixed]
     for note in notes:
-        warn(f"predictive: {note}")
+        warn(Phi4pplWarning("predictive.incomplete", f"predictive: {note}"))
     bare = [n for n, s in latent.items() if field_of(s["fn"]) is not None and field_of(s["fn"]).log_partition is None]
     if bare:
         notes.append(f"log_prior of {', '.join(map(repr, bare))} is −S: it lacks the constant −log Z")
@@ -140,7 +141,7 @@ def predictions_of(
 
 
 class _redrawn(handlers.uncondition):
-    """Draw these observed sites anew; a factor, or data that cannot be drawn, stay as they are."""
+    """Draw these observed sites again; factors and data that cannot be drawn stay as they are."""
 
     def __init__(self, model, names):
         super().__init__(model)

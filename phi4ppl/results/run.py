@@ -10,7 +10,8 @@ import xarray as xr
 
 from .._typing import PathLike
 from ..analysis.observables import with_own
-from ..errors import ArgumentError, call_checked, path_of, positive_int, seed_within
+from ..errors import ArgumentError
+from ..errors.arguments import call_checked, path_of, positive_int, seed_within
 from ..kernels.choose import resolve
 from ..kernels.kernel import Kernel
 from ..kernels.symmetry import is_even
@@ -39,23 +40,24 @@ def sample(
     """Sample a field, or any NumPyro model.
 
     A field is first checked against the Hammersley–Clifford theorem. All chains run in one compiled program, each with its own
-    warm-up (of step sizes, mass matrix, length of paths or temperatures, as the kernel needs), in chunks between which progress
-    is drawn and draws are handed to the host. The same seed gives the same numbers, bit for bit, on the same machine.
+    warm-up (of step sizes, mass matrix, length of paths or temperatures, as the kernel requires), in chunks between which
+    progress is drawn and draws are handed to the host. The same seed gives the same numbers, bit for bit, on the same
+    machine.
 
     Parameters
     ----------
     model : MarkovRandomField or callable
         A field, or a NumPyro model function, called with ``*args`` and ``**model_kwargs``.
     num_warmup, num_samples, num_chains : int
-        At least 20 (and at most 10⁷), 10 and 1. ``num_samples`` counts kept draws.
+        Warm-up iterations per chain (20 to 10⁷), kept draws per chain (at least 10), and chains (at least 1).
     kernel : str or Kernel
-        A name from `phi4ppl.kernels`; ``"auto"`` looks at the model, and the run says what it took and why (``kernel`` and
-        ``kernel_reason`` of its settings).
+        A name from `phi4ppl.kernels`; ``"auto"`` chooses one for the model; the run records its choice and the reason
+        (``kernel`` and ``kernel_reason`` of its settings).
     seed : int
         From 0 to 2³² − 1.
     observables : dict of callables, optional
-        Own functions of one field (scalar or array), recorded at every draw beside the standard ones. NumPyro models use
-        ``numpyro.deterministic`` instead.
+        User-defined functions of one field (scalar or array), recorded at every draw in addition to the standard ones.
+        NumPyro models use ``numpyro.deterministic`` instead.
     keep_field : bool
         Keep the fields themselves (as ``phi``, or under the names of the `GibbsField` sites) and the log likelihood of every
         datum, or observables only.
@@ -67,11 +69,11 @@ def sample(
         `GibbsField` sites together). Without it, chains of a model with two phases can stay in the one where they started,
         with R̂ = 1.
     progress : bool, optional
-        Draw a line of progress on standard error; by default only on a terminal.
+        Show a progress bar on standard error; by default only in a terminal.
     checkpoint : path-like, optional
-        A directory for the state of the run, written about once a minute. The same call with the same directory goes on from
-        there, to the same numbers bit for bit; if the run is complete, its result is returned. `phi4ppl.load_run` reads the
-        directory at any time.
+        A directory for the state of the run, written about once a minute. Repeating the call with the same directory
+        resumes from there, to the same numbers bit for bit; if the run is complete, its result is returned.
+        `phi4ppl.load_run` reads the directory at any time.
     devices : dict, optional
         How many devices each dimension is spread over, for example ``{"chain": 4}`` or ``{"chain": 2, "x": 4}``: chains, and
         the lattice dimensions of a field by their names in the result. Each size has to be divisible by its number. Devices of
@@ -83,9 +85,9 @@ def sample(
     xarray.DataTree
         ArviZ groups: ``posterior`` (field with lattice dimensions, observables), ``sample_stats``, ``streamed`` (statistics
         over all iterations), ``schwinger_dyson`` (block means of φ ∂S/∂φ at every site), ``constant_data`` (edges, couplings),
-        for NumPyro models ``log_likelihood`` (one number a datum, see `phi4ppl.loo`) with ``observed_data``, and what
+        for NumPyro models ``log_likelihood`` (one number per datum, see `phi4ppl.loo`) with ``observed_data``, and what
         ``predictive`` adds. `phi4ppl.settings` reads its provenance. After Ctrl-C it has the draws so far, with a warning, and
-        its settings say ``interrupted``.
+        its settings then include ``interrupted``.
 
     Raises
     ------
@@ -96,7 +98,7 @@ def sample(
     SamplingError
         If a start or a later state has a non-finite density.
     CheckpointError
-        If ``checkpoint`` holds another run, or something damaged or foreign, which is not touched; or cannot be written.
+        If ``checkpoint`` cannot be written, or holds another run or damaged or foreign files, which are left unchanged.
     KeyboardInterrupt
         After Ctrl-C before the first draw, or a second Ctrl-C.
     ArgumentError, DiscreteLatentError, DoublyIntractableError
@@ -109,12 +111,12 @@ def sample(
     >>> dict(tree["posterior"]["phi"].sizes)
     {'chain': 2, 'draw': 200, 'x': 3, 'y': 3}
     """
-    mend = "Warm-up adapts step size and mass matrix; 500 to 1000 is usual."
-    num_warmup = positive_int("num_warmup", num_warmup, minimum=20, mend=mend)
+    fix = "Warm-up adapts step size and mass matrix; 500 to 1000 is usual."
+    num_warmup = positive_int("num_warmup", num_warmup, minimum=20, fix=fix)
     if num_warmup > MOST_WARMUP:
-        raise ArgumentError("num_warmup", f"at most {MOST_WARMUP}", str(num_warmup), mend)
+        raise ArgumentError("num_warmup", f"at most {MOST_WARMUP}", str(num_warmup), fix, reason="too_large")
     num_samples = positive_int("num_samples", num_samples, minimum=10)
-    num_chains = positive_int("num_chains", num_chains, mend="Four or more let R̂ see chains that disagree.")
+    num_chains = positive_int("num_chains", num_chains, fix="Four or more let R̂ see chains that disagree.")
     thinning = positive_int("thinning", thinning)
     seed = seed_within(seed)
     checkpoint = None if checkpoint is None else path_of("checkpoint", checkpoint)
@@ -130,15 +132,15 @@ def sample(
     is_field = isinstance(model, MarkovRandomField)
     for name, value in (("coords", coords), ("dims", dims)):
         if is_field and value is not None:
-            mend = "A field has the axes and labels of its lattice; phi4ppl.lattice.from_networkx takes the labels of a graph."
-            raise ArgumentError(name, "None for a field by itself", repr(value), mend)
+            fix = "A field has the axes and labels of its lattice; phi4ppl.lattice.from_networkx takes the labels of a graph."
+            raise ArgumentError(name, "None for a field by itself", repr(value), fix, reason="unused")
     if predictive and (is_field or not keep_field):
         expected = (
             "False for a field by itself"
             if is_field
             else "False with keep_field=False, which keeps no draws to predict from"
         )
-        raise ArgumentError("predictive", expected, "True")
+        raise ArgumentError("predictive", expected, "True", reason="unused")
     axes = dict(zip(field_dims(model.lattice)[0], model.lattice.field_shape, strict=True)) if is_field else {}  # type: ignore[union-attr]
     spread = placement(devices, num_chains, axes)
     report = model.check().raise_if_violated() if is_field else None  # type: ignore[union-attr]
@@ -149,8 +151,8 @@ def sample(
     kernel, reason = resolve(kernel, compiled, symmetry_moves)
     require_spreadable(kernel, spread)
     if not is_field and observables is not None:
-        mend = "Record functions of the parameters with numpyro.deterministic inside the model."
-        raise ArgumentError("observables", "None for a NumPyro model", "a dict", mend)
+        fix = "Record functions of the parameters with numpyro.deterministic inside the model."
+        raise ArgumentError("observables", "None for a NumPyro model", "a dict", fix, reason="unused")
     measured = with_own(model, observables, ("chain", "draw", "statistic", *axes)) if is_field else {}
     measured.pop("energy_density", None)  # the kernels know S already: it comes from the log density
     even = is_even(compiled)

@@ -1,4 +1,4 @@
-"""What a run was made with: kept as text in the attributes of its tree, because netCDF attributes cannot be nested."""
+"""The settings of a run, stored as text in the attributes of its tree because netCDF attributes cannot be nested."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import json
 
 import xarray as xr
 
-from ..errors import ArgumentError, call_checked
+from ..errors import ArgumentError
+from ..errors.arguments import call_checked
 
 __all__ = ["add_settings", "mark_groups", "metadata", "settings", "tree_of", "write_metadata"]
 
@@ -15,7 +16,7 @@ KEY = "phi4ppl"  # of the attribute of the tree
 
 @call_checked
 def settings(tree: xr.DataTree) -> dict:
-    """What a run was made with and where its numbers come from, beside its draws.
+    """The settings of a run and the provenance of its numbers, stored next to its draws.
 
     Parameters
     ----------

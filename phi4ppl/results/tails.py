@@ -10,7 +10,7 @@ VANISHING = 1e-200
 
 
 def pareto_k(log_weights, effective_fraction: float = 1.0) -> float:
-    """Shape k̂ of the generalised Pareto distribution fitted to the largest importance weights.
+    """Shape k̂ of the generalized Pareto distribution fitted to the largest importance weights.
 
     Weights with k̂ > 0.7 have a mean that finite samples do not find, however small the error looks. The fit is that of
     ArviZ (A. Vehtari, D. Simpson, A. Gelman, Y. Yao, J. Gabry, J. Mach. Learn. Res. 25 (2024) 72).

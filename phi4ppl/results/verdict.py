@@ -11,7 +11,8 @@ import xarray as xr
 from scipy.special import ndtri, stdtrit
 
 from ..analysis.gamma_method import gamma_method
-from ..errors import ArgumentError, call_checked
+from ..errors import ArgumentError
+from ..errors.arguments import call_checked
 from ..sampling.memory import size_in_words
 from .contents import element_names, facts_of, holds_run, scalar_names, series, statistics_of
 from .estimates import estimate
@@ -27,7 +28,7 @@ SATURATION_MAX = 0.01
 EXCHANGE_MIN = 0.1
 LOG_Z_MAX = 0.05  # posterior standard deviations
 SIGN_CHANGES_MIN = 10
-FALSE_ALARM = 1e-4  # of each of the two Schwinger–Dyson checks, for a sampler that is right
+FALSE_ALARM = 1e-4  # of each of the two Schwinger–Dyson checks, for a correct sampler
 WATCHED_SITES = 64
 
 
@@ -49,7 +50,7 @@ class Check:
 @call_checked
 @dataclass(frozen=True)
 class ConvergenceReport:
-    """What `diagnose` found.
+    """The result of `diagnose`.
 
     Attributes
     ----------
@@ -58,7 +59,7 @@ class ConvergenceReport:
     checks : tuple of Check
         Each with name, value, threshold and, if it failed, advice.
     verdict : str
-        The outcome in one line, which also says if the run is not all that was asked for.
+        The outcome in one line, which also states whether the run is incomplete.
     estimates : pandas.DataFrame
         The table of `phi4ppl.estimate`. All its rows are reliable if every check passed.
     notes : tuple of str
@@ -84,11 +85,11 @@ class ConvergenceReport:
         if settings.get("interrupted"):
             whole = "INTERRUPTED"
         elif settings.get("incomplete"):
-            whole = "STILL GOING ON, OR STOPPED"
+            whole = "INCOMPLETE (still running, or stopped)"
         else:
             return outcome
         asked = settings["num_samples_asked"]
-        return f"{outcome}; {whole} after {settings['num_samples']} of {asked} draws a chain"
+        return f"{outcome}; {whole} after {settings['num_samples']} of {asked} draws per chain"
 
     @property
     def run(self) -> str:
@@ -124,16 +125,16 @@ class ConvergenceReport:
 
 @call_checked
 def diagnose(tree: xr.DataTree) -> ConvergenceReport:
-    """Judge a run: R̂, effective sample sizes, energies, divergences, sign changes, and the Schwinger–Dyson identity.
+    """Check a run: R̂, effective sample sizes, energies, divergences, sign changes, and the Schwinger–Dyson identity.
 
-    Watched are all scalar variables and, of each field that was kept, up to 64 evenly spaced sites. Judged are the draws in the
-    tree: of a part of a run that part. Of a tree that something else made, such as ArviZ from a run of NumPyro's own MCMC, the
-    checks are those for which it has the groups, and the report notes what is missing.
+    The checks cover all scalar variables and, for each field that was kept, up to 64 evenly spaced sites. They apply to the
+    draws in the tree: of a part of a run that part. Of a tree that something else made, such as ArviZ from a run of
+    NumPyro's own MCMC, the checks are those for which it has the groups, and the report notes what is missing.
 
-    * R̂ (rank-normalised, split) at most 1.01; bulk and tail effective sample size at least 100 a chain; Monte Carlo
+    * R̂ (rank-normalized, split) at most 1.01; bulk and tail effective sample size at least 100 per chain; Monte Carlo
       standard error at most 10 % of the standard deviation; every row of the table of estimates ``reliable``.
     * No divergences; E-BFMI at least 0.3 for kernels with momenta; at most 1 % of NUTS trees cut at their maximal depth; at
-      least 10 % of exchanges accepted between neighbouring copies in parallel tempering.
+      least 10 % of exchanges accepted between neighboring copies in parallel tempering.
     * Models even under φ → −φ: at least 10 changes of sign of the magnetization in every chain. Chains that all sit in one
       of two phases have R̂ = 1 and large effective sample sizes; only the sign shows it.
     * Posteriors of couplings: the error of log Z moves no mean by more than 0.05 posterior standard deviations.
@@ -152,7 +153,7 @@ def diagnose(tree: xr.DataTree) -> ConvergenceReport:
     Raises
     ------
     ArgumentError
-        If the tree has no such group, nothing in it to judge, or fewer than 10 draws per chain.
+        If the tree has no such group, no variable to check, or fewer than 10 draws per chain.
 
     Notes
     -----
@@ -170,20 +171,24 @@ def diagnose(tree: xr.DataTree) -> ConvergenceReport:
     tree = tree_of(tree)
     facts = facts_of(tree)
     if "members" in facts["settings"] and "member" in tree["posterior"].dims:
-        raise ArgumentError("tree", "one member of an ensemble", "all of them", "Select one: tree.isel(member=0).")
+        raise ArgumentError(
+            "tree", "one member of an ensemble", "all of them", "Select one: tree.isel(member=0).", reason="ensemble"
+        )
     if tree["posterior"].sizes["draw"] < 10:
-        raise ArgumentError("tree", "at least 10 draws a chain", str(tree["posterior"].sizes["draw"]))
+        raise ArgumentError(
+            "tree", "at least 10 draws per chain", str(tree["posterior"].sizes["draw"]), reason="too_short"
+        )
     watched, statistics, table = _watched(tree, facts), statistics_of(tree), estimate(tree)
     if not watched:
-        raise ArgumentError("tree", "a real variable of the posterior with draws", "none")
-    mend, notes = _mends(facts["settings"], statistics), []
-    checks = [*_mixing(watched, mend), _reliability(table)]
-    checks += _dynamics(statistics, mend)
+        raise ArgumentError("tree", "a real variable of the posterior with draws", "none", reason="no_variable")
+    fix, notes = _fixes(facts["settings"], statistics), []
+    checks = [*_mixing(watched, fix), _reliability(table)]
+    checks += _dynamics(statistics, fix)
     if facts["settings"]["even"]:
         checks += _sign_changes(tree, facts)
     checks += [*_schwinger_dyson(tree, statistics, facts, notes), *_log_z(tree, facts["settings"])]
     if "diverging" not in statistics:
-        notes.append("divergences are not checked: the tree has no sample_stats that tell of them")
+        notes.append("divergences are not checked: the tree has no sample_stats that record them")
     draws, taken = (tuple(map(group.sizes.get, ("chain", "draw"))) for group in (tree["posterior"], statistics))
     if None not in taken and taken != draws:
         notes.append(
@@ -206,7 +211,7 @@ def _watched(tree: xr.DataTree, facts: dict) -> dict[str, np.ndarray]:
     return chosen
 
 
-class _Mends(NamedTuple):
+class _Fixes(NamedTuple):
     """Advice that depends on what was sampled, and how."""
 
     disagree: str
@@ -215,7 +220,7 @@ class _Mends(NamedTuple):
     thinning: int
 
 
-def _mends(settings: dict, statistics) -> _Mends:
+def _fixes(settings: dict, statistics) -> _Fixes:
     kernel, field = settings.get("kernel"), settings["layout"] != "numpyro"
     if "inverse_temperature" in statistics:
         more = 3 * statistics["inverse_temperature"].shape[-1] // 2
@@ -224,18 +229,18 @@ def _mends(settings: dict, statistics) -> _Mends:
         stuck = "different phases or in competing signs of w" if field else "different modes"
         move = f"Chains stuck in {stuck} need a kernel that moves between them: try kernel='tempering'."
     asked = field and settings.get("kernel_reason") == "asked for" and kernel not in ("cluster", "tempering")
-    return _Mends(
+    return _Fixes(
         "Chains disagree or drift: run longer (num_samples, num_warmup), and look at the trace of this variable. "
         + move,
         " kernel='auto' may need fewer." if asked else "",
-        "warm up longer, or take kernel='local_hmc', which moves one site at a time"
+        "warm up longer, or use kernel='local_hmc', which moves one site at a time"
         if field
-        else "reparametrise (non-centred scales), warm up longer, or use stronger priors",
+        else "reparametrize (non-centered scales), warm up longer, or use stronger priors",
         settings["thinning"],
     )
 
 
-def _mixing(watched: dict[str, np.ndarray], mend: _Mends) -> list[Check]:
+def _mixing(watched: dict[str, np.ndarray], fix: _Fixes) -> list[Check]:
     import arviz_stats  # slow to import
 
     names = np.array(list(watched))
@@ -261,7 +266,7 @@ def _mixing(watched: dict[str, np.ndarray], mend: _Mends) -> list[Check]:
     need = ESS_PER_CHAIN_MIN * num_chains
     checks = [] if moving.all() else [stuck]
     checks.append(
-        Check("R-hat", bool(rhat <= RHAT_MAX), found, f"at most {RHAT_MAX}", mend.disagree if num_chains > 1 else alone)
+        Check("R-hat", bool(rhat <= RHAT_MAX), found, f"at most {RHAT_MAX}", fix.disagree if num_chains > 1 else alone)
     )
     for kind in ("bulk", "tail"):
         ess, ess_name = worst(arviz_stats.ess(data, method=kind)["v"].values, False)
@@ -269,13 +274,13 @@ def _mixing(watched: dict[str, np.ndarray], mend: _Mends) -> list[Check]:
         checks.append(
             Check(f"{kind} ESS", bool(ess >= need), f"{ess:.0f} of {num_chains * num_draws} ({ess_name})",
                   f"at least {need}", f"Too few independent draws: about {factor} times as many draws are needed "
-                  f"(num_samples={factor * num_draws}, or thinning={factor * mend.thinning} for the same memory).{mend.slow}")
+                  f"(num_samples={factor * num_draws}, or thinning={factor * fix.thinning} for the same memory).{fix.slow}")
         )  # fmt: skip
     ratio = arviz_stats.mcse(data)["v"].values / data["v"].std(dim=("chain", "draw")).values
     mcse, mcse_name = worst(ratio, True)
     checks.append(
         Check("MCSE / sd", bool(mcse <= MCSE_MAX), f"{mcse:.3f} ({mcse_name})", f"at most {MCSE_MAX}",
-              "The mean is known to no better than this part of a standard deviation: more draws.")
+              "The Monte Carlo error of the mean is this fraction of the standard deviation: run longer.")
     )  # fmt: skip
     return checks
 
@@ -286,18 +291,18 @@ def _reliability(table: pd.DataFrame) -> Check:
     few = f"{', '.join(bad[:3])}{', …' if len(bad) > 3 else ''}"
     return Check(
         "reliable estimates", not bad, f"{len(table) - len(bad)} of {len(table)}" + (f" (not {few})" if bad else ""),
-        "all", "The Monte Carlo errors of these means are not to be trusted: their chains are too short for their tau_int, or "
+        "all", "The Monte Carlo errors of these means should not be trusted: the chains are too short for their tau_int, or "
         "disagree. Run longer, and look at their traces.",
     )  # fmt: skip
 
 
-def _dynamics(statistics: xr.Dataset, mend: _Mends) -> list[Check]:
+def _dynamics(statistics: xr.Dataset, fix: _Fixes) -> list[Check]:
     checks = []
     if "diverging" in statistics:
         diverging = int(statistics["diverging"].values.sum())
         checks.append(
             Check("divergences", diverging == 0, f"{diverging} of {statistics['diverging'].size}", "none",
-                  f"The step was too long for some region: {mend.diverge}. Divergent regions are under-sampled, so the means "
+                  f"The step was too long for some region: {fix.diverge}. Divergent regions are under-sampled, so the means "
                   "are biased.")
         )  # fmt: skip
     if "energy" in statistics.data_vars:  # of kernels with momenta
@@ -306,23 +311,23 @@ def _dynamics(statistics: xr.Dataset, mend: _Mends) -> list[Check]:
         bfmi = np.atleast_1d(arviz_stats.bfmi(statistics["energy"].transpose("chain", "draw").values))
         found = f"{bfmi.min():.2f} (chain {int(bfmi.argmin())})"
         checks.append(
-            Check("E-BFMI", bool(bfmi.min() >= BFMI_MIN), found, f"at least {BFMI_MIN}", "Energies change too slowly: heavy "
-                  "tails, or scales that differ by orders. Warm up longer or reparametrise.")
+            Check("E-BFMI", bool(bfmi.min() >= BFMI_MIN), found, f"at least {BFMI_MIN}", "Energies change too slowly, "
+                  "because of heavy tails or scales that differ by orders of magnitude. Warm up longer or reparametrize.")
         )  # fmt: skip
     if "exchange_rate" in statistics.data_vars:
         rates = statistics["exchange_rate"].transpose("chain", "draw", "pair").values.mean(axis=1)
         chain, pair = np.unravel_index(np.argmin(rates), rates.shape)
         found = f"{rates.min():.2f} (chain {chain}, copies {pair} and {pair + 1})"
         checks.append(
-            Check("exchange rates", bool(rates.min() >= EXCHANGE_MIN), found, f"at least {EXCHANGE_MIN}", "Neighbouring "
-                  "temperatures hardly exchange: more rungs (phi4ppl.sampling.tempering(12)) or a longer warm-up.")
+            Check("exchange rates", bool(rates.min() >= EXCHANGE_MIN), found, f"at least {EXCHANGE_MIN}", "Neighboring "
+                  "temperatures rarely exchange: use more rungs (phi4ppl.sampling.tempering(12)) or a longer warm-up.")
         )  # fmt: skip
     cut = next((name for name in ("reached_max_treedepth", "reached_max_tree_depth") if name in statistics), None)
     if cut is not None:
         share = float(statistics[cut].values.mean())
         checks.append(
             Check("tree depth", share <= SATURATION_MAX, f"{share:.1%} of trees cut", f"at most {SATURATION_MAX:.0%}",
-                  "Paths end before they turn: costly and slow. Warm up longer so that scales are learnt.")
+                  "Trajectories are cut before they turn around, which is slow. Warm up longer so that scales are learned.")
         )  # fmt: skip
     return checks
 
@@ -336,9 +341,9 @@ def _sign_changes(tree: xr.DataTree, facts: dict) -> list[Check]:
     changes = (sign[:, 1:] * sign[:, :-1] < 0).sum(axis=1)
     fewest = int(changes.min())
     if fewest >= (sign.shape[1] - 1) / 5:  # a kernel that changes signs freely does so in half of the draws
-        advice = "Signs change freely, but the chains are too short to count on it: more draws."
+        advice = "Signs change freely, but the chains are too short to confirm it: run longer."
     elif facts["settings"]["sign_moves"]:
-        advice = "The model is even but its sign moves are hardly accepted: check that every own term is even."
+        advice = "The model is even but its sign moves are rarely accepted: check that every custom term is even."
     else:
         advice = (
             "The model is even, so ⟨φ⟩ = 0, but this chain stays on one side: every odd average is wrong, and R-hat cannot "
@@ -394,8 +399,8 @@ def _log_z(tree: xr.DataTree, settings: dict) -> list[Check]:
         return []
     shift = settings["normalizer_shift"]
     advice = (
-        "The error of log Z is part of the errors of the couplings, but large: take normalizer='surface' or 'exact', or pass a "
-        "PartitionSurface of more num_samples over a smaller box."
+        "The errors of the couplings include the error of log Z, which is large: use normalizer='surface' or 'exact', or pass "
+        "a PartitionSurface with more num_samples over a smaller box."
     )
     worst = max(errors, key=lambda n: errors[n] / series(tree, n).std())
     value = f"{shift:.2g} sd ({worst})"

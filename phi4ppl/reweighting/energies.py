@@ -1,4 +1,4 @@
-"""Differences of actions on stored fields: what every reweighting is made of."""
+"""Differences of actions on stored fields, the basis of every reweighting."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def as_samples(name: str, samples: Labelled, lattice: Lattice | None) -> Fields:
     rank = fields.ndim - 2 if shape is None else len(shape)
     if fields.ndim != rank + 2 or rank < 1 or (shape is not None and fields.shape[2:] != shape) or not fields.size:
         lattice = "*lattice" if shape is None else ", ".join(map(str, shape))
-        mend = "tree['posterior']['phi'] has this shape; one chain is samples[None]."
-        raise ArgumentError(name, f"shape (chains, draws, {lattice})", f"shape {fields.shape}", mend)
+        fix = "tree['posterior']['phi'] has this shape; one chain is samples[None]."
+        raise ArgumentError(name, f"shape (chains, draws, {lattice})", f"shape {fields.shape}", fix, reason="shape")
     return fields
 
 
@@ -45,17 +45,19 @@ def as_action(name: str, action, shape: tuple[int, ...]) -> MarkovRandomField | 
     """A model or a function of one field as it is, once it is known to take fields of ``shape`` and give one number."""
     if isinstance(action, MarkovRandomField):
         if action.field_shape != shape:
-            raise ArgumentError(name, f"a model of fields of shape {shape}", f"shape {action.field_shape}")
+            raise ArgumentError(
+                name, f"a model of fields of shape {shape}", f"shape {action.field_shape}", reason="shape"
+            )
         return action
     expected = "a MarkovRandomField, or a JAX function of one field that returns one number, real or complex"
     if not callable(action):
         raise ArgumentError(name, expected, type(action).__name__)
     try:
         result = jax.eval_shape(action, jax.ShapeDtypeStruct(shape, jnp.result_type(float)))
-    except Exception as error:  # whatever a user's function raises under tracing is the user's to read
-        raise ArgumentError(name, expected, f"{type(error).__name__}: {error}") from error
+    except Exception as error:  # the user should read whatever the function raises under tracing
+        raise ArgumentError(name, expected, f"{type(error).__name__}: {error}", reason="raises") from error
     if getattr(result, "shape", None) != () or not jnp.issubdtype(result.dtype, jnp.inexact):
-        raise ArgumentError(name, expected, f"a function that returns {result}")
+        raise ArgumentError(name, expected, f"a function that returns {result}", reason="returns")
     return action
 
 

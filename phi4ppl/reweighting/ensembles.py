@@ -10,7 +10,8 @@ import numpy as np
 from .._typing import Labelled
 from ..analysis.blocks import Blocks, blocks_for, jackknife_error
 from ..analysis.mbar import MbarSolution, log_mixture, overlap_matrix, solve_mbar
-from ..errors import ArgumentError, OverlapError, call_checked, one_of
+from ..errors import ArgumentError, OverlapError
+from ..errors.arguments import call_checked, one_of
 from ..model.field import MarkovRandomField
 from ..results.tails import pareto_k
 from .energies import as_action, as_samples, difference, evaluate, lattice_of
@@ -36,8 +37,8 @@ def reweight(
 
     ⟨O⟩_A = ⟨O e^(S−A)⟩_S / ⟨e^(S−A)⟩_S,   Z_A/Z_S = ⟨e^(S−A)⟩_S.
 
-    One estimator serves the three uses: correcting a trained model to its target, extrapolating along a coupling, and going
-    on to complex couplings; in all of them A is an action that is not the one that was sampled.
+    One estimator serves three uses: correcting a trained model to its target, extrapolating along a coupling, and continuing
+    to complex couplings. In all of them A is an action other than the one that was sampled.
 
     Parameters
     ----------
@@ -67,8 +68,8 @@ def reweight(
 
     Notes
     -----
-    The difference of two models of one lattice is evaluated as one action at the difference of their couplings, which keeps
-    its digits in single precision. Reweighting of one run at other couplings: A. M. Ferrenberg and R. H. Swendsen, Phys. Rev.
+    The difference of two models of one lattice is evaluated as one action at the difference of their couplings, which avoids
+    cancellation in single precision. Reweighting of one run at other couplings: A. M. Ferrenberg and R. H. Swendsen, Phys. Rev.
     Lett. 61 (1988) 2635.
 
     Examples
@@ -92,7 +93,7 @@ def combine_ensembles(samples: Iterable[Labelled], sources: Iterable[MarkovRando
 
     Parameters
     ----------
-    samples : sequence of arrays, each of shape ``(chains, draws, *lattice)``, or labelled as for `reweight`
+    samples : sequence of arrays, each of shape ``(chains, draws, *lattice)``, or labeled as for `reweight`
     sources : sequence of MarkovRandomField or callable
         The real actions that they were drawn from.
 
@@ -103,7 +104,7 @@ def combine_ensembles(samples: Iterable[Labelled], sources: Iterable[MarkovRando
     Raises
     ------
     OverlapError
-        If the ensembles fall into sets without common ground.
+        If the ensembles fall into sets that do not overlap.
     ArgumentError
 
     Examples
@@ -118,7 +119,7 @@ def combine_ensembles(samples: Iterable[Labelled], sources: Iterable[MarkovRando
     samples, sources = list(samples), list(sources)
     if not samples or len(samples) != len(sources):
         got = f"{len(samples)} and {len(sources)}"
-        raise ArgumentError("samples", "as many arrays of samples as sources, at least one", got)
+        raise ArgumentError("samples", "as many arrays of samples as sources, at least one", got, reason="count")
     names = [f"samples[{k}]" for k in range(len(samples))] if len(samples) > 1 else ["samples"]
     lattices = [lattice_of(source, *sources) for source in sources]  # of a function, that of the first model
     arrays = [as_samples(*each) for each in zip(names, samples, lattices, strict=True)]
@@ -126,7 +127,7 @@ def combine_ensembles(samples: Iterable[Labelled], sources: Iterable[MarkovRando
     for k, (array, source) in enumerate(zip(arrays, sources, strict=True)):
         as_action("source" if len(sources) == 1 else f"sources[{k}]", source, shape)
         if array.shape[2:] != shape:
-            raise ArgumentError(f"samples[{k}]", f"fields of shape {shape}", f"shape {array.shape[2:]}")
+            raise ArgumentError(f"samples[{k}]", f"fields of shape {shape}", f"shape {array.shape[2:]}", reason="shape")
     return Ensembles(arrays, sources)
 
 
@@ -138,7 +139,7 @@ class Ensembles:
     log_partition, log_partition_error : arrays, shape (num_ensembles,)
         log Z_k/Z_0, with jackknife errors.
     overlap : array, shape (num_ensembles, num_ensembles)
-        Probability that a sample of ensemble k is taken for one of l; neighbours should share 0.03 or more.
+        Probability that a sample of ensemble k is attributed to l; neighbors should share 0.03 or more.
     """
 
     def __init__(self, arrays: list[np.ndarray], sources: list):
@@ -150,7 +151,9 @@ class Ensembles:
         base, *others = self.sources
         rows = [np.zeros(len(self._fields))] + [self._relative("sources", s, base) for s in others]
         if np.iscomplexobj(rows := np.stack(rows)):
-            raise ArgumentError("sources", "real actions", "a complex one", "Only the target may be complex.")
+            raise ArgumentError(
+                "sources", "real actions", "a complex one", "Only the target may be complex.", reason="complex"
+            )
         self._energies = rows
         self._solution = self._solve()
         self.log_partition = self._solution.log_partition
@@ -161,7 +164,9 @@ class Ensembles:
         values = evaluate(difference(action, base), self._fields)
         if not np.all(np.isfinite(values)):
             which = int(np.argmin(np.isfinite(values)))
-            raise ArgumentError(name, "an action that is finite on all samples", f"{values[which]} on sample {which}")
+            raise ArgumentError(
+                name, "an action that is finite on all samples", f"{values[which]} on sample {which}", reason="finite"
+            )
         return values
 
     def _solve(self) -> MbarSolution:
@@ -170,7 +175,7 @@ class Ensembles:
         try:
             return solve_mbar(self._energies, self._counts)
         except ArgumentError as error:
-            raise OverlapError(str(error)) from error
+            raise OverlapError("disconnected", str(error)) from error
 
     def _require_connected(self) -> None:
         shared = np.minimum(self.overlap, self.overlap.T) >= LEAST_SHARED
@@ -180,7 +185,9 @@ class Ensembles:
         apart = sorted(set(range(len(self.sources))) - reached)
         if apart:
             text = f"ensembles {sorted(reached)} and {apart} share less than {LEAST_SHARED:.0%} of their samples: "
-            raise OverlapError(text + "log Z between them is unknown. Add ensembles at couplings between theirs.")
+            raise OverlapError(
+                "disconnected", text + "log Z between them is unknown. Add ensembles at intermediate couplings."
+            )
 
     @cached_property
     def log_partition_error(self) -> np.ndarray:
@@ -228,7 +235,7 @@ class Ensembles:
         Raises
         ------
         OverlapError
-            If the samples say too little about the target, as for `reweight`.
+            If the samples carry too little information about the target, as for `reweight`.
         ArgumentError
 
         Examples
@@ -243,7 +250,13 @@ class Ensembles:
         """
         excess = self._relative("target", as_action("target", target, self._shape), self.sources[0])
         if np.iscomplexobj(excess):
-            raise ArgumentError("target", "a real action", "a complex one", "A divergence is one of densities.")
+            raise ArgumentError(
+                "target",
+                "a real action",
+                "a complex one",
+                "A divergence compares two densities, which are real.",
+                reason="complex",
+            )
         self._expectations(-excess, {}).accept("raise")
         base = excess.min()
         table = np.stack([np.ones_like(excess), excess, np.exp(base - excess)], axis=1)
@@ -273,8 +286,8 @@ class Ensembles:
     def _checked(self, observables) -> dict[str, Callable]:
         observables = {} if observables is None else observables
         if not isinstance(observables, dict) or not all(map(callable, observables.values())):
-            mend = "For example {'phi2': lambda phi: (phi**2).mean()}."
-            raise ArgumentError("observables", "a dict of functions of one field", repr(observables)[:120], mend)
+            fix = "For example {'phi2': lambda phi: (phi**2).mean()}."
+            raise ArgumentError("observables", "a dict of functions of one field", repr(observables)[:120], fix)
         return observables
 
     def _measured(self, observables: dict[str, Callable]) -> dict[str, np.ndarray]:
@@ -282,7 +295,10 @@ class Ensembles:
         for name, found in values.items():
             if not np.all(np.isfinite(found)):
                 raise ArgumentError(
-                    f"observables[{name!r}]", "a function that is finite on all samples", "one that is not"
+                    f"observables[{name!r}]",
+                    "a function that is finite on all samples",
+                    "one that is not",
+                    reason="finite",
                 )
         return values
 
@@ -321,7 +337,7 @@ class Ensembles:
         return result.with_problems(problems_of(result, enough))
 
     def _leave_one_out(self, k: int, blocks: Blocks, exponent, largest, weights, table) -> np.ndarray:
-        """log Z_A/Z_0, the means and the average phase, without one block of ensemble k each, one row a block."""
+        """log Z_A/Z_0, the means and the average phase, without one block of ensemble k each, one row per block."""
         inside = self._range(k)
         if len(self.sources) == 1:
             size = np.abs(weights)[:, None]

@@ -1,4 +1,4 @@
-"""What reweighting gives back, and when it is not to be trusted."""
+"""The result of reweighting, and when it should not be trusted."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..errors import OverlapError, warn
+from ..errors import OverlapError, Phi4pplWarning, warn
 
 __all__ = ["Divergence", "Reweighted", "problems_of"]
 
@@ -63,9 +63,9 @@ class Reweighted:
         ``Σw/Σ|w|``; 1 for a real target, and small in modulus where phases cancel (sign problem).
     num_samples : int
     tau_int, block_length : float
-        The longest integrated autocorrelation time of the weighted series, and the draws a jackknife block.
+        The longest integrated autocorrelation time of the weighted series, and the draws per jackknife block.
     problems : tuple of str
-        What speaks against these numbers; empty if nothing does.
+        Reasons to distrust these numbers; empty if there are none.
     """
 
     mean: dict
@@ -90,12 +90,14 @@ class Reweighted:
         return dataclasses.replace(self, problems=problems)
 
     def accept(self, on_poor_overlap: str) -> Reweighted:
-        """The result if there is nothing against it; otherwise an error, or a warning."""
+        """The result if there is no reason to distrust it; otherwise an error, or a warning."""
         if self.problems and on_poor_overlap == "raise":
-            mend = "Sample closer to the target, or put ensembles between (phi4ppl.combine_ensembles)"
-            raise OverlapError(f"{' '.join(self.problems)} {mend}; on_poor_overlap='warn' gives the numbers anyway.")
+            fix = "Sample closer to the target, or add intermediate ensembles (phi4ppl.combine_ensembles)"
+            raise OverlapError(
+                "poor", f"{' '.join(self.problems)} {fix}; on_poor_overlap='warn' returns the numbers anyway."
+            )
         if self.problems:
-            warn(" ".join(self.problems))
+            warn(Phi4pplWarning("overlap.poor", " ".join(self.problems)))
         return self
 
     def __str__(self) -> str:
@@ -118,7 +120,7 @@ def problems_of(result: Reweighted, blocks_are_long_enough: bool) -> tuple[str, 
     if size < MIN_EFFECTIVE_SAMPLES:
         found.append(
             f"The weights leave {size:.3g} effective of {result.num_samples} samples, and {MIN_EFFECTIVE_SAMPLES} are "
-            "needed: source and target hardly overlap."
+            "required: source and target hardly overlap."
         )
     elif size * phase**2 < MIN_EFFECTIVE_SAMPLES:
         found.append(

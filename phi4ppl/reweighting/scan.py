@@ -11,7 +11,8 @@ import numpy as np
 import xarray as xr
 
 from .._typing import ArrayLike, Labelled
-from ..errors import ArgumentError, OverlapError, call_checked, finite_array, one_of
+from ..errors import ArgumentError, OverlapError
+from ..errors.arguments import call_checked, finite_array, one_of
 from ..model.field import MarkovRandomField
 from ..reports.style import OKABE_ITO, panels
 from .energies import as_action, difference, evaluate
@@ -45,7 +46,7 @@ def scan_reweighting(
     Returns
     -------
     ReweightingScan
-        ``print`` it to see the range; ``estimate`` gives the observables.
+        ``print`` it to see the range; ``estimate`` returns the observables.
 
     Raises
     ------
@@ -94,10 +95,12 @@ class ReweightingScan:
             points = jnp.asarray(values)
             exponents = -evaluate(lambda phi: along(points, phi), ensembles._fields)
         except jax.errors.ConcretizationTypeError as error:
-            mend = "Use jax.numpy on the coupling, and model.replace(name=g)."
-            raise ArgumentError("family", "a function that JAX can trace", type(error).__name__, mend) from error
+            fix = "Use jax.numpy on the coupling, and model.replace(name=g)."
+            raise ArgumentError(
+                "family", "a function that JAX can trace", type(error).__name__, fix, reason="raises"
+            ) from error
         if not np.all(np.isfinite(exponents)):
-            raise ArgumentError("family", "actions that are finite on all samples", "one that is not")
+            raise ArgumentError("family", "actions that are finite on all samples", "one that is not", reason="finite")
         self._exponents = exponents
         results = [ensembles._expectations(exponents[:, k], {}) for k in range(len(values))]
         self.weights = xr.Dataset(
@@ -138,8 +141,8 @@ class ReweightingScan:
         observables : dict of callables
             As in `reweight`.
         outside : str
-            What to do with couplings outside the supported range: ``"raise"``, ``"omit"`` (they are left out) or ``"warn"``
-            (they are computed, and ``supported`` says which).
+            What to do with couplings outside the supported range: ``"raise"``, ``"omit"`` (they are omitted) or ``"warn"``
+            (they are computed, and ``supported`` marks which).
 
         Returns
         -------
@@ -151,7 +154,7 @@ class ReweightingScan:
         inside = (self.values >= low) & (self.values <= high)
         if not inside.all() and outside == "raise" or not inside.any():
             worst = self._problems[int(np.argmin(inside))]
-            raise OverlapError(f"{self}. Outside: {worst} outside='omit' leaves those couplings out.")
+            raise OverlapError("outside_support", f"{self}. Outside: {worst} outside='omit' omits those couplings.")
         chosen = np.flatnonzero(inside) if outside == "omit" else np.arange(len(self.values))
         observables = self._ensembles._checked(observables)
         values = self._ensembles._measured(observables)
@@ -172,7 +175,9 @@ def plot_scans(scans: dict[str, xr.Dataset], name: str, *, coupling: str = "coup
     """
     missing = [label for label, data in scans.items() if name not in data]
     if missing or not scans:
-        raise ArgumentError("name", "an observable of all scans", f"{name!r}, which {missing} has not")
+        raise ArgumentError(
+            "name", "an observable of all scans", f"{name!r}, which is missing from {missing}", reason="name"
+        )
     is_complex = any(np.iscomplexobj(data[name].values) for data in scans.values())
     figure, axes = panels(1 + is_complex, width=6.4, height=3.2 if is_complex else 4.0, columns=1, sharex=True)
     for number, (label, data) in enumerate(scans.items()):

@@ -12,7 +12,8 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from ..energy.compiled import CompiledModel
-from ..errors import ArgumentError, SamplingError, call_checked, warn
+from ..errors import ArgumentError, Phi4pplWarning, SamplingError, warn
+from ..errors.arguments import call_checked
 from ..kernels import adaptation as warmup
 from ..kernels.kernel import Kernel
 from ..kernels.symmetry import flipped
@@ -31,7 +32,7 @@ BUFFER_BYTES = 64_000_000  # draws held on the device before they are handed to 
 SECONDS_PER_CHUNK = 0.7
 SECONDS_PER_CHECKPOINT = 60.0
 MOST_ITERATIONS = 2**31 - 1  # their numbers make the keys
-CHAINS = "chains"  # what names of the state of the chains begin with in a checkpoint
+CHAINS = "chains"  # prefix of the names of the state of the chains in a checkpoint
 
 
 @call_checked
@@ -43,7 +44,7 @@ def run_chains(
 ) -> RunResult:  # fmt: skip
     """Warm up and sample; see `phi4ppl.sample` for the arguments.
 
-    ``keep(name)`` says which of the constrained values are kept; ``even``, whether the density is the same at φ and −φ;
+    ``keep(name)`` selects the constrained values that are kept; ``even`` means that the density is the same at φ and −φ;
     ``frame`` is stored with a checkpoint, for those who read it without the model. Every iteration has its own key, folded
     from the seed, the chain and its number, so the numbers do not depend on how the run is cut into chunks, nor on where it
     was stopped and resumed.
@@ -119,7 +120,13 @@ class _Run:
         needed = require_memory(record._replace(streamed={}), num_chains, self.num_samples, memory_limit)
         if self.num_samples * self.thinning > MOST_ITERATIONS:
             got = f"{self.num_samples} draws of {self.thinning} iterations"
-            raise ArgumentError("num_samples", f"at most {MOST_ITERATIONS} iterations a chain", got, "Use more chains.")
+            raise ArgumentError(
+                "num_samples",
+                f"at most {MOST_ITERATIONS} iterations per chain",
+                got,
+                "Use more chains.",
+                reason="too_large",
+            )
         self.settings["memory_bytes"] = needed
         self.capacity = int(np.clip(BUFFER_BYTES // max(1, num_chains * record_bytes(record)), 1, 1000))
         self.harvest = Harvest(record, chains.sums, self.num_samples, self.thinning, self.fetch)
@@ -140,7 +147,7 @@ class _Run:
     # --- checkpoints
 
     def open(self, path, identity: dict, frame: tuple[dict, dict]) -> None:
-        """Go on from what is in a directory, or begin there."""
+        """Resume from the state in a directory, or start there."""
         spread, self.path = self.engine.spread, path
         self.store = spread.on_first(lambda: Store(path, identity, frame), path)
         self.saved = self.store.saved if self.store is not None else None
@@ -157,7 +164,7 @@ class _Run:
         self.bar.resume(self.warmed + self.harvest.done)
 
     def save(self, settings: dict | None = None) -> None:
-        """Write a checkpoint, if one is asked for."""
+        """Write a checkpoint, if the run has one."""
         if self.path is None:
             return
         state = {CHAINS + name: leaf for name, leaf in pack(self.fetch(self.chains)).items()} | self.harvest.state()
@@ -177,7 +184,7 @@ class _Run:
 
     @property
     def asked(self) -> bool:
-        """Whether there has been a Ctrl-C, in any of the processes: what all of them know."""
+        """Whether Ctrl-C has been pressed in any of the processes; all of them agree on it."""
         return self.asked_somewhere if self.engine.spread.several else self.interrupts.asked
 
     @property
@@ -196,9 +203,10 @@ class _Run:
         settings = self.settings_so_far()
         self.save(settings)
         if self.interrupted:
-            how = "" if self.path is None else "; the same call goes on from its checkpoint"
-            text = f"interrupted: {self.harvest.kept} of {self.num_samples} draws a chain are returned{how}."
-            warn(text)
+            how = "" if self.path is None else "; repeat the call to resume from its checkpoint"
+            text = f"interrupted: {self.harvest.kept} of {self.num_samples} draws per chain are returned{how}."
+            values = {"kept": self.harvest.kept, "num_samples": self.num_samples}
+            warn(Phi4pplWarning("sampling.interrupted", text, values))
         return self.harvest.result(self.chains.sums, settings)
 
     def close(self) -> None:
@@ -227,7 +235,8 @@ class _Run:
         tuning = like(jax.vmap(adaptation.final)(self.chains.adaptation), self.chains.tuning)
         if not all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(self.fetch(tuning))):
             raise SamplingError(
-                "warm-up found no step size at which the kernel moves; see model.check() and the couplings."
+                "no_step_size",
+                "warm-up found no step size at which the kernel moves; check the couplings, and see model.check().",
             )
         self.chains = self.engine.flushed(self.chains._replace(tuning=tuning))
         self.harvest.step_size[:] = _by_chain(self.fetch(tuning.step_size)).mean(axis=1)
@@ -260,10 +269,10 @@ class _Run:
     def _tell(self, chunks: _Chunks, count: int, started: float, phase: str, rate, divergences: int | None) -> None:
         now = time.monotonic()
         self.bar.advance(count, phase, float(rate.mean()) if rate.size else None, divergences)
-        # all processes go on in the same way: at the rhythm of the first, until one of them is interrupted
+        # all processes continue in step with the first, until one of them is interrupted
         told = self.engine.spread.agree(now - started, self.interrupts.asked, now - self.saved_at)
         seconds, self.asked_somewhere, self.unsaved = float(told[0, 0]), bool(told[:, 1].any()), float(told[0, 2])
-        if self.is_compiled:  # the time of the first chunk, which was also compiled, says nothing about speed
+        if self.is_compiled:  # the time of the first chunk, which includes compilation, does not show the speed
             chunks.tell(count, seconds)
         self.is_compiled = True
 
@@ -277,7 +286,7 @@ class _Run:
 
 
 def _starts(compiled: CompiledModel, keys, even: bool = False):
-    """One start a chain; means of the fields of neighbouring chains start with opposite signs."""
+    """One start per chain; means of the fields of neighboring chains start with opposite signs."""
     position = compiled.initial_position(keys)
     if compiled.model is None and not even:
         return position
@@ -296,7 +305,7 @@ def _by_chain(values) -> np.ndarray:
 
 
 class _Chunks:
-    """Sizes of chunks, aimed at a steady rhythm."""
+    """Sizes of chunks, chosen so that each takes about the same time."""
 
     def __init__(self, capacity: int):
         self.capacity, self.size = capacity, min(10, capacity)

@@ -1,11 +1,11 @@
-"""A run on disk: a directory that at every moment holds one whole state of the run, whatever stops the writer.
+"""A run on disk: a directory that holds one complete state of the run at every moment, however the writer is stopped.
 
 ``head.ckpt``
     The state of the chains, the settings that determine the numbers, and a list of the files below. Replaced as a whole.
 ``frame.ckpt``
-    What the results are of (lattice, couplings, names of dimensions). Written once.
+    Metadata of the results (lattice, couplings, names of dimensions). Written once.
 ``draws-FIRST-STOP.ckpt``
-    Kept draws, each file written once; one that the head does not list belongs to nobody and is removed.
+    Kept draws, each file written once; a file that the head does not list is left over and is removed.
 
 A file has a line that says what it is, a line with the version of the format, a line with the BLAKE2b digest of all that
 follows (and of the version), one line of JSON, and arrays in NumPy's npy format. Nothing in it is ever executed.
@@ -26,11 +26,12 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from ..errors import CheckpointError, call_checked
+from ..errors import CheckpointError
+from ..errors.arguments import call_checked
 
 try:
     import fcntl
-except ImportError:  # not on Windows: nobody watches that two runs write to one directory there
+except ImportError:  # Windows has none: there nothing stops two runs from writing to one directory
     fcntl = None
 
 __all__ = ["Saved", "Store", "is_checkpoint", "pack", "read_file", "read_saved", "unpack", "write_file"]
@@ -43,19 +44,19 @@ OWN_NAMES = re.compile(r"lock|(head|frame|draws-\d{9,}-\d{9,})\.ckpt(\.tmp)?")
 PIECE = 1 << 20
 MAX_SHOWN = 40  # characters of a setting in a message
 DIGEST = re.compile("[0-9a-f]{32}")
-FRESH = "Give another directory, or remove this one to start anew."
+FRESH = "Choose another directory, or remove this one to start over."
 
 
 # --- one file
 
 
 def write_file(path: Path, header: dict, arrays: dict[str, np.ndarray]) -> str:
-    """Write a file, all of it or nothing: what was there before stays until the new one is safely on the disk.
+    """Write a file atomically: the previous one stays until the new one is safely on the disk.
 
     Parameters
     ----------
     header : dict
-        What JSON can hold.
+        Values that JSON can represent.
     arrays : dict
         NumPy or JAX arrays, PRNG keys among them.
 
@@ -88,8 +89,8 @@ def write_file(path: Path, header: dict, arrays: dict[str, np.ndarray]) -> str:
         os.replace(unfinished, path)
         _sync_directory(path.parent)
     except OSError as error:
-        mend = "What was written before is intact: make room, or mend the disk, and run the same line again to go on."
-        raise CheckpointError(path, f"could not be written ({error.strerror or error})", mend) from error
+        fix = "What was written before is intact: free some space or fix the disk, then repeat the call to resume."
+        raise CheckpointError(path, f"could not be written ({error.strerror or error})", fix, "unwritable") from error
     finally:
         with contextlib.suppress(OSError):
             unfinished.unlink(missing_ok=True)
@@ -97,7 +98,7 @@ def write_file(path: Path, header: dict, arrays: dict[str, np.ndarray]) -> str:
 
 
 def read_file(path: Path) -> tuple[dict, dict, str]:
-    """Header, arrays and digest of a file that `write_file` wrote; anything else is refused, and left as it is.
+    """Header, arrays and digest of a file that `write_file` wrote; anything else is rejected and left unchanged.
 
     Raises
     ------
@@ -107,31 +108,35 @@ def read_file(path: Path) -> tuple[dict, dict, str]:
     try:
         with path.open("rb") as file:
             if file.read(len(WHAT)) != WHAT:
-                raise CheckpointError(path, "is no checkpoint of phi4ppl, or its beginning is damaged", FRESH)
+                raise CheckpointError(
+                    path, "is not a phi4ppl checkpoint, or its beginning is damaged", FRESH, "foreign"
+                )
             version, digest = file.readline(PIECE), file.readline(PIECE).strip().decode(errors="replace")
             start, found = file.tell(), _hash(version)
             while piece := file.read(PIECE):
                 found.update(piece)
             if found.hexdigest() != digest:
-                raise CheckpointError(path, "is damaged: cut short, or changed since it was written", FRESH)
+                raise CheckpointError(path, "is damaged: cut short, or changed since it was written", FRESH, "damaged")
             if version != b"format %d\n" % FORMAT:
                 told = f"has {version.decode().strip()}, and this phi4ppl reads format {FORMAT}"
-                raise CheckpointError(path, told, "Use the phi4ppl that wrote it, or a newer one.")
+                raise CheckpointError(path, told, "Use the phi4ppl that wrote it, or a newer one.", "format")
             file.seek(start)
             header = json.loads(file.readline())
             # in the order of the file
             arrays = {n: _restored(np.lib.format.read_array(file, allow_pickle=False), k) for n, k in header["arrays"]}
     except FileNotFoundError as error:
-        raise CheckpointError(path, "is not there", "Is this the directory of a run, and has the run begun?") from error
+        raise CheckpointError(
+            path, "is not there", "Check that this is the directory of a run, and that the run has started.", "missing"
+        ) from error
     except OSError as error:
-        raise CheckpointError(path, f"cannot be read ({error.strerror or error})", FRESH) from error
-    except (ValueError, KeyError, TypeError) as error:  # whole, so made by somebody else
-        raise CheckpointError(path, f"has arrays that cannot be read ({error})", FRESH) from error
+        raise CheckpointError(path, f"cannot be read ({error.strerror or error})", FRESH, "unreadable") from error
+    except (ValueError, KeyError, TypeError) as error:  # intact, so written by other software
+        raise CheckpointError(path, f"has arrays that cannot be read ({error})", FRESH, "damaged") from error
     return header, arrays, digest
 
 
 class _Hashed:
-    """A file that is only written to, and what was written hashed on the way."""
+    """A file for writing that hashes what is written."""
 
     def __init__(self, file, first: bytes):
         self.file, self.hash = file, _hash(first)
@@ -146,7 +151,7 @@ def _hash(first: bytes):
 
 
 def _sync_directory(path: Path) -> None:
-    """Make the new name of a file last; a replaced name is otherwise only in memory."""
+    """Make the new name of a file durable; a replaced name is otherwise only in memory."""
     if hasattr(os, "O_DIRECTORY"):
         number = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -156,14 +161,14 @@ def _sync_directory(path: Path) -> None:
 
 
 def _plain(value) -> tuple[np.ndarray, str]:
-    """An array that npy can hold, and what it stands for: a PRNG key, or a dtype that NumPy does not know by itself."""
+    """An array that npy can store, and what it represents: a PRNG key, or a dtype unknown to NumPy."""
     if isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
         return np.asarray(jax.random.key_data(value)), f"key {jax.random.key_impl(value)}"
     array = np.asarray(value)
     if array.dtype.isbuiltin == 2:
         return array.view(f"u{array.dtype.itemsize}"), array.dtype.name
     if array.dtype.kind not in "biufcU":
-        raise TypeError(f"an array of dtype {array.dtype} is no state of a run")
+        raise TypeError(f"an array of dtype {array.dtype} cannot be part of the state of a run")
     return array, ""
 
 
@@ -186,7 +191,7 @@ def unpack(like, arrays: dict, path: Path):
         name = next(n for n in [*expected, *found] if expected.get(n) != found.get(n))
         words = (" and dtype ".join(map(str, e)) if e else "nothing" for e in (found.get(name), expected.get(name)))
         problem = "has a state of other arrays: at {} shape {}, where this run has shape {}".format(name, *words)
-        raise CheckpointError(path, problem, f"Has the kernel changed? {FRESH}")
+        raise CheckpointError(path, problem, f"The kernel may have changed. {FRESH}", "other_state")
     return jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name in expected])
 
 
@@ -195,18 +200,18 @@ def unpack(like, arrays: dict, path: Path):
 
 @dataclass(frozen=True)
 class Saved:
-    """What a directory holds.
+    """The contents of a checkpoint directory.
 
     Attributes
     ----------
     identity : dict
         What determines the numbers: the model's digests and the settings.
     progress : dict
-        Where the run is.
+        How far the run is.
     state : dict of arrays
-        What the run goes on from.
+        The state from which the run resumes.
     frame : tuple of dict and dict of arrays
-        What the results are of.
+        Metadata of the results.
     """
 
     path: Path
@@ -223,7 +228,7 @@ class Saved:
 
 
 def _is_own(path: Path) -> bool:
-    """Whether a file under a name of ours can be ours: a regular file and no link, with our first line or the start of it."""
+    """Whether a file with one of our names can be ours: a regular file, not a link, with our first line or its start."""
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
             return False
@@ -244,7 +249,7 @@ def is_checkpoint(path) -> bool:
 
 @call_checked
 def read_saved(path) -> Saved:
-    """The state that a directory holds now; the run may go on writing to it meanwhile.
+    """The state that a directory holds now; the run may keep writing to it.
 
     Raises
     ------
@@ -254,7 +259,7 @@ def read_saved(path) -> Saved:
     path = Path(path)
     header, state, _ = read_file(path / HEAD)
     if "identity" not in header:
-        raise CheckpointError(path / HEAD, "is a whole file, but no head", FRESH)
+        raise CheckpointError(path / HEAD, "is intact, but not a head file", FRESH, "not_a_head")
     frame = _listed(path / FRAME, header["frame"])
     return Saved(path, header["identity"], header["progress"], state, frame, header["files"])
 
@@ -262,7 +267,7 @@ def read_saved(path) -> Saved:
 def _listed(path: Path, digest: str) -> tuple[dict, dict]:
     header, arrays, found = read_file(path)
     if found != digest:
-        raise CheckpointError(path, "belongs to another run than the head of its directory", FRESH)
+        raise CheckpointError(path, "belongs to a different run than the head of its directory", FRESH, "mixed_runs")
     return {name: value for name, value in header.items() if name != "arrays"}, arrays
 
 
@@ -281,13 +286,13 @@ class Store:
     Attributes
     ----------
     saved : Saved or None
-        The state to go on from, checked; None at the start of a run.
+        The state to resume from, checked; None at the start of a run.
 
     Raises
     ------
     CheckpointError
-        If the directory is another run's or no checkpoint at all, or damaged, or in use by another process. Nothing in it is
-        changed.
+        If the directory is another run's or no checkpoint at all, or damaged, or in use by another process. Nothing in
+        it is changed.
     """
 
     def __init__(self, path, identity: dict, frame: tuple[dict, dict]):
@@ -296,7 +301,7 @@ class Store:
         self._require_ours()
         self._lock = self._locked()
         try:
-            # a link that leads nowhere now is not the start of a run
+            # a broken link must not be taken for the start of a run
             self.saved = read_saved(self.path) if os.path.lexists(self.path / HEAD) else None
             if self.saved is None:
                 self._files, self._frame = [], write_file(self.path / FRAME, *frame)
@@ -313,40 +318,44 @@ class Store:
             self.path.mkdir(parents=True, exist_ok=True)
             names = {entry.name for entry in self.path.iterdir()}
         except FileExistsError as error:
-            raise CheckpointError(self.path, "is a file, not a directory", "Give another name.") from error
+            raise CheckpointError(
+                self.path, "is a file, not a directory", "Choose another name.", "not_a_directory"
+            ) from error
         except OSError as error:
-            problem = f"is no directory to write to ({error.strerror or error})"
-            raise CheckpointError(self.path, problem, "Give another one.") from error
+            problem = f"is not a writable directory ({error.strerror or error})"
+            raise CheckpointError(self.path, problem, "Choose another one.", "unwritable") from error
         foreign = names - {LOCK, FRAME, FRAME + UNFINISHED, HEAD + UNFINISHED}
         if HEAD not in names and foreign:
             problem = f"holds other files ({', '.join(sorted(foreign)[:3])}) and no {HEAD}"
-            raise CheckpointError(self.path, problem, "Give an empty or a new directory.")
+            raise CheckpointError(self.path, problem, "Choose an empty or a new directory.", "other_files")
         for name in sorted(filter(OWN_NAMES.fullmatch, names - {HEAD})):  # they would be replaced or removed on the way
             if not _is_own(self.path / name):
-                problem = "is no checkpoint of phi4ppl, or its beginning is damaged"
-                raise CheckpointError(self.path / name, problem, "Move it away, or give another directory.")
+                problem = "is not a phi4ppl checkpoint, or its beginning is damaged"
+                raise CheckpointError(
+                    self.path / name, problem, "Move it away, or choose another directory.", "foreign"
+                )
 
     def _locked(self):
         try:
             file = (self.path / LOCK).open("a")
         except OSError as error:
-            problem = f"cannot be written to ({error.strerror or error})"
-            raise CheckpointError(self.path, problem, "Give another directory.") from error
+            problem = f"is not writable ({error.strerror or error})"
+            raise CheckpointError(self.path, problem, "Choose another directory.", "unwritable") from error
         try:
             if fcntl is not None:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process, however that ends
         except BlockingIOError as error:
             file.close()
-            mend = "Wait for it, or stop it; phi4ppl report shows how far it is."
-            raise CheckpointError(self.path, "is being written by another run", mend) from error
+            fix = "Wait for it, or stop it; phi4ppl report shows its progress."
+            raise CheckpointError(self.path, "is being written by another run", fix, "locked") from error
         except OSError:
             pass  # a file system without locks
         return file
 
     def _require_same(self, saved: dict) -> None:
         if told := _differences(saved, self.identity):
-            mend = "Ask for the same run to go on with it, or give another directory; this one has not been touched."
-            raise CheckpointError(self.path, f"is of another run: {told}", mend)
+            fix = "Repeat the identical call to resume it, or choose another directory; this one is unchanged."
+            raise CheckpointError(self.path, f"belongs to a different run: {told}", fix, "other_run")
 
     def save(self, progress: dict, state: dict, first: int, stop: int, draws: dict) -> None:
         """Write the state of the run, with the kept draws ``first`` to ``stop − 1``, which are those since the last time."""
@@ -367,12 +376,12 @@ class Store:
                 found.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Let another run have the directory."""
+        """Release the directory for other runs."""
         self._lock.close()
 
 
 def _differences(there: dict, here: dict) -> str:
-    """What differs between two identities, in words; of digests, which say nothing to people, only the names."""
+    """The differences between two identities in words; digests mean nothing to readers, so only their names are given."""
     told, digests = [], []
 
     def compare(there, here, within=""):

@@ -1,7 +1,8 @@
 """Chains and lattice axes spread over devices and processes.
 
-Every device runs the one-device program on its own chains (`jax.shard_map`), without a word between devices, but for kernels
-whose chains tune each other in warm-up. Lattice axes are spread by the compiler, which moves borders between devices.
+Every device runs the one-device program on its own chains (`jax.shard_map`), with no communication between devices, except
+for kernels whose chains tune each other in warm-up. Lattice axes are spread by the compiler, which moves borders between
+devices.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ..errors import ArgumentError, CheckpointError, positive_int
+from ..errors import ArgumentError, CheckpointError
+from ..errors.arguments import positive_int
 from ..kernels.adaptation import CHAIN_DEVICES
 from .checkpoint import Saved, read_saved
 
@@ -33,7 +35,7 @@ def placement(devices: dict | None, num_chains: int, dims: dict[str, int]) -> On
     Raises
     ------
     ArgumentError
-        For an unknown dimension, sizes that cannot be divided equally, or more devices than there are.
+        For an unknown dimension, sizes that cannot be divided equally, or more devices than available.
     """
     if devices is None:
         return OneDevice()
@@ -43,14 +45,18 @@ def placement(devices: dict | None, num_chains: int, dims: dict[str, int]) -> On
     sizes = {CHAIN_DEVICES: num_chains} | dims
     for name, number in devices.items():
         if name not in sizes:
-            mend = "" if dims else "A NumPyro model can be spread by its chains only."
-            raise ArgumentError("devices", "dimensions among " + ", ".join(map(repr, sizes)), repr(name), mend)
+            fix = "" if dims else "A NumPyro model can be spread by its chains only."
+            raise ArgumentError(
+                "devices", "dimensions among " + ", ".join(map(repr, sizes)), repr(name), fix, reason="name"
+            )
         number = positive_int(f"devices[{name!r}]", number)
         if sizes[name] % number:
             fit = [n for n in range(1, sizes[name] + 1) if sizes[name] % n == 0]
             what = "num_chains" if name == CHAIN_DEVICES else f"the number of sites along {name}"
-            mend = f"Take one of {', '.join(map(str, fit[:12]))}, or change {what}."
-            raise ArgumentError(f"devices[{name!r}]", f"a divisor of {what} = {sizes[name]}", str(number), mend)
+            fix = f"Use one of {', '.join(map(str, fit[:12]))}, or change {what}."
+            raise ArgumentError(
+                f"devices[{name!r}]", f"a divisor of {what} = {sizes[name]}", str(number), fix, reason="divisor"
+            )
     shape = {CHAIN_DEVICES: 1} | {name: int(number) for name, number in devices.items()}
     spread = Spread({name: shape[name] for name in sizes if name in shape}, tuple(dims), tuple(dims.values()))
     _require_devices(spread.number)
@@ -58,22 +64,24 @@ def placement(devices: dict | None, num_chains: int, dims: dict[str, int]) -> On
 
 
 def require_spreadable(kernel: Kernel, spread: OneDevice | Spread) -> None:
-    """Refuse the kernels that XLA cannot spread over the lattice: its partitioner fails on some Fourier transforms."""
+    """Reject the kernels that XLA cannot spread over the lattice: its partitioner fails on some Fourier transforms."""
     if spread.shape is None or not any(spread.axes) or getattr(kernel.adaptation, "mass", None) != "fourier":  # type: ignore[union-attr]
         return
     got = ", ".join(repr(name) for name in spread.axes if name)  # type: ignore[union-attr]
-    mend = "Spread its chains, or take another kernel: its Fourier transforms need whole fields."
-    raise ArgumentError("devices", f"'chain' only, for kernel {kernel.name!r}", got, mend)
+    fix = "Spread its chains, or use another kernel: its Fourier transforms need whole fields."
+    raise ArgumentError("devices", f"'chain' only, for kernel {kernel.name!r}", got, fix, reason="kernel")
 
 
 def _require_devices(number: int) -> None:
     there, processes = jax.device_count(), jax.process_count()
     if number > there:
-        mend = f"Spread over fewer; or start more processes and call jax.distributed.initialize() first; {SIMULATE}."
-        raise ArgumentError("devices", f"at most {there} in all, as many as JAX sees", str(number), mend)
+        fix = f"Use fewer, or start more processes and call jax.distributed.initialize() first; {SIMULATE}."
+        raise ArgumentError(
+            "devices", f"at most {there} in all, as many as JAX sees", str(number), fix, reason="too_many"
+        )
     if processes > 1 and number != there:
-        mend = f"Every one of the {processes} processes takes part with all its devices; let it see fewer to use fewer."
-        raise ArgumentError("devices", f"all {there} devices", str(number), mend)
+        fix = f"Each of the {processes} processes uses all the devices that it sees; hide some of them to use fewer."
+        raise ArgumentError("devices", f"all {there} devices", str(number), fix, reason="all")
 
 
 class OneDevice:
@@ -111,7 +119,7 @@ class Spread:
     Attributes
     ----------
     shape : dict
-        Devices by dimension, the chains first, so that neighbouring parts of one field are near each other.
+        Devices by dimension, the chains first, so that neighboring parts of one field are near each other.
     number : int
         Devices in all.
     """
@@ -173,7 +181,9 @@ class Spread:
         except CheckpointError as failed:
             error = failed
         if error is None and self.agree(0)[:, 0].any():
-            raise CheckpointError(path, "failed in the first process", "Its own message says why.")
+            raise CheckpointError(
+                path, "failed in the first process", "See its message for the reason.", "first_process"
+            )
         if error is not None:
             self.agree(1)
             raise error
@@ -187,8 +197,8 @@ class Spread:
             saved = None  # told below, to all
         told = self.agree(*[-1, -1] if saved is None else [saved.progress["warmed"], len(saved.files)])
         if (told != told[:1]).any():
-            mend = "Give a directory on a file system that all of them share."
-            raise CheckpointError(path, "is not the same for all processes", mend)
+            fix = "Choose a directory on a file system that all processes share."
+            raise CheckpointError(path, "differs between processes", fix, "processes_differ")
         return saved
 
     def functions(self, program: Program, chains, record):

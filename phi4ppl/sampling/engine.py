@@ -36,7 +36,7 @@ UNBOUNDED = "The action is not finite everywhere: see model.check()."
 
 
 class Draws(NamedTuple):
-    """What an engine has drawn; axes ``(members, chains, draws)``, without the first where there is one model.
+    """The draws of an engine; axes ``(members, chains, draws)``, without the first for a single model.
 
     ``fields`` have the shape of the field behind these axes, ``observables``, by name, that of what they measure.
     """
@@ -48,8 +48,8 @@ class Draws(NamedTuple):
 class Engine:
     """Chains of one kernel; new couplings do not compile it again.
 
-    A sign-flip move with its own accept step is mixed in where the model is even, but not during warm-up: masses are to learn
-    the spread within a phase, not between phases.
+    A sign-flip move with its own accept step is mixed in where the model is even, but not during warm-up: masses are to
+    learn the spread within a phase, not between phases.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ class Engine:
     Attributes
     ----------
     tuning : pytree
-        What the kernels are built with; leading axes as of the chains.
+        The tuning of the kernels; leading axes as those of the chains.
     """
 
     def __init__(
@@ -90,7 +90,9 @@ class Engine:
         self._leading = (num_chains,) if num_members is None else (num_members, num_chains)
         start = self._random_start(compiled) if start is None else jnp.asarray(start, jnp.result_type(float))
         if start.shape != (*self._leading, *model.field_shape):
-            raise ArgumentError("start", f"shape {(*self._leading, *model.field_shape)}", f"shape {start.shape}")
+            raise ArgumentError(
+                "start", f"shape {(*self._leading, *model.field_shape)}", f"shape {start.shape}", reason="shape"
+            )
         self._at: list[bytes] | None = None
         self._plan = jnp.zeros((PLAN_LENGTH, 2), int)
         self._chains = self._begin(self._pair(model), start)
@@ -146,9 +148,9 @@ class Engine:
         return Draws(drawn.values.get("phi"), drawn.observables)
 
     def _pair(self, model: MarkovRandomField, measured: MarkovRandomField | None = None):
-        """What the program takes: the model that is sampled and the one that is measured."""
+        """The arguments of the program: the model that is sampled and the one that is measured."""
         if model.structure != self.structure:
-            raise ArgumentError("model", "the terms that the chains were made for", repr(model))
+            raise ArgumentError("model", "the terms that the chains were made for", repr(model), reason="mismatch")
         dtype = jnp.result_type(float)
         if measured is None:
             measured = model
@@ -164,7 +166,7 @@ class Engine:
         return jax.random.fold_in(self._key, self._calls)
 
     def _random_start(self, compiled: CompiledModel):
-        """Random fields, of opposite signs in neighbouring chains."""
+        """Random fields, of opposite signs in neighboring chains."""
         start = compiled.initial_position(jax.random.split(self._next_key(), int(np.prod(self._leading))))
         start = start.reshape(*self._leading, *start.shape[1:])
         positive = jnp.arange(self.num_chains).reshape(-1, *[1] * len(compiled.model.field_shape)) % 2 == 0

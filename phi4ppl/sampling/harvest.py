@@ -1,4 +1,4 @@
-"""What a run has yielded so far, on the host: kept draws, streamed statistics, block means."""
+"""The results of a run so far, on the host: kept draws, streamed statistics, block means."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..errors import call_checked
+from ..errors.arguments import call_checked
 from .checkpoint import Saved
 from .program import Record, Sums
 from .streaming import BlockedSeries, SeriesEstimate, SiteMoments
 
 __all__ = ["Harvest", "RunResult", "result_so_far"]
 
-NUM_BLOCKS = 20  # blocks a chain for per-site means
+NUM_BLOCKS = 20  # blocks per chain for per-site means
 PREFIX = "harvest/"  # of its names in a checkpoint
 FLUSH = 1000  # iterations at most that the device adds up in its own precision
 
@@ -21,7 +21,7 @@ FLUSH = 1000  # iterations at most that the device adds up in its own precision
 @call_checked
 @dataclass(frozen=True)
 class RunResult:
-    """What the chains left: arrays with leading axes (chain, draw), and statistics of all iterations.
+    """The output of the chains: arrays with leading axes (chain, draw), and statistics of all iterations.
 
     ``streamed`` has what is streamed of the posterior and of the fields by name, and of the sample statistics under
     ``sample_stats/NAME``.
@@ -37,7 +37,7 @@ class RunResult:
 
 
 class Harvest:
-    """Takes what the device has produced; the result does not depend on when it is asked to.
+    """Collects the output of the device; the result does not depend on the size of the pieces.
 
     Attributes
     ----------
@@ -120,7 +120,7 @@ class Harvest:
         return {PREFIX + name: value for name, value in state.items()}
 
     def restore(self, saved: Saved) -> None:
-        """Go on from a checkpoint."""
+        """Resume from a checkpoint."""
         state = _own(saved.state)
         self.done, self.flushed, self.block_start = (int(n) for n in state["counts"])
         self.virial, self.step_size = np.array(state["virial"]), np.array(state["step_size"])
@@ -131,8 +131,8 @@ class Harvest:
                 self.storage[name][:, first:stop] = values
 
     def result(self, sums: Sums, settings: dict) -> RunResult:
-        """What there is; ``sums`` are those since the last flush."""
-        state = _own(self.state())  # a copy: the run may yet go on
+        """The result so far; ``sums`` are those since the last flush."""
+        state = _own(self.state())  # a copy: the run may continue
         series, sites = _streams(state)
         if self.done > self.flushed:
             for name, part in self.fetch(sums.fields).items():
@@ -142,7 +142,7 @@ class Harvest:
 
 @call_checked
 def result_so_far(saved: Saved, settings: dict) -> RunResult:
-    """What a checkpoint has."""
+    """The arrays that a checkpoint stores."""
     state, parts = _own(saved.state), [arrays for *_, arrays in saved.draws()]
     draws = {name: np.concatenate([part[name] for part in parts], axis=1) for name in parts[0]}
     return _result(draws, *_streams(state), state, settings)

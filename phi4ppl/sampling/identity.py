@@ -1,4 +1,4 @@
-"""Which run is this? Digests and settings that determine its numbers, to know it again when it goes on from a checkpoint."""
+"""The identity of a run: digests and settings that determine its numbers, compared when it is resumed from a checkpoint."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def function_digest(function, *arguments) -> str:
 
 
 def _constants(closed: ClosedJaxpr) -> Iterator:
-    """What a function has been given, and in turn the functions that it calls: text shows only the shapes of these arrays."""
+    """The values that a function closes over, and those of the functions that it calls: text shows only array shapes."""
     yield from closed.consts
     for equation in closed.jaxpr.eqns:
         for part in jax.tree.leaves(

@@ -11,7 +11,7 @@ __all__ = ["Interrupts"]
 class Interrupts:
     """While this context lasts, the first Ctrl-C is only noted; from the second on all is as usual.
 
-    Where another handler than Python's own is installed, or outside the main thread, nothing is changed.
+    Where a handler other than Python's default is installed, or outside the main thread, nothing is changed.
 
     Attributes
     ----------
@@ -30,7 +30,7 @@ class Interrupts:
         return self
 
     def _note(self, number, frame) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a second one ends whatever is going on
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C stops at once
         self.asked = True
 
     def __exit__(self, *_) -> None:

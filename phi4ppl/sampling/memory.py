@@ -1,4 +1,4 @@
-"""How much memory a run will need, said before it starts."""
+"""The memory that a run will need, estimated before it starts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..errors import MemoryLimitError
 
 __all__ = ["available_bytes", "readable", "record_bytes", "require_memory", "size_in_words"]
 
-UNKNOWN = 16_000_000_000  # where the system does not tell
+UNKNOWN = 16_000_000_000  # if the system does not report it
 FRACTION = 0.8  # of the available memory that a run may plan to fill
 
 
@@ -43,7 +43,7 @@ def readable(num_bytes: float) -> str:
 
 
 def size_in_words(chains: int, draws: int) -> str:
-    """How much there is of a run.
+    """The size of a run in words.
 
     Examples
     --------
@@ -59,8 +59,10 @@ def require_memory(record, num_chains: int, num_samples: int, limit: int | None 
     limit = int(FRACTION * available_bytes()) if limit is None else limit
     if needed > limit:
         raise MemoryLimitError(
+            "too_small",
             f"this run would keep {readable(needed)} ({size_in_words(num_chains, num_samples)} of "
-            f"{readable(record_bytes(record))}), and at most {readable(limit)} is to be used. Keep observables only "
-            "(keep_field=False), thin the chains (thinning=10 keeps every tenth draw), or ask for fewer draws."
+            f"{readable(record_bytes(record))}), but the limit is {readable(limit)}. Keep observables only "
+            "(keep_field=False), thin the chains (thinning=10 keeps every tenth draw), or request fewer draws.",
+            {"needed_bytes": needed, "limit_bytes": limit},
         )
     return needed

@@ -38,7 +38,7 @@ MAX_STREAMED = 500  # elements of a value that is streamed
 
 
 class Sums(NamedTuple):
-    """Over the iterations since the host last took them."""
+    """Sums over the iterations since the host last took them."""
 
     virial: jax.Array  # Σ φ_i ∂S/∂φ_i
     fields: dict[str, tuple]  # reference, Σ (φ − reference) and Σ (φ − reference)² of every field
@@ -55,9 +55,9 @@ class Chain(NamedTuple):
 
 
 class Record(NamedTuple):
-    """What there is to know of one iteration, by name."""
+    """Everything recorded of one iteration, by name."""
 
-    values: dict  # of every kept draw: what a user sees of the position
+    values: dict  # of every kept draw: the values of the position that users see
     observables: dict
     statistics: dict
     log_likelihood: dict  # of every datum of a NumPyro model
@@ -69,7 +69,7 @@ def program_of(
 ) -> Program:
     """The program of this run; fields that differ in their couplings only share one, already compiled.
 
-    Functions of the user's own are traced anew in every run: they may read values that have changed since.
+    User-defined functions are traced again in every run: they may read values that have changed since.
     """
     shared = all(getattr(function, "coupling_free", False) for _, function in observables)
     if compiled.model is not None and shared and compiled.model.structure.is_built_in:
@@ -165,21 +165,21 @@ class Program:
         return jax.tree.map(_strongly_typed, chain._replace(merged=merged))
 
     def _flushed(self, chain: Chain) -> Chain:
-        """The chain with empty sums; deviations are from where it is now, so that their squares keep their digits."""
+        """The chain with empty sums; deviations are from the current position, to avoid cancellation."""
         flat, _ = ravel_pytree(chain.state.position)
         constrained = self.constrain(chain.state.position)
         fields = {name: (constrained[name], *[jnp.zeros_like(constrained[name])] * 2) for name in self.fields}
         return chain._replace(sums=Sums(jnp.zeros_like(flat), fields))
 
     def record_of(self, model, chain: Chain) -> Record:
-        """Shapes and dtypes of what one iteration of one chain leaves."""
+        """Shapes and dtypes of the record of one iteration of one chain."""
         return jax.eval_shape(self._one_record, model, chain)
 
     def _recorded(self, model, chain: Chain) -> Record:
         return self._iterate(model, chain, jax.random.key(0), 0, jnp.zeros((1, 2), int), False)[1]
 
     def digest_of(self, model, chain: Chain) -> str:
-        """Digest of what kernel and adaptation compute: one of the user's own may be another under the same name."""
+        """Digest of what kernel and adaptation compute: a user-defined one may differ under the same name."""
 
         def steps(model, chain, key, stage, is_window_end):
             target = self.make_target(model)
@@ -191,7 +191,7 @@ class Program:
         return function_digest(steps, model, chain, jax.random.key(0), 0, 0)
 
     def _iterate(self, model, chain: Chain, key, number, plan, warming) -> tuple[Chain, Record]:
-        """One iteration of the kernel, and what there is to know of it."""
+        """One iteration of the kernel, and its record."""
         step_key, flip_key = jax.random.split(jax.random.fold_in(key, number))
         target = self.make_target(model)
         state, info = self.kernel.build(target, chain.tuning).step(step_key, chain.state)
@@ -240,9 +240,18 @@ class Program:
     def _advance(self, model, chains, keys, first, count, thinning, buffer: Record, plan, warming):
         """Iterations ``first`` to ``first + count − 1`` of all chains into ``buffer``.
 
-        Its streamed part takes iteration ``first`` at 0, the rest takes draw ``first // thinning`` at 0; an iteration that
-        is not the last of its draw is overwritten by the next. While ``warming``, every iteration also adapts its chain as
-        ``plan`` (stage, end of window) says.
+        Streamed values have a slot per iteration, everything else has a slot per draw, of ``thinning`` iterations. A chunk may
+        begin and end within a draw. With ``thinning`` = 3, ``first`` = 4 and ``count`` = 7::
+
+            k                                    0   1 | 2   3   4 | 5   6      place in buffer.streamed
+            number = first + k                   4   5 | 6   7   8 | 9  10
+            draw   = number // thinning          1   1 | 2   2   2 | 3   3
+            slot   = draw - first // thinning    0   0 | 1   1   1 | 2   2      place of kept values and statistics
+            part   = number % thinning           1   2 | 0   1   2 | 0   1      0 starts the statistics of a draw
+
+        Each iteration overwrites the slot of its draw, so the last one of a draw stays. ``chains.merged`` carries the
+        statistics of an unfinished draw to the next chunk, which writes the draw again, at its slot 0. While ``warming``,
+        every iteration also adapts its chain, at the stage of warm-up and the end of a window that ``plan[number]`` holds.
         """
 
         def body(k, carry):
@@ -274,7 +283,8 @@ def require_finite(state, when: str, advice: str) -> None:
     if not good.all():
         first = tuple(int(k) for k in np.argwhere(~good)[0])
         where = f"chain {first[-1]}" if density.ndim == 1 else f"chain {first[-1]} of member {first[0]}"
-        raise SamplingError(f"{where} has log density {density[first]} (or a non-finite gradient) {when}. {advice}")
+        message = f"{where} has log density {density[first]} (or a non-finite gradient) {when}. {advice}"
+        raise SamplingError("not_finite", message, {"chain": first[-1], "log_density": float(density[first])})
 
 
 def like(new, old):
@@ -287,14 +297,18 @@ def _is_streamed(value) -> bool:
 
 
 def _strongly_typed(leaf):
-    """The same array; a weakly typed one would be another program than the one that a checkpoint goes on with."""
+    """The same array; a weakly typed one would need another program than the one that is resumed from a checkpoint."""
     leaf = jnp.asarray(leaf)
     is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
     return leaf if is_key else jax.lax.convert_element_type(leaf, leaf.dtype)
 
 
 def _merge(name, before, new, part):
-    """A statistic over the iterations between two kept draws; ``part`` of them have been merged into ``before``."""
+    """A statistic over the iterations between two kept draws; ``part`` of them have been merged into ``before``.
+
+    Leapfrog steps add up, acceptance rates are averaged, a divergence or a flip of signs anywhere counts, trees report their
+    greatest depth, and of everything else the last value is kept.
+    """
     if name == "n_steps":
         merged = before + new
     elif name == "acceptance_rate":

@@ -1,4 +1,4 @@
-"""Statistics of series and fields in one pass: what a run of any length leaves in a few numbers, on the host, in float64.
+"""Statistics of series and fields in one pass: a few numbers per series for a run of any length, on the host, in float64.
 
 Both classes give the same bits however the stream is cut into chunks, so that neither the rhythm of a run nor a resumed
 checkpoint shows in the result.
@@ -23,16 +23,16 @@ MIN_REPLICA_Q = 1e-3  # below it the chains disagree
 
 
 class SeriesEstimate(NamedTuple):
-    """What the streams tell; fields have the element shape of the observable, or are numpy scalars.
+    """Statistics from the streams; fields have the element shape of the observable, or are numpy scalars.
 
     ``error`` is the standard error of ``mean``; ``variance`` that of one draw; ``tau_int`` is in draws of the stream, ½ for
     independent ones; ``count`` is the number of draws of all chains; ``block`` is the length of the blocks that gave the error.
 
-    ``reliable`` is False, and the error not to be trusted, if a chain is shorter than 100 (tau_int + its error), if fewer than
-    some 32 blocks make the error, if the chains disagree, if they are too short for the rule, or if nothing moves.
-    ``replica_q`` is the probability of a larger spread of the chain means (NaN for one chain), and ``long_enough`` is what
-    ``reliable`` would be without it: a table of many elements asks for a smaller probability before it says that chains
-    disagree.
+    ``reliable`` is False, and the error should not be trusted, if a chain is shorter than 100 (tau_int + its error), if
+    fewer than some 32 blocks make the error, if the chains disagree, if they are too short for the rule, or if no chain
+    moves. ``replica_q`` is the probability of a larger spread of the chain means (NaN for one chain), and ``long_enough``
+    is what ``reliable`` would be without it: a table of many elements asks for a smaller probability before it says that
+    chains disagree.
     """
 
     mean: np.ndarray
@@ -47,7 +47,7 @@ class SeriesEstimate(NamedTuple):
     long_enough: np.ndarray
 
     def scaled(self, factor: float) -> SeriesEstimate:
-        """The same of ``factor`` times the observable."""
+        """The statistics of ``factor`` times the observable."""
         mean, error, variance = self.mean * factor, self.error * abs(factor), self.variance * factor**2
         return self._replace(mean=mean, error=error, variance=variance)
 
@@ -96,10 +96,17 @@ class BlockedSeries:
         self._details = np.zeros((0, num_chains, *shape))
 
     def add(self, values) -> None:
-        """Take the next draws of all chains, shape ``(num_chains, n, *shape)``."""
+        """Take the next draws of all chains, shape ``(num_chains, n, *shape)``.
+
+        Draws enter like ones into a binary counter, and means of pairs are carried to the next level. After five draws::
+
+            level 0    (x₀ x₁) (x₂ x₃) x₄      count = 101₂: bit 0 is set, so x₄ waits
+            level 1    (m₀₁  m₂₃)              bit 1 is not, so nothing waits
+            level 2    m₀₁₂₃                   bit 2 is set, so it waits
+        """
         values = np.asarray(values, np.float64)
         number, level, count = self.count, 0, self.count + values.shape[1]
-        with np.errstate(invalid="ignore", over="ignore"):  # an observable may be infinite: then its mean says so
+        with np.errstate(invalid="ignore", over="ignore"):  # an observable may be infinite, and then so is its mean
             while values.shape[1]:
                 if level == len(self._waiting):
                     more = np.zeros((1, *self._waiting.shape[1:]))
@@ -128,7 +135,7 @@ class BlockedSeries:
 
         The level is the lowest whose block length satisfies ``block³ > 2 N (2 tau)²``, N all draws of all chains and tau (at
         least ½) as this level sees it: there the bias of too short blocks and the noise of too few balance. At least four
-        blocks a chain are asked for. If the means of the chains differ by more than their errors allow (a tail probability
+        blocks per chain are required. If the means of the chains differ by more than their errors allow (a tail probability
         below 0.001), the error is that of the chain means, and τ_int the one that belongs to it.
         """
         num_chains, shape = self._waiting.shape[1], self._waiting.shape[2:]
@@ -154,7 +161,7 @@ class BlockedSeries:
             inner, doubt = error2 * total / (2 * (squares.sum(axis=0) / total + error2)), np.sqrt(2 / freedom)
             long_enough = found & (self.count >= MIN_TAUS * inner * (1 + doubt)) & (doubt <= MAX_TAU_ERROR)
             error2, agree, replica_q = _unless_chains_disagree(error2, spread, num_chains, freedom)
-            # draws around their own mean vary by the variance less that of the mean
+            # draws vary around their sample mean by the variance minus that of the mean
             variance = (squares.sum(axis=0) + self.count * spread) / total + error2
             tau = error2 * total / (2 * variance)
             tau_error = tau * np.sqrt(2 / np.where(agree, freedom, max(num_chains - 1, 1)))
@@ -162,7 +169,7 @@ class BlockedSeries:
         return SeriesEstimate(*map(_scalar, (mean, np.sqrt(error2), variance, tau, tau_error, *rest)))
 
     def state(self) -> dict[str, np.ndarray]:
-        """Everything that `from_state` needs to go on with this stream."""
+        """Everything that `from_state` needs to resume this stream."""
         return {"count": np.asarray(self.count), "waiting": self._waiting.copy(), "details": self._details.copy()}
 
     @classmethod
@@ -261,7 +268,7 @@ class SiteMoments:
     _NAMES = ("counts", "mean", "squares", "open", "block_mean", "block_squares")
 
     def state(self) -> dict[str, np.ndarray]:
-        """Everything that `from_state` needs to go on."""
+        """Everything that `from_state` needs to resume."""
         return {name: getattr(self, "_" + name).copy() for name in self._NAMES}
 
     @classmethod

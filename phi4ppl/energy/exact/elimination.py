@@ -43,7 +43,7 @@ def cheapest_order(num_sites: int, scopes: Sequence[tuple[int, ...]], points: in
 
 
 def _across(num_sites: int, neighbours) -> list[int]:
-    """Sites by their distance from the first one of their component: along a strip, whatever its numbers."""
+    """Sites by distance from the first site of their component: this runs along a strip, however its sites are numbered."""
     order, seen = [], np.zeros(num_sites, bool)
     for start in range(num_sites):
         if seen[start]:
@@ -58,7 +58,7 @@ def _across(num_sites: int, neighbours) -> list[int]:
 
 
 def _simulate(neighbours, order, points: int, limit: float) -> tuple[list[int] | None, float]:
-    """The order (for None: always a site with fewest neighbours) and its cost; None as soon as it exceeds the limits."""
+    """The order (for None: always a site with fewest neighbors) and its cost; None as soon as it exceeds the limits."""
     total, eliminated, done = 0.0, [], np.zeros(len(neighbours), bool)
     queue = [(len(s), i) for i, s in enumerate(neighbours)] if order is None else []
     heapq.heapify(queue)

@@ -20,7 +20,7 @@ __all__ = ["ExactFamily", "ExactLogZ", "exact_log_partition"]
 DEPTH = 32.0  # exp(−32) = 1e-14: what the box may cut off
 SPACINGS = tuple(1.5 * 0.8**k for k in range(14))  # of the nodes, in standard deviations of a site given the rest
 ENOUGH = 1e-10  # difference of two grids at which no finer one is tried
-TOO_MUCH = 1e-3  # and above which there is no answer
+TOO_MUCH = 1e-3  # relative error above which no answer is returned
 MAX_TABLE = 3e7  # numbers of all factors together
 IN_CACHE = 2e6  # numbers worked on at once, where many log Z are computed
 GUESS = 5.0  # half width of the first box where the energy of a site gives none

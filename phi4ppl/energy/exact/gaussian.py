@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..._typing import FlatField, JaxFlatField, JaxPrecision, Precision, Scalar
-from ...errors import ArgumentError, call_checked, positive_int
+from ...errors import ArgumentError
+from ...errors.arguments import call_checked, positive_int
 from ...model.field import MarkovRandomField
 
 __all__ = ["gaussian_log_partition", "gaussian_mean", "gaussian_precision", "quadrature"]
@@ -74,10 +75,19 @@ def _quadratic_and_linear(model: MarkovRandomField):
     others = [f.name for f in model.forms if not f.is_gaussian]
     if others:
         raise ArgumentError(
-            "model", "a Gaussian field (hopping, mass and source terms)", f"also the term {others[0]!r}"
+            "model",
+            "a Gaussian field (hopping, mass and source terms)",
+            f"also the term {others[0]!r}",
+            reason="not_gaussian",
         )
     if n > DENSE_LIMIT:
-        raise ArgumentError("model", f"at most {DENSE_LIMIT} sites", str(n), "Dense matrices of this size do not fit.")
+        raise ArgumentError(
+            "model",
+            f"at most {DENSE_LIMIT} sites",
+            str(n),
+            "Dense matrices of this size do not fit.",
+            reason="too_large",
+        )
     precision, linear = jnp.zeros((n, n)), jnp.zeros(n)
     for form, value in model.interactions:
         i, j = form.cliques[:, 0], form.cliques[:, -1]
@@ -100,7 +110,7 @@ def gaussian_log_partition(model: MarkovRandomField, *, intrinsic: bool = False)
     model : MarkovRandomField
         Hopping, mass and source terms only; at most 4096 sites.
     intrinsic : bool
-        The field is flat along the constant field (an intrinsic field on a connected graph): leave that direction out.
+        The field is flat along the constant field (an intrinsic field on a connected graph): exclude that direction.
         Z is then the integral over fields of zero mean.
 
     Returns
@@ -177,15 +187,15 @@ def quadrature(
     if not half_width > 0:
         raise ArgumentError("half_width", "a positive number", repr(half_width))
     if points**n > MAX_GRID:
-        mend = "Fewer points or fewer sites; larger fields need sampling."
-        raise ArgumentError("model", f"a grid of at most {MAX_GRID} nodes", f"{points}**{n}", mend)
+        fix = "Fewer points or fewer sites; larger fields need sampling."
+        raise ArgumentError("model", f"a grid of at most {MAX_GRID} nodes", f"{points}**{n}", fix, reason="too_large")
     nodes = np.linspace(-half_width, half_width, points)
     observables = dict(observables or {})
     for name, function in observables.items():
         result = jax.eval_shape(function, jax.ShapeDtypeStruct(model.field_shape, jnp.result_type(float)))
         if name == "log_partition" or jnp.shape(result) != ():
             expected = "functions of one field that return one number, none named 'log_partition'"
-            raise ArgumentError("observables", expected, f"{name!r} of shape {jnp.shape(result)}")
+            raise ArgumentError("observables", expected, f"{name!r} of shape {jnp.shape(result)}", reason="returns")
 
     def at(number):
         phi = jnp.asarray(nodes)[jnp.stack(jnp.unravel_index(number, (points,) * n))].reshape(model.field_shape)
@@ -203,15 +213,25 @@ def quadrature(
     cube = weight.reshape((points,) * n)
     edge = max(np.take(cube, side, axis).max() for axis in range(n) for side in (0, -1))
     if not edge < 1e-12:
-        mend = "Enlarge half_width (and points with it)."
+        fix = "Enlarge half_width (and points with it)."
         raise ArgumentError(
-            "half_width", "a box that holds the density", f"{edge:.1e} of the maximum at its edge", mend
+            "half_width",
+            "a box that holds the density",
+            f"{edge:.1e} of the maximum at its edge",
+            fix,
+            reason="too_small",
         )
     coarse = cube[(slice(None, None, 2),) * n].sum() * 2**n / weight.sum()
     occupied = (weight.sum() ** 2 / (weight**2).sum()) ** (1 / n)
     if not (abs(coarse - 1) < 1e-2 and occupied >= 3):
-        got = f"{points} points a site, of which the density occupies about {occupied:.1f}"
-        raise ArgumentError("points", "a grid that resolves the density", got, "More points, or a smaller half_width.")
+        got = f"{points} points per site, of which the density occupies about {occupied:.1f}"
+        raise ArgumentError(
+            "points",
+            "a grid that resolves the density",
+            got,
+            "More points, or a smaller half_width.",
+            reason="unresolved",
+        )
     step = nodes[1] - nodes[0]
     result = {"log_partition": float(np.log(weight.sum()) + n * np.log(step) - action.min())}
     for name in observables:

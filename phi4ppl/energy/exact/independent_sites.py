@@ -1,4 +1,4 @@
-"""Sites on their own: the terms of single sites, as one-dimensional densities in double precision."""
+"""Single sites: their terms as one-dimensional densities in double precision."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ROWS = 2**22  # numbers worked on at once
 
 
 def evaluate(statistic, *fields) -> np.ndarray:
-    """A statistic of one clique at arrays of fields (of one shape), in double precision whatever the user's setting."""
+    """A statistic of one clique at arrays of fields (of one shape), in double precision regardless of the user's setting."""
     if isinstance(statistic, Statistic):  # plain arithmetic: without a compiler in between
         return np.asarray(statistic(*(np.asarray(x, float) for x in fields)))
     with jax.enable_x64(True):
@@ -42,7 +42,7 @@ class SiteEnergies:
     """
 
     def __init__(self, model: MarkovRandomField, curvature=None):
-        """``curvature`` (one number a site) adds −½ curvature_i x² to the energy of every site."""
+        """``curvature`` (one number per site) adds −½ curvature_i x² to the energy of every site."""
         n = model.lattice.num_sites
         self.statistics, columns = [], []
         for form, value in model.interactions:
@@ -82,14 +82,14 @@ class SiteEnergies:
 
 @dataclass(frozen=True)
 class IndependentSites:
-    """p_0(φ) = Π_i exp(−s_i(φ_i))/z_i by one-dimensional quadrature: its normaliser, and independent draws.
+    """p_0(φ) = Π_i exp(−s_i(φ_i))/z_i by one-dimensional quadrature: its normalizer, and independent draws.
 
     Attributes
     ----------
     log_partition : float
         Σ_i log z_i.
     error : float
-        A bound on its error of discretisation and rounding.
+        A bound on its error of discretization and rounding.
     low, step : arrays, shape (num_rows,)
         First node and spacing of every row's grid.
     cumulative : array, shape (num_rows, points)

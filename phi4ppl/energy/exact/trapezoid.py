@@ -13,7 +13,7 @@ __all__ = ["log_trapezoid"]
 
 
 def log_trapezoid(log_values, log_step, axes: tuple[int, ...]):
-    """log of the integral of exp(``log_values``) over ``axes``, and what tells whether to believe it.
+    """log of the integral of exp(``log_values``) over ``axes``, and the quantities that show whether to trust it.
 
     Parameters
     ----------
@@ -22,7 +22,7 @@ def log_trapezoid(log_values, log_step, axes: tuple[int, ...]):
     log_step : float or array
         log of the spacing, or Σ of those of several axes; broadcasts against the result.
     axes : tuple of int
-        Of the nodes, not negative.
+        Axes of the nodes, not negative.
 
     Returns
     -------

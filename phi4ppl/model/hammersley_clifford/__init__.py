@@ -1,4 +1,4 @@
-"""Is this model, or this black-box action, a Markov random field on this graph? With witnesses.
+"""Checks, with witnesses, whether a model or a black-box action is a Markov random field on a graph.
 
 The Hammersley–Clifford theorem: a strictly positive density is Markov with respect to a graph if and only if it is a
 product of positive functions of the maximal cliques, p = Π_c ψ_c(φ_c)/Z with ψ_c = exp(−S_c).

@@ -1,4 +1,4 @@
-"""The two ways in: a declared model, or any JAX function as a black box."""
+"""Two entry points: a declared model, or any JAX function as a black box."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ...errors import ArgumentError, call_checked, seed_within, stream_rng
+from ...errors import ArgumentError
+from ...errors.arguments import call_checked, seed_within
+from ...errors.streams import stream_rng
 from ...lattice.cliques import require_cliques_of
 from ...lattice.frozen import Lattice
 from . import normalizability
@@ -44,9 +46,9 @@ def check_action(action: Callable, lattice: Lattice, *, seed: int = 0) -> Hammer
     """Decide whether a black-box action is a Markov random field on a graph.
 
     ∂²S/∂φ_i∂φ_j must vanish for every pair (i, j) without an edge. The mixed derivatives are probed at 4 to 64 random
-    fields (the fewer the larger the lattice) through a few Hessian-vector products (their number depends on the degree of the
+    fields (fewer on larger lattices) through a few Hessian-vector products (their number depends on the degree of the
     graph, not on its size), to a relative size of 1e-5 of a typical entry in float32 and 1e-10 in float64. An interaction
-    that vanishes at all these fields is not seen.
+    that vanishes at all these fields is not detected.
 
     Parameters
     ----------
@@ -54,7 +56,7 @@ def check_action(action: Callable, lattice: Lattice, *, seed: int = 0) -> Hammer
         S(φ) of one field of shape ``lattice.shape`` (or ``(num_sites,)`` on a general graph), traceable by JAX.
     lattice : Lattice
     seed : int
-        Of the random fields.
+        Seed of the random fields.
 
     Raises
     ------
@@ -110,19 +112,21 @@ def _require_real_scalar(action, lattice: Lattice) -> None:
         raise ArgumentError("action", expected, repr(action))
     try:
         result = jax.eval_shape(action, jax.ShapeDtypeStruct(lattice.field_shape, jnp.result_type(float)))
-    except Exception as error:  # the user's function: whatever it raises under tracing belongs in the message
-        mend = "Write it with jax.numpy; float(), if on values, and NumPy functions cannot be traced."
+    except Exception as error:  # an error that the user's function raises under tracing belongs in the message
+        fix = "Write it with jax.numpy; float(), if on values, and NumPy functions cannot be traced."
         reason = str(error).strip().split("\n")[0]
-        raise ArgumentError("action", expected, f"{type(error).__name__}: {reason}", mend) from error
+        raise ArgumentError("action", expected, f"{type(error).__name__}: {reason}", fix, reason="raises") from error
     if getattr(result, "shape", None) != () or not jnp.issubdtype(result.dtype, jnp.floating):
-        mend = "Sum over sites; for a complex action check its real and imaginary parts one at a time."
-        raise ArgumentError("action", expected, f"a function that returns {result}", mend)
+        fix = "Sum over sites; for a complex action check its real and imaginary parts one at a time."
+        raise ArgumentError("action", expected, f"a function that returns {result}", fix, reason="returns")
     try:
         field = jax.ShapeDtypeStruct(lattice.field_shape, jnp.result_type(float))
         jax.eval_shape(lambda phi: jax.jvp(jax.grad(action), (phi,), (phi,)), field)
     except Exception as error:
         reason = str(error).strip().split("\n")[0]
-        raise ArgumentError("action", "an action that JAX can differentiate twice", reason) from error
+        raise ArgumentError(
+            "action", "an action that JAX can differentiate twice", reason, reason="not_differentiable"
+        ) from error
 
 
 def _positivity(action: Callable, lattice: Lattice, seed: int) -> tuple[bool, str]:

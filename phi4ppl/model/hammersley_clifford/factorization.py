@@ -66,7 +66,9 @@ class CliquePotentials:
         def potential(phi_c):
             phi_c = np.asarray(phi_c)
             if phi_c.shape != (len(sites),):
-                raise ArgumentError("phi_c", f"{len(sites)} fields, of sites {tuple(sites.tolist())}", str(phi_c.shape))
+                raise ArgumentError(
+                    "phi_c", f"{len(sites)} fields, of sites {tuple(sites.tolist())}", str(phi_c.shape), reason="shape"
+                )
             phi = np.zeros(self.lattice.num_sites, phi_c.dtype if phi_c.dtype.kind == "f" else float)
             phi[sites] = phi_c
             return float(np.exp(self.log_potentials(phi)[number]))
@@ -76,7 +78,7 @@ class CliquePotentials:
     def _number(self, clique) -> int:
         if isinstance(clique, (int, np.integer)):
             if not -len(self.cliques) <= clique < len(self.cliques):
-                raise ArgumentError("clique", f"a number below {len(self.cliques)}", str(clique))
+                raise ArgumentError("clique", f"a number below {len(self.cliques)}", str(clique), reason="choice")
             return int(clique)
         sites = tuple(sorted(int(i) for i in clique))
         if sites not in self.cliques:
@@ -89,7 +91,7 @@ class CliquePotentials:
         flat = jnp.asarray(phi, jnp.result_type(float, jnp.asarray(phi).dtype)).reshape(-1)
         if flat.shape != (self.lattice.num_sites,):
             got = f"shape {np.shape(phi)}"
-            raise ArgumentError("phi", f"one field of {self.lattice.num_sites} numbers", got)
+            raise ArgumentError("phi", f"one field of {self.lattice.num_sites} numbers", got, reason="shape")
         return np.asarray(self._weights @ np.asarray(self._restricted_actions(flat), float))
 
     def log_product(self, phi) -> float:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ...errors import stream_rng
+from ...errors.streams import stream_rng
 from ...lattice.frozen import Lattice
 
 __all__ = ["Verdict", "from_built_in_terms", "from_search"]
@@ -91,7 +91,7 @@ def _quadratic_verdict(quadratic, flat, linear, rest: str, precision: float) -> 
             return Verdict(False, reason)
     else:
         if _is_positive_definite(block - epsilon * sparse.eye(len(flat), format="csc")):
-            return Verdict(True, f"quadratic form{rest} positive definite (sparse factorisation)")
+            return Verdict(True, f"quadratic form{rest} positive definite (sparse factorization)")
         if not _is_positive_definite(block + epsilon * sparse.eye(len(flat), format="csc")):
             return Verdict(False, f"quadratic form{rest} is not positive and nothing of higher order holds it")
         null = _constant_on_components(block, epsilon)

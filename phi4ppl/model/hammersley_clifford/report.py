@@ -1,4 +1,4 @@
-"""What a check found, in a form that prints well."""
+"""The result of a check, as a readable report."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from ...errors import HammersleyCliffordError, call_checked
+from ...errors import HammersleyCliffordError
+from ...errors.arguments import call_checked
 from ...lattice.frozen import Lattice
 from .factorization import CliquePotentials
 
@@ -53,18 +54,18 @@ class HammersleyCliffordReport:
     satisfied : bool
         All three.
     violations : tuple of Violation
-        Strongest first; of a thoroughly non-local action only the strongest are listed.
+        Strongest first; for a thoroughly non-local action only the strongest are listed.
     markov_reason : str
         How that answer was reached.
     positive_reason : str
-        The same of ``is_positive``.
+        The same for ``is_positive``.
     normalizable_reason : str
-        The same of ``is_normalizable``.
+        The same for ``is_normalizable``.
     null_directions : tuple of str
         Directions along which an improper (intrinsic) density is flat.
     maximal_cliques : tuple of tuple of int
     clique_potentials : CliquePotentials
-        The factorisation, reconstructed from the action by Möbius inversion when first asked for.
+        The factorization, reconstructed from the action by Möbius inversion when first asked for.
     """
 
     lattice: Lattice
@@ -112,5 +113,8 @@ class HammersleyCliffordReport:
     def raise_if_violated(self) -> HammersleyCliffordReport:
         """Return the report, or raise `HammersleyCliffordError` with its text if a condition fails."""
         if not self.satisfied:
-            raise HammersleyCliffordError(str(self))
+            reason = "not_positive" if self.is_markov else "not_markov"
+            if self.is_markov and self.is_positive:
+                reason = "not_normalizable"
+            raise HammersleyCliffordError(reason, str(self))
         return self

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ...errors import stream_rng
+from ...errors.streams import stream_rng
 from ...lattice.coloring import greedy_colours
 from ...lattice.frozen import Lattice
 from .report import Violation
@@ -19,7 +19,7 @@ __all__ = ["Probe", "find_violations"]
 SCALES = (0.3, 1.0, 1.0, 2.0)  # fields at which the Hessian is probed: standard normal times each of these in turn
 NUM_FIELDS = (4, 64)  # at least and at most; as many as NUM_NUMBERS allows, since an interaction may hide from some
 NUM_NUMBERS = 2**14
-NUM_PROBES = 4  # vectors a colour: three random ones, and a constant one that adds up weak couplings to many sites
+NUM_PROBES = 4  # vectors a color: three random ones, and a constant one that adds up weak couplings to many sites
 MAX_ROWS = 32  # suspicious rows of the Hessian that are written out in full, per field
 MAX_VIOLATIONS = 100
 
@@ -34,8 +34,8 @@ class Probe(NamedTuple):
 def find_violations(action: Callable, lattice: Lattice, seed: int) -> Probe:
     """Find pairs without an edge whose mixed second derivative does not vanish.
 
-    Sites are coloured so that two sites of one colour are neither adjacent nor share a neighbour. If the Hessian H has
-    the pattern of the graph, (H v)_k for a vector v on one colour is then one single entry of H times one entry of v; any
+    Sites are colored so that two sites of one color are neither adjacent nor share a neighbor. If the Hessian H has
+    the pattern of the graph, (H v)_k for a vector v on one color is then one single entry of H times one entry of v; any
     other dependence on v betrays an entry outside the pattern. Rows in which it shows are written out to name the pair.
     """
     rng = stream_rng(seed, "neighborhoods")
