@@ -26,8 +26,8 @@ __all__ = ["PseudoLikelihood", "Quadratic", "affine_map", "simulated_likelihood"
 RADII = (6.0, 5.0, 4.0, 3.0)  # standard deviations over which log PL is interpolated, as far as it can be
 TOLERANCE = 0.02  # of the interpolated log pseudo-likelihood
 NEWTON_STEPS = 50
-MOST_DRAWS = 16_000  # per chain in one step of the simulation that corrects
-MOST_NOISE = 0.05  # posterior standard deviations, of the mode that it finds
+MAX_DRAWS = 16_000  # per chain in one step of the simulation that corrects
+MAX_NOISE = 0.05  # posterior standard deviations, of the mode that it finds
 
 
 class Quadratic(NamedTuple):
@@ -113,5 +113,5 @@ def simulated_likelihood(problem: CouplingProblem, start, seed: int) -> tuple[Qu
 
     The noise is a standard error of the mode in posterior standard deviations, the largest along any direction.
     """
-    found = find_mode(problem.flat, start, seed, noise=MOST_NOISE, most_draws=MOST_DRAWS)
+    found = find_mode(problem.flat, start, seed, noise=MAX_NOISE, most_draws=MAX_DRAWS)
     return Quadratic(found.theta, np.linalg.inv(found.covariance)), found.noise, found.warnings

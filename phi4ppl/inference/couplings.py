@@ -24,7 +24,7 @@ from .corrected_pseudolikelihood import PseudoLikelihood, affine_map, simulated_
 from .coupling_problem import CouplingProblem
 from .exchange import auxiliary_tau, exchange, tuned
 from .importance import MAX_PARETO_K, importance_sample
-from .log_z import MOST_SHIFT, Chebyshev, Interpolated, SurfaceOnBox, Unaffordable, mean_errors, mean_shift
+from .log_z import MAX_SHIFT, Chebyshev, Interpolated, SurfaceOnBox, Unaffordable, mean_errors, mean_shift
 from .posterior import Posterior
 
 __all__ = ["infer_couplings"]
@@ -163,7 +163,7 @@ def _by_log_partition(problem: CouplingProblem, normalizer, run: dict) -> tuple:
         "normalizer": log_z.name, "normalizer_how": log_z.how, "normalizer_shift": shift, "normalizer_error": errors,
     }  # fmt: skip
     complaints = []
-    if shift > MOST_SHIFT:
+    if shift > MAX_SHIFT:
         own = isinstance(normalizer, PartitionSurface)
         fix = (
             "normalizer='surface' samples until the shift is smaller, or pass a PartitionSurface with more num_samples."
@@ -173,7 +173,7 @@ def _by_log_partition(problem: CouplingProblem, normalizer, run: dict) -> tuple:
         reason = f": {log_z.stopped}" if log_z.stopped else ""
         complaints.append(
             f"the error of log Z may have moved the posterior by {shift:.2g} of its standard deviations, more than "
-            f"{MOST_SHIFT:g}{reason}. The errors of the couplings include it. {fix}"
+            f"{MAX_SHIFT:g}{reason}. The errors of the couplings include it. {fix}"
         )
     if (k := around.pareto_k) > MAX_PARETO_K:
         complaints.append(f"log_evidence should not be trusted: the posterior is not Gaussian (Pareto k̂ = {k:.2f}).")

@@ -16,7 +16,7 @@ from .coupling_problem import CouplingProblem
 __all__ = ["NUM_CHAINS", "Mode", "find_mode"]
 
 SEARCH_STEPS, NUM_CHAINS = 30, 8
-DRAWS, MOST_DRAWS = 200, 2000  # per chain in one step
+DRAWS, MAX_DRAWS = 200, 2000  # per chain in one step
 
 
 class Mode(NamedTuple):
@@ -41,7 +41,7 @@ class Mode(NamedTuple):
 
 
 def find_mode(
-    problem: CouplingProblem, start, seed: int, *, noise: float | None = None, most_draws: int = MOST_DRAWS
+    problem: CouplingProblem, start, seed: int, *, noise: float | None = None, most_draws: int = MAX_DRAWS
 ) -> Mode:
     """Mode of the posterior from couplings ``start``.
 

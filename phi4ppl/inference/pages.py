@@ -13,7 +13,7 @@ from ..results.estimates import estimate
 from ..results.figures import figures
 from ..results.run_page import checks_part, estimates_part, provenance_table
 from ..results.settings import metadata
-from ..results.verdict import LOG_Z_MAX, ConvergenceReport, diagnose
+from ..results.verdict import MAX_LOG_Z, ConvergenceReport, diagnose
 from ..sampling.memory import size_in_words
 from .compare import SCHEMES, Comparison
 from .pictures import couplings_figure, joint_figure, predictive_figure
@@ -145,7 +145,7 @@ def _log_z(settings: dict) -> list[Fact]:
     if not any(settings.get("normalizer_error", {}).values()):
         return []
     shift = f"{settings['normalizer_shift']:.2g} sd"
-    return [Fact("error of log Z", shift, f"so far it may shift a mean; at most {LOG_Z_MAX} sd is good")]
+    return [Fact("error of log Z", shift, f"so far it may shift a mean; at most {MAX_LOG_Z} sd is good")]
 
 
 def _side_by_side(result: Comparison) -> Table:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["FitStatus", "History", "plot_history"]
 
-MOST_COUPLINGS = 300  # recorded one by one; of more, mean and spread of every term
-MOST_LINES = 12
+MAX_COUPLINGS = 300  # recorded one by one; of more, mean and spread of every term
+MAX_LINES = 12
 DETAILS = ("damping", "draws", "newton_decrement", "noise", "noise_over_error", "rank", "residual", "share")
 UNITS = {"improvement": "nats", "noise": "nats", "residual": "nats²", "variance": "nats²", "couplings": "value"}
 
@@ -76,7 +76,7 @@ class History:
         """One step: the couplings after it, and numbers by name (the same names at every step)."""
         theta = np.asarray(theta, float)
         record = {name: float(value) for name, value in numbers.items()}
-        if self.vector.size <= MOST_COUPLINGS:
+        if self.vector.size <= MAX_COUPLINGS:
             record["couplings"] = theta.copy()  # type: ignore[assignment]
         else:
             for name, part in self.vector.slices.items():
@@ -152,7 +152,7 @@ def _informative(values: xr.DataArray, name: str) -> bool:
 
 def _panel(axes, values: xr.DataArray, name: str) -> None:
     steps, lines = values["step"].values, values.values
-    few = lines.ndim == 1 or lines.shape[1] <= MOST_LINES
+    few = lines.ndim == 1 or lines.shape[1] <= MAX_LINES
     marker = "." if len(steps) <= 60 else None
     colour = None if lines.ndim == 2 and few else OKABE_ITO[0]
     drawn = axes.plot(steps, lines, marker=marker, lw=1.1 if few else 0.6, color=colour, alpha=1 if few else 0.4)

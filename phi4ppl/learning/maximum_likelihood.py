@@ -29,7 +29,7 @@ __all__ = [
     "keep_normalizable",
 ]
 
-MOST_COUPLINGS = 3000  # the Fisher matrix is dense
+MAX_COUPLINGS = 3000  # the Fisher matrix is dense
 FIRST_DRAWS = 50  # of a chain, in one step
 DRAWS_A_COUPLING = 5
 
@@ -44,11 +44,11 @@ class SamplingOptions(NamedTuple):
 def fit_maximum_likelihood(problem: Problem, options: SamplingOptions) -> Estimate:
     """Damped natural-gradient steps; see `phi4ppl.fit_likelihood`."""
     vector = problem.vector
-    if vector.size > MOST_COUPLINGS:
+    if vector.size > MAX_COUPLINGS:
         fix = "Use method='persistent_cd', or 'score_matching'."
         raise ArgumentError(
             "model",
-            f"at most {MOST_COUPLINGS} couplings for maximum likelihood",
+            f"at most {MAX_COUPLINGS} couplings for maximum likelihood",
             str(vector.size),
             fix,
             reason="too_large",

@@ -24,9 +24,9 @@ from .ridge import Solved, solve
 __all__ = ["WARM_UP", "Climb", "Objective", "climb"]
 
 WARM_UP = 200
-MOST_UNSETTLED = 400  # draws per chain in a step that is not yet limited by noise
-MOST_DRAWS = 20_000  # per chain in one step
-LONGEST_STEP = 4.0  # δᵀGδ of a step without damping, twice its Kullback-Leibler divergence
+MAX_UNSETTLED = 400  # draws per chain in a step that is not yet limited by noise
+MAX_DRAWS = 20_000  # per chain in one step
+MAX_STEP = 4.0  # δᵀGδ of a step without damping, twice its Kullback-Leibler divergence
 SHORT_STEP = 0.1  # δᵀGδ of a step that may reach the bound of a coupling
 BETTER = 0.8  # share of the misfit that a step with enough draws leaves
 WORSE = 1.5  # growth of the misfit after which a damped step is taken back
@@ -117,7 +117,7 @@ class Climb:
 def climb(
     objective: Objective, engine: Engine, theta: np.ndarray, draws: int, num_steps: int, *,
     interrupts: Interrupts | None = None, record: Callable | None = None, noise: float = SHARE_OF_NOISE,
-    most_draws: int = MOST_DRAWS,
+    most_draws: int = MAX_DRAWS,
 ) -> Climb:  # fmt: skip
     """Damped steps from ``theta`` with ``draws`` per chain at first, until one is within noise and noise is small.
 
@@ -136,7 +136,7 @@ def climb(
         misfit = objective.misfit(found, theta)
         damping = _damping(objective, found, theta, damping, misfit, best[0])
         if misfit > BETTER * best[0] and step > 1:  # no progress: expectations are too noisy for this step
-            draws = max(draws, min(MOST_UNSETTLED, 2 * draws))
+            draws = max(draws, min(MAX_UNSETTLED, 2 * draws))
         if damping and misfit > WORSE * best[0]:
             theta, best = best[1], (WORSE * best[0], best[1])
             engine.warm_up(objective.model(theta), WARM_UP)
@@ -170,7 +170,7 @@ def _damping(
 ) -> float:
     """μ of a step with G + μ Var(T): none where Newton's step is short, less after success, more after failure."""
     move = objective.solve(found, theta, 0.0).theta - theta
-    if move @ (found.fisher @ move) <= LONGEST_STEP and misfit <= best * WORSE:
+    if move @ (found.fisher @ move) <= MAX_STEP and misfit <= best * WORSE:
         return 0.0
     if before is None:
         return 1.0

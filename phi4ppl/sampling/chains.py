@@ -31,7 +31,7 @@ __all__ = ["run_chains"]
 BUFFER_BYTES = 64_000_000  # draws held on the device before they are handed to the host
 SECONDS_PER_CHUNK = 0.7
 SECONDS_PER_CHECKPOINT = 60.0
-MOST_ITERATIONS = 2**31 - 1  # their numbers make the keys
+MAX_ITERATIONS = 2**31 - 1  # their numbers make the keys
 CHAINS = "chains"  # prefix of the names of the state of the chains in a checkpoint
 
 
@@ -118,11 +118,11 @@ class _Run:
             settings[name] for name in ("num_warmup", "num_samples", "num_chains", "thinning")
         )
         needed = require_memory(record._replace(streamed={}), num_chains, self.num_samples, memory_limit)
-        if self.num_samples * self.thinning > MOST_ITERATIONS:
+        if self.num_samples * self.thinning > MAX_ITERATIONS:
             got = f"{self.num_samples} draws of {self.thinning} iterations"
             raise ArgumentError(
                 "num_samples",
-                f"at most {MOST_ITERATIONS} iterations per chain",
+                f"at most {MAX_ITERATIONS} iterations per chain",
                 got,
                 "Use more chains.",
                 reason="too_large",
