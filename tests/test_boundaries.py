@@ -122,4 +122,4 @@ def test_the_sign_across_the_boundary_cannot_be_lost():
         p4.infer_couplings(model, data, {"w_nn": dist.Uniform(0.0, 0.5)})
     with pytest.raises(p4.errors.ArgumentError, match="both of w_nn, w_nn_antiperiodic"):
         p4.PartitionSurface(model, {"w_nn": (0.0, 0.5)})
-    assert "fitted as two couplings" in p4.fit_likelihood(model, data).notes[0]
+    assert "fitted as two couplings" in p4.fit_likelihood(model, data).warnings[0]

@@ -32,7 +32,7 @@ ELSEWHERE = (
     "devices",
     "batch_size",
     "average_last",
-    "samples_per_step",
+    "fields_per_step",
     "optimizer",
     "initial",
 )

@@ -42,7 +42,7 @@ class Moments(NamedTuple):
 
 
 @call_checked
-def log_normalizer(linear, quadratic, quartic):
+def log_normalizer(linear, quadratic, quartic) -> jax.Array:
     """log ∫ exp(−(rφ + aφ² + bφ⁴)) dφ over the real line, for every entry of the couplings.
 
     Parameters
@@ -96,7 +96,7 @@ def moments(linear, quadratic, quartic) -> Moments:
 
 
 @call_checked
-def draw(key, linear, quadratic, quartic, *, shape=None):
+def draw(key, linear, quadratic, quartic, *, shape=None) -> jax.Array:
     """Exact independent draws from exp(−(rφ + aφ² + bφ⁴)).
 
     Parameters

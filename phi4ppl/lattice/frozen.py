@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import ArgumentError, call_checked, one_of
 from .labels import aligned_fields, is_labelled
+from .svg_picture import crosses_boundary, lattice_html
 
 TURNED = "_antiperiodic"  # ends the kinds of edges across which a field changes sign
 
@@ -249,12 +250,7 @@ class Lattice:
         if ax is None:
             ax = plt.subplots(figsize=(4, 4), layout="constrained")[1]
         at = self.positions
-        span = np.linalg.norm(at[self.edges[:, 0]] - at[self.edges[:, 1]], axis=1)
-        wraps = (
-            span > 2.5 * np.median(span)
-            if self.periodic and any(self.periodic) and len(span)
-            else np.zeros(len(span), bool)
-        )
+        wraps = crosses_boundary(at, self.edges, self.periodic)
         for kind in range(len(self.kinds)):
             mine, width = (self._edge_kinds == kind) & ~wraps, (1.0, 0.5, 0.4, 0.3)[min(kind, 3)]
             segments = at[self.edges[mine]]
@@ -291,6 +287,9 @@ class Lattice:
     def __repr__(self) -> str:
         plural = ["" if n == 1 else "s" for n in (self.num_sites, self.num_edges)]
         return f"Lattice({self.name}: {self.num_sites} site{plural[0]}, {self.num_edges} edge{plural[1]})"
+
+    def _repr_html_(self) -> str:
+        return lattice_html(self)
 
 
 def readonly(values, dtype) -> np.ndarray:

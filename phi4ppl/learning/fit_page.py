@@ -37,11 +37,11 @@ def write_fit(
         Puts advice into other words.
     """
     to_data = isinstance(result, LikelihoodFit)
-    what = f"{result.num_samples} fields, method {result.method}" if to_data else "target: the action of another model"
+    what = f"{result.num_fields} fields, method {result.method}" if to_data else "target: the action of another model"
     parts = [
         "<h1>phi4ppl fit: couplings of a model</h1>",
         f"<p>{html.escape(result.model.describe().splitlines()[0])}<br>{html.escape(what)}</p>",
-        verdict_line(result.converged, words(str(result.status))), *(advice(words(note)) for note in result.notes),
+        verdict_line(result.converged, words(str(result.status))), *(advice(words(note)) for note in result.warnings),
         "<h2>Couplings</h2>", _couplings(table, "standard error" if to_data else "MC error"),
         f"<p>{ERROR_IS['data' if to_data else 'target']}</p>",
     ]  # fmt: skip

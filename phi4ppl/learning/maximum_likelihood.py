@@ -6,8 +6,6 @@ of the natural gradient, θ ← θ + G⁻¹(⟨T⟩_θ − T̄), is one of Newto
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from scipy import sparse
 
@@ -17,13 +15,13 @@ from ..sampling.engine import Engine
 from ..sampling.interrupt import Interrupts
 from .expectation import BLOCK, Expectation, expectation
 from .history import FitStatus
+from .methods import MaximumLikelihood
 from .problem import Estimate, Problem
 from .ridge import Solved, cross_validated, penalty, solve
 from .score_matching import starting_point
 
 __all__ = [
     "DataStatistics",
-    "SamplingOptions",
     "fit_maximum_likelihood",
     "keep_normalizable",
 ]
@@ -40,14 +38,7 @@ WITHIN_NOISE = 4.0  # mean square of a step in units of its Monte Carlo error; t
 SHARE_OF_NOISE = 0.3  # Monte Carlo error in units of the standard error, at most, of a converged fit
 
 
-class SamplingOptions(NamedTuple):
-    num_steps: int
-    num_chains: int
-    kernel: object
-    seed: int
-
-
-def fit_maximum_likelihood(problem: Problem, options: SamplingOptions) -> Estimate:
+def fit_maximum_likelihood(problem: Problem, method: MaximumLikelihood, seed: int) -> Estimate:
     """Damped natural-gradient steps; see `phi4ppl.fit_likelihood`."""
     vector = problem.vector
     if vector.size > MOST_COUPLINGS:
@@ -61,10 +52,10 @@ def fit_maximum_likelihood(problem: Problem, options: SamplingOptions) -> Estima
     with Interrupts() as interrupts:
         short = problem.ridge is None and problem.is_short
         begin = vector.model(centre if short else theta)
-        key = stream_key(options.seed, "maximum likelihood")
-        ensemble = Engine(begin, kernel=options.kernel, num_chains=options.num_chains, key=key)
+        key = stream_key(seed, "maximum likelihood")
+        ensemble = Engine(begin, kernel=method.kernel, num_chains=method.num_chains, key=key)
         ensemble.warm_up(begin, WARM_UP)
-        draws = max(FIRST_DRAWS, -(-DRAWS_A_COUPLING * vector.size // options.num_chains))
+        draws = max(FIRST_DRAWS, -(-DRAWS_A_COUPLING * vector.size // method.num_chains))
         pull = sparse.csc_matrix((vector.size,) * 2)
         if short or strength:
             found = expectation(ensemble, begin, draws)
@@ -74,7 +65,7 @@ def fit_maximum_likelihood(problem: Problem, options: SamplingOptions) -> Estima
                 notes.append(problem.ridge_note(strength))
             pull = penalty(fisher, strength, problem.wide)
         steps = _Steps(problem, data, ensemble, pull, centre)
-        theta, errors, status = steps.run(theta, draws, options.num_steps, interrupts)
+        theta, errors, status = steps.run(theta, draws, method.num_steps, interrupts)
     return Estimate(theta, errors, status, float(strength), (*notes, *steps.notes))
 
 

@@ -14,6 +14,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.validation import check_is_fitted
 
 from ..errors import ArgumentError, call_checked, positive_int, stream_key, warn
+from ..reports.numbers import value_with_error
 from ..sampling.interrupt import Interrupts
 from ..sampling.progress import Progress
 from .estimators import _RBM, checked_rows, seed_of
@@ -35,8 +36,10 @@ class StackBound(NamedTuple):
     error: float
     spread: float
 
-    def __str__(self):
-        return f"depth {self.depth}: {self.value:.3f} ± {self.error:.2g} (over rows ± {self.spread:.2g})"
+    def __str__(self) -> str:
+        return f"depth {self.depth}: {value_with_error(self.value, self.error)} (over rows ± {self.spread:.2g})"
+
+    __repr__ = __str__
 
 
 @call_checked

@@ -5,6 +5,7 @@ A model comes in; log Z with a standard error goes out. Read `log_partition` fir
 
 from .log_partition import log_partition
 from .partition_estimate import PartitionEstimate
+from .pool import Pool
 from .surface import PartitionSurface, SurfaceEstimate
 
-__all__ = ["PartitionEstimate", "PartitionSurface", "SurfaceEstimate", "log_partition"]
+__all__ = ["PartitionEstimate", "PartitionSurface", "Pool", "SurfaceEstimate", "log_partition"]

@@ -7,6 +7,7 @@ import numpy as np
 from ..energy.exact.exact_log_z import exact_log_partition
 from ..errors import ArgumentError, call_checked, one_of, positive_int, seed_within, warn
 from ..model.field import MarkovRandomField
+from ..reports.numbers import value_with_error
 from .annealing import anneal
 from .coupling_path import Path, path_to
 from .integration import integrate
@@ -128,7 +129,8 @@ def agreement(one: PartitionEstimate, other: PartitionEstimate) -> PartitionEsti
         value, error = (one.value + other.value) / 2, gap / 2 + max(one.error, other.error)
         how = f"{one.method} and {other.method} DISAGREE by {gap / spread:.1f} standard errors; the error covers both"
         texts = (
-            f"{one.method} ({one.value:.6g} ± {one.error:.2g}) and {other.method} ({other.value:.6g} ± {other.error:.2g}) "
+            f"{one.method} ({value_with_error(one.value, one.error)}) and "
+            f"{other.method} ({value_with_error(other.value, other.error)}) "
             "disagree, so one of them is wrong: chains may not mix, or annealing is too fast. Increase num_samples, and look "
             "at phi4ppl.diagnose of a run of phi4ppl.sample.",
             *texts,

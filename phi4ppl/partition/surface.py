@@ -25,6 +25,7 @@ from ..model.array_file import read_arrays, write_arrays
 from ..model.coupling_vector import CouplingVector
 from ..model.field import MarkovRandomField
 from ..model.term import is_concrete
+from ..reports.numbers import value_with_error
 from ..sampling.progress import Progress
 from .log_partition import log_partition
 from .partition_estimate import PartitionEstimate
@@ -52,6 +53,11 @@ class SurfaceEstimate(NamedTuple):
     error: float
     difference_error: float
     overlap: float
+
+    def __str__(self) -> str:
+        return f"log Z = {value_with_error(self.value, self.error)}, overlap {self.overlap:.2g}"
+
+    __repr__ = __str__
 
 
 @call_checked

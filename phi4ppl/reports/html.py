@@ -111,5 +111,5 @@ def estimates_table(table) -> str:
         rows.append(
             f"<tr><td>{html.escape(str(name))}</td>{numbers}<td>{'' if row['reliable'] else 'not reliable'}</td></tr>"
         )
-    notes = "".join(f"<p>{html.escape(note)}</p>" for note in table.attrs.get("notes", ()))
+    notes = "".join(f"<p>{html.escape(note)}</p>" for note in table.attrs.get("warnings", ()))
     return f"<table>{''.join(rows)}</table>{notes}"

@@ -27,7 +27,7 @@ def write_html(report, path) -> Path:
         verdict_line(report.passed, report.verdict),
         "<h2>Checks</h2>",
         checks_table(report.checks),
-        *(f"<p>Note: {html.escape(note)}.</p>" for note in report.notes),
+        *(f"<p>Note: {html.escape(note)}.</p>" for note in report.warnings),
         "<h2>Estimates</h2>",
         estimates_table(report.estimates),
         "<p>Standard deviation and interval: how far the quantity itself spreads. Monte Carlo error: one standard error of the "

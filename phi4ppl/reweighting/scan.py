@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,9 @@ import xarray as xr
 from ..errors import ArgumentError, OverlapError, call_checked, finite_array, one_of
 from .energies import as_action, difference, evaluate
 from .ensembles import Ensembles, combine_ensembles
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["ReweightingScan", "plot_scans", "scan_reweighting"]
 
@@ -98,7 +102,7 @@ class ReweightingScan:
             | {"average_phase": ("coupling", np.array([abs(r.average_phase) for r in results]))},
             {"coupling": values},
         ).rename(reliable="supported")
-        self._problems = [" ".join(r.problems) for r in results]
+        self._warnings = [" ".join(r.warnings) for r in results]
         self.supported = self._range()
 
     def _range(self) -> tuple[float, float] | None:
@@ -116,9 +120,11 @@ class ReweightingScan:
     def __str__(self) -> str:
         number, (first, last) = self._ensembles._fields.shape[0], self.values[[0, -1]]
         if self.supported is None:
-            return f"{number} samples support none of the couplings from {first:g} to {last:g}: {self._problems[0]}"
+            return f"{number} samples support none of the couplings from {first:g} to {last:g}: {self._warnings[0]}"
         low, high = self.supported
         return f"{number} samples support couplings from {low:.4g} to {high:.4g} (of {first:.4g} to {last:.4g})"
+
+    __repr__ = __str__
 
     def estimate(self, observables: dict[str, Callable], *, outside: str = "raise") -> xr.Dataset:
         """Observables along the coupling.
@@ -140,7 +146,7 @@ class ReweightingScan:
         low, high = self.supported or (np.inf, -np.inf)
         inside = (self.values >= low) & (self.values <= high)
         if not inside.all() and outside == "raise" or not inside.any():
-            worst = self._problems[int(np.argmin(inside))]
+            worst = self._warnings[int(np.argmin(inside))]
             raise OverlapError(f"{self}. Outside: {worst} outside='omit' leaves those couplings out.")
         chosen = np.flatnonzero(inside) if outside == "omit" else np.arange(len(self.values))
         observables = self._ensembles._checked(observables)
@@ -155,7 +161,7 @@ class ReweightingScan:
 
 
 @call_checked
-def plot_scans(scans: dict[str, xr.Dataset], name: str, *, coupling: str = "coupling"):
+def plot_scans(scans: dict[str, xr.Dataset], name: str, *, coupling: str = "coupling") -> Figure:
     """One observable along a coupling with its errors, one line for each of ``scans`` (label → `ReweightingScan.estimate`).
 
     Returns the matplotlib figure; imaginary parts get a second panel. Couplings outside the supported range are drawn hollow.

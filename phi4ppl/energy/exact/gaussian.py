@@ -18,7 +18,7 @@ MAX_GRID = 2**25
 
 
 @call_checked
-def gaussian_precision(model: MarkovRandomField):
+def gaussian_precision(model: MarkovRandomField) -> jax.Array:
     """Precision matrix Q of a Gaussian field, S = ½ φᵀQφ + rᵀφ, as a dense array of shape ``(num_sites, num_sites)``.
 
     Q is differentiable with respect to the couplings; its inverse is the covariance of the field.
@@ -38,7 +38,7 @@ def gaussian_precision(model: MarkovRandomField):
 
 
 @call_checked
-def gaussian_mean(model: MarkovRandomField):
+def gaussian_mean(model: MarkovRandomField) -> jax.Array:
     """Mean −Q⁻¹r of a Gaussian field, S = ½ φᵀQφ + rᵀφ, as an array of shape ``(num_sites,)``.
 
     It is differentiable with respect to the couplings, and 0 without a source.
@@ -91,7 +91,7 @@ def _quadratic_and_linear(model: MarkovRandomField):
 
 
 @call_checked
-def gaussian_log_partition(model: MarkovRandomField, *, intrinsic: bool = False):
+def gaussian_log_partition(model: MarkovRandomField, *, intrinsic: bool = False) -> jax.Array:
     """log Z of a Gaussian field, (N/2) log 2π − ½ log det Q + ½ rᵀQ⁻¹r, differentiable in the couplings.
 
     Parameters
