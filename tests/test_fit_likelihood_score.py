@@ -188,10 +188,10 @@ def _bad(change):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (_bad(lambda d: d[0]), r"shape \(num_samples, 3, 3\), got shape \(3, 3\). One field goes in as data\[None\]"),
+        (_bad(lambda d: d[0]), r"shape \(num_fields, 3, 3\), got shape \(3, 3\). One field goes in as data\[None\]"),
         (
             _bad(lambda d: d.reshape(20, 9)),
-            r"data: expected shape \(num_samples, 3, 3\), got shape \(20, 9\). The first",
+            r"data: expected shape \(num_fields, 3, 3\), got shape \(20, 9\). The first",
         ),
         (_bad(lambda d: d[:1]), "number of samples in data: expected an integer of at least 2, got 1. A single field"),
         (

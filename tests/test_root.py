@@ -124,6 +124,38 @@ def test_public_functions_say_what_they_return():
     assert silent == []
 
 
+def parameters_without_entry(function) -> list[str]:
+    """Parameters that the docstring has no line for; one entry may stand for several."""
+    text = inspect.getdoc(function) or ""
+    section = text.partition("Parameters\n----------\n")[2].partition("\n\n")[0]
+    entries = {
+        name.strip(" *")
+        for line in section.splitlines()
+        if line[:1].strip()
+        for name in line.partition(" : ")[0].split(",")
+    }
+    return [name for name in inspect.signature(function).parameters if name not in entries]
+
+
+@pytest.mark.parametrize("name", ["sample", "sample_ensemble", "infer_couplings", "fit_likelihood", "fit_variational",
+                                  "log_partition", "reweight", "compare", "average", "phi4", "estimate"])  # fmt: skip
+def test_every_parameter_has_an_entry(name):
+    assert set(parameters_without_entry(getattr(p4, name))) <= {"args"}
+
+
+def test_parameter_without_entry_is_found():
+    def planted(model, *, seed):
+        """One.
+
+        Parameters
+        ----------
+        model : object
+            It.
+        """
+
+    assert parameters_without_entry(planted) == ["seed"]
+
+
 def test_planted_results_are_found():
     class Hidden:
         pass

@@ -121,7 +121,6 @@ def fit_likelihood(
         λ ≥ 0 of a pull ½ λ Σ_c A_cc (θ_c − θ̄_c)² of inhomogeneous couplings towards the best homogeneous ones, with A the
         Hessian of the method's objective; λ has no unit. By default 0, and with fewer samples than couplings the λ for which
         each half of the data predicts the other best.
-
     initial : MarkovRandomField or LikelihoodFit, optional
         Couplings to start from, by default those of score matching; a previous fit is continued, with its history. (Score
         matching starts nowhere and takes none.)

@@ -28,6 +28,7 @@ from ..model.term import is_concrete
 from ..reports.numbers import value_with_error
 from ..sampling.progress import Progress
 from .log_partition import log_partition
+from .log_z_methods import Auto
 from .partition_estimate import PartitionEstimate
 from .pool import Pool
 from .simulation import simulate
@@ -79,8 +80,10 @@ class PartitionSurface:
         Couplings that are not in ``region`` stay as they are.
     region : dict
         ``{name: (low, high)}`` for one to three couplings, each one number for its term.
-    num_samples, num_chains : int
-        Draws a chain, and chains, of every ensemble.
+    num_samples : int, default 1000
+        Kept draws per chain of every ensemble.
+    num_chains : int, default 4
+        Chains of every ensemble.
     min_overlap : float
         The overlap aimed at, between 0.05 and 0.9; the one that is reached is an attribute of the same name.
     max_ensembles : int
@@ -138,7 +141,9 @@ class PartitionSurface:
             "num_samples": num_samples, "num_chains": num_chains, "min_overlap": float(min_overlap),
             "max_ensembles": max_ensembles, "seed": seed,
         }  # fmt: skip
-        anchor = log_partition(_at(model, names, middle), num_chains=num_chains, seed=seed, progress=progress)
+        anchor = log_partition(
+            _at(model, names, middle), method=Auto(num_chains=num_chains), seed=seed, progress=progress
+        )
         pool = _simulated(model, names, low, high, None, self._settings, progress)
         for text in pool.complaints:
             warn(f"PartitionSurface: {text}. Increase num_samples.")
