@@ -348,7 +348,7 @@ def test_same_seed_same_fit():
         ({"average_last": 0.5}, "average_last: expected None with method='natural'.*averages by itself"),
         (
             {"method": "gradient", "average_last": 1.5},
-            "average_last: expected a share of the steps, 0 .* to 1, or None, got 1.5",
+            "average_last: expected a share of the steps, 0 .* to 1, got 1.5",
         ),
         ({"initial": 5}, "initial: expected the result of a fit"),
         ({"seed": -1}, "seed: expected an integer of at least 0"),

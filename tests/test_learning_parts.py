@@ -67,7 +67,7 @@ def test_wrong_arguments_are_named():
     with pytest.raises(p4.errors.ArgumentError, match=r"model: expected a MarkovRandomField, got dict"):
         CouplingVector.of({})
     with pytest.raises(
-        p4.errors.ArgumentError, match=r"fields: expected shape \(num_samples, 3, 3\), got shape \(5, 9\)"
+        p4.errors.ArgumentError, match=r"fields: expected shape \(num_fields, 3, 3\), got shape \(5, 9\)"
     ):
         statistics_matrix(model, np.zeros((5, 9)))
     with pytest.raises(p4.errors.ArgumentError, match="history: expected the history of a fit.*got no steps"):
