@@ -39,7 +39,7 @@ __all__ = [
     "SingleFactorError",
 ]
 
-MOST_SEED = 2**32 - 1
+MAX_SEED = 2**32 - 1
 
 
 class Phi4pplError(Exception):
@@ -243,8 +243,8 @@ def positive_int(name: str, value, *, minimum: int = 1, mend: str = "") -> int:
 def seed_within(value) -> int:
     """Return ``value`` as a seed, or raise `ArgumentError`: JAX silently truncates seeds to 32 bits, a run of another seed."""
     seed = positive_int("seed", value, minimum=0)
-    if seed > MOST_SEED:
-        raise ArgumentError("seed", f"an integer of at most {MOST_SEED}", repr(value))
+    if seed > MAX_SEED:
+        raise ArgumentError("seed", f"an integer of at most {MAX_SEED}", repr(value))
     return seed
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import phi4ppl as p4
 
 TRUE = {"w": 0.5, "a": 1.0, "b": 0.25}
-MOST_CHAINS = 20_000
+MAX_CHAINS = 20_000
 FIRST, BETWEEN = 150, 20  # sweeps; the field forgets itself in about three
 
 
@@ -22,7 +22,7 @@ def true_model():
 def independent_fields(number: int, seed: int = 1) -> np.ndarray:
     """Fields of the homogeneous model on the periodic 8×8 lattice, shape ``(number, 8, 8)``; up to 20,000 of own chains."""
     rng = np.random.default_rng(seed)
-    chains = min(number, MOST_CHAINS)
+    chains = min(number, MAX_CHAINS)
     phi = rng.normal(0, 0.6, size=(8, 8, chains))
     drawn = []
     for draw in range(-(-number // chains)):

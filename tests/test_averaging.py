@@ -163,7 +163,7 @@ def test_couplings_of_a_comparison_have_the_error_of_log_z(quartic_chain, monkey
         z, alone, share = scores(seed)
         assert np.abs(z).max() < 4 and share.max() < 0.03
         np.testing.assert_array_equal(z, alone)
-    monkeypatch.setattr("phi4ppl.inference.log_z.MOST_AT_DRAWS", 0)
+    monkeypatch.setattr("phi4ppl.inference.log_z.MAX_AT_DRAWS", 0)
     simulated = [scores(seed) for seed in range(6)]
     assert np.abs([z for z, *_ in simulated]).max() < 3.9
     assert np.sqrt(np.mean([alone**2 for _, alone, _ in simulated])) > 3
@@ -171,7 +171,7 @@ def test_couplings_of_a_comparison_have_the_error_of_log_z(quartic_chain, monkey
 
 def test_comparison_says_when_chains_are_too_short_for_the_error_of_log_z(quartic_chain, monkeypatch):
     chain, data, priors, *_ = quartic_chain
-    monkeypatch.setattr("phi4ppl.inference.log_z.MOST_AT_DRAWS", 0)
+    monkeypatch.setattr("phi4ppl.inference.log_z.MAX_AT_DRAWS", 0)
 
     def told():
         found = p4.compare({"chain": chain}, data, priors, progress=False).warnings

@@ -96,10 +96,10 @@ def test_a_grid_that_is_too_coarse_or_narrow_is_noticed():
     grid(data, np.array([0.0, 3.0]))
     assert not grid.refined() and grid.num_nodes == conditionals.START_NODES
     grid(data, np.array([0.0, 3e5]))
-    assert grid.difference > conditionals.MOST_DIFFERENCE and grid.refined()
+    assert grid.difference > conditionals.MAX_DIFFERENCE and grid.refined()
     margin, _ = grid.margin, grid.forget()
     grid(data, np.array([0.0, 1e-3]))
-    assert grid.at_ends > conditionals.MOST_AT_ENDS and grid.refined() and grid.margin > margin
+    assert grid.at_ends > conditionals.MAX_AT_ENDS and grid.refined() and grid.margin > margin
 
 
 def test_known_couplings_are_recovered():

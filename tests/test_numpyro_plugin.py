@@ -223,7 +223,7 @@ def nuts(model, *args, num_samples=1000, seed=0):
     return {name: np.asarray(value, float) for name, value in mcmc.get_samples().items()}
 
 
-LARGEST_Z = stats.norm.isf(ALARM / 2)  # 4.4
+MAX_Z = stats.norm.isf(ALARM / 2)  # 4.4
 
 
 def test_nuts_of_numpyro_samples_phi4_on_the_3x3_torus(reference):
@@ -234,8 +234,8 @@ def test_nuts_of_numpyro_samples_phi4_on_the_3x3_torus(reference):
     neighbours = lambda f: (f * np.roll(f, 1, axis=1)).mean((1, 2))  # noqa: E731
     for moment, name in ((lambda f: (f**2).mean((1, 2)), "<phi^2>"), (neighbours, "<phi_0 phi_nn>")):
         exact = quantities[name]["value"]
-        assert z_score(moment(phi), exact) < LARGEST_Z
-    assert z_score((1.09 * phi**2).mean((1, 2)), quantities["<phi^2>"]["value"]) > LARGEST_Z
+        assert z_score(moment(phi), exact) < MAX_Z
+    assert z_score((1.09 * phi**2).mean((1, 2)), quantities["<phi^2>"]["value"]) > MAX_Z
 
 
 def test_svi_with_autonormal_finds_the_exact_posterior_mean():
@@ -296,8 +296,8 @@ def test_the_posterior_of_a_coupling_is_that_of_quadrature(x64):
     expected = np.log(weight[::400]) + np.asarray(u)
     np.testing.assert_allclose(-potential + potential[0], expected - expected[0], atol=1e-9)
     samples = nuts(coupled, phi, known)["a"]
-    assert z_score(samples, np.sum(a * weight)) < LARGEST_Z
-    assert z_score(samples, np.sum(a * posterior_of_a(phi, with_log_z=False)[1])) > LARGEST_Z
+    assert z_score(samples, np.sum(a * weight)) < MAX_Z
+    assert z_score(samples, np.sum(a * posterior_of_a(phi, with_log_z=False)[1])) > MAX_Z
 
 
 def intractable(phi=None):

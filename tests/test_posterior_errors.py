@@ -20,7 +20,7 @@ from phi4ppl.energy.exact.exact_log_z import ExactFamily
 from phi4ppl.inference import log_z as log_z_module
 from phi4ppl.inference.coupling_problem import CouplingProblem
 from phi4ppl.inference.interpolated import interpolate_likelihood
-from phi4ppl.inference.log_z import MOST_SHIFT, Chebyshev, SurfaceOnBox, mean_errors, mean_shift
+from phi4ppl.inference.log_z import MAX_SHIFT, Chebyshev, SurfaceOnBox, mean_errors, mean_shift
 from phi4ppl.reports import html
 from phi4ppl.results.datatree import metadata
 
@@ -129,7 +129,7 @@ def test_auto_takes_exact_values_where_they_are_affordable_and_says_what_it_did(
         ),
         (600, "priors: expected intervals over .* would take too long. Narrow the priors, or"),
     ):
-        monkeypatch.setattr(log_z_module, "MOST_OPERATIONS", (values + 0.5) * one)
+        monkeypatch.setattr(log_z_module, "MAX_OPERATIONS", (values + 0.5) * one)
         with pytest.raises(p4.errors.ArgumentError, match=message):
             p4.infer_couplings(STAR, data, PRIORS, normalizer="exact")
     tree = p4.infer_couplings(STAR, data, PRIORS, num_samples=100)
@@ -176,7 +176,7 @@ def test_refined_surfaces_of_three_couplings_are_calibrated(data):
     """
     three = Truth(data, BOX, 16)
     off, errors = mean_scores(three, range(24), refine=True)
-    assert errors.max() < MOST_SHIFT
+    assert errors.max() < MAX_SHIFT
     off = off + MONTE_CARLO * np.random.default_rng(0).normal(size=off.shape)
     assert 0.7 < np.sqrt(np.mean((off / np.hypot(errors, MONTE_CARLO)) ** 2)) < 1.3
     assert np.sqrt(np.mean((off / MONTE_CARLO) ** 2)) > 1.3
@@ -194,7 +194,7 @@ def test_posteriors_from_surfaces_are_calibrated(data, two):
     for seed in range(24):
         tree = p4.infer_couplings(STAR, data, two.priors, normalizer="surface", seed=seed, num_warmup=300)
         settings = metadata(tree)["settings"]
-        assert settings["normalizer_shift"] < MOST_SHIFT and not settings["warnings"] and p4.diagnose(tree).passed
+        assert settings["normalizer_shift"] < MAX_SHIFT and not settings["warnings"] and p4.diagnose(tree).passed
         for errors, into in ((settings["normalizer_error"], z), ({}, without)):
             table = p4.estimate(with_settings(tree, normalizer_error=errors))
             off = table.loc[two.names, "mean"].to_numpy() - two.means
@@ -204,11 +204,11 @@ def test_posteriors_from_surfaces_are_calibrated(data, two):
 
 
 def test_simulation_that_reaches_its_limit_says_so(two, monkeypatch):
-    monkeypatch.setattr(log_z_module, "MOST_DRAWS", 5000.0)
+    monkeypatch.setattr(log_z_module, "MAX_DRAWS", 5000.0)
     surface = surface_of(two, 0, num_samples=100, num_chains=2)
     found = SurfaceOnBox(two.problem, surface, refine=True, seed=0)
     shift = mean_shift(mean_errors(found.pool, COUNT, two.nodes, two.weights), two.covariance)
-    assert shift > MOST_SHIFT and found.stopped.startswith("the simulation of log Z stopped at its limit")
+    assert shift > MAX_SHIFT and found.stopped.startswith("the simulation of log Z stopped at its limit")
 
 
 def with_settings(tree, **changes):

@@ -11,7 +11,7 @@ from .gamma_method import gamma_method
 __all__ = ["Blocks", "blocks_for", "jackknife_error"]
 
 TAUS_PER_BLOCK = 10
-FEWEST_BLOCKS = 32
+MIN_BLOCKS = 32
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def blocks_for(series, *, most: int | None = None) -> Blocks:
     """
     num_chains, num_draws = series.shape[:2]
     tau = float(np.max(gamma_method(series).tau_int))
-    length = max(1, min(int(np.ceil(TAUS_PER_BLOCK * tau)), num_chains * num_draws // FEWEST_BLOCKS))
+    length = max(1, min(int(np.ceil(TAUS_PER_BLOCK * tau)), num_chains * num_draws // MIN_BLOCKS))
     if most is not None:
         length = max(length, int(np.ceil(num_chains * num_draws / most)))
     in_chain = max(1, num_draws // length)

@@ -21,7 +21,7 @@ from .result_files import ResultFolder
 __all__ = ["fit"]
 
 MODEL, TABLE, HISTORY, PICTURE, RECORD = "model.npz", "couplings.csv", "history.nc", "history.png", "fit.json"
-MOST_ROWS = 12  # of a table on the terminal
+MAX_ROWS = 12  # of a table on the terminal
 
 
 def fit(arguments) -> int:
@@ -37,7 +37,7 @@ def fit(arguments) -> int:
     table = _table(result)
     print(for_command_line(str(result), "fit"))
     if arguments.target:  # whose text has no errors of couplings
-        print(f"\n{table.to_string(index=False, max_rows=MOST_ROWS, float_format='{:.6g}'.format, na_rep='')}")
+        print(f"\n{table.to_string(index=False, max_rows=MAX_ROWS, float_format='{:.6g}'.format, na_rep='')}")
     print(ERROR_IS["target" if arguments.target else "data"])
     from ..learning.fit_page import write_fit
 

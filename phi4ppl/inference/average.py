@@ -14,7 +14,7 @@ from .predictive_check import NUM_CHAINS, fields_of
 
 __all__ = ["average"]
 
-MOST_COUPLINGS, MOST_FIELDS = 16, 30
+MAX_COUPLINGS, MAX_FIELDS = 16, 30
 
 
 @call_checked
@@ -63,7 +63,7 @@ def average(comparison: Comparison, *, weights="stacking", num_draws: int = 100,
     names = list(comparison.posteriors)
     shares = _shares(comparison, weights, names)
     rng = stream_rng(seed, "average")
-    together = min(len(comparison.data), MOST_FIELDS)
+    together = min(len(comparison.data), MAX_FIELDS)
     counts = rng.multinomial(num_draws * together, shares)
     shape = comparison.data.shape[1:]
     fields, origin = [], []
@@ -97,7 +97,7 @@ def _shares(comparison: Comparison, weights, names) -> np.ndarray:
 
 def _predictive(posterior: Posterior, count: int, seed: int, rng) -> np.ndarray:
     """``count`` fields of one model, couplings from its posterior."""
-    couplings = min(MOST_COUPLINGS if posterior.names else 1, len(posterior.draws), max(1, count // NUM_CHAINS))
+    couplings = min(MAX_COUPLINGS if posterior.names else 1, len(posterior.draws), max(1, count // NUM_CHAINS))
     fields = fields_of(posterior.choose(couplings, rng), -(-count // couplings), seed)
     fields = fields.reshape(-1, posterior.model.lattice.num_sites)
     return fields[rng.choice(len(fields), count, replace=False)]

@@ -28,10 +28,10 @@ __all__ = ["PseudoLikelihood", "Quadratic", "affine_map", "simulated_likelihood"
 RADII = (6.0, 5.0, 4.0, 3.0)  # standard deviations over which log PL is interpolated, as far as it can be
 TOLERANCE = 0.02  # of the interpolated log pseudo-likelihood
 NEWTON_STEPS = 50
-DRAWS, MOST_DRAWS = 400, 16_000  # of a chain in the simulation that corrects
-MOST_NOISE = 0.05  # posterior standard deviations, of the mode that it finds
-MOST_FAR = 1.0  # of these from the point of the simulation to that mode
-MOST_SIMULATIONS = 4
+DRAWS, MAX_DRAWS = 400, 16_000  # of a chain in the simulation that corrects
+MAX_NOISE = 0.05  # posterior standard deviations, of the mode that it finds
+MAX_FAR = 1.0  # of these from the point of the simulation to that mode
+MAX_SIMULATIONS = 4
 
 
 class Quadratic(NamedTuple):
@@ -124,11 +124,11 @@ def simulated_likelihood(problem: CouplingProblem, start, seed: int) -> tuple[Qu
     theta = found.theta
     ensemble = Engine(problem.at(theta), num_chains=NUM_CHAINS, key=stream_key(seed, "simulated likelihood"))
     ensemble.warm_up(problem.at(theta), 300)
-    for _ in range(MOST_SIMULATIONS):
+    for _ in range(MAX_SIMULATIONS):
         drawn = _precise_expectation(problem, ensemble, theta)
         move = np.linalg.solve(drawn.fisher, drawn.mean - problem.statistics.mean(axis=0))
         theta = problem.inside(theta, move)
-        if problem.count * move @ drawn.fisher @ move < MOST_FAR**2:
+        if problem.count * move @ drawn.fisher @ move < MAX_FAR**2:
             break
     return Quadratic(theta, problem.count * drawn.fisher), _noise(problem, drawn), found.warnings
 
@@ -136,7 +136,7 @@ def simulated_likelihood(problem: CouplingProblem, start, seed: int) -> tuple[Qu
 def _precise_expectation(problem: CouplingProblem, engine: Engine, theta) -> Expectation:
     """From as many draws as the noise asks for."""
     model, found = problem.at(theta), None
-    while found is None or (found.num_draws < MOST_DRAWS and _noise(problem, found) >= MOST_NOISE):
+    while found is None or (found.num_draws < MAX_DRAWS and _noise(problem, found) >= MAX_NOISE):
         new = expectation(engine, model, DRAWS, problem.statistics_of)
         found = new if found is None else found.joined(new)
     return found

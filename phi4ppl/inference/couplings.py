@@ -21,7 +21,7 @@ from .corrected_pseudolikelihood import PseudoLikelihood, affine_map, simulated_
 from .coupling_problem import CouplingProblem
 from .exchange import auxiliary_tau, exchange, tuned
 from .importance import MAX_PARETO_K, importance_sample
-from .log_z import MOST_SHIFT, Chebyshev, Interpolated, SurfaceOnBox, Unaffordable, mean_errors, mean_shift
+from .log_z import MAX_SHIFT, Chebyshev, Interpolated, SurfaceOnBox, Unaffordable, mean_errors, mean_shift
 from .posterior import Posterior
 
 __all__ = ["infer_couplings"]
@@ -165,7 +165,7 @@ def _by_log_partition(problem: CouplingProblem, normalizer, run: dict) -> tuple:
         "normalizer": log_z.name, "normalizer_how": log_z.how, "normalizer_shift": shift, "normalizer_error": errors,
     }  # fmt: skip
     complaints = []
-    if shift > MOST_SHIFT:
+    if shift > MAX_SHIFT:
         own = isinstance(normalizer, PartitionSurface)
         mend = (
             "normalizer='surface' samples until that is less, or pass a PartitionSurface of more num_samples."
@@ -175,7 +175,7 @@ def _by_log_partition(problem: CouplingProblem, normalizer, run: dict) -> tuple:
         reason = f": {log_z.stopped}" if log_z.stopped else ""
         complaints.append(
             f"the error of log Z may have moved the posterior by {shift:.2g} of its standard deviations, more than "
-            f"{MOST_SHIFT:g}{reason}. It is part of the errors of the couplings. {mend}"
+            f"{MAX_SHIFT:g}{reason}. It is part of the errors of the couplings. {mend}"
         )
     if (k := around.pareto_k) > MAX_PARETO_K:
         complaints.append(f"log_evidence is not to be trusted: the posterior is not Gaussian (Pareto k̂ = {k:.2f}).")

@@ -26,7 +26,7 @@ __all__ = ["auxiliary_tau", "exchange", "tuned"]
 
 ACCEPTANCE = 0.35  # of random-walk proposals
 NUM_WARMUP, NUM_DRAWS = 300, 500  # of chains that tune the kernel, or measure its autocorrelation
-MOST_CHAINS = 16
+MAX_CHAINS = 16
 
 
 class ExchangeState(NamedTuple):
@@ -124,7 +124,7 @@ def auxiliary_tau(model: MarkovRandomField, names: list[str], data, seed: int) -
 def _simulate(model: MarkovRandomField, data, num_samples: int, key) -> tuple:
     """Chains that start at fields of the data."""
     dtype = jnp.result_type(float)
-    start = jnp.asarray(np.resize(data, (max(2, min(len(data), MOST_CHAINS)), *model.field_shape)), dtype)
+    start = jnp.asarray(np.resize(data, (max(2, min(len(data), MAX_CHAINS)), *model.field_shape)), dtype)
     models = jax.tree.map(lambda v: jnp.asarray(v, dtype)[None], model)
     return sample_energies(
         models, jax.tree.map(lambda v: 1.0, model), start[None], num_warmup=NUM_WARMUP, num_samples=num_samples,

@@ -23,7 +23,7 @@ MIN_OVERLAP = 0.1
 FREEDOM = 7  # of the t-distribution that couplings are proposed from
 MAX_PARETO_K = 0.7
 DEPTH = 25.0  # nats below the largest weight, beyond which log Z need not be exact
-MOST_SHIFT = 0.5  # posterior standard deviations by which log Z may move a mean without a warning
+MAX_SHIFT = 0.5  # posterior standard deviations by which log Z may move a mean without a warning
 
 
 class ImportanceSample(NamedTuple):
@@ -154,7 +154,7 @@ def _warnings(sample: ImportanceSample, pool, shift: float):
     overlap = float(np.exp(sample.log_weights) @ pool.overlap(sample.thetas))
     if overlap < MIN_OVERLAP:
         yield f"log Z is poorly known over the posterior (overlap {overlap:.2g}); use more fields or narrower priors."
-    if shift > MOST_SHIFT:
+    if shift > MAX_SHIFT:
         yield (
             f"the error of log Z may have moved the couplings by {shift:.2g} of their standard deviations, which their errors "
             "count; infer_couplings simulates until it is less than 0.05."

@@ -15,7 +15,7 @@ DEPTH = 20.0  # nats below the mode: exp(−20) = 2e-9 is what is left out
 TOLERANCE = 0.01  # of the log posterior, in units of 1 + how far it is below its maximum
 FIRST = {1: 12, 2: 9, 3: 7}  # nodes in each of so many dimensions
 GRID = {1: 401, 2: 41, 3: 19}  # points in each dimension of the posterior
-MOST_ROUNDS = 40
+MAX_ROUNDS = 40
 PASSES = 8  # over which that grid adapts to the posterior
 NEAR = 20  # further checks, at points of the posterior
 SLACK = 0.02  # of the box of nodes, by which the posterior may stick out
@@ -79,7 +79,7 @@ def interpolate_likelihood(
     number = FIRST[len(low)] if start is None else start.cost.coefficients.shape[0]
     left, right = (low, high) if start is None else (start.cost.low, start.cost.high)
     used, found = 0, None
-    for _ in range(MOST_ROUNDS):
+    for _ in range(MAX_ROUNDS):
         if used + (next_cost := number ** len(low) + 2 ** len(low) + CHECKS + NEAR) > most:
             break
         used += next_cost

@@ -15,22 +15,22 @@ from .coupling_problem import CouplingProblem
 from .interpolated import InterpolatedLikelihood, interpolate_likelihood
 from .mode import Mode
 
-__all__ = ["MOST_SHIFT", "Chebyshev", "Exact", "LogZ", "SurfaceAlongAxes", "SurfaceOnBox", "Unaffordable", "mean_errors",
+__all__ = ["MAX_SHIFT", "Chebyshev", "Exact", "LogZ", "SurfaceAlongAxes", "SurfaceOnBox", "Unaffordable", "mean_errors",
            "mean_shift"]  # fmt: skip
 
-MOST_SHIFT = 0.05  # posterior standard deviations by which the error of log Z may move a mean
+MAX_SHIFT = 0.05  # posterior standard deviations by which the error of log Z may move a mean
 AIM = 0.04  # of the simulation, so that the estimate after it stays below that
-MOST_OPERATIONS = 2e11  # multiplications of exact values at nodes: a few minutes
-MOST_AT_DRAWS = 2e10  # of exact values at draws: some ten seconds
-MOST_EXPONENTIALS = 2e11  # of interpolating simulated values
-MOST_UPDATES = 3e9  # of single sites in the simulations
-MOST_DRAWS = 2e6  # of all ensembles together
-MOST_ROUNDS = 5
+MAX_OPERATIONS = 2e11  # multiplications of exact values at nodes: a few minutes
+MAX_AT_DRAWS = 2e10  # of exact values at draws: some ten seconds
+MAX_EXPONENTIALS = 2e11  # of interpolating simulated values
+MAX_UPDATES = 3e9  # of single sites in the simulations
+MAX_DRAWS = 2e6  # of all ensembles together
+MAX_ROUNDS = 5
 CHAINS = 8
 SPREAD = 1.5  # posterior standard deviations from the mean to the other ensembles
 FAR = 0.3  # posterior standard deviations of a shift after which the posterior is looked for again
 SHARE = 1e-3  # of the weight at the posterior that an ensemble must have to be kept
-FEWEST_DRAWS = 250  # of a chain
+MIN_DRAWS = 250  # of a chain
 TAUS = 30  # of warm-up
 AXIS, AXIS_DRAWS = 2.5, 250  # posterior standard deviations from a mode to the other ensembles; their draws a chain
 TYPICAL = 5  # points at which the error of simulated values is computed
@@ -136,7 +136,7 @@ class Chebyshev(Interpolated):
     def __init__(self, problem: CouplingProblem):
         super().__init__(problem)
         exact, worst = Exact(problem), 0.0
-        most = MOST_OPERATIONS / exact.operations(np.array(problem.box))
+        most = MAX_OPERATIONS / exact.operations(np.array(problem.box))
 
         def log_z(thetas):
             nonlocal worst
@@ -194,7 +194,7 @@ class SurfaceOnBox(Interpolated):
         return mean_shift(errors, self.likelihood.covariance)
 
     def _fit(self, start=None) -> None:
-        self.likelihood = self._interpolate(self.pool.log_partition, MOST_EXPONENTIALS / len(self.pool.flat), start)
+        self.likelihood = self._interpolate(self.pool.log_partition, MAX_EXPONENTIALS / len(self.pool.flat), start)
         self._fitted = self.pool
         if not self.likelihood.good:
             got = f"a log posterior off by {self.likelihood.error:.2g} of itself between the nodes of an interpolation"
@@ -202,7 +202,7 @@ class SurfaceOnBox(Interpolated):
 
     def _refine(self, base: Pool, seed: int, bar: Progress) -> None:
         problem, refined, added = self.problem, None, 0.0
-        for turn in range(MOST_ROUNDS + 1):
+        for turn in range(MAX_ROUNDS + 1):
             shift = self.shift()
             if shift <= AIM or self.stopped:
                 break
@@ -210,17 +210,17 @@ class SurfaceOnBox(Interpolated):
                 self._fit(self.likelihood)
             pool = self.pool
             wanted = added * (1.1 * (shift / AIM) ** 2 - 1) if added else problem.count * 2 * pool.tau_int / AIM**2
-            room = min(MOST_UPDATES / problem.model.lattice.num_sites, MOST_DRAWS) - added
-            if turn == MOST_ROUNDS or wanted > room:
+            room = min(MAX_UPDATES / problem.model.lattice.num_sites, MAX_DRAWS) - added
+            if turn == MAX_ROUNDS or wanted > room:
                 self.stopped = (
                     "the simulation of log Z stopped at its limit, when its error was still larger than wanted"
                 )
-                if turn == MOST_ROUNDS or room < CHAINS * FEWEST_DRAWS:
+                if turn == MAX_ROUNDS or room < CHAINS * MIN_DRAWS:
                     break
             wanted = min(wanted, room)
             bar.message(f"log Z: {wanted:.2g} draws where the posterior lives (shift {shift:.2g} standard deviations)")
             thetas = np.clip(_around(self.likelihood.mean, self.likelihood.covariance, SPREAD), *problem.box)
-            draws = int(np.clip(np.ceil(wanted / (CHAINS * len(thetas))), FEWEST_DRAWS, None))
+            draws = int(np.clip(np.ceil(wanted / (CHAINS * len(thetas))), MIN_DRAWS, None))
             warmup = int(np.clip(TAUS * pool.tau_int, NUM_WARMUP, 10 * NUM_WARMUP))
             statistics = simulate(
                 problem.model, problem.names, thetas, num_chains=CHAINS, num_samples=draws, num_warmup=warmup,
@@ -264,7 +264,7 @@ def exact_at(problem: CouplingProblem, thetas: np.ndarray) -> Exact | None:
     """Exact values, where each of ``thetas`` has a density and all together take some ten seconds; else None."""
     exact = Exact(problem)
     operations = exact.family.operations(thetas) if problem.is_always_proper else None
-    affordable = operations is not None and (operations - OVERHEAD) * len(thetas) <= MOST_AT_DRAWS  # all summed at once
+    affordable = operations is not None and (operations - OVERHEAD) * len(thetas) <= MAX_AT_DRAWS  # all summed at once
     return exact if affordable else None
 
 

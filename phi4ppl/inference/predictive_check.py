@@ -18,7 +18,7 @@ from ..sampling.engine import Engine
 __all__ = ["PredictiveCheck", "fields_of", "predictive_check"]
 
 NUM_CHAINS, WARMUP, THINNING = 8, 200, 5
-REPLICATES, MOST_MODELS, MOST_FIELDS = 200, 20, 100
+REPLICATES, MAX_MODELS, MAX_FIELDS = 200, 20, 100
 
 
 class PredictiveCheck(NamedTuple):
@@ -94,8 +94,8 @@ def predictive_check(
     shape = models[0].field_shape
     if data.shape[1:] != shape or len(data) < 2:
         raise ArgumentError("data", f"at least two fields of shape {shape}", f"shape {data.shape}")
-    data = data[np.linspace(0, len(data) - 1, min(len(data), MOST_FIELDS)).round().astype(int)]
-    count = min(MOST_MODELS, len(models))
+    data = data[np.linspace(0, len(data) - 1, min(len(data), MAX_FIELDS)).round().astype(int)]
+    count = min(MAX_MODELS, len(models))
     some = [models[k] for k in np.linspace(0, len(models) - 1, count).round().astype(int)]
     copies = -(-REPLICATES // count)
     fields = fields_of(some, copies * len(data), seed).reshape(-1, len(data), *shape)

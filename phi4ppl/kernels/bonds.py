@@ -19,7 +19,7 @@ from .target import Target
 
 __all__ = ["EdgeBonds", "ShiftBonds", "bonds_of", "labels_of"]
 
-MOST_OFFSETS = 31  # bits of a whole number
+MAX_OFFSETS = 31  # bits of a whole number
 NOWHERE = np.int32(2**31 - 1)  # a label beyond all others, and all bits that a label may have
 
 
@@ -97,7 +97,7 @@ def bonds_of(target: Target) -> ShiftBonds | EdgeBonds:
     hopping = [(form, jnp.asarray(value)) for form, value in target.model.interactions if form.is_hopping]
     translations = [(offsets_of(target.lattice, form.cliques), value) for form, value in hopping]
     number = sum(len(offsets) for offsets, _ in translations)
-    if all(offsets for offsets, _ in translations) and number <= MOST_OFFSETS:
+    if all(offsets for offsets, _ in translations) and number <= MAX_OFFSETS:
         return ShiftBonds(target.lattice, translations)
     edges = np.concatenate([form.cliques for form, _ in hopping])
     coupling = jnp.concatenate([jnp.broadcast_to(value, (len(form.cliques),)) for form, value in hopping])

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["CHEES", "PooledAdaptation", "chees"]
 
 DELAY = 20  # of the decay of the steps of log T
-MOST = 1.0  # of the derivative of log(C/T) in log T, of which a few chains have a noisy estimate
+MAX_SLOPE = 1.0  # of the derivative of log(C/T) in log T, of which a few chains have a noisy estimate
 BITS = 16  # of the low-discrepancy sequence
 
 
@@ -131,7 +131,7 @@ class PooledAdaptation:
         count = state.count + 1
         share = 1 / jnp.maximum(count / 2, 1)  # averages that favour the end
         usual = state.change + share * (change - state.change)
-        gradient = jnp.clip((slope - change) / jnp.maximum(usual, 1e-30), -MOST, MOST)
+        gradient = jnp.clip((slope - change) / jnp.maximum(usual, 1e-30), -MAX_SLOPE, MAX_SLOPE)
         step_size = update(state.step_size, over_chains(statistics["acceptance_rate"]))
         # the step size of the moment overshoots: it must not take the length along
         shortest = jnp.minimum(step_size.log_step_size, step_size.log_step_size_avg).astype(state.log_length.dtype)

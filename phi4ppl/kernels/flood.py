@@ -21,7 +21,7 @@ __all__ = ["Blocks", "blocks_of", "large_cluster"]
 
 LONGEST, SHORTEST = 32, 8  # bits of a word; in shorter ones it does not pay
 TRIES = 6
-MOST_BLOCKS = 4  # along an axis: a cluster enters the next block once a round; beyond, labels cost less
+MAX_BLOCKS = 4  # along an axis: a cluster enters the next block once a round; beyond, labels cost less
 ACROSS, DOWN = 2, 1  # axes of arrays of words: (num_fields, blocks down, blocks across, words of a block)
 
 
@@ -37,7 +37,7 @@ def blocks_of(lattice: Lattice, offsets) -> Blocks | None:
     if set(offsets) != {(0, 1), (1, 0)}:
         return None
     lengths = [next((k for k in range(LONGEST, SHORTEST - 1, -1) if n % k == 0), n) for n in lattice.shape]
-    fitting = all(k <= LONGEST and n <= MOST_BLOCKS * k for n, k in zip(lattice.shape, lengths, strict=True))
+    fitting = all(k <= LONGEST and n <= MAX_BLOCKS * k for n, k in zip(lattice.shape, lengths, strict=True))
     return Blocks(*lengths) if fitting and min(lengths) >= SHORTEST else None
 
 

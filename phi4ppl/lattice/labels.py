@@ -27,7 +27,7 @@ AXES = ("x", "y", "z", "t")
 SAMPLE_DIMS = ("chain", "draw")  # these come first, in this order
 MISSING_FIELDS = "Leave out fields with missing values, or fill them in, or observe the rest in a NumPyro model."
 BY_POSITION = "If the order is that of lattice.nodes, give the bare array: {}."
-MOST_SHOWN = 8  # labels in a message
+MAX_SHOWN = 8  # labels in a message
 LABELLED = (dict, pd.Series, pd.DataFrame, xr.DataArray, xr.Dataset, xr.DataTree)
 
 
@@ -402,5 +402,5 @@ def require_nodes_in_order(name: str, value, lattice) -> None:
 
 
 def _first_of(labels) -> str:
-    plain = [label.item() if isinstance(label, np.generic) else label for label in labels[:MOST_SHOWN]]
-    return f"{plain}" if len(labels) <= MOST_SHOWN else f"[{', '.join(map(repr, plain))}, …]"
+    plain = [label.item() if isinstance(label, np.generic) else label for label in labels[:MAX_SHOWN]]
+    return f"{plain}" if len(labels) <= MAX_SHOWN else f"[{', '.join(map(repr, plain))}, …]"

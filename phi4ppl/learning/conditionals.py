@@ -20,9 +20,9 @@ __all__ = ["Conditional", "Grid", "Powers", "conditional_of"]
 BLOCK = 1 << 16  # densities worked on at once
 POWERS = 1, 2, 4  # of the densities that `phi4ppl.quartic` knows
 
-START_NODES, MOST_NODES = 192, 3072
-MOST_AT_ENDS = 1e-7  # of the height of a density
-MOST_DIFFERENCE = 1e-4  # of log z between all nodes and every second one
+START_NODES, MAX_NODES = 192, 3072
+MAX_AT_ENDS = 1e-7  # of the height of a density
+MAX_DIFFERENCE = 1e-4  # of log z between all nodes and every second one
 
 
 class Conditional(NamedTuple):
@@ -163,8 +163,8 @@ class Grid:
 
     def refined(self) -> bool:
         """Make the grid wider or finer if the densities of the last pass ask for it; False if it was good enough."""
-        wide, fine = self.at_ends > MOST_AT_ENDS, self.difference > MOST_DIFFERENCE
-        if not (wide or fine) or self.num_nodes >= MOST_NODES:
+        wide, fine = self.at_ends > MAX_AT_ENDS, self.difference > MAX_DIFFERENCE
+        if not (wide or fine) or self.num_nodes >= MAX_NODES:
             return False
         self.margin = 2 * self.margin + 0.5 if wide else self.margin
         self.num_nodes *= 2

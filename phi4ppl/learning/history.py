@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["FitStatus", "History", "coupling_rows", "plot_history"]
 
-MOST_COUPLINGS = 300  # recorded one by one; of more, mean and spread of every term
-MOST_LINES = 12
+MAX_COUPLINGS = 300  # recorded one by one; of more, mean and spread of every term
+MAX_LINES = 12
 
 
 class FitStatus(Enum):
@@ -89,7 +89,7 @@ class History:
         """One step: the couplings after it, and numbers by name (the same names at every step)."""
         theta = np.asarray(theta, float)
         record = {name: float(value) for name, value in numbers.items()}
-        if self.vector.size <= MOST_COUPLINGS:
+        if self.vector.size <= MAX_COUPLINGS:
             record["couplings"] = theta.copy()
         else:
             for name, part in self.vector.slices.items():
@@ -161,7 +161,7 @@ def plot_history(history: xr.Dataset) -> Figure:
 
 def _panel(axes, values: xr.DataArray, name: str) -> None:
     steps, lines = values["step"].values, values.values
-    few = lines.ndim == 1 or lines.shape[1] <= MOST_LINES
+    few = lines.ndim == 1 or lines.shape[1] <= MAX_LINES
     marker = "." if len(steps) <= 60 else None
     drawn = axes.plot(
         steps, lines, marker=marker, lw=1.1 if few else 0.6, color=None if few else "C0", alpha=1 if few else 0.4

@@ -27,7 +27,7 @@ from .score_matching import fit_score_matching, hyvarinen_scores
 
 __all__ = ["HeldOutScore", "LikelihoodFit", "fit_likelihood", "held_out_score"]
 
-SMALLEST_SPREAD = 1e-10  # of a site over the samples, relative to the data: less is a constant
+MIN_SPREAD = 1e-10  # of a site over the samples, relative to the data: less is a constant
 FITTERS = {
     ScoreMatching: fit_score_matching,
     PseudoLikelihood: fit_pseudolikelihood,
@@ -269,7 +269,7 @@ def _fields(model: MarkovRandomField, data) -> np.ndarray:
 def _checked_data(model: MarkovRandomField, data) -> np.ndarray:
     flat = _fields(model, data)
     spread = flat.max(axis=0) - flat.min(axis=0)
-    constant = np.flatnonzero(spread <= SMALLEST_SPREAD * np.abs(flat).max())
+    constant = np.flatnonzero(spread <= MIN_SPREAD * np.abs(flat).max())
     if len(constant):
         first = tuple(int(k) for k in np.unravel_index(constant[0], model.field_shape))
         raise ArgumentError(

@@ -26,11 +26,11 @@ __all__ = [
     "keep_normalizable",
 ]
 
-MOST_COUPLINGS = 3000  # the Fisher matrix is dense
+MAX_COUPLINGS = 3000  # the Fisher matrix is dense
 WARM_UP = 200
-FIRST_DRAWS, MOST_UNSETTLED, MOST_DRAWS = 50, 400, 20_000  # of a chain, in one step
+FIRST_DRAWS, MAX_UNSETTLED, MAX_DRAWS = 50, 400, 20_000  # of a chain, in one step
 DRAWS_A_COUPLING = 5
-LONGEST_STEP = 4.0  # δᵀGδ of a step without damping, twice its Kullback-Leibler divergence
+MAX_STEP = 4.0  # δᵀGδ of a step without damping, twice its Kullback-Leibler divergence
 SHORT_STEP = 0.1  # δᵀGδ of a step that may reach the bound of a coupling
 BETTER = 0.8  # share of the misfit that a step with enough draws leaves
 WORSE = 1.5  # growth of the misfit after which a damped step is taken back
@@ -41,10 +41,10 @@ SHARE_OF_NOISE = 0.3  # Monte Carlo error in units of the standard error, at mos
 def fit_maximum_likelihood(problem: Problem, method: MaximumLikelihood, seed: int) -> Estimate:
     """Damped natural-gradient steps; see `phi4ppl.fit_likelihood`."""
     vector = problem.vector
-    if vector.size > MOST_COUPLINGS:
+    if vector.size > MAX_COUPLINGS:
         mend = "Use method='persistent_cd', or 'score_matching'."
         raise ArgumentError(
-            "model", f"at most {MOST_COUPLINGS} couplings for maximum likelihood", str(vector.size), mend
+            "model", f"at most {MAX_COUPLINGS} couplings for maximum likelihood", str(vector.size), mend
         )
     data = DataStatistics(problem)
     theta, centre = starting_point(problem)
@@ -114,7 +114,7 @@ class _Steps:
             misfit = self._misfit(found, theta)
             damping = self._damping(found, theta, damping, misfit, best[0])
             if misfit > BETTER * best[0] and step > 1:  # no progress: expectations are too noisy for this step
-                draws = max(draws, min(MOST_UNSETTLED, 2 * draws))
+                draws = max(draws, min(MAX_UNSETTLED, 2 * draws))
             if damping and misfit > WORSE * best[0]:
                 theta, best = best[1], (WORSE * best[0], best[1])
                 self.ensemble.warm_up(problem.vector.model(theta), WARM_UP)
@@ -137,7 +137,7 @@ class _Steps:
             if interrupts.asked:
                 return theta, errors, FitStatus.INTERRUPTED
             if settled:  # the noise falls as 1/√draws
-                draws = int(min(MOST_DRAWS, draws * np.clip((1.2 * share / SHARE_OF_NOISE) ** 2, 1, 8)))
+                draws = int(min(MAX_DRAWS, draws * np.clip((1.2 * share / SHARE_OF_NOISE) ** 2, 1, 8)))
         return theta, errors, status
 
     def _slope(self, found: Expectation, theta) -> np.ndarray:
@@ -151,7 +151,7 @@ class _Steps:
     def _damping(self, found: Expectation, theta, before: float | None, misfit: float, best: float) -> float:
         """μ of a step with G + μ Var_data(T): none where Newton's step is short, less after success, more after failure."""
         move = self._solve(found, theta, 0.0).theta - theta
-        if move @ (found.fisher @ move) <= LONGEST_STEP and misfit <= best * WORSE:
+        if move @ (found.fisher @ move) <= MAX_STEP and misfit <= best * WORSE:
             return 0.0
         if before is None:
             return 1.0

@@ -21,7 +21,7 @@ DAMPINGS = np.concatenate([[0.0], 10.0 ** np.arange(-12, 2.1, 0.5)])  # in units
 STILL = 1e-12  # statistics that vary less than this, relative to their size, are constant
 RANK = 1e-13
 AS_GOOD = 1.05
-LEAST_CURVATURE = 0.2  # of the Hessian over the Fisher matrix: no direction gets more than five natural steps
+MIN_CURVATURE = 0.2  # of the Hessian over the Fisher matrix: no direction gets more than five natural steps
 OVERSHOT = 0.7  # slope at the end of a step, over the one at its start
 SUFFICIENT = 0.1  # of the predicted improvement
 SHARES = 0.1, 0.6  # of a step that is taken back
@@ -153,7 +153,7 @@ def _curved(white: np.ndarray, step: np.ndarray, residual: np.ndarray, correlati
     radius = 2 * np.sqrt(wide * np.mean((residual * size) ** 2) / wide**2 * correlation / number)
     beyond = np.sign(found) * np.sqrt(np.maximum(found**2 - radius**2, 0.0))
     hessian = 1 + beyond
-    bent = axes @ ((axes.T @ step) / np.maximum(hessian, LEAST_CURVATURE))
+    bent = axes @ ((axes.T @ step) / np.maximum(hessian, MIN_CURVATURE))
     return noise, bent, float(hessian.min(initial=1.0))
 
 

@@ -28,9 +28,9 @@ __all__ = ["fit_persistent_cd"]
 
 LEARNING_RATE = 0.03  # of the default optimiser, in units of 1/√Var(T)
 FIRST_DRAWS = 20  # of a chain, for Var(T)
-MOST_DRIFT = 1.0  # between the halves of the window, in standard errors
-MOST_MISFIT = 0.1  # between statistics of model and data, in units of their spread, root mean square
-MOST_NEIGHBOURS = 200  # couplings whose Fisher matrix is inverted for the error of one
+MAX_DRIFT = 1.0  # between the halves of the window, in standard errors
+MAX_MISFIT = 0.1  # between statistics of model and data, in units of their spread, root mean square
+MAX_NEIGHBOURS = 200  # couplings whose Fisher matrix is inverted for the error of one
 NUM_FIELDS = 4000  # for the Fisher matrix
 BLOCK = 1 << 22
 
@@ -68,7 +68,7 @@ def fit_persistent_cd(problem: Problem, method: PersistentCD, seed: int) -> Esti
                 data.mean - statistics.mean(axis=0) + pull * (theta - centre)
             )
             misfit = np.sqrt(np.mean(slope**2 / data.spread))
-            if status is FitStatus.CONVERGED and (run.tail.drift(errors) > MOST_DRIFT or misfit > MOST_MISFIT):
+            if status is FitStatus.CONVERGED and (run.tail.drift(errors) > MAX_DRIFT or misfit > MAX_MISFIT):
                 status = FitStatus.MAX_STEPS
     return Estimate(theta, errors, status, float(strength), tuple(notes))
 
@@ -158,9 +158,9 @@ def fisher_errors(problem: Problem, statistics, pull) -> np.ndarray:
 
 def _local_errors(statistics, rows, near, relative) -> np.ndarray:
     """For every row the error from the Fisher matrix of its neighbours, in units of 1/√N."""
-    if near.shape[1] > MOST_NEIGHBOURS:
+    if near.shape[1] > MAX_NEIGHBOURS:
         correlation = np.abs(statistics[:, rows].T @ statistics) / len(statistics)
-        near = np.argsort(-np.take_along_axis(correlation, near, axis=1), axis=1)[:, :MOST_NEIGHBOURS]
+        near = np.argsort(-np.take_along_axis(correlation, near, axis=1), axis=1)[:, :MAX_NEIGHBOURS]
     here = statistics.T[near]
     fisher = here @ here.transpose(0, 2, 1) / len(statistics)
     eye = np.eye(near.shape[1])

@@ -27,7 +27,7 @@ from .score_matching import starting_point
 __all__ = ["SMALL_STEP", "Objective", "fit_pseudolikelihood", "newton"]
 
 SMALL_STEP = 1e-6  # of Newton's method: its square in units of standard errors, a coupling
-MOST_HALVINGS = 30
+MAX_HALVINGS = 30
 ROUNDING = 1e-6  # of J in single precision
 
 
@@ -153,7 +153,7 @@ def newton(
             return solved.theta, solved, FitStatus.CONVERGED
         if stop:
             return theta, solved, FitStatus.INTERRUPTED
-        for halvings in range(MOST_HALVINGS):
+        for halvings in range(MAX_HALVINGS):
             trial = theta + 0.5**halvings * move
             found = function(trial)
             if found[0] <= value + ROUNDING * abs(value):

@@ -21,8 +21,8 @@ __all__ = ["Solved", "cross_validated", "sandwich_errors", "solve", "tie"]
 
 STRENGTHS = np.geomspace(1e-3, 1e2, 11)
 FLOOR = 1e-8  # λ of a matrix that has lost its rank
-MOST_CONDITION = 1e11
-MOST_PIVOTS = 50
+MAX_CONDITION = 1e11
+MAX_PIVOTS = 50
 FULL = 0.2  # share of non-zeros from which on a matrix is not sparse
 
 
@@ -59,7 +59,7 @@ def solve(matrix, right, bounded) -> Solved:
     scale = _scale(matrix)
     free = np.ones(len(right), bool)
     singular, fewest, patience = False, np.inf, 3
-    for _ in range(MOST_PIVOTS):
+    for _ in range(MAX_PIVOTS):
         inverse, lost = _factorised(matrix, scale, free)
         singular |= lost
         theta = inverse(right)
@@ -88,7 +88,7 @@ def _factorised(matrix, scale, free) -> tuple[Callable, bool]:
     unit = sparse.diags(scale[free])
     block = (unit @ sparse.csc_matrix(matrix)[free][:, free] @ unit).tocsc()
     factor, lost = _factor(block), False
-    if factor is None or _condition(block, factor) > MOST_CONDITION:
+    if factor is None or _condition(block, factor) > MAX_CONDITION:
         factor, lost = _factor(block + FLOOR * sparse.eye(block.shape[0], format="csc")), True
 
     def inverse(right):

@@ -20,7 +20,7 @@ __all__ = ["fit_variational"]
 
 METHODS = {"natural": 40, "gradient": 2000}  # with the usual number of steps
 AVERAGED_STEPS = 8
-MOST_NOISE = 10  # times the noise: an improvement that ends the average
+MAX_NOISE = 10  # times the noise: an improvement that ends the average
 RECORDED = "improvement", "noise", "residual", "damping", "rank"
 TOLERANCE = 1e-8  # nats a coupling, of the improvement that is still to be had
 RATE = 0.1
@@ -175,7 +175,7 @@ class _Natural:
         if not noisy:
             change = search.theta - start
             self.trial = Trial(start, change, statistics @ change, values, share * found.improvement, correlation)
-        if found.improvement > MOST_NOISE * found.noise:
+        if found.improvement > MAX_NOISE * found.noise:
             self.tail.clear()
         elif self.tail or (share == 1 and noisy):
             self.tail.append(search.theta.copy())

@@ -26,8 +26,8 @@ __all__ = ["VariationalFit", "finished"]
 
 FINAL_FIELDS = 8000
 WARMUP_FLATTER, FLATTER_DRAWS = 100, 2000
-MOST_FLATTENED, SHIFT = 0.6, 1.2  # 1 − β at most, and the shift of ⟨S⟩ in its standard deviations
-FEWEST_CARRIERS = 20
+MAX_FLATTENED, SHIFT = 0.6, 1.2  # 1 − β at most, and the shift of ⟨S⟩ in its standard deviations
+MIN_CARRIERS = 20
 ROUNDING = 1e-5
 FEW = (
     "The error of the {} is not available: {:.0f} draws carry its variance, and {} are needed. Use more num_fields, or a "
@@ -157,12 +157,12 @@ def _compared(search: Search, fields, excess) -> tuple[float, ...]:
         average = gamma_method(excess)
         return float(average.mean), float(average.error), np.nan, np.nan, np.nan, np.nan
     kl_error, excess_error = found.error, found.excess_error
-    if found.carriers < FEWEST_CARRIERS and np.abs(found.value) > ROUNDING:
+    if found.carriers < MIN_CARRIERS and np.abs(found.value) > ROUNDING:
         kl_error = np.nan
-        search.note(FEW.format("divergence", found.carriers, FEWEST_CARRIERS))
-    if found.excess_carriers < FEWEST_CARRIERS and np.ptp(excess) > ROUNDING:
+        search.note(FEW.format("divergence", found.carriers, MIN_CARRIERS))
+    if found.excess_carriers < MIN_CARRIERS and np.ptp(excess) > ROUNDING:
         excess_error = np.nan
-        search.note(FEW.format("bound", found.excess_carriers, FEWEST_CARRIERS))
+        search.note(FEW.format("bound", found.excess_carriers, MIN_CARRIERS))
     return (
         found.excess, excess_error, found.value, kl_error, found.log_partition_ratio, found.log_partition_ratio_error,
     )  # fmt: skip
@@ -172,7 +172,7 @@ def _divergence(search: Search, fields) -> Divergence:
     """From draws of the model, and half as many of p^β: rare fields at which A − S is large may have most of the variance."""
     model = search.model
     action = search.statistics(fields[:, : min(100, search.draws)]) @ search.theta
-    flatter = 1 - min(MOST_FLATTENED, SHIFT / max(float(np.std(action)), 1e-9))
+    flatter = 1 - min(MAX_FLATTENED, SHIFT / max(float(np.std(action)), 1e-9))
     wide = search.vector.model(flatter * search.theta)
     search.ensemble.warm_up(wide, WARMUP_FLATTER)
     draws = search.ensemble.draw(wide, max(FLATTER_DRAWS // len(fields), fields.shape[1] // 2)).fields

@@ -33,8 +33,8 @@ __all__ = ["BernoulliBernoulliRBM", "GaussianBernoulliRBM", "GaussianGaussianRBM
 EXACT_STATES = 2**12  # of a binary layer, up to which log Z is their sum
 CONSTANT = 1e-13  # standard deviation over mean, up to which a feature is one number and its rounding
 FIRST_WEIGHTS = 0.05  # standard deviation, over the root of the number of visible units
-LEAST_NOISE = 1e-4  # of a first factor analysis, in variances of a feature: below, single precision fails
-LEAST_NOISE_OF_FEW = 0.2  # the same for too few rows to tell noise from factors, where the likelihood has no maximum
+MIN_NOISE = 1e-4  # of a first factor analysis, in variances of a feature: below, single precision fails
+MIN_NOISE_OF_FEW = 0.2  # the same for too few rows to tell noise from factors, where the likelihood has no maximum
 SMALL = 100  # features, up to which singular values are all computed
 LOST = 0.05  # nats that training may lose from the maximum of the likelihood
 FIRST = {  # couplings at which a unit has variance near one, or is 0 and 1 alike
@@ -404,7 +404,7 @@ def _factor_analysis(machine: RestrictedBoltzmannMachine, v) -> RestrictedBoltzm
     noise, weights = np.ones(v.shape[1]), 1e-3 * np.array(machine.weights, float)
     if len(vary):
         number = min(machine.hidden.size, max(len(vary) - 1, 1))
-        floor = LEAST_NOISE if len(v) > len(vary) + number else LEAST_NOISE_OF_FEW
+        floor = MIN_NOISE if len(v) > len(vary) + number else MIN_NOISE_OF_FEW
         noise[vary], loadings = _factors(v[:, vary], number)
         noise = np.maximum(noise, floor)
         root = np.sqrt(noise[vary])[:, None]

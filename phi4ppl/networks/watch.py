@@ -24,7 +24,7 @@ from .normalizer import annealed
 __all__ = ["Kept", "Watch", "first_watch", "objection", "watched"]
 
 FIRST_CHECK = 50  # updates before the first measurement; the others after twice as many each
-FEWEST_UPDATES = 20  # below, there is no training to judge
+MIN_UPDATES = 20  # below, there is no training to judge
 ROWS = 2000  # of the data, evenly spread, on which two states are compared
 CHAINS, STEPS, FINE_STEPS = 64, 100, 1000  # of annealing, and its steps where the first answer is not clear
 NOTHING = 0.01  # nats, within which two states are as good as each other
@@ -35,7 +35,7 @@ EXPLOSION = 100.0  # gradient norm in units of that of the first epoch, or of on
 # equal blobs are 4.2 errors off. Of healthy trainings with 64 units 0.4 % exceed 4 by chance.
 OFF, OFF_SIGMAS = 0.3, 4.0
 COLLAPSED = 0.02  # variance of the chains in units of that of the data
-FEWEST_CHAINS = 10  # whose variance says something
+MIN_CHAINS = 10  # whose variance says something
 
 
 class Kept(NamedTuple):
@@ -97,7 +97,7 @@ def objection(watch: Watch, parts: tuple, epoch: int, data, method: str, norm: f
     norm : float
         Mean norm of the gradient in the last epoch, nan where there was none.
     """
-    if watch.updates < FEWEST_UPDATES:
+    if watch.updates < MIN_UPDATES:
         return None, None
     now, best = _measured(_kept(parts, epoch)), _measured(watch.best)
     rows = _rows(data)
@@ -143,7 +143,7 @@ def _of_chains(chains, data) -> list[str]:
             f"chains are stuck in a part of the data: their mean of unit {np.flatnonzero(wide)[worst]} is off by "
             f"{abs(off[worst]):.2g} standard deviations, {abs(off[worst]) / error[worst]:.1f} standard errors. {_TEMPER}"
         ]
-    if share.mean() < COLLAPSED and min(len(chains), len(data)) >= FEWEST_CHAINS:
+    if share.mean() < COLLAPSED and min(len(chains), len(data)) >= MIN_CHAINS:
         return [f"chains have collapsed: their variance is {share.mean():.2g} of that of the data. {_TEMPER}"]
     return []
 

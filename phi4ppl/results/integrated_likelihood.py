@@ -20,8 +20,8 @@ from .settings import metadata
 __all__ = ["integrated_log_likelihood"]
 
 GRIDS = ((8.0, 129), (12.0, 385), (24.0, 2305))  # half width in standard deviations of a site, nodes
-MOST_DIFFERENCE = 1e-3  # of log p between all nodes and every second one
-MOST_AT_ENDS = np.log(1e-6)  # of the height of an integrand
+MAX_DIFFERENCE = 1e-3  # of log p between all nodes and every second one
+MAX_AT_ENDS = np.log(1e-6)  # of the height of an integrand
 BATCH = 32  # draws worked on at once
 
 
@@ -92,7 +92,7 @@ def integrated_log_likelihood(
     place = calculation.places(jax.tree.map(lambda x: x[len(x) // 2], draws))
     for half_width, num_nodes in GRIDS:
         values, difference, ends = calculation(draws, place, half_width, num_nodes)
-        if difference.max() <= MOST_DIFFERENCE and ends.max() <= MOST_AT_ENDS:
+        if difference.max() <= MAX_DIFFERENCE and ends.max() <= MAX_AT_ENDS:
             break
     else:
         got = f"log p uncertain by {difference.max():.1g}, and {np.exp(ends.max()):.1g} of its height at their ends"

@@ -20,7 +20,7 @@ from .predictive_groups import predictions_of
 
 __all__ = ["sample"]
 
-MOST_WARMUP = 10**7  # each has a place in a plan
+MAX_WARMUP = 10**7  # each has a place in a plan
 
 
 @call_checked
@@ -118,8 +118,8 @@ def sample(
     """
     mend = "Warm-up adapts step size and mass matrix; 500 to 1000 is usual."
     num_warmup = positive_int("num_warmup", num_warmup, minimum=20, mend=mend)
-    if num_warmup > MOST_WARMUP:
-        raise ArgumentError("num_warmup", f"at most {MOST_WARMUP}", str(num_warmup), mend)
+    if num_warmup > MAX_WARMUP:
+        raise ArgumentError("num_warmup", f"at most {MAX_WARMUP}", str(num_warmup), mend)
     num_samples = positive_int("num_samples", num_samples, minimum=10)
     num_chains = positive_int("num_chains", num_chains, mend="Four or more let R̂ see chains that disagree.")
     thinning = positive_int("thinning", thinning)

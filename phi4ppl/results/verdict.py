@@ -21,14 +21,14 @@ from .settings import tree_of
 
 __all__ = ["Check", "ConvergenceReport", "diagnose"]
 
-RHAT_MAX = 1.01
-ESS_PER_CHAIN_MIN = 100
-MCSE_MAX = 0.1  # of a standard deviation
-BFMI_MIN = 0.3
-SATURATION_MAX = 0.01
-EXCHANGE_MIN = 0.1
-LOG_Z_MAX = 0.05  # posterior standard deviations
-SIGN_CHANGES_MIN = 10
+MAX_RHAT = 1.01
+MIN_ESS_PER_CHAIN = 100
+MAX_MCSE = 0.1  # of a standard deviation
+MIN_BFMI = 0.3
+MAX_SATURATION = 0.01
+MIN_EXCHANGE = 0.1
+MAX_LOG_Z = 0.05  # posterior standard deviations
+MIN_SIGN_CHANGES = 10
 FALSE_ALARM = 1e-4  # of each of the two Schwinger–Dyson checks, for a sampler that is right
 WATCHED_SITES = 64
 
@@ -265,10 +265,10 @@ def _mixing(watched: dict[str, np.ndarray], mend: _Mends) -> list[Check]:
     rhat, rhat_name = worst(arviz_stats.rhat(data)["v"].values, True)
     alone = "One chain cannot disagree with another: use num_chains=4."
     found = f"{rhat:.4f} ({rhat_name})" if num_chains > 1 else "one chain only"
-    need = ESS_PER_CHAIN_MIN * num_chains
+    need = MIN_ESS_PER_CHAIN * num_chains
     checks = [] if moving.all() else [stuck]
     checks.append(
-        Check("R-hat", bool(rhat <= RHAT_MAX), found, f"at most {RHAT_MAX}", mend.disagree if num_chains > 1 else alone)
+        Check("R-hat", bool(rhat <= MAX_RHAT), found, f"at most {MAX_RHAT}", mend.disagree if num_chains > 1 else alone)
     )
     for kind in ("bulk", "tail"):
         ess, ess_name = worst(arviz_stats.ess(data, method=kind)["v"].values, False)
@@ -281,7 +281,7 @@ def _mixing(watched: dict[str, np.ndarray], mend: _Mends) -> list[Check]:
     ratio = arviz_stats.mcse(data)["v"].values / data["v"].std(dim=("chain", "draw")).values
     mcse, mcse_name = worst(ratio, True)
     checks.append(
-        Check("MCSE / sd", bool(mcse <= MCSE_MAX), f"{mcse:.3f} ({mcse_name})", f"at most {MCSE_MAX}",
+        Check("MCSE / sd", bool(mcse <= MAX_MCSE), f"{mcse:.3f} ({mcse_name})", f"at most {MAX_MCSE}",
               "The mean is known to no better than this part of a standard deviation: more draws.")
     )  # fmt: skip
     return checks
@@ -313,7 +313,7 @@ def _dynamics(statistics: xr.Dataset, mend: _Mends) -> list[Check]:
         bfmi = np.atleast_1d(arviz_stats.bfmi(statistics["energy"].transpose("chain", "draw").values))
         found = f"{bfmi.min():.2f} (chain {int(bfmi.argmin())})"
         checks.append(
-            Check("E-BFMI", bool(bfmi.min() >= BFMI_MIN), found, f"at least {BFMI_MIN}", "Energies change too slowly: heavy "
+            Check("E-BFMI", bool(bfmi.min() >= MIN_BFMI), found, f"at least {MIN_BFMI}", "Energies change too slowly: heavy "
                   "tails, or scales that differ by orders. Warm up longer or reparametrise.")
         )  # fmt: skip
     if "exchange_rate" in statistics.data_vars:
@@ -321,14 +321,14 @@ def _dynamics(statistics: xr.Dataset, mend: _Mends) -> list[Check]:
         chain, pair = np.unravel_index(np.argmin(rates), rates.shape)
         found = f"{rates.min():.2f} (chain {chain}, copies {pair} and {pair + 1})"
         checks.append(
-            Check("exchange rates", bool(rates.min() >= EXCHANGE_MIN), found, f"at least {EXCHANGE_MIN}", "Neighbouring "
+            Check("exchange rates", bool(rates.min() >= MIN_EXCHANGE), found, f"at least {MIN_EXCHANGE}", "Neighbouring "
                   "temperatures hardly exchange: more rungs (phi4ppl.sampling.tempering(12)) or a longer warm-up.")
         )  # fmt: skip
     cut = next((name for name in ("reached_max_treedepth", "reached_max_tree_depth") if name in statistics), None)
     if cut is not None:
         share = float(statistics[cut].values.mean())
         checks.append(
-            Check("tree depth", share <= SATURATION_MAX, f"{share:.1%} of trees cut", f"at most {SATURATION_MAX:.0%}",
+            Check("tree depth", share <= MAX_SATURATION, f"{share:.1%} of trees cut", f"at most {MAX_SATURATION:.0%}",
                   "Paths end before they turn: costly and slow. Warm up longer so that scales are learnt.")
         )  # fmt: skip
     return checks
@@ -352,8 +352,8 @@ def _sign_changes(tree: xr.DataTree, facts: dict) -> list[Check]:
             "see it when all chains sit on the same side. Sample with symmetry_moves=True (the default)."
         )
     value = f"{fewest} (chain {int(changes.argmin())})"
-    need = f"at least {SIGN_CHANGES_MIN} in every chain"
-    return [Check("sign changes", fewest >= SIGN_CHANGES_MIN, value, need, advice)]
+    need = f"at least {MIN_SIGN_CHANGES} in every chain"
+    return [Check("sign changes", fewest >= MIN_SIGN_CHANGES, value, need, advice)]
 
 
 def _schwinger_dyson(tree: xr.DataTree, statistics: xr.Dataset, facts: dict, notes: list[str]) -> list[Check]:
@@ -406,4 +406,4 @@ def _log_z(tree: xr.DataTree, settings: dict) -> list[Check]:
     )
     worst = max(errors, key=lambda n: errors[n] / series(tree, n).std())
     value = f"{shift:.2g} sd ({worst})"
-    return [Check("log Z", shift <= LOG_Z_MAX, value, f"at most {LOG_Z_MAX} sd of the posterior", advice)]
+    return [Check("log Z", shift <= MAX_LOG_Z, value, f"at most {MAX_LOG_Z} sd of the posterior", advice)]

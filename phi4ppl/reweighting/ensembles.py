@@ -17,8 +17,8 @@ from .reweighted import Divergence, Reweighted, warnings_of
 
 __all__ = ["Ensembles", "combine_ensembles", "reweight"]
 
-MOST_BLOCKS = 40  # of each ensemble, where every block means solving for all log Z again
-LEAST_SHARED = 0.01
+MAX_BLOCKS = 40  # of each ensemble, where every block means solving for all log Z again
+MIN_SHARED = 0.01
 POOR_OVERLAP = ("raise", "warn")
 
 
@@ -167,13 +167,13 @@ class Ensembles:
             raise OverlapError(str(error)) from error
 
     def _require_connected(self) -> None:
-        shared = np.minimum(self.overlap, self.overlap.T) >= LEAST_SHARED
+        shared = np.minimum(self.overlap, self.overlap.T) >= MIN_SHARED
         reached = {0}
         while new := {j for i in reached for j in np.flatnonzero(shared[i])} - reached:
             reached |= new
         apart = sorted(set(range(len(self.sources))) - reached)
         if apart:
-            text = f"ensembles {sorted(reached)} and {apart} share less than {LEAST_SHARED:.0%} of their samples: "
+            text = f"ensembles {sorted(reached)} and {apart} share less than {MIN_SHARED:.0%} of their samples: "
             raise OverlapError(text + "log Z between them is unknown. Add ensembles at couplings between theirs.")
 
     @cached_property
@@ -353,7 +353,7 @@ class Ensembles:
         """Blocks of ensemble k for the slowest of ``series``, shape ``(num_samples, num_series)``."""
         chains, draws = self._sizes[k]
         own = np.ascontiguousarray(series[self._range(k)]).reshape(chains, draws, -1)
-        return blocks_for(own, most=MOST_BLOCKS if len(self.sources) > 1 else None)
+        return blocks_for(own, most=MAX_BLOCKS if len(self.sources) > 1 else None)
 
 
 def _parts(values: np.ndarray) -> np.ndarray:

@@ -30,7 +30,7 @@ __all__ = ["run_chains"]
 BUFFER_BYTES = 64_000_000  # draws held on the device before they are handed to the host
 SECONDS_PER_CHUNK = 0.7
 SECONDS_PER_CHECKPOINT = 60.0
-MOST_ITERATIONS = 2**31 - 1  # their numbers make the keys
+MAX_ITERATIONS = 2**31 - 1  # their numbers make the keys
 CHAINS = "chains"  # what names of the state of the chains begin with in a checkpoint
 
 
@@ -117,9 +117,9 @@ class _Run:
             settings[name] for name in ("num_warmup", "num_samples", "num_chains", "thinning")
         )
         needed = require_memory(record._replace(streamed={}), num_chains, self.num_samples, memory_limit)
-        if self.num_samples * self.thinning > MOST_ITERATIONS:
+        if self.num_samples * self.thinning > MAX_ITERATIONS:
             got = f"{self.num_samples} draws of {self.thinning} iterations"
-            raise ArgumentError("num_samples", f"at most {MOST_ITERATIONS} iterations a chain", got, "Use more chains.")
+            raise ArgumentError("num_samples", f"at most {MAX_ITERATIONS} iterations a chain", got, "Use more chains.")
         self.settings["memory_bytes"] = needed
         self.capacity = int(np.clip(BUFFER_BYTES // max(1, num_chains * record_bytes(record)), 1, 1000))
         self.harvest = Harvest(record, chains.sums, self.num_samples, self.thinning, self.fetch)

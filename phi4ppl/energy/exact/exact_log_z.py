@@ -24,7 +24,7 @@ TOO_MUCH = 1e-3  # and above which there is no answer
 MAX_TABLE = 3e7  # numbers of all factors together
 IN_CACHE = 2e6  # numbers worked on at once, where many log Z are computed
 GUESS = 5.0  # half width of the first box where the energy of a site gives none
-MOST_ENLARGEMENTS = 8
+MAX_ENLARGEMENTS = 8
 OVERHEAD = 5e6  # multiplications that take as long as what one sum does besides
 TYPICAL = 5  # of SPACINGS, that of the grid that is fine enough, about
 
@@ -137,7 +137,7 @@ class ExactFamily:
                 return None  # it takes two grids to know an error
             value = self._on_grid(thetas, _nodes(low, high, points))
             if not found:  # the coarsest grid is cheap: make sure of the box there
-                for _ in range(MOST_ENLARGEMENTS):
+                for _ in range(MAX_ENLARGEMENTS):
                     if value is None:
                         break
                     if np.abs(value - self._on_grid(thetas, _inner(_nodes(low, high, points)))).max() < ENOUGH:
