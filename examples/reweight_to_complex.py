@@ -20,8 +20,8 @@ family = p4.phi4(lattice, w={"nn": 1.0}, a=1.5, b=0.175)
 fit = p4.fit_variational(
     family,
     target,
-    samples_per_step=4000 if tiny else 16_000,
-    num_samples=16_000 if tiny else 200_000,
+    fields_per_step=4000 if tiny else 16_000,
+    num_fields=16_000 if tiny else 200_000,
     log_partition_method=None,
 )
 print(fit)  # the mass comes out negative

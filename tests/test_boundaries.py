@@ -119,4 +119,4 @@ def test_the_sign_across_the_boundary_cannot_be_lost():
         p4.infer_couplings(model, data, {"w_nn": dist.Uniform(0.0, 0.5)})
     with raises("argument.couplings.pair", "w_nn", "w_nn_antiperiodic"):
         p4.PartitionSurface(model, {"w_nn": (0.0, 0.5)})
-    assert "fitted as two couplings" in p4.fit_likelihood(model, data).notes[0]
+    assert "fitted as two couplings" in p4.fit_likelihood(model, data).warnings[0]

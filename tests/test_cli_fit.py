@@ -37,7 +37,7 @@ def test_fit_to_data_leaves_model_and_record(folder, capsys, kind):
     assert float(fitted.couplings["w"]) == pytest.approx(float(direct.model.couplings["w"]))
     assert abs(float(fitted.couplings["w"]) - 0.3) < 4 * float(direct.standard_errors["w"])
     record = json.loads((folder / "fits" / "mine" / "fit.json").read_text())
-    assert record["converged"] and record["num_samples"] == 2000 and record["method"] == "score_matching"
+    assert record["converged"] and record["num_fields"] == 2000 and record["method"] == "score_matching"
     assert "score_matching fit of 2000 fields: Converged." in out and "w = 0." in out
 
 
@@ -63,7 +63,7 @@ def test_correlated_draws_of_a_run_are_thinned(folder, capsys):
     run = xr.Dataset({"phi": (("chain", "draw", "x", "y"), chains)})
     xr.DataTree.from_dict({"posterior": run}).to_netcdf("run.nc")
     assert main(["fit", "mine.py", "--data", "run.nc", "--quiet"]) == 0
-    kept = json.loads((folder / "fits" / "mine" / "fit.json").read_text())["num_samples"]
+    kept = json.loads((folder / "fits" / "mine" / "fit.json").read_text())["num_fields"]
     assert 1200 <= kept <= 2100 and "of every chain, about 2 τ_int" in capsys.readouterr().out
 
 
@@ -94,7 +94,7 @@ def test_own_terms_leave_their_couplings(folder, capsys):
         (["--data", "fields.npy", "--method", "guess"], ": --method: expected one of 'score_matching'"),
         (
             ["--data", "fields.npy", "--steps", "9"],
-            "--steps: is not an option with --method score_matching, got 9. Methods",
+            "--steps: is not an option with --method score_matching, a linear solve, got 9.",
         ),
         (["--target", "nowhere"], "nowhere: neither a file nor a shipped model"),
         (["--target", "scotland_lip_cancer"], "a NumPyro model; couplings of a MarkovRandomField can be fitted"),

@@ -8,6 +8,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 import phi4ppl as p4
+from phi4ppl.learning import MaximumLikelihood, PersistentCD
 from phi4ppl.sampling.engine import Engine
 
 pytestmark = pytest.mark.compile_quickly
@@ -22,13 +23,19 @@ def sampled(model, *, number: int = 60, kernel: str = "local_hmc") -> np.ndarray
     return chains.draw(model, number, thinning=5).fields.reshape(-1, model.lattice.num_sites)
 
 
-@pytest.mark.parametrize("method", ["score_matching", "pseudolikelihood", "maximum_likelihood", "persistent_cd"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "score_matching",
+        "pseudolikelihood",
+        MaximumLikelihood(kernel="local_hmc", num_chains=64),
+        PersistentCD(kernel="local_hmc", num_chains=64, num_steps=200),
+    ],
+)
 def test_independent_gaussians_are_reproduced(method):
     """Mean −0.5 and width 0.05 at every site, with the source term: both within 1 %; without the source, mean 0 is caught."""
     data = -0.5 + 0.05 * RNG(0).normal(size=(2000, 8, 8))
-    sampling = {"kernel": "local_hmc", "num_chains": 64}
-    options = {"maximum_likelihood": sampling, "persistent_cd": sampling | {"num_steps": 200}}.get(method, {})
-    fit = p4.fit_likelihood(p4.phi4(p4.lattice.square(8), a=1.0, b=0.1, r=0.0), data, method=method, **options)
+    fit = p4.fit_likelihood(p4.phi4(p4.lattice.square(8), a=1.0, b=0.1, r=0.0), data, method)
     fields = sampled(fit.model)
     assert fields.mean() == pytest.approx(-0.5, rel=0.01) and fields.std() == pytest.approx(0.05, rel=0.01), str(fit)
 
@@ -57,7 +64,7 @@ def test_means_and_correlations_of_many_pictures_are_reproduced():
     data = pictures + 0.1 * RNG(0).normal(size=pictures.shape)
     lattice = p4.lattice.square(8, periodic=False)
     family = p4.phi4(lattice, a=1.0, b=0.1, r=0.0).inhomogeneous()
-    fit = p4.fit_likelihood(family, data, method="persistent_cd", num_chains=64)
+    fit = p4.fit_likelihood(family, data, PersistentCD(num_chains=64))
     flat = data.reshape(-1, 64)
     first, second = lattice.edges.T
 

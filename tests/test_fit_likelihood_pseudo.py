@@ -128,7 +128,7 @@ def test_few_samples_and_many_couplings():
         independent_fields(2000)[:40],
         independent_fields(2000)[1000:],
     )
-    first = p4.fit_likelihood(family, data, method="pseudolikelihood", num_steps=1)
+    first = p4.fit_likelihood(family, data, p4.learning.PseudoLikelihood(num_steps=1))
     assert (
         not first.converged and "maximum number of steps" in str(first) and "40 samples for 256 couplings" in str(first)
     )

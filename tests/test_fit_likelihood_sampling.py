@@ -13,6 +13,7 @@ from known_fields import TRUE, independent_fields, pulls, true_model
 from raising import raises
 
 import phi4ppl as p4
+from phi4ppl.learning import MaximumLikelihood, PersistentCD, PseudoLikelihood, ScoreMatching
 from phi4ppl.learning.expectation import expectation
 from phi4ppl.learning.persistent_cd import fisher_errors
 from phi4ppl.model.coupling_vector import CouplingVector, statistics_matrix
@@ -21,6 +22,7 @@ from phi4ppl.sampling.engine import Draws, Engine
 pytestmark = pytest.mark.compile_quickly
 
 RNG = np.random.default_rng
+FAST = {"kernel": "local_hmc", "num_chains": 64}
 
 
 def small_family():
@@ -84,7 +86,7 @@ def test_average_over_the_last_steps_is_nearer_to_the_exact_fit_than_a_step():
     exact, _, fisher = exact_fit(small_family(), small_data())
     options = {"kernel": "local_hmc", "num_chains": 64, "num_steps": 300, "optimizer": optax.adam(0.1)}
     fit, last = (
-        p4.fit_likelihood(small_family(), small_data(), method="persistent_cd", average_last=share, **options)
+        p4.fit_likelihood(small_family(), small_data(), PersistentCD(average_last=share, **options))
         for share in (0.5, 0.0)
     )
 
@@ -99,7 +101,12 @@ def test_average_over_the_last_steps_is_nearer_to_the_exact_fit_than_a_step():
 
 
 @pytest.mark.parametrize(
-    ("method", "seed"), [("maximum_likelihood", 0), ("maximum_likelihood", 5), ("persistent_cd", 0)]
+    ("method", "seed"),
+    [
+        (MaximumLikelihood(kernel="local_hmc"), 0),
+        (MaximumLikelihood(kernel="local_hmc"), 5),
+        (PersistentCD(kernel="local_hmc", num_steps=600, num_chains=64), 0),
+    ],
 )
 def test_small_fields_have_the_exact_estimate(method, seed):
     """Couplings within 0.8 (persistent chains: 1) standard errors of the exact ones, errors within 15 % of the Fisher matrix.
@@ -108,12 +115,10 @@ def test_small_fields_have_the_exact_estimate(method, seed):
     """
     theta, errors, _ = exact_fit(small_family(), small_data())
     start = small_family().replace(w=0.3, a=1.2, b=0.5)
-    options = {"num_steps": 600, "num_chains": 64} if method == "persistent_cd" else {}
-    options |= {"kernel": "local_hmc", "initial": start, "seed": seed}
-    fit = p4.fit_likelihood(small_family(), small_data(), method=method, **options)
+    fit = p4.fit_likelihood(small_family(), small_data(), method, initial=start, seed=seed)
     vector = CouplingVector.of(fit.model)
     away = (vector.flatten(fit.model.couplings) - theta) / errors
-    assert fit.converged and np.abs(away).max() < (1.0 if method == "persistent_cd" else 0.8), away
+    assert fit.converged and np.abs(away).max() < (1.0 if fit.method == "persistent_cd" else 0.8), away
     np.testing.assert_allclose(vector.flatten(fit.standard_errors), errors, rtol=0.15)
     # the start is many errors away, so what stays there is caught
     assert np.abs((vector.flatten(start.couplings) - theta) / errors).max() > 3
@@ -140,12 +145,10 @@ def test_errors_from_neighbours_are_those_of_the_full_matrix():
 def fits():
     """All four methods on the same 2,000 fields."""
     data, family = independent_fields(2000), true_model()
-    options = {
-        "maximum_likelihood": {"kernel": "local_hmc"},
-        "persistent_cd": {"kernel": "local_hmc", "num_chains": 64, "num_steps": 400},
-    }
-    methods = ("score_matching", "pseudolikelihood", "maximum_likelihood", "persistent_cd")
-    return {method: p4.fit_likelihood(family, data, method=method, **options.get(method, {})) for method in methods}
+    methods = ("score_matching", "pseudolikelihood", MaximumLikelihood(kernel="local_hmc"),
+               PersistentCD(kernel="local_hmc", num_chains=64, num_steps=400))  # fmt: skip
+    found = [p4.fit_likelihood(family, data, method) for method in methods]
+    return {fit.method: fit for fit in found}
 
 
 def test_known_couplings_are_recovered_by_all_methods(fits):
@@ -160,14 +163,11 @@ def test_known_couplings_are_recovered_by_all_methods(fits):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["maximum_likelihood", "persistent_cd"])
+@pytest.mark.parametrize("method", [MaximumLikelihood(kernel="local_hmc"), PersistentCD(**FAST, num_steps=300)])
 def test_errors_are_calibrated(method):
-    options = {"num_steps": 300} if method == "persistent_cd" else {}
     inside = []
     for seed, data in enumerate(independent_fields(200_000, seed=2).reshape(100, 2000, 8, 8)):
-        fit = p4.fit_likelihood(
-            true_model(), data, method=method, kernel="local_hmc", num_chains=64, seed=seed, **options
-        )
+        fit = p4.fit_likelihood(true_model(), data, method, seed=seed)
         inside += [abs(z) < 1.96 for z in pulls(fit).values()]
     assert 0.90 <= np.mean(inside) <= 0.99
 
@@ -180,29 +180,47 @@ def test_few_samples_and_many_couplings():
         independent_fields(2000)[1000:],
     )
     plain = p4.held_out_score(p4.fit_likelihood(family, data, ridge=0.0).model, held_out)[0]
-    for method, options in (("maximum_likelihood", {}), ("persistent_cd", {"num_steps": 60})):
-        fit = p4.fit_likelihood(family, data, method=method, kernel="local_hmc", num_chains=64, **options)
+    for method in (MaximumLikelihood(**FAST), PersistentCD(**FAST, num_steps=60)):
+        fit = p4.fit_likelihood(family, data, method)
         assert fit.ridge > 0 and "40 samples for 256 couplings" in str(fit)
         assert p4.held_out_score(fit.model, held_out)[0] < plain - 5
-        again = p4.fit_likelihood(
-            family, data, method=method, kernel="local_hmc", num_chains=64, initial=fit, ridge=fit.ridge, **options
-        )
+        again = p4.fit_likelihood(family, data, method, initial=fit, ridge=fit.ridge)
         assert again.history.sizes["step"] > fit.history.sizes["step"]
         assert again.history.isel(step=0).identical(fit.history.isel(step=0))
 
 
-@pytest.mark.parametrize("method", ["maximum_likelihood", "persistent_cd"])
+@pytest.mark.parametrize("method", [MaximumLikelihood(**FAST), PersistentCD(**FAST)])
 def test_ctrl_c_returns_what_there_is(method, monkeypatch):
     monkeypatch.setattr("phi4ppl.sampling.interrupt.Interrupts.__enter__", lambda self: _asked(self))
     start = small_family().replace(a=1.5)
-    options = {"kernel": "local_hmc", "num_chains": 64, "initial": start}
-    fit = p4.fit_likelihood(small_family(), small_data(), method=method, **options)
+    fit = p4.fit_likelihood(small_family(), small_data(), method, initial=start)
     assert fit.status is p4.FitStatus.INTERRUPTED and fit.history.sizes["step"] == 1
 
 
 def _asked(interrupts):
     interrupts._installed, interrupts.asked = False, True
     return interrupts
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: ScoreMatching(num_steps=5), "ScoreMatching: expected the arguments none; got 'num_steps'"),
+        (lambda: PseudoLikelihood(num_steps=0), "num_steps: expected an integer of at least 1"),
+        (
+            lambda: MaximumLikelihood(sweeps=2),
+            "MaximumLikelihood: expected the arguments num_steps, num_chains, kernel; got",
+        ),
+        (lambda: MaximumLikelihood(num_chains=3), "num_chains: expected an integer of at least 8, got 3. Errors"),
+        (lambda: PersistentCD(average_last=-0.1), "average_last: expected a share of the steps, 0"),
+        (lambda: PersistentCD(num_steps=3), "num_steps: expected an integer of at least 16"),
+        (lambda: PersistentCD(optimizer="adam"), "optimizer: expected an optax optimizer, .*got 'adam'"),
+        (lambda: PersistentCD(batch_size=0), "batch_size: expected an integer of at least 1"),
+    ],
+)
+def test_bad_options_of_methods_are_explained(call, message):
+    with pytest.raises((p4.errors.ArgumentError, p4.errors.CallError), match=message):
+        call()
 
 
 @pytest.mark.parametrize(
@@ -232,6 +250,7 @@ def _asked(interrupts):
             {"method": "pseudolikelihood", "initial": true_model()},
             ("argument.initial.mismatch",),
         ),
+        ({"initial": small_family()}, "initial: expected None with score matching"),
         ({"method": "maximum_likelihood", "seed": -1}, ("argument.seed", "0")),
     ],
 )
@@ -250,9 +269,8 @@ def test_an_own_optimiser_is_used():
     """A rate of zero leaves the couplings at their start."""
     start = small_family().replace(a=1.5)
     fit = p4.fit_likelihood(
-        small_family(), small_data(), method="persistent_cd", kernel="local_hmc", num_chains=64, num_steps=16,
-        optimizer=optax.sgd(0.0), initial=start,
-    )  # fmt: skip
+        small_family(), small_data(), PersistentCD(**FAST, num_steps=16, optimizer=optax.sgd(0.0)), initial=start
+    )
     assert float(fit.model.couplings["a"]) == pytest.approx(1.5, rel=1e-6)
 
 

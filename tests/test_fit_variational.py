@@ -120,10 +120,10 @@ def test_fewer_samples_than_couplings_are_damped_and_get_there():
     target = p4.phi4(p4.lattice.chain(8), w=0.8, a=1.4, b=0.2)
     start = target.inhomogeneous().replace(a=np.linspace(1.0, 2.0, 8))
     fit = p4.fit_variational(
-        start, target, samples_per_step=24, num_steps=20, kernel="local_hmc", log_partition_method=None, progress=False
+        start, target, fields_per_step=24, num_steps=20, kernel="local_hmc", log_partition_method=None, progress=False
     )
     assert np.abs(fit.model.couplings["a"] - 1.4).max() < 0.01
-    assert any("damped" in note for note in fit.notes)
+    assert any("damped" in note for note in fit.warnings)
     assert float(fit.history["rank"].max()) < 24
 
 
@@ -137,7 +137,7 @@ def outside():
     target = p4.phi4(graph, w={"nn": 0.6, "diagonal": 0.4}, a=1.0, b=0.3)
     family = p4.phi4(graph, w={"nn": 0.1}, a=2.0, b=0.5)
     fit = p4.fit_variational(
-        family, target, kernel="local_hmc", samples_per_step=8000, num_samples=40_000, seed=4, progress=False
+        family, target, kernel="local_hmc", fields_per_step=8000, num_fields=40_000, seed=4, progress=False
     )
 
     # the bound by the trapezoidal rule, as a function of the couplings
@@ -216,7 +216,7 @@ def test_bound_holds_for_the_longer_range_target_of_the_reference(reference):
             p4.Term("b", sites, p4.terms.quartic, 0.2),
         ],
     )  # fmt: skip
-    fit = p4.fit_variational(family, target, num_samples=16_000, seed=5, progress=False)
+    fit = p4.fit_variational(family, target, num_fields=16_000, seed=5, progress=False)
     exact = -case["quantities"]["logZ"]["value"]
     assert len(near) == 18 and fit.converged
     # the bound is 0.04 nats above −log Z_A, about one error of log Z of the model; the divergence is known far better
@@ -248,7 +248,7 @@ def test_unbounded_target_ends_with_its_reason(method):
     lattice = p4.lattice.chain(4)
     fit = p4.fit_variational(
         p4.phi4(lattice, w=0.1, a=1.0, b=0.5), lambda phi: jnp.sum(phi**2) - 0.1 * jnp.sum(phi**4), method=method,
-        num_steps=6, kernel="local_hmc", log_partition_method=None, num_samples=200, progress=False,
+        num_steps=6, kernel="local_hmc", log_partition_method=None, num_fields=200, progress=False,
     )  # fmt: skip
     assert not fit.converged and float(fit.model.couplings["b"]) > 0
     assert str(fit.status) in str(fit)
@@ -259,10 +259,10 @@ def test_far_target_is_reported_without_divergence():
     lattice = p4.lattice.chain(6)
     target = lambda phi: 30 * jnp.sum((phi**2 - 4) ** 2)  # noqa: E731
     fit = p4.fit_variational(
-        p4.gaussian(lattice, w=0.0, a=1.0), target, num_steps=4, kernel="local_hmc", num_samples=400, progress=False
+        p4.gaussian(lattice, w=0.0, a=1.0), target, num_steps=4, kernel="local_hmc", num_fields=400, progress=False
     )
     assert np.isnan(fit.kl_divergence) and np.isnan(fit.free_energy) and np.isfinite(fit.bound)
-    assert any("not available" in note for note in fit.notes)
+    assert any("not available" in note for note in fit.warnings)
 
 
 # --- stopping, going on, arguments
@@ -291,7 +291,7 @@ def test_interrupted_fit_goes_on(monkeypatch):
     target = p4.phi4(lattice, w=0.8, a=1.4, b=0.2)
     start = p4.phi4(lattice, w=0.1, a=1.0, b=0.5)
     settings = dict(
-        method="gradient", num_steps=30, kernel="local_hmc", log_partition_method=None, num_samples=200, progress=False
+        method="gradient", num_steps=30, kernel="local_hmc", log_partition_method=None, num_fields=200, progress=False
     )
     with monkeypatch.context() as patch:
         patch.setattr(variational, "Interrupts", lambda: _AskedAt(5))
@@ -308,8 +308,8 @@ def test_average_over_the_last_steps_is_nearer_to_the_exact_minimum_than_a_step(
     """Of 400 noisy steps of constant size the last 200: half the distance of a single one, at most (measured: a sixth)."""
     target, start, _ = outside
     fit = p4.fit_variational(
-        start.model, target, method="gradient", optimizer=optax.adam(0.03), num_steps=400, samples_per_step=64,
-        average_last=0.5, kernel="local_hmc", log_partition_method=None, num_samples=200, progress=False,
+        start.model, target, method="gradient", optimizer=optax.adam(0.03), num_steps=400, fields_per_step=64,
+        average_last=0.5, kernel="local_hmc", log_partition_method=None, num_fields=200, progress=False,
     )  # fmt: skip
     flatten = CouplingVector.of(fit.model).flatten
     found, errors, tail = (
@@ -325,7 +325,7 @@ def test_average_over_the_last_steps_is_nearer_to_the_exact_minimum_than_a_step(
 
 def test_same_seed_same_fit():
     lattice = p4.lattice.chain(4)
-    settings = dict(num_steps=2, kernel="local_hmc", log_partition_method=None, num_samples=200, progress=False)
+    settings = dict(num_steps=2, kernel="local_hmc", log_partition_method=None, num_fields=200, progress=False)
     target = p4.phi4(lattice, w=0.3, a=2.0, b=0.2)
     one, two, other = (
         p4.fit_variational(p4.gaussian(lattice, w=0.1, a=1.0), target, seed=seed, **settings) for seed in (3, 3, 4)
@@ -362,7 +362,7 @@ def test_bad_arguments_say_what_to_do(change, message):
         "kernel": "local_hmc",
         "num_steps": 1,
         "log_partition_method": None,
-        "num_samples": 80,
+        "num_fields": 80,
         "progress": False,
     }
     with raises(*message):

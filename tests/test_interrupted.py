@@ -417,7 +417,7 @@ for writes in [1, 5, 20]:
     time.sleep(random.uniform(0.0, 0.02))
     os.kill(process, signal.SIGSTOP)  # it is read while it is in the middle of something
     unfinished += any(name.endswith(".tmp") for name in os.listdir("run"))
-    if p4.sampling.read_saved("run").files:
+    if p4.sampling.checkpoint.read_saved("run").files:
         read += metadata(p4.load_run("run"))["settings"]["incomplete"]
     os.kill(process, signal.SIGKILL)
     os.waitpid(process, 0)

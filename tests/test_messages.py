@@ -35,8 +35,10 @@ def public_callables() -> dict[str, object]:
             thing = getattr(package, name)
             if inspect.ismodule(thing) or not callable(thing):
                 continue
-            if isinstance(thing, type) and issubclass(thing, Exception | enum.Enum):
-                continue
+            if isinstance(thing, type) and (
+                issubclass(thing, Exception | enum.Enum) or getattr(thing, "_is_protocol", False)
+            ):
+                continue  # nobody calls the methods of a protocol
             found[f"{package.__name__}.{name}"] = thing
             if isinstance(thing, type):
                 for base in thing.__mro__:

@@ -249,7 +249,7 @@ def test_other_couplings_do_not_compile_again(quick_path):
 
 def test_same_seed_same_number():
     model = p4.phi4(p4.lattice.chain(8), w=0.8, a=1.4, b=0.2)
-    values = [p4.log_partition(model, method="integration", num_samples=50, seed=s).value for s in (3, 3, 4)]
+    values = [p4.log_partition(model, method=p4.partition.Integration(num_samples=50), seed=s).value for s in (3, 3, 4)]
     assert values[0] == values[1] != values[2]
 
 
@@ -259,11 +259,13 @@ def test_same_seed_same_number():
 @pytest.mark.parametrize(
     "name", QUICK[:1] + [pytest.param(n, marks=pytest.mark.slow) for n in [*BY_ELIMINATION, *DIAGONAL]]
 )
-@pytest.mark.parametrize("method", ["ais", "smc"])
+@pytest.mark.parametrize("method", [p4.partition.Annealing(num_steps=500), p4.partition.SMC(num_particles=500)])
 def test_other_methods_meet_the_exact_value(reference, method, name):
-    result = p4.log_partition(model_of(reference[name]), method=method, num_samples=500)
+    result = p4.log_partition(model_of(reference[name]), method=method)
     assert abs(result.value - exact_value(reference[name])) <= 3 * result.error < 0.3
-    assert result.warnings == () and (result.bracket is not None) == (method == "ais" and not name.startswith("single"))
+    assert result.warnings == () and (result.bracket is not None) == (
+        result.method == "ais" and not name.startswith("single")
+    )
 
 
 def test_planted_wrong_work_is_found(reference, quick_path):
@@ -356,6 +358,24 @@ def test_infinite_z_is_refused():
 def test_wrong_arguments(arguments, message):
     with raises(*message):
         p4.log_partition(p4.phi4(p4.lattice.chain(3), a=1.0, b=0.1), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: p4.partition.Integration(num_samples=10), "num_samples: expected an integer of at least 50"),
+        (
+            lambda: p4.partition.Auto(num_chains=1),
+            "num_chains: expected an integer of at least 2, got 1. Chains that disagree",
+        ),
+        (lambda: p4.partition.Annealing(num_walkers=3), "num_walkers: expected an integer of at least 16"),
+        (lambda: p4.partition.SMC(num_particles=3), "num_particles: expected an integer of at least 50"),
+        (lambda: p4.log_partition(None, method="auto"), "model: expected a MarkovRandomField, got NoneType"),
+    ],
+)
+def test_wrong_options_of_methods(call, message):
+    with pytest.raises(p4.errors.ArgumentError, match=message):
+        call()
 
 
 def test_other_things_than_fields_are_refused():

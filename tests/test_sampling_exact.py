@@ -29,7 +29,8 @@ from raising import raises
 import phi4ppl as p4
 from phi4ppl.analysis.gamma_method import gamma_method
 from phi4ppl.kernels.symmetry import is_even
-from phi4ppl.sampling import Kernel, WindowAdaptation, chains, get_kernel, progress, run_chains
+from phi4ppl.sampling import Kernel, WindowAdaptation, chains, get_kernel, progress
+from phi4ppl.sampling.chains import run_chains
 
 pytestmark = pytest.mark.compile_quickly
 

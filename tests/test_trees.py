@@ -145,7 +145,7 @@ def test_files_from_before_the_digests_are_read_by_their_draws(thinned):
     old.attrs["phi4ppl"] = json.dumps(facts)
     assert p4.estimate(old).loc[NAME, "error"] == gamma_method(old["posterior"][NAME].values).error
     report = p4.diagnose(old)
-    assert "does not say which draws those were" in report.notes[0]
+    assert "does not say which draws those were" in report.warnings[0]
     assert report.run.startswith("4 chains × 200 draws of 5 iterations after 100")
 
 
@@ -168,13 +168,13 @@ def test_block_means_of_a_run_are_not_taken_for_those_of_a_part(thinned, other):
     assert (
         not checks_of(faulty)["Schwinger-Dyson, sites"].passed and checks_of(thinned)["Schwinger-Dyson, sites"].passed
     )
-    assert not p4.diagnose(thinned).notes
+    assert not p4.diagnose(thinned).warnings
     for part in ("one chain", "burn-in removed", "draws reversed", "chains of two runs", "draws of another run"):
         tree = PARTS[part](faulty, other)
         report, same = p4.diagnose(tree), part == "draws of another run"
         # the draws of the sampler itself are all there in the last case
         assert ("Schwinger-Dyson, sites" in {c.name for c in report.checks}) == same, part
-        assert any("block means are of the whole run" in note for note in report.notes) == (not same)
+        assert any("block means are of the whole run" in note for note in report.warnings) == (not same)
         assert same or "  note  Schwinger-Dyson at single sites is not checked" in str(report)
 
 
@@ -188,7 +188,7 @@ def test_the_verdict_counts_the_draws_that_it_judges(thinned, tmp_path):
     page = report.to_html(tmp_path / "part.html").read_text(encoding="utf-8")
     assert "2 chains × 100 draws, not the whole run" in page and "block means are of the whole run" in page
     moved = with_posterior(thinned, thinned["posterior"].to_dataset().isel(draw=slice(100)))
-    assert any("sample_stats holds 4 chains × 200 draws" in note for note in p4.diagnose(moved).notes)
+    assert any("sample_stats holds 4 chains × 200 draws" in note for note in p4.diagnose(moved).warnings)
 
 
 def test_the_spacing_of_draws_is_that_of_the_tree(thinned, other):
@@ -208,7 +208,7 @@ def test_a_filtered_tree_is_judged_by_what_is_left(thinned):
     report = p4.diagnose(thinned.filter(lambda node: node.name in (None, "posterior")))
     names = [check.name for check in report.checks]
     assert "R-hat" in names and "sign changes" in names and "divergences" not in names and "E-BFMI" not in names
-    assert any("divergences are not checked" in note for note in report.notes)
+    assert any("divergences are not checked" in note for note in report.warnings)
 
 
 # --- spread and error

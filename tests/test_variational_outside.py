@@ -61,7 +61,7 @@ def lowest_bound(target, start) -> float:
 def excess_bound(start, target, **settings) -> tuple[float, variational_result.VariationalFit]:
     """Nats by which the fitted couplings are above the exact minimum, and the fit."""
     fit = p4.fit_variational(
-        start, target, kernel="local_hmc", log_partition_method=None, num_samples=2000, progress=False, **settings
+        start, target, kernel="local_hmc", log_partition_method=None, num_fields=2000, progress=False, **settings
     )
     return gaussian_bound(target, **fit.model.couplings) - lowest_bound(target, start), fit
 
@@ -274,7 +274,7 @@ def test_errors_of_a_fit_cover(number):
     z = []
     for seed in range(45):
         fit = p4.fit_variational(
-            p4.phi4(CHAIN, w=0.1, a=1.0, b=0.5), SIXTH, kernel="local_hmc", num_samples=number, log_partition_method="exact",
+            p4.phi4(CHAIN, w=0.1, a=1.0, b=0.5), SIXTH, kernel="local_hmc", num_fields=number, log_partition_method="exact",
             seed=seed, progress=False,
         )  # fmt: skip
         kl, _, ratio = exact_values(fit.model, SIXTH)

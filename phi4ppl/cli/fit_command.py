@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from ..errors import ArgumentError
 from ..learning.fit_page import ERROR_IS
 from ..model.field import MarkovRandomField
 from .field_files import noted_fields
@@ -55,7 +57,7 @@ def fit(arguments) -> int:
 
 def _table(result) -> pd.DataFrame:
     """A row per coupling: its term, the sites of its clique where there is one number per clique, its value and its error."""
-    error = "standard_error" if hasattr(result, "num_samples") else "mc_error"
+    error = "standard_error" if hasattr(result, "num_fields") else "mc_error"
     rows = []
     for term in result.model.terms:
         values, single = np.ravel(np.asarray(term.coupling, float)), np.ndim(term.coupling) == 0
@@ -82,15 +84,29 @@ def _fitted(model: MarkovRandomField, arguments):
     from ..learning.likelihood import fit_likelihood
     from ..learning.variational import fit_variational
 
-    shared = {"seed": arguments.seed, "progress": False if arguments.quiet else None, "num_steps": arguments.steps}
+    shared = {"seed": arguments.seed, "progress": False if arguments.quiet else None}
     if arguments.target is not None:
         target = field_of(load_model_file(arguments.target))
-        result = fit_variational(model, target, method=arguments.method or "natural", **shared)
+        result = fit_variational(
+            model, target, method=arguments.method or "natural", num_steps=arguments.steps, **shared
+        )
         return result, {"target": arguments.target, "bound": result.bound, "bound_error": result.bound_error}
-    method = arguments.method or "score_matching"
+    method = _method(arguments.method or "score_matching", arguments.steps)
     fields = noted_fields(arguments.data, model)
-    result = fit_likelihood(model, fields, method=method, **shared)
-    return result, {"data": arguments.data, "method": method, "num_samples": result.num_samples}
+    result = fit_likelihood(model, fields, method, **shared)
+    return result, {"data": arguments.data, "method": result.method, "num_fields": result.num_fields}
+
+
+def _method(name: str, num_steps: int | None):
+    """The method of `phi4ppl.fit_likelihood` with so many steps."""
+    from ..learning.methods import method_of
+
+    method = method_of(name)
+    if num_steps is None:
+        return method
+    if not hasattr(method, "num_steps"):
+        raise ArgumentError("num_steps", f"None with method={name!r}, a linear solve", str(num_steps), reason="unused")
+    return replace(method, num_steps=num_steps)  # type: ignore[arg-type]  # not ScoreMatching, which has none
 
 
 def _save_model(model: MarkovRandomField, results: ResultFolder) -> None:

@@ -32,7 +32,7 @@ ELSEWHERE = (
     "devices",
     "batch_size",
     "average_last",
-    "samples_per_step",
+    "fields_per_step",
     "optimizer",
     "initial",
 )
@@ -42,7 +42,7 @@ PHRASES = (  # what nobody can type, and what to type instead
     (r"(?:kernel=)?phi4ppl\.sampling\.tempering\((\d+)\)", r"kernel='tempering:\1'"),
     (r"infer_couplings\(…, ([^()]*)\)", r"\1"),
     (r"[^.;]*\bPartitionSurface\b[^.;]*[.;]", " Try normalizer='exchange', which needs no surface."),
-    (r" Increase num_samples[^.]*\.", ""),  # of an estimate of log Z
+    (r" Increase num_(?:samples|steps)[^.]*\.", ""),  # of an estimate of log Z
     (r"(?i:continue) the fit from this result", "run the fit again with num_steps=1000 or so"),
     (r"expected None with", "is not an option with"),
     (

@@ -19,7 +19,7 @@ __all__ = ["CompiledModel", "compile_field"]
 
 
 @call_checked
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CompiledModel:
     """A model ready for any gradient-based sampler.
 
@@ -80,6 +80,10 @@ class CompiledModel:
     observed_fields: dict[str, MarkovRandomField] = field(default_factory=dict)
     single_factors: dict[str, str] = field(default_factory=dict)
     axes: dict[str, tuple[tuple[str | None, int], ...]] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        what = "a NumPyro model" if self.model is None else repr(self.model)
+        return f"CompiledModel({what}: {self.num_dimensions} dimensions, layout {self.layout})"
 
 
 def compile_field(model: MarkovRandomField) -> CompiledModel:

@@ -6,8 +6,18 @@ then `couplings`, `log_z` and `compare`.
 
 from .average import average
 from .compare import Comparison, compare
+from .coupling_problem import CouplingProblem
 from .couplings import infer_couplings
 from .posterior import Posterior
 from .predictive_check import PredictiveCheck, predictive_check
 
-__all__ = ["Comparison", "Posterior", "PredictiveCheck", "average", "compare", "infer_couplings", "predictive_check"]
+__all__ = [
+    "Comparison",
+    "CouplingProblem",
+    "Posterior",
+    "PredictiveCheck",
+    "average",
+    "compare",
+    "infer_couplings",
+    "predictive_check",
+]

@@ -13,6 +13,8 @@ from ..errors.arguments import call_checked, finite_array, positive_int, seed_wi
 from ..errors.streams import stream_rng
 from ..lattice.labels import MISSING_FIELDS, aligned_fields, is_labelled
 from ..model.field import MarkovRandomField
+from ..reports.card import card
+from ..reports.numbers import value_with_error
 from ..reports.style import GREY, OKABE_ITO, panels
 from ..results.independent_fields import independent_fields
 from ..results.leave_one_out import leave_one_out
@@ -30,7 +32,7 @@ TITLES = {"evidence": "evidence", "stacking": "stacking", "pseudo_bma": "pseudo-
 
 
 @call_checked
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """Models side by side; see `compare`.
 
@@ -75,19 +77,27 @@ class Comparison:
         return len(self.table) > 1 and len(set(self.decisions.values())) == 1 and None not in self.decisions.values()
 
     def __str__(self) -> str:
-        if len(self.table) == 1:
-            row = self.table.iloc[0]
-            scores = "  ".join(_pm(row[c], row[f"{c}_error"], ".1f") for c in ("log_evidence", "elpd"))
-            return "\n".join(["model  log evidence  elpd", f"{row.name}  {scores}", *self._lines_below()])
-        rows = ["model  log evidence  elpd  difference  | weights: evidence, stacking, pseudo-BMA+"]
-        for name, row in self.table.iterrows():
-            numbers = [_pm(row[c], row[f"{c}_error"], ".1f") for c in ("log_evidence", "elpd", "elpd_difference")]
-            numbers += [_pm(row[f"{s}_weight"], row[f"{s}_error"], ".3f") for s in SCHEMES]
-            rows.append(f"{name}  {'  '.join(numbers[:3])}  |  {'  '.join(numbers[3:])}")
-        return "\n".join([*rows, *self._lines_below()])
+        head, rows = self._shown()
+        widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+        lines = ["  ".join(map(str.ljust, cells, widths)).rstrip() for cells in (head, *rows)]
+        return "\n".join([*lines, self.why, *(f"WARNING: {text}" for text in self.warnings)])
 
-    def _lines_below(self) -> list[str]:
-        return [self.why, *(f"WARNING: {text}" for text in self.warnings)]
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return card("Comparison of models", *self._shown(), outcome=self.why, warnings=self.warnings)
+
+    def _shown(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+        """Titles and cells of the table: scores, and of several models differences and weights."""
+        columns = {"log evidence": ("log_evidence", "log_evidence_error"), "elpd": ("elpd", "elpd_error")}
+        if len(self.table) > 1:
+            columns["difference"] = ("elpd_difference", "elpd_difference_error")
+            columns |= {f"weight: {TITLES[s]}": (f"{s}_weight", f"{s}_error") for s in SCHEMES}
+        rows = [
+            (str(name), *(value_with_error(row[value], row[error]) for value, error in columns.values()))
+            for name, row in self.table.iterrows()
+        ]
+        return ("model", *columns), rows
 
     def plot(self):
         """elpd differences and weights as a matplotlib figure."""
@@ -111,10 +121,6 @@ class Comparison:
         right.tick_params(labelleft=False)
         figure.legend(*right.get_legend_handles_labels(), loc="outside upper right", ncols=3, fontsize=8, frameon=False)
         return figure
-
-
-def _pm(value, error, form) -> str:
-    return f"{value:{form}} ± {error:{form}}"
 
 
 @call_checked
@@ -268,7 +274,7 @@ def _leaders(table: pd.DataFrame, scheme: str) -> str:
     """The two largest weights of a scheme, with their errors."""
     first = table.sort_values(f"{scheme}_weight", ascending=False).iloc[:2]
     weights = [
-        f"{name} {_pm(row[f'{scheme}_weight'], row[f'{scheme}_error'], '.2f')}" for name, row in first.iterrows()
+        f"{name} {value_with_error(row[f'{scheme}_weight'], row[f'{scheme}_error'])}" for name, row in first.iterrows()
     ]
     return ", ".join(weights)
 
@@ -281,8 +287,8 @@ def _small_gap(table: pd.DataFrame) -> str:
     if gap >= SURE * doubt:
         return ""
     return (
-        f"The evidence does not decide: {top[0]} is ahead of {top[1]} by {gap:.1f} ± {doubt:.1f} nats. The error is that "
-        "of log Z times the number of fields; weights by prediction contain it too."
+        f"The evidence does not decide: {top[0]} is ahead of {top[1]} by {value_with_error(gap, doubt)} nats. The error is "
+        "that of log Z times the number of fields; weights by prediction contain it too."
     )
 
 

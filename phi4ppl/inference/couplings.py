@@ -76,8 +76,14 @@ def infer_couplings(
     num_auxiliary : int
         Iterations of the sampler from each field to its auxiliary field, for ``"exchange"``. The posterior has a bias that
         falls like exp(−num_auxiliary/τ).
-    num_warmup, num_samples, num_chains, seed, progress
-        As in `phi4ppl.sample`. The couplings are sampled by NUTS; by random walks for ``"exchange"``.
+    num_warmup : int, default 500
+        Iterations of warm-up per chain of the couplings, which are sampled by NUTS, and by random walks for ``"exchange"``.
+    num_samples : int, default 1000
+        Kept draws per chain.
+    num_chains : int, default 4
+    seed : int, default 0
+    progress : bool, optional
+        Draw a line of progress on standard error; by default only on a terminal.
 
     Returns
     -------

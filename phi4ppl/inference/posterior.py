@@ -10,6 +10,8 @@ import xarray as xr
 from ..errors import ArgumentError
 from ..errors.arguments import call_checked
 from ..model.field import MarkovRandomField
+from ..reports.card import card
+from ..reports.numbers import value_with_error
 from ..results.estimates import estimate
 from ..sampling.memory import size_in_words
 from .coupling_problem import CouplingProblem
@@ -105,7 +107,15 @@ class Posterior:
             columns = ["mean", "sd", "3%", "97%", "error"]
             lines.append(str(estimate(self.tree, list(self.names))[columns]))
         if self.log_evidence is not None:
-            lines.append(f"log evidence {self.log_evidence:.2f} ± {self.log_evidence_error:.2g}")
+            lines.append(f"log evidence {value_with_error(self.log_evidence, self.log_evidence_error)}")
         return "\n".join([*lines, *(f"WARNING: {text}" for text in self.warnings)])
 
     __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        table = estimate(self.tree, list(self.names))._repr_html_() if self.names else ""
+        rows = []
+        if self.log_evidence is not None:
+            rows = [("log evidence", value_with_error(self.log_evidence, self.log_evidence_error))]
+        title = f"Posterior of {', '.join(self.names) or 'a fixed model'}: {self.problem.count} fields"
+        return card(title, (), rows, warnings=self.warnings) + table

@@ -13,6 +13,7 @@ import numpy as np
 from ..errors import ArgumentError
 from ..errors.arguments import call_checked, one_of
 from .labels import aligned_fields, is_labelled
+from .svg_picture import lattice_html
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -306,6 +307,9 @@ class Lattice:
     def __repr__(self) -> str:
         plural = ["" if n == 1 else "s" for n in (self.num_sites, self.num_edges)]
         return f"Lattice({self.name}: {self.num_sites} site{plural[0]}, {self.num_edges} edge{plural[1]})"
+
+    def _repr_html_(self) -> str:
+        return lattice_html(self)
 
 
 def readonly(values, dtype) -> np.ndarray:

@@ -42,7 +42,7 @@ def write_fit(
     to_data = isinstance(result, LikelihoodFit)
     what = "target: the action of another model"
     if isinstance(result, LikelihoodFit):
-        what = f"{result.num_samples} fields, method {result.method}"
+        what = f"{result.num_fields} fields, method {result.method}"
     error, steps = "standard error" if to_data else "MC error", result.history.sizes.get("step", 0)
     heading = f"Couplings of a field on {result.model.lattice.name}"
     couplings = _couplings(table, error)
@@ -52,7 +52,7 @@ def write_fit(
         "lines": [result.model.describe().splitlines()[0], what],
         "outcome": "passed" if result.converged else "failed",
         "verdict": words(str(result.status)),
-        "notes": [words(note) for note in result.notes],
+        "notes": [words(note) for note in result.warnings],
         "couplings": couplings,
         "folded": len(couplings.rows) < len(table),
         "error_is": ERROR_IS["data" if to_data else "target"] + PARENTHESES,

@@ -11,12 +11,17 @@ import xarray as xr
 from ..errors import ArgumentError
 from ..errors.arguments import call_checked
 from ..model.coupling_vector import CouplingVector
+from ..model.field import MarkovRandomField
+from ..reports.numbers import value_with_error
 from ..reports.style import OKABE_ITO, panels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["FitStatus", "History", "plot_history"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["FitStatus", "History", "coupling_rows", "plot_history"]
 
 MAX_COUPLINGS = 300  # recorded one by one; of more, mean and spread of every term
 MAX_LINES = 12
@@ -55,6 +60,23 @@ class FitStatus(Enum):
 
     def __str__(self) -> str:
         return self.value
+
+
+def coupling_rows(model: MarkovRandomField, errors: dict | None) -> list[tuple[str, str]]:
+    """Names of couplings and what they are, with their errors; of many numbers the average, spread and typical error."""
+    rows = []
+    for name, value in model.couplings.items():
+        error = np.full(np.shape(value), np.nan) if errors is None else np.asarray(errors[name], float)
+        if np.ndim(value) == 0:
+            rows.append(
+                (name, f"{float(value):.6g}" if errors is None else value_with_error(float(value), float(error)))
+            )
+            continue
+        known = error[np.isfinite(error)]
+        typical = f", error {np.sqrt(np.mean(known**2)):.2g}" if known.size else ""
+        mean, spread = float(np.mean(value)), float(np.std(value))
+        rows.append((name, f"{len(value)} numbers, {mean:.4g} on average, spread {spread:.2g}{typical}"))
+    return rows
 
 
 class History:

@@ -3,43 +3,44 @@
 from __future__ import annotations
 
 import numbers
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
 
-from .._typing import Labelled, Optimizer
+from .._typing import Labelled
 from ..errors import ArgumentError
-from ..errors.arguments import call_checked, one_of, positive_int, seed_within
-from ..kernels.kernel import Kernel
+from ..errors.arguments import call_checked, positive_int, seed_within
 from ..lattice.labels import MISSING_FIELDS, aligned_fields
 from ..model.coupling_vector import CouplingVector, sign_notes
 from ..model.field import MarkovRandomField
+from ..reports.card import card
+from ..reports.numbers import value_with_error
 from ..results.independent_fields import independent_fields
 from ..sampling.progress import Progress
-from .history import FitStatus, History, plot_history
-from .maximum_likelihood import SamplingOptions, fit_maximum_likelihood
-from .persistent_cd import StochasticOptions, fit_persistent_cd
+from .history import FitStatus, History, coupling_rows, plot_history
+from .maximum_likelihood import fit_maximum_likelihood
+from .methods import MaximumLikelihood, PersistentCD, PseudoLikelihood, ScoreMatching, method_of
+from .persistent_cd import fit_persistent_cd
 from .problem import Estimate, Problem
 from .pseudolikelihood import fit_pseudolikelihood
 from .score_matching import fit_score_matching, hyvarinen_scores
-from .tail_average import checked_share
 
-__all__ = ["LikelihoodFit", "fit_likelihood", "held_out_score"]
+__all__ = ["HeldOutScore", "LikelihoodFit", "fit_likelihood", "held_out_score"]
 
 MIN_SPREAD = 1e-10  # of a site over the samples, relative to the data: less is a constant
-SAMPLING = ("initial", "num_steps", "num_chains", "kernel")
-METHODS = {  # with the options that each one has
-    "score_matching": (),
-    "pseudolikelihood": ("initial", "num_steps"),
-    "maximum_likelihood": SAMPLING,
-    "persistent_cd": (*SAMPLING, "batch_size", "sweeps", "optimizer", "average_last"),
+FITTERS: dict[type, Callable] = {
+    ScoreMatching: fit_score_matching,
+    PseudoLikelihood: fit_pseudolikelihood,
+    MaximumLikelihood: fit_maximum_likelihood,
+    PersistentCD: fit_persistent_cd,
 }
 
 
 @call_checked
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LikelihoodFit:
     """A model fitted to data.
 
@@ -56,9 +57,10 @@ class LikelihoodFit:
     method : str
     ridge : float
         Relative strength of the pull towards homogeneous couplings that was used, 0 for none.
-    notes : tuple of str
+    num_fields : int
+        In the data.
+    warnings : tuple of str
         Automatic choices, and the reasons for them.
-    num_samples : int
     """
 
     model: MarkovRandomField
@@ -67,8 +69,8 @@ class LikelihoodFit:
     status: FitStatus
     method: str
     ridge: float
-    notes: tuple[str, ...]
-    num_samples: int
+    num_fields: int
+    warnings: tuple[str, ...] = ()
 
     @property
     def converged(self) -> bool:
@@ -80,27 +82,23 @@ class LikelihoodFit:
         return plot_history(self.history, details=details)
 
     def __str__(self) -> str:
-        lines = [f"{self.method} fit of {self.num_samples} fields: {self.status}"]
-        for name, value in self.model.couplings.items():
-            error = self.standard_errors[name]
-            if np.ndim(value) == 0:
-                lines.append(f"  {name} = {float(value):.6g} ± {float(error):.2g}")
-            else:
-                typical = np.sqrt(np.nanmean(np.square(error))) if np.isfinite(error).any() else np.nan
-                mean, spread = float(np.mean(value)), float(np.std(value))
-                lines.append(
-                    f"  {name}: {len(value)} numbers, {mean:.6g} on average, spread {spread:.2g}, error {typical:.2g}"
-                )
-        return "\n".join([*lines, *(f"  {note}" for note in self.notes)])
+        lines = [f"{self.method} fit of {self.num_fields} fields: {self.status}"]
+        lines += [f"  {name} = {text}" for name, text in coupling_rows(self.model, self.standard_errors)]
+        return "\n".join([*lines, *(f"  {text}" for text in self.warnings)])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        rows = coupling_rows(self.model, self.standard_errors)
+        title, outcome = f"{self.method} fit of {self.num_fields} fields", str(self.status)
+        return card(title, ("coupling", ""), rows, good=self.converged, outcome=outcome, warnings=self.warnings)
 
 
 @call_checked
 def fit_likelihood(
-    model: MarkovRandomField, data: Labelled, *, method: str = "score_matching", ridge: float | None = None,
-    initial: MarkovRandomField | LikelihoodFit | None = None, num_steps: int | None = None, num_chains: int | None = None,
-    kernel: Kernel | str | None = None, batch_size: int | None = None, sweeps: int | None = None,
-    optimizer: Optimizer | None = None,
-    average_last: float | None = None, seed: int = 0,
+    model: MarkovRandomField, data: Labelled,
+    method: str | ScoreMatching | PseudoLikelihood | MaximumLikelihood | PersistentCD = "score_matching", *,
+    ridge: float | None = None, initial: MarkovRandomField | LikelihoodFit | None = None, seed: int = 0,
     progress: bool | None = None,
 ) -> LikelihoodFit:  # fmt: skip
     """Fit the couplings of a field to samples of an unknown density.
@@ -109,41 +107,26 @@ def fit_likelihood(
     ----------
     model : MarkovRandomField
         The family: lattice, terms, and which couplings are homogeneous (one number) or inhomogeneous (one per clique).
-    data : array of shape ``(num_samples, *field_shape)``, DataTree of a run, DataFrame, DataArray, Dataset, or dict by node
+    data : array of shape ``(num_fields, *field_shape)``, DataTree of a run, DataFrame, DataArray, Dataset, or dict by node
         Independent fields. The DataTree of `phi4ppl.sample` is thinned to one draw in 2 τ_int of every chain, and a note says
         so; other draws of a Markov chain must be thinned first, or the errors are too small. Sites are
         put in order by their labels: the columns of a DataFrame, the keys of a dict, the dimensions and coordinates of a
         DataArray (its other dimensions count samples). Bare arrays are in the order of ``lattice.nodes``.
-    method : str
-        ``"score_matching"``: one linear solve, for any model. ``"pseudolikelihood"``: the density of every site given the
-        rest, by Newton's method. ``"maximum_likelihood"``: natural-gradient steps with expectations from Markov chains, until
-        the gradient is within its noise; up to 3000 couplings. ``"persistent_cd"``: many small steps with minibatches and
-        chains that move little in between, for large inhomogeneous models; the couplings reported are averages over the
-        second half of the steps.
+    method : str or method object
+        `ScoreMatching`: one linear solve, for any model. `PseudoLikelihood`: the density of every site given the rest, by
+        Newton's method. `MaximumLikelihood`: natural-gradient steps with expectations from Markov chains, until the gradient
+        is within its noise; up to 3000 couplings. `PersistentCD`: many small steps with minibatches and chains that move
+        little in between, for large inhomogeneous models; the couplings reported are averages over the second half of the
+        steps. The objects are in `phi4ppl.learning` and carry the options, as
+        ``PersistentCD(num_steps=5000, batch_size=200)``; the strings ``"score_matching"``, ``"pseudolikelihood"``,
+        ``"maximum_likelihood"`` and ``"persistent_cd"`` stand for them with their defaults.
     ridge : float, optional
         λ ≥ 0 of a pull ½ λ Σ_c A_cc (θ_c − θ̄_c)² of inhomogeneous couplings towards the best homogeneous ones, with A the
         Hessian of the method's objective; λ has no unit. By default 0, and with fewer samples than couplings the λ for which
         each half of the data predicts the other best.
-
     initial : MarkovRandomField or LikelihoodFit, optional
         Couplings to start from, by default those of score matching; a previous fit is continued, with its history. (Score
         matching needs no start and takes none.)
-    num_steps : int, optional
-        Maximum number of steps: by default 50 for pseudo-likelihood and maximum likelihood. ``"persistent_cd"`` always
-        makes all of its 1000.
-    num_chains : int, optional
-        Persistent Markov chains of ``"maximum_likelihood"`` (64) and ``"persistent_cd"`` (100).
-    kernel : str or Kernel, optional
-        Their kernel, ``"auto"`` by default; see `phi4ppl.kernels`.
-    batch_size : int, optional
-        Samples in a minibatch of ``"persistent_cd"``, 100.
-    sweeps : int, optional
-        Iterations of the kernel between two steps of ``"persistent_cd"``, 2.
-    optimizer : optax.GradientTransformation, optional
-        For ``"persistent_cd"``, of couplings in units of 1/√Var(T); by default ``optax.adam(0.03)``.
-    average_last : float, optional
-        The share of the steps at the end of ``"persistent_cd"`` over which couplings are averaged (stochastic weight
-        averaging), 0.5; 0 gives those of the last step. (Maximum likelihood draws more instead, until noise is small.)
     seed : int
         Seed of chains and minibatches.
     progress : bool, optional
@@ -164,7 +147,7 @@ def fit_likelihood(
     -----
     Standard errors are those of repeated data sets: by the sandwich formula for score matching and pseudo-likelihood, which
     remains valid if the family is misspecified; from the Fisher matrix, and with the Monte Carlo error added, for the other two
-    (for ``"persistent_cd"`` that of every coupling with those that share a site with it). With a ridge they are of the pulled
+    (for `PersistentCD` that of every coupling with those that share a site with it). With a ridge they are of the pulled
     couplings: what the pull itself shifts is not in them. Quartic couplings of a model of built-in terms are kept at 0 or
     above, where alone Z is finite.
 
@@ -177,12 +160,10 @@ def fit_likelihood(
     >>> bool(abs(fit.model.couplings["w"] - 0.3) < 3 * fit.standard_errors["w"])
     True
     """
-    method = one_of("method", method, METHODS)
-    given = {
-        "initial": initial, "num_steps": num_steps, "num_chains": num_chains, "kernel": kernel, "batch_size": batch_size,
-        "sweeps": sweeps, "optimizer": optimizer, "average_last": average_last,
-    }  # fmt: skip
-    _refuse_options(method, given)
+    method, seed = method_of(method), seed_within(seed)
+    if initial is not None and isinstance(method, ScoreMatching):
+        fix = "Score matching is one linear solve, which starts nowhere. Leave it out, or use another method."
+        raise ArgumentError("initial", "None with score matching", repr(initial)[:80], fix)
     vector = CouplingVector.of(model)
     data, note = independent_fields(data, model)
     flat = _checked_data(model, data)
@@ -191,50 +172,10 @@ def fit_likelihood(
     ):
         raise ArgumentError("ridge", "a number of at least 0, or None", repr(ridge))
     start, earlier = _start(vector, initial)
-    fit = _fitter(method, given, seed_within(seed))
     with Progress(None, progress) as bar:
         problem = Problem(vector, flat, ridge, start, History(vector, earlier), bar)
-        estimate = fit(problem)
-    return _result(problem, method, estimate, (note,) if note else ())
-
-
-def _refuse_options(method: str, options: dict) -> None:
-    for name, value in options.items():
-        if value is not None and name not in METHODS[method]:
-            takers = [other for other, names in METHODS.items() if name in names]
-            raise ArgumentError(
-                name,
-                f"None with method={method!r}",
-                repr(value),
-                f"Methods with it: {', '.join(takers)}.",
-                reason="unused",
-            )
-
-
-def _fitter(method: str, given: dict, seed: int):
-    """The function of a `Problem` that fits by the method, with its options checked."""
-
-    def number(name: str, usual: int, minimum: int = 1) -> int:
-        return usual if given[name] is None else positive_int(name, given[name], minimum=minimum)
-
-    if method == "score_matching":
-        return fit_score_matching
-    if method == "pseudolikelihood":
-        return partial(fit_pseudolikelihood, num_steps=number("num_steps", 50))
-    kernel = "auto" if given["kernel"] is None else given["kernel"]
-    fix = "Errors are computed from the spread of the chains."
-    chains = 64 if method == "maximum_likelihood" else 100
-    if given["num_chains"] is not None:
-        chains = positive_int("num_chains", given["num_chains"], minimum=8, fix=fix)
-    if method == "maximum_likelihood":
-        return partial(fit_maximum_likelihood, options=SamplingOptions(number("num_steps", 50), chains, kernel, seed))
-    optimizer = given["optimizer"]
-    if optimizer is not None and not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
-        raise ArgumentError("optimizer", "an optax optimizer, such as optax.adam(0.03)", repr(optimizer))
-    sampling = SamplingOptions(number("num_steps", 1000, 16), chains, kernel, seed)
-    share = checked_share(given["average_last"], 0.5)
-    options = StochasticOptions(sampling, number("batch_size", 100), number("sweeps", 2), optimizer, share)
-    return partial(fit_persistent_cd, options=options)
+        estimate = FITTERS[type(method)](problem, method, seed)
+    return _result(problem, method.name, estimate, (note,) if note else ())
 
 
 def _start(vector: CouplingVector, initial) -> tuple[np.ndarray | None, xr.Dataset | None]:
@@ -264,13 +205,31 @@ def _result(problem: Problem, method: str, estimate: Estimate, before: tuple[str
         status = FitStatus.NOT_NORMALIZABLE
         notes.append(f"Not normalizable: {verdict.normalizable_reason}.")
     return LikelihoodFit(
-        fitted, vector.unflatten(estimate.errors), problem.history.dataset(), status, method, estimate.ridge, tuple(notes),
-        problem.num_samples,
+        fitted, vector.unflatten(estimate.errors), problem.history.dataset(), status, method, estimate.ridge,
+        problem.num_samples, tuple(notes),
     )  # fmt: skip
 
 
+class HeldOutScore(NamedTuple):
+    """A score on data that no fit has seen; prints as ``-12.3(4.5)``.
+
+    Attributes
+    ----------
+    value, error : float
+    """
+
+    value: float
+    error: float
+
+    def __str__(self) -> str:
+        return value_with_error(self.value, self.error)
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
 @call_checked
-def held_out_score(model: MarkovRandomField, data: Labelled) -> tuple[float, float]:
+def held_out_score(model: MarkovRandomField, data: Labelled) -> HeldOutScore:
     """Score of a model on data it has not seen, ⟨½|∇S|² − ΔS⟩, with its standard error; lower is better.
 
     A proper scoring rule that needs no Z (A. Hyvärinen, J. Mach. Learn. Res. 6 (2005) 695): for plenty of data from p it is
@@ -279,19 +238,24 @@ def held_out_score(model: MarkovRandomField, data: Labelled) -> tuple[float, flo
     Parameters
     ----------
     model : MarkovRandomField
-    data : array of shape ``(num_samples, *field_shape)``, or labeled as for `fit_likelihood`
+    data : array of shape ``(num_fields, *field_shape)``, or labeled as for `fit_likelihood`
+
+    Returns
+    -------
+    HeldOutScore
+        ``value`` and ``error``.
 
     Examples
     --------
     >>> import jax, phi4ppl as p4
     >>> true = p4.gaussian(p4.lattice.square(4), w=0.3, a=1.0)
     >>> data = p4.GibbsField(true).sample(jax.random.key(0), (500,))
-    >>> p4.held_out_score(true, data)[0] < p4.held_out_score(true.replace(w=0.0), data)[0]
+    >>> p4.held_out_score(true, data).value < p4.held_out_score(true.replace(w=0.0), data).value
     True
     """
     vector = CouplingVector.of(model)
     scores = hyvarinen_scores(vector, _fields(model, data), vector.flatten(model.couplings))
-    return float(scores.mean()), float(scores.std(ddof=1) / np.sqrt(len(scores)))
+    return HeldOutScore(float(scores.mean()), float(scores.std(ddof=1) / np.sqrt(len(scores))))
 
 
 def _fields(model: MarkovRandomField, data) -> np.ndarray:
@@ -299,7 +263,7 @@ def _fields(model: MarkovRandomField, data) -> np.ndarray:
     shape = model.field_shape
     array = aligned_fields("data", data, model.lattice, MISSING_FIELDS, samples=1)
     if array.ndim != 1 + len(shape) or array.shape[1:] != shape:
-        expected = f"shape (num_samples, {', '.join(map(str, shape))})"
+        expected = f"shape (num_fields, {', '.join(map(str, shape))})"
         fix = "One field goes in as data[None]." if array.shape == shape else "The first axis counts samples."
         raise ArgumentError("data", expected, f"shape {array.shape}", fix, reason="shape")
     fix = "A single field carries no information about its spread: add noise of the size to which it is known, "

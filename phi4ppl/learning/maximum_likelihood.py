@@ -5,18 +5,16 @@ Chains are set up, short data get a ridge, and `natural_steps` climbs.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from scipy import sparse
 
 from ..errors import ArgumentError
 from ..errors.streams import stream_key
-from ..kernels.kernel import Kernel
 from ..model.coupling_vector import CouplingVector, statistics_matrix
 from ..sampling.engine import Engine
 from ..sampling.interrupt import Interrupts
 from .expectation import BLOCK, expectation
+from .methods import MaximumLikelihood
 from .natural_steps import WARM_UP, Objective, climb
 from .problem import Estimate, Problem
 from .ridge import cross_validated, penalty
@@ -24,7 +22,6 @@ from .score_matching import starting_point
 
 __all__ = [
     "DataStatistics",
-    "SamplingOptions",
     "fit_maximum_likelihood",
     "keep_normalizable",
 ]
@@ -34,14 +31,7 @@ FIRST_DRAWS = 50  # of a chain, in one step
 DRAWS_A_COUPLING = 5
 
 
-class SamplingOptions(NamedTuple):
-    num_steps: int
-    num_chains: int
-    kernel: Kernel | str
-    seed: int
-
-
-def fit_maximum_likelihood(problem: Problem, options: SamplingOptions) -> Estimate:
+def fit_maximum_likelihood(problem: Problem, method: MaximumLikelihood, seed: int) -> Estimate:
     """Damped natural-gradient steps; see `phi4ppl.fit_likelihood`."""
     vector = problem.vector
     if vector.size > MAX_COUPLINGS:
@@ -59,10 +49,10 @@ def fit_maximum_likelihood(problem: Problem, options: SamplingOptions) -> Estima
     with Interrupts() as interrupts:
         short = problem.ridge is None and problem.is_short
         begin = vector.model(centre if short else theta)
-        key = stream_key(options.seed, "maximum likelihood")
-        ensemble = Engine(begin, kernel=options.kernel, num_chains=options.num_chains, key=key)
+        key = stream_key(seed, "maximum likelihood")
+        ensemble = Engine(begin, kernel=method.kernel, num_chains=method.num_chains, key=key)
         ensemble.warm_up(begin, WARM_UP)
-        draws = max(FIRST_DRAWS, -(-DRAWS_A_COUPLING * vector.size // options.num_chains))
+        draws = max(FIRST_DRAWS, -(-DRAWS_A_COUPLING * vector.size // method.num_chains))
         pull = sparse.csc_matrix((vector.size,) * 2)
         if short or strength:
             found = expectation(ensemble, begin, draws)
@@ -80,9 +70,9 @@ def fit_maximum_likelihood(problem: Problem, options: SamplingOptions) -> Estima
         def record(step, theta, numbers):
             problem.history.add(theta, numbers)
             text = f"maximum likelihood, step {numbers['step_over_noise']:.2g} of its noise"
-            problem.tell(step, options.num_steps, text)
+            problem.tell(step, method.num_steps, text)
 
-        end = climb(objective, ensemble, theta, draws, options.num_steps, interrupts=interrupts, record=record)
+        end = climb(objective, ensemble, theta, draws, method.num_steps, interrupts=interrupts, record=record)
     return Estimate(end.theta, end.errors, end.status, float(strength), (*notes, *end.notes))
 
 

@@ -7,8 +7,6 @@ steps (`phi4ppl.learning.tail_average`), in which the noise cancels.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
 import jax.numpy as jnp
 import numpy as np
 from scipy import sparse
@@ -20,13 +18,14 @@ from ..sampling.engine import Engine
 from ..sampling.interrupt import Interrupts
 from .history import FitStatus
 from .local import LocalStructure
-from .maximum_likelihood import WARM_UP, DataStatistics, SamplingOptions
+from .maximum_likelihood import WARM_UP, DataStatistics
+from .methods import PersistentCD
 from .problem import Estimate, Problem
 from .ridge import cross_validated
 from .score_matching import starting_point
 from .tail_average import TailAverage
 
-__all__ = ["StochasticOptions", "fit_persistent_cd"]
+__all__ = ["fit_persistent_cd"]
 
 LEARNING_RATE = 0.03  # of the default optimizer, in units of 1/√Var(T)
 FIRST_DRAWS = 20  # of a chain, for Var(T)
@@ -37,24 +36,16 @@ NUM_FIELDS = 4000  # for the Fisher matrix
 BLOCK = 1 << 22
 
 
-class StochasticOptions(NamedTuple):
-    sampling: SamplingOptions
-    batch_size: int
-    sweeps: int
-    optimizer: Any
-    average_last: float
-
-
-def fit_persistent_cd(problem: Problem, options: StochasticOptions) -> Estimate:
+def fit_persistent_cd(problem: Problem, method: PersistentCD, seed: int) -> Estimate:
     """Stochastic gradient ascent of the likelihood with averaged couplings; see `phi4ppl.fit_likelihood`."""
     vector, (theta, centre) = problem.vector, starting_point(problem)
-    shape, rng = vector.template.field_shape, stream_rng(options.sampling.seed, "persistent contrastive divergence")
-    chains = options.sampling.num_chains
+    shape, rng = vector.template.field_shape, stream_rng(seed, "persistent contrastive divergence")
+    chains = method.num_chains
     begin = problem.data[rng.integers(problem.num_samples, size=chains)].reshape(chains, *shape)
     model = vector.model(theta)
     with Interrupts() as interrupts:
-        key = stream_key(options.sampling.seed, "persistent contrastive divergence")
-        ensemble = Engine(model, kernel=options.sampling.kernel, num_chains=chains, key=key, start=begin)
+        key = stream_key(seed, "persistent contrastive divergence")
+        ensemble = Engine(model, kernel=method.kernel, num_chains=chains, key=key, start=begin)
         ensemble.warm_up(model, WARM_UP)
         first = _statistics_of(ensemble, vector, theta, FIRST_DRAWS)
         variance = np.maximum(first.var(axis=0), 1e-12 * first.var(axis=0).max())
@@ -63,7 +54,7 @@ def fit_persistent_cd(problem: Problem, options: StochasticOptions) -> Estimate:
             strength = _automatic(problem, ensemble, centre, variance)
             notes.append(problem.ridge_note(strength))
         pull = np.where(problem.wide, strength * variance, 0.0)
-        run = _Descent(problem, ensemble, options, rng, 1 / np.sqrt(variance), lambda at: pull * (at - centre))
+        run = _Descent(problem, ensemble, method, rng, 1 / np.sqrt(variance), lambda at: pull * (at - centre))
         theta, status = run.go(theta, interrupts)
         notes += run.notes
         errors = np.full(len(theta), np.nan)
@@ -100,19 +91,19 @@ def _automatic(problem: Problem, ensemble: Engine, centre, variance) -> float:
 class _Descent:
     """The loop; ``scale`` is the unit of every coupling and ``pull(theta)`` the gradient of the ridge."""
 
-    def __init__(self, problem: Problem, ensemble: Engine, options: StochasticOptions, rng, scale, pull):
-        self.problem, self.ensemble, self.options, self.rng = problem, ensemble, options, rng
+    def __init__(self, problem: Problem, ensemble: Engine, method: PersistentCD, rng, scale, pull):
+        self.problem, self.ensemble, self.method, self.rng = problem, ensemble, method, rng
         self.scale, self.pull = scale, pull
-        self.tail = TailAverage(options.sampling.num_steps, options.average_last)
+        self.tail = TailAverage(method.num_steps, method.average_last)
         self.notes: list[str] = []
 
     def go(self, theta, interrupts) -> tuple[np.ndarray, FitStatus]:
         """Couplings averaged over the window, and status."""
         from optax import adam, apply_updates
 
-        problem, options = self.problem, self.options
-        optimizer = adam(LEARNING_RATE) if options.optimizer is None else options.optimizer
-        num_steps, scale = options.sampling.num_steps, self.scale
+        problem, method = self.problem, self.method
+        optimizer = adam(LEARNING_RATE) if method.optimizer is None else method.optimizer
+        num_steps, scale = method.num_steps, self.scale
         position = jnp.zeros(len(theta))
         start, state = theta, optimizer.init(position)
         for step in range(1, num_steps + 1):
@@ -139,10 +130,10 @@ class _Descent:
 
     def _slope(self, theta) -> np.ndarray:
         """T̄ of a minibatch − ⟨T⟩ of the chains: the gradient of minus the log-likelihood."""
-        problem, options, model = self.problem, self.options, self.problem.vector.template
-        chosen = self.rng.choice(problem.num_samples, min(options.batch_size, problem.num_samples), replace=False)
+        problem, method, model = self.problem, self.method, self.problem.vector.template
+        chosen = self.rng.choice(problem.num_samples, min(method.batch_size, problem.num_samples), replace=False)
         seen = statistics_matrix(model, problem.data[chosen].reshape(-1, *model.field_shape)).mean(axis=0)
-        dreamt = _statistics_of(self.ensemble, problem.vector, theta, 1, options.sweeps, burn_in=False).mean(axis=0)
+        dreamt = _statistics_of(self.ensemble, problem.vector, theta, 1, method.sweeps, burn_in=False).mean(axis=0)
         return seen - dreamt + self.pull(theta)
 
 

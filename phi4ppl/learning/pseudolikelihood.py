@@ -19,6 +19,7 @@ from ..sampling.interrupt import Interrupts
 from .conditionals import conditional_of
 from .history import FitStatus
 from .local import LocalStructure
+from .methods import PseudoLikelihood
 from .problem import Estimate, Problem
 from .ridge import Solved, cross_validated, penalty, sandwich_errors, solve
 from .score_matching import starting_point
@@ -78,7 +79,7 @@ class Objective:
             yield self.structure.on_couplings(found.observed - found.mean)
 
 
-def fit_pseudolikelihood(problem: Problem, num_steps: int) -> Estimate:
+def fit_pseudolikelihood(problem: Problem, method: PseudoLikelihood, seed: int) -> Estimate:
     """The minimum of J with its sandwich errors; see `phi4ppl.fit_likelihood`."""
     objective = Objective(problem.vector, problem.data)
     theta, centre = starting_point(problem)
@@ -98,12 +99,12 @@ def fit_pseudolikelihood(problem: Problem, num_steps: int) -> Estimate:
             return value + 0.5 * away @ (pull @ away), slope + pull @ away, hessian + pull
 
         def report(step, theta, value, decrement) -> bool:
-            problem.tell(step, num_steps, f"pseudo-likelihood, Newton decrement {decrement:.2g}")
+            problem.tell(step, method.num_steps, f"pseudo-likelihood, Newton decrement {decrement:.2g}")
             problem.history.add(theta, {"objective": value, "newton_decrement": decrement})
             return interrupts.asked
 
         small = SMALL_STEP * problem.vector.size / problem.num_samples
-        theta, solved, status = newton(pulled, theta, problem.bounded, small, num_steps, report)
+        theta, solved, status = newton(pulled, theta, problem.bounded, small, method.num_steps, report)
     errors = sandwich_errors(solved.inverse, solved.free, objective.scores(theta), problem.num_samples)
     if solved.singular:
         notes.append("The data do not determine all couplings: the Hessian is singular, and a ridge of 1e-8 was added.")

@@ -15,13 +15,14 @@ from .._typing import FlatFields, OneTheta, PerSample
 from ..model.coupling_vector import CouplingVector
 from .history import FitStatus
 from .local import LocalStructure
+from .methods import ScoreMatching
 from .problem import Estimate, Problem
 from .ridge import Solved, cross_validated, penalty, sandwich_errors, solve, tie
 
 __all__ = ["fit_score_matching", "hyvarinen_scores", "starting_point"]
 
 
-def fit_score_matching(problem: Problem) -> Estimate:
+def fit_score_matching(problem: Problem, method: ScoreMatching, seed: int) -> Estimate:
     """The minimum of J with its sandwich errors; see `phi4ppl.fit_likelihood`."""
     equations = _Equations(problem)
     centre = equations.homogeneous()

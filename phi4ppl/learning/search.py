@@ -29,13 +29,13 @@ KEPT_QUARTIC = 0.2
 class Search:
     """Couplings under way, the chains at them, and A − S and T at their draws."""
 
-    def __init__(self, model, target, samples_per_step, method, kernel, initial, seed):
+    def __init__(self, model, target, fields_per_step, method, kernel, initial, seed):
         self.vector, self.target = CouplingVector.of(model), target
         self.theta = self.vector.flatten(model.couplings)
         self.history = History(self.vector, None if initial is None else initial.history)
         size = self.vector.size
         usual = 256 if method == "gradient" else max(1000, min(max(4000, 4 * size), MAX_NUMBERS // size))
-        samples = positive_int("samples_per_step", usual if samples_per_step is None else samples_per_step, minimum=16)
+        samples = positive_int("fields_per_step", usual if fields_per_step is None else fields_per_step, minimum=16)
         self.draws = max(2, samples // NUM_CHAINS)
         start = None if initial is None else initial.samples[:NUM_CHAINS, -1]
         done = 0 if initial is None else initial.history.sizes["step"]

@@ -14,12 +14,10 @@ __all__ = ["TailAverage", "checked_share"]
 BATCHES = 8  # of the steps that are averaged: their means say how noisy the average is
 
 
-def checked_share(value, usual: float) -> float:
-    """``average_last`` of a fit: a share of its steps, ``usual`` for None."""
-    if value is None:
-        return usual
+def checked_share(value) -> float:
+    """``average_last`` of a fit: a share of its steps."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= float(value) <= 1:
-        raise ArgumentError("average_last", "a share of the steps, 0 (no average) to 1, or None", repr(value))
+        raise ArgumentError("average_last", "a share of the steps, 0 (no average) to 1", repr(value))
     return float(value)
 
 

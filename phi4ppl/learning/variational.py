@@ -34,7 +34,7 @@ RATE = 0.1
 @call_checked
 def fit_variational(
     model: MarkovRandomField, target: MarkovRandomField | Callable, *, method: str = "natural", num_steps: int | None = None,
-    optimizer: Optimizer | None = None, samples_per_step: int | None = None, num_samples: int | None = None,
+    optimizer: Optimizer | None = None, fields_per_step: int | None = None, num_fields: int | None = None,
     average_last: float | None = None, kernel: Kernel | str = "auto",
     log_partition_method: str | None = "auto", initial: VariationalFit | None = None, seed: int = 0,
     progress: bool | None = None,
@@ -59,11 +59,11 @@ def fit_variational(
     optimizer : optax.GradientTransformation, optional
         For the gradient. By default Adam, whose step in each coupling is 0.1 over the standard deviation of its statistic and
         falls to 0 in the second half of the steps.
-    samples_per_step : int, optional
+    fields_per_step : int, optional
         From all chains together. By default 4000, or four for each coupling if that is more (fewer where they would not fit in
         memory); 256 for the gradient.
-    num_samples : int, optional
-        Draws of the final model, from which the bound is computed; by default 8000.
+    num_fields : int, optional
+        Draws of the final model from all chains together, from which the bound is computed; by default 8000.
     average_last : float, optional
         For the gradient, the share of the steps at the end over which couplings are averaged (stochastic weight averaging),
         with ``standard_errors`` from parts of them; 0 by default, as steps of the default optimizer fall to 0. The natural
@@ -92,16 +92,16 @@ def fit_variational(
     -----
     Gradient and demonstrations: D. Bachtis, G. Aarts, B. Lucini, Phys. Rev. D 103 (2021) 074510. S is linear in θ, so p is an
     exponential family, its Fisher matrix is Cov(T, T), and the natural step is a linear regression. Directions that the
-    samples do not settle are damped, and steps that would make the action unbounded are shortened; ``notes`` of the result
-    say so. The bound may have several minima, as for a family with a source and a target that breaks φ → −φ: the fit finds
-    one of them, which one depends on the start.
+    samples do not settle are damped, and steps that would make the action unbounded are shortened; ``warnings`` of the
+    result say so. The bound may have several minima, as for a family with a source and a target that breaks φ → −φ: the fit
+    finds one of them, which one depends on the start.
 
     Examples
     --------
     >>> import phi4ppl as p4
     >>> lattice = p4.lattice.chain(3)
     >>> model = p4.phi4(lattice, w=[0.1, 0.2, 0.3], a=1.0, b=0.5)
-    >>> fit = p4.fit_variational(model, p4.phi4(lattice, w=0.8, a=1.4, b=0.2), kernel="local_hmc", num_samples=400)
+    >>> fit = p4.fit_variational(model, p4.phi4(lattice, w=0.8, a=1.4, b=0.2), kernel="local_hmc", num_fields=400)
     >>> fit.converged, [round(float(w), 3) for w in fit.model.couplings["w"]]
     (True, [0.8, 0.8, 0.8])
     """
@@ -116,7 +116,7 @@ def fit_variational(
     if average_last is not None and method != "gradient":
         fix = "It averages by itself; method='gradient' takes a share of its steps."
         raise ArgumentError("average_last", f"None with method={method!r}", repr(average_last), fix, reason="unused")
-    share = checked_share(average_last, 0.0)
+    share = 0.0 if average_last is None else checked_share(average_last)
     if initial is not None and (not isinstance(initial, VariationalFit) or not _same_terms(initial.model, model)):
         raise ArgumentError(
             "initial",
@@ -127,10 +127,10 @@ def fit_variational(
     model = model if initial is None else initial.model
     target = as_action("target", target, model.field_shape)
     model.check().raise_if_violated()
-    search = Search(model, target, samples_per_step, method, kernel, initial, seed)
+    search = Search(model, target, fields_per_step, method, kernel, initial, seed)
     moves = _Natural(search) if method == "natural" else _Gradient(search, optimizer, steps, share)
     status = _loop(search, moves, steps, progress)
-    return finished(search, moves, status, num_samples, log_partition_method, seed)
+    return finished(search, moves, status, num_fields, log_partition_method, seed)
 
 
 def _same_terms(one: MarkovRandomField, other: MarkovRandomField) -> bool:

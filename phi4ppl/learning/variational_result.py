@@ -14,22 +14,24 @@ from ..errors.arguments import call_checked, positive_int
 from ..model.coupling_vector import sign_notes
 from ..model.field import MarkovRandomField
 from ..partition.log_partition import log_partition
+from ..reports.card import card
+from ..reports.numbers import value_with_error
 from ..reweighting.energies import difference, evaluate
 from ..reweighting.ensembles import combine_ensembles
 from ..reweighting.reweighted import Divergence
-from .history import FitStatus, plot_history
+from .history import FitStatus, coupling_rows, plot_history
 from .natural import regress
 from .search import Search, correlation_of
 
 __all__ = ["VariationalFit", "finished"]
 
-FINAL_SAMPLES = 8000
+FINAL_FIELDS = 8000
 WARMUP_FLATTER, FLATTER_DRAWS = 100, 2000
 MAX_FLATTENED, SHIFT = 0.6, 1.2  # 1 − β at most, and the shift of ⟨S⟩ in its standard deviations
 MIN_CARRIERS = 20
 ROUNDING = 1e-5
 FEW = (
-    "The error of the {} is not available: {:.0f} draws carry its variance, and {} are needed. Use more num_samples, or a "
+    "The error of the {} is not available: {:.0f} draws carry its variance, and {} are needed. Use more num_fields, or a "
     "family whose tails are nearer to the target's."
 )
 SADDLE = (
@@ -41,7 +43,7 @@ NEAR = 1e-3  # nats that may be left to gain in a converged fit, beyond what is 
 
 
 @call_checked
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class VariationalFit:
     """A field fitted to a known action; see `fit_variational`.
 
@@ -50,7 +52,7 @@ class VariationalFit:
     model : MarkovRandomField
         At the fitted couplings.
     standard_errors : dict or None
-        Monte Carlo errors of the couplings, from the steps that were averaged; None if there were none; ``notes`` then give
+        Monte Carlo errors of the couplings, from the steps that were averaged; None if there were none; ``warnings`` then give
         the reason.
     bound, bound_error : float
         𝓕 = ⟨A − S⟩ − log Z ≥ −log Z_A, with the error of the average and of log Z. Averages are over draws of the model
@@ -70,7 +72,7 @@ class VariationalFit:
         ``rank``; for the gradient ``gradient_norm`` and ``variance`` (of A − S).
     samples : array, shape ``(chains, draws, *lattice)``
         Draws of the fitted model, for `phi4ppl.reweight`.
-    notes : tuple of str
+    warnings : tuple of str
         What was done that one should know: damping, shortened steps, poor overlap.
     """
 
@@ -86,7 +88,7 @@ class VariationalFit:
     status: FitStatus
     history: xr.Dataset
     samples: np.ndarray
-    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def converged(self) -> bool:
@@ -96,22 +98,33 @@ class VariationalFit:
         """Draw the history as a matplotlib figure; see `plot_history`."""
         return plot_history(self.history, details=details)
 
-    def __str__(self) -> str:
-        lines = [f"{self.model}", f"  {self.status}"]
-        for name, value, error in (
+    @property
+    def _distances(self) -> list[tuple[str, str]]:
+        """Bound, free energy and divergence with their errors, in words."""
+        numbers = (
             ("bound 𝓕 ≥ −log Z of the target", self.bound, self.bound_error),
             ("−log Z of the target, reweighted", self.free_energy, self.free_energy_error),
             ("Kullback–Leibler divergence", self.kl_divergence, self.kl_error),
-        ):
-            lines.append(f"  {name}: {value:.6g} ± {error:.2g}" if np.isfinite(value) else f"  {name}: not available")
+        )
+        return [(n, value_with_error(v, e) if np.isfinite(v) else "not available") for n, v, e in numbers]
+
+    def __str__(self) -> str:
+        lines = [f"{self.model}", f"  {self.status}", *(f"  {name}: {text}" for name, text in self._distances)]
         lines.append(f"  {self.history.sizes['step']} steps; another would lower the bound by {self.remaining:.2g}")
-        return "\n".join(lines + [f"  {note}" for note in self.notes])
+        return "\n".join(lines + [f"  {text}" for text in self.warnings])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        rows = [*coupling_rows(self.model, self.standard_errors), *self._distances]
+        outcome = str(self.status)
+        return card("Variational fit", (), rows, good=self.converged, outcome=outcome, warnings=self.warnings)
 
 
-def finished(search: Search, moves, status: FitStatus, num_samples, method: str | None, seed: int) -> VariationalFit:
+def finished(search: Search, moves, status: FitStatus, num_fields, method: str | None, seed: int) -> VariationalFit:
     """Average the couplings, draw from the model there, and compute all that is said of it."""
     errors = moves.settle()
-    number = positive_int("num_samples", FINAL_SAMPLES if num_samples is None else num_samples, minimum=80)
+    number = positive_int("num_fields", FINAL_FIELDS if num_fields is None else num_fields, minimum=80)
     fields, _ = search.draw(max(10, number // search.ensemble.num_chains), np.inf)
     model = search.model
     excess = evaluate(difference(search.target, model), fields.reshape(-1, *model.field_shape))
@@ -133,7 +146,7 @@ def finished(search: Search, moves, status: FitStatus, num_samples, method: str 
         model=model, standard_errors=None if errors is None else search.vector.unflatten(errors),
         bound=bound, bound_error=bound_error, free_energy=free, free_energy_error=free_error,
         kl_divergence=kl, kl_error=kl_error, remaining=remaining, status=status, history=search.history.dataset(),
-        samples=fields, notes=tuple(search.notes),
+        samples=fields, warnings=tuple(search.notes),
     )  # fmt: skip
 
 

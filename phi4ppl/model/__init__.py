@@ -5,7 +5,23 @@ then `term`; `coupling_vector` views the couplings as one vector θ.
 """
 
 from .families import gaussian, phi4, phi4_from_lagrangian
-from .field import MarkovRandomField, load_model
-from .term import Term
+from .field import MarkovRandomField, Structure, load_model
+from .hammersley_clifford import CliquePotentials, HammersleyCliffordReport, Violation, check_action
+from .statistic import Statistic
+from .term import Term, TermForm
 
-__all__ = ["MarkovRandomField", "Term", "gaussian", "load_model", "phi4", "phi4_from_lagrangian"]
+__all__ = [
+    "CliquePotentials",
+    "HammersleyCliffordReport",
+    "MarkovRandomField",
+    "Statistic",
+    "Structure",
+    "Term",
+    "TermForm",
+    "Violation",
+    "check_action",
+    "gaussian",
+    "load_model",
+    "phi4",
+    "phi4_from_lagrangian",
+]

@@ -131,11 +131,11 @@ def statistics_matrix(model: MarkovRandomField, fields: Labelled) -> Statistics:
     Parameters
     ----------
     model : MarkovRandomField
-    fields : array of shape ``(num_samples, *field_shape)``, or labeled as for `fit_likelihood`
+    fields : array of shape ``(num_fields, *field_shape)``, or labeled as for `fit_likelihood`
 
     Returns
     -------
-    array, shape ``(num_samples, num_couplings)``
+    array, shape ``(num_fields, num_couplings)``
 
     Examples
     --------
@@ -148,7 +148,7 @@ def statistics_matrix(model: MarkovRandomField, fields: Labelled) -> Statistics:
     shape = model.field_shape
     fields = aligned_fields("fields", fields, model.lattice, samples=1)
     if fields.shape[1:] != shape or fields.ndim < 1:
-        raise ArgumentError("fields", f"shape (num_samples, {', '.join(map(str, shape))})", f"shape {fields.shape}")
+        raise ArgumentError("fields", f"shape (num_fields, {', '.join(map(str, shape))})", f"shape {fields.shape}")
     flat = fields.reshape(len(fields), -1).astype(float)
     matrix = np.empty((len(flat), vector.size))
     for term in model.terms:

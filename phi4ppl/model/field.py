@@ -22,6 +22,7 @@ from .hammersley_clifford.check import check_terms
 from .hammersley_clifford.report import HammersleyCliffordReport
 from .pytree import rebuilt, register_checked
 from .term import Term, TermForm, as_coupling, as_field, is_concrete
+from .typeset import model_html
 
 __all__ = ["MarkovRandomField", "Structure", "load_model"]
 
@@ -256,6 +257,9 @@ class MarkovRandomField:
     def __repr__(self) -> str:
         parts = ", ".join(f"{name}={_summary(value)}" for name, value in self.couplings.items())
         return f"MarkovRandomField({self.lattice.name}; {parts})"
+
+    def _repr_html_(self) -> str:
+        return model_html(self, _summary)
 
     def save(self, path: PathLike) -> Path:
         """Write the model to one file (built-in terms only); `load_model` reads it. Returns the path."""

@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from ..errors import ArgumentError, Phi4pplWarning, warn
 from ..errors.arguments import call_checked, positive_int
 from ..errors.streams import stream_key
+from ..reports.numbers import value_with_error
 from ..sampling.interrupt import Interrupts
 from ..sampling.progress import Progress
 from .estimators import _RBM, checked_rows, seed_of
@@ -37,8 +38,11 @@ class StackBound(NamedTuple):
     error: float
     spread: float
 
-    def __str__(self):
-        return f"depth {self.depth}: {self.value:.3f} ± {self.error:.2g} (over rows ± {self.spread:.2g})"
+    def __str__(self) -> str:
+        return f"depth {self.depth}: {value_with_error(self.value, self.error)} (over rows ± {self.spread:.2g})"
+
+    def __repr__(self) -> str:
+        return str(self)
 
 
 @call_checked

@@ -4,7 +4,19 @@ A model comes in; log Z with a standard error goes out. Read `log_partition` fir
 """
 
 from .log_partition import log_partition
+from .log_z_methods import SMC, Annealing, Auto, Integration
 from .partition_estimate import PartitionEstimate
+from .pool import Pool
 from .surface import PartitionSurface, SurfaceEstimate
 
-__all__ = ["PartitionEstimate", "PartitionSurface", "SurfaceEstimate", "log_partition"]
+__all__ = [
+    "Annealing",
+    "Auto",
+    "Integration",
+    "PartitionEstimate",
+    "PartitionSurface",
+    "Pool",
+    "SMC",
+    "SurfaceEstimate",
+    "log_partition",
+]

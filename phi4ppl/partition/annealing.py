@@ -129,7 +129,7 @@ def combine_directions(
     if gap > 3 * error:
         warnings = (
             f"forward and backward annealing differ by {gap:.2g}, where {error:.2g} is expected by chance: the walkers fall "
-            "behind the path, or chains of the model do not mix. Increase num_samples.",
+            "behind the path, or chains of the model do not mix. Increase num_steps.",
         )
     bracket = (low - 2 * low_error, high + 2 * high_error)
     return (low + high) / 2, float(max(error / 2, gap / 2 if warnings else 0)), bracket, warnings

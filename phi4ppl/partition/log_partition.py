@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import asdict
+
 import numpy as np
 
 from ..energy.exact.exact_log_z import exact_log_partition
 from ..errors import ArgumentError, Phi4pplWarning, warn
-from ..errors.arguments import call_checked, one_of, positive_int, seed_within
+from ..errors.arguments import call_checked, seed_within
 from ..model.field import MarkovRandomField
+from ..reports.numbers import value_with_error
 from .annealing import anneal
 from .coupling_path import Path, path_to
 from .integration import integrate
+from .log_z_methods import SMC, Annealing, Auto, Exact, Integration, method_of
 from .partition_estimate import PartitionEstimate
 from .smc import temper
 
 __all__ = ["log_partition"]
 
-METHODS = ("auto", "exact", "integration", "ais", "smc")
 NUM_WARMUP = 300
-WALKERS = 16  # of annealing, in each direction, for every chain
 AGREE = 3  # standard errors
 
 
 @call_checked
 def log_partition(
-    model: MarkovRandomField, *, method: str = "auto", num_samples: int = 1000, num_chains: int = 4, seed: int = 0,
+    model: MarkovRandomField, *, method: str | Auto | Integration | Annealing | SMC = "auto", seed: int = 0,
     progress: bool | None = None,
 ) -> PartitionEstimate:  # fmt: skip
     """log Z of a field or of a machine, Z = ∫ exp(−S(φ; θ)) dφ with the Lebesgue measure on all sites, with its error.
@@ -34,7 +37,7 @@ def log_partition(
     model : MarkovRandomField or RestrictedBoltzmannMachine
         A machine has its own methods, see `phi4ppl.networks.RestrictedBoltzmannMachine.log_partition`; those below are for
         fields.
-    method : str
+    method : str or method object
         ``"exact"``: Gaussian fields by determinant; any other model whose graph is small or narrow (chains, trees, strips) by
         eliminating sites on quadrature nodes, which on a strip is its transfer matrix.
         ``"integration"``: log Z = log Z_0 − ∫₀¹ ⟨Σ_t θ_t T_t⟩_λ dλ, t over the terms of several sites, which enter S_λ with
@@ -44,9 +47,8 @@ def log_partition(
         ``"smc"``: BlackJAX's adaptive tempered sequential Monte Carlo along the same path.
         ``"auto"``: exact where that takes no more than a few seconds; else by integration and by annealing, averaged. If they
         differ by more than three standard errors, a warning says so and the error is widened to cover both.
-    num_samples, num_chains : int
-        Draws per chain, and chains, at every node of the integration; iterations of an annealed walker, of which 16 per
-        chain go in each direction; particles of each of 16 populations of ``"smc"``.
+        The objects `Integration`, `Annealing`, `SMC` and `Auto` of `phi4ppl.partition` say how much work is done, as
+        ``Auto(num_samples=4000, num_steps=4000)``.
     seed : int
     progress : bool, optional
         Show a progress bar on standard error; by default only in a terminal.
@@ -80,40 +82,33 @@ def log_partition(
         return model.log_partition(method=method, seed=seed)  # type: ignore[attr-defined]
     if not isinstance(model, MarkovRandomField):
         raise ArgumentError("model", "a MarkovRandomField", type(model).__name__, "Build one with phi4ppl.phi4(…).")
-    one_of("method", method, METHODS)
-    num_samples = positive_int("num_samples", num_samples, minimum=50)
-    num_chains = positive_int(
-        "num_chains", num_chains, minimum=2, fix="Disagreement shows only between several chains."
-    )
-    seed = seed_within(seed)
+    method, seed = method_of(method), seed_within(seed)
     model.check().raise_if_violated()
-    if method in ("auto", "exact"):
+    if isinstance(method, Auto | Exact):
         result = exact_log_partition(model)
         if result is not None:
             return PartitionEstimate(result.value, result.error, "exact", result.how)
-        if method == "exact":
+        if isinstance(method, Exact):
             got = f"{model!r}, whose graph is too wide for the memory of a few seconds' sum"
             fix = "method='integration' takes any model."
             raise ArgumentError("model", "a Gaussian field, or a small or narrow graph", got, fix, reason="too_large")
-    result = _sampled(path_to(model), method, num_samples, num_chains, seed, progress)
+    result = _sampled(path_to(model), method, seed, progress)
     for text in result.warnings:
         warn(Phi4pplWarning("log_partition.doubtful", f"log_partition: {text}"))
     return result
 
 
-def _sampled(path: Path, method: str, num_samples: int, num_chains: int, seed: int, progress) -> PartitionEstimate:
+def _sampled(path: Path, method: Auto | Integration | Annealing | SMC, seed: int, progress) -> PartitionEstimate:
     shared = {"num_warmup": NUM_WARMUP, "seed": seed, "progress": progress}
     if path.is_constant:
         how = f"{len(path.sites.row_of)} independent sites by one-dimensional quadrature"
-        return PartitionEstimate(path.sites.log_partition, path.sites.error, method, how)
-    if method == "smc":
-        return temper(path, num_particles=num_samples, **shared)
-    if method == "integration":
-        return integrate(path, num_samples=num_samples, num_chains=num_chains, **shared)
-    annealed = anneal(path, num_steps=num_samples, num_walkers=WALKERS * num_chains, **shared)
-    if method == "ais":
-        return annealed
-    return agreement(integrate(path, num_samples=num_samples, num_chains=num_chains, **shared), annealed)
+        return PartitionEstimate(path.sites.log_partition, path.sites.error, method.name, how)
+    if isinstance(method, Auto):
+        annealed = anneal(path, **asdict(method.annealing), **shared)
+        return agreement(integrate(path, **asdict(method.integration), **shared), annealed)
+    runs: dict[type, Callable] = {SMC: temper, Integration: integrate, Annealing: anneal}
+    run = runs[type(method)]
+    return run(path, **asdict(method), **shared)
 
 
 def agreement(one: PartitionEstimate, other: PartitionEstimate) -> PartitionEstimate:
@@ -129,9 +124,10 @@ def agreement(one: PartitionEstimate, other: PartitionEstimate) -> PartitionEsti
         value, error = (one.value + other.value) / 2, gap / 2 + max(one.error, other.error)
         how = f"{one.method} and {other.method} DISAGREE by {gap / spread:.1f} standard errors; the error covers both"
         texts = (
-            f"{one.method} ({one.value:.6g} ± {one.error:.2g}) and {other.method} ({other.value:.6g} ± {other.error:.2g}) "
-            "disagree, so one of them is wrong: chains may not mix, or annealing is too fast. Increase num_samples, and look "
-            "at phi4ppl.diagnose of a run of phi4ppl.sample.",
+            f"{one.method} ({value_with_error(one.value, one.error)}) and "
+            f"{other.method} ({value_with_error(other.value, other.error)}) "
+            "disagree, so one of them is wrong: chains may not mix, or annealing is too fast. Increase num_samples and "
+            "num_steps. phi4ppl.diagnose of a run of phi4ppl.sample shows whether chains mix.",
             *texts,
         )
     return PartitionEstimate(value, float(error), "auto", how, parts=(one, other), warnings=texts)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors.arguments import call_checked
+from ..reports.card import card
+from ..reports.numbers import value_with_error
 
 __all__ = ["PartitionEstimate"]
 
 
 @call_checked
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PartitionEstimate:
     """log Z of a model, with its error.
 
@@ -42,10 +44,20 @@ class PartitionEstimate:
     warnings: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        lines = [f"log Z = {self.value:.10g} ± {self.error:.2g}  ({self.method}: {self.how})"]
+        lines = [f"log Z = {value_with_error(self.value, self.error)}  ({self.method}: {self.how})"]
         if self.bracket is not None:
             lines.append(f"  bracket [{self.bracket[0]:.8g}, {self.bracket[1]:.8g}]")
         for part in self.parts:
             lines += ["  " + line for line in str(part).splitlines()]
         lines += [f"  warning: {text}" for text in self.warnings]
         return "\n".join(lines)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        parts = self.parts or (self,)
+        rows = [(part.method, value_with_error(part.value, part.error), part.how) for part in parts]
+        title = f"log Z = {value_with_error(self.value, self.error)}"
+        return card(
+            title, ("method", "log Z", "how"), rows, outcome=self.how if self.parts else "", warnings=self.warnings
+        )

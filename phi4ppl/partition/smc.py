@@ -65,7 +65,7 @@ def temper(path: Path, *, num_warmup: int, num_particles: int, seed: int, progre
                 raise SamplingError(
                     "too_many_temperatures",
                     f"λ = {float(state.tempering_param):.3g} after {MAX_TEMPERATURES} temperatures. Use more particles "
-                    "(num_samples), or method='integration'.",
+                    "(num_particles), or method='integration'.",
                 )
             stages.append(stage + 1)
             bar.advance(1, "tempering", None, None)

@@ -18,8 +18,10 @@ from ..model.array_file import read_arrays, write_arrays
 from ..model.coupling_vector import CouplingVector
 from ..model.field import MarkovRandomField
 from ..model.term import is_concrete
+from ..reports.numbers import value_with_error
 from ..sampling.progress import Progress
 from .log_partition import log_partition
+from .log_z_methods import Auto
 from .partition_estimate import PartitionEstimate
 from .pool import Pool
 from .simulation import simulate
@@ -46,6 +48,12 @@ class SurfaceEstimate(NamedTuple):
     difference_error: float
     overlap: float
 
+    def __str__(self) -> str:
+        return f"log Z = {value_with_error(self.value, self.error)}, overlap {self.overlap:.2g}"
+
+    def __repr__(self) -> str:
+        return str(self)
+
 
 @call_checked
 class PartitionSurface:
@@ -66,8 +74,10 @@ class PartitionSurface:
         Couplings that are not in ``region`` stay as they are.
     region : dict
         ``{name: (low, high)}`` for one to three couplings, each one number for its term.
-    num_samples, num_chains : int
-        Draws per chain, and chains, of every ensemble.
+    num_samples : int, default 1000
+        Kept draws per chain of every ensemble.
+    num_chains : int, default 4
+        Chains of every ensemble.
     min_overlap : float
         The overlap aimed at, between 0.05 and 0.9; the one that is reached is an attribute of the same name.
     max_ensembles : int
@@ -125,7 +135,9 @@ class PartitionSurface:
             "num_samples": num_samples, "num_chains": num_chains, "min_overlap": float(min_overlap),
             "max_ensembles": max_ensembles, "seed": seed,
         }  # fmt: skip
-        anchor = log_partition(_at(model, names, middle), num_chains=num_chains, seed=seed, progress=progress)
+        anchor = log_partition(
+            _at(model, names, middle), method=Auto(num_chains=num_chains), seed=seed, progress=progress
+        )
         pool = _simulated(model, names, low, high, None, self._settings, progress)
         for text in pool.complaints:
             warn(Phi4pplWarning("partition_surface.doubtful", f"PartitionSurface: {text}. Increase num_samples."))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["rounded", "value_with_error"]
+__all__ = ["in_columns", "rounded", "value_with_error"]
 
 
 def value_with_error(value: float, error: float) -> str:
@@ -54,6 +54,28 @@ def rounded(value: float, spread: float) -> str:
 def _decimals(error: float) -> int:
     """Places after the decimal point of the last of two significant digits of an error."""
     return 1 - math.floor(math.log10(float(f"{error:.1e}")))
+
+
+def in_columns(value: float, error: float) -> tuple[str, str]:
+    """The same two numbers for two columns of a table: the error with two digits, the value to the last of them.
+
+    Examples
+    --------
+    >>> in_columns(0.64801, 0.00441), in_columns(-1234.4, 45.6), in_columns(3.0, 0.0)
+    (('0.6480', '0.0044'), ('-1234', '46'), ('3', '0'))
+    >>> in_columns(1.23456e-8, 9.96e-11), in_columns(0.5, math.nan)
+    (('1.235e-08', '1.0e-10'), ('0.5', 'nan'))
+    """
+    value, error = float(value), float(error)
+    if not math.isfinite(error) or not math.isfinite(value) or error == 0:
+        return f"{value:.6g}", f"{error:.2g}"
+    size = max(abs(value), error)
+    power = math.floor(math.log10(size))
+    decimals = _decimals(error)
+    if not -4 <= power < 6:
+        digits = max(power + decimals, 0)
+        return f"{value:.{digits}e}", f"{error:.1e}"
+    return f"{round(value, decimals):.{max(decimals, 0)}f}", f"{round(error, decimals):.{max(decimals, 0)}f}"
 
 
 def _parenthesized(value: float, error: float) -> str:

@@ -6,7 +6,7 @@ A model comes in and an `xarray.DataTree` goes out; this is the only package tha
 
 from .datatree import load_run, save_run
 from .ensemble_run import sample_ensemble
-from .estimates import estimate
+from .estimates import EstimateTable, estimate
 from .integrated_likelihood import integrated_log_likelihood
 from .leave_one_out import loo
 from .run import sample
@@ -16,6 +16,7 @@ from .verdict import Check, ConvergenceReport, diagnose
 __all__ = [
     "Check",
     "ConvergenceReport",
+    "EstimateTable",
     "diagnose",
     "estimate",
     "integrated_log_likelihood",

@@ -35,7 +35,7 @@ def sample_ensemble(
     kernel: Kernel | str = "auto", seed: int = 0, observables: dict | None = None, keep_field: bool = True, thinning: int = 1,
     progress: bool | None = None,
 ) -> xr.DataTree:  # fmt: skip
-    """Sample a field at many couplings at once: scans, phase diagrams, disorder.
+    """Draws of a field at many couplings at once, as one `xarray.DataTree`: scans, phase diagrams, disorder.
 
     All members share one compiled program, in which couplings are an axis; each has chains, its own warm-up and tuning.
     One member at a time would compile and start as often as there are members.
@@ -47,8 +47,23 @@ def sample_ensemble(
     couplings : dict
         Name → array with a leading axis of members: shape ``(num_members,)`` for one number per member, or
         ``(num_members, num_cliques)``.
-    num_warmup, num_samples, num_chains, kernel, seed, observables, keep_field, thinning, progress
-        As in `phi4ppl.sample`; chains are per member. ``kernel="auto"`` looks at the first member.
+    num_warmup : int, default 1000
+        Iterations of warm-up per chain, which are not kept; at least 20.
+    num_samples : int, default 1000
+        Kept draws per chain, at least 10.
+    num_chains : int, default 4
+        Chains per member.
+    kernel : str or Kernel, default "auto"
+        As in `phi4ppl.sample`; ``"auto"`` looks at the first member.
+    seed : int, default 0
+    observables : dict of callables, optional
+        As in `phi4ppl.sample`.
+    keep_field : bool, default True
+        Keep the fields themselves, or observables only.
+    thinning : int, default 1
+        Iterations of the kernel per kept draw.
+    progress : bool, optional
+        Draw a line of progress on standard error; by default only on a terminal.
 
     Returns
     -------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterable
 
 import numpy as np
@@ -10,6 +11,7 @@ import xarray as xr
 
 from ..analysis.gamma_method import gamma_method
 from ..errors.arguments import call_checked
+from ..reports.numbers import in_columns
 from .contents import element_names, facts_of, scalar_names, series, spacing
 from .datatree import draws_digest
 from .settings import tree_of
@@ -18,31 +20,63 @@ __all__ = ["EstimateTable", "estimate"]
 
 WITHIN = (0.03, 0.97)  # the interval: 94 % of the draws, the same share on either side
 COLUMNS = ("mean", "sd", "3%", "97%", "error", "tau_int", "tau_int_error", "effective_sample_size", "reliable")
+DIGITS = {  # the column whose two digits settle those of another
+    "mean": "error", "error": "error", "sd": "sd", "3%": "sd", "97%": "sd", "tau_int": "tau_int_error",
+    "tau_int_error": "tau_int_error",
+}  # fmt: skip
 TITLES = {"error": "MC error", "tau_int_error": "±tau_int", "effective_sample_size": "ESS"}
 MIN_REPLICA_Q = 1e-3  # below it the chains of one element disagree; a table of n elements asks for the n-th part
 
 
 class EstimateTable(pd.DataFrame):
-    """A data frame that prints all its columns with four digits, and calls the error of the mean a Monte Carlo error."""
+    """A data frame that prints two digits of every error, and no more digits of a value than its error allows.
+
+    The Monte Carlo error settles the digits of the mean, two digits of the standard deviation those of the interval. Parts of
+    the table, such as ``table.head()``, print alike; the numbers themselves are not rounded.
+
+    Attributes
+    ----------
+    warnings : tuple of str
+        What the numbers are of, where that is not plain; printed below the table.
+    """
 
     @property
     def _constructor(self):
         return EstimateTable
 
-    def _titled(self) -> pd.DataFrame:
-        return pd.DataFrame(self).rename(columns=TITLES)
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return tuple(self.attrs.get("warnings", ()))
+
+    def _shown(self) -> pd.DataFrame:
+        """The table as text, with titles for people."""
+        shown = {}
+        for name in self.columns:
+            rule = DIGITS.get(name)
+            errors = self[rule] if rule in self.columns else [None] * len(self)
+            shown[TITLES.get(name, name)] = [_shown(name, *pair) for pair in zip(self[name], errors, strict=True)]
+        return pd.DataFrame(shown, index=self.index)
 
     def __repr__(self) -> str:
-        text = self._titled().to_string(float_format=lambda value: f"{value:.4g}")
-        return "\n".join([text, *self.attrs.get("notes", ())])
+        return "\n".join([self._shown().to_string(), *self.warnings])
+
+    __str__ = __repr__
 
     def _repr_html_(self) -> str:
-        table = self._titled().to_html(float_format=lambda value: f"{value:.4g}")
-        return table + "".join(f"<p>{note}</p>" for note in self.attrs.get("notes", ()))
+        return self._shown().to_html() + "".join(f"<p>{html.escape(text)}</p>" for text in self.warnings)
+
+
+def _shown(name: str, value, error: float | None) -> str:
+    """One cell: with the digits that ``error``, of the same row, allows."""
+    if name == "effective_sample_size":
+        return f"{value:.0f}"
+    if error is not None:
+        return in_columns(value, error)[name == DIGITS[name]]
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 @call_checked
-def estimate(tree: xr.DataTree, names: str | Iterable[str] | None = None) -> pd.DataFrame:
+def estimate(tree: xr.DataTree, names: str | Iterable[str] | None = None) -> EstimateTable:
     """Mean, spread, and Monte Carlo error of the mean, of the draws that a tree holds, over all chains.
 
     By the Γ-method from the draws. Where a run was thinned, by blocking from the statistics that were streamed, which include
@@ -60,15 +94,15 @@ def estimate(tree: xr.DataTree, names: str | Iterable[str] | None = None) -> pd.
 
     Returns
     -------
-    pandas.DataFrame
-        Two things that are easily confused stand side by side. How far the quantity itself spreads: ``mean``, ``sd`` (the
-        standard deviation) and ``3%``, ``97%`` (the ends of the equal-tailed 94 % interval of the draws). How well its mean
-        is known from this run: ``error``, the Monte Carlo error (one standard error of the mean, printed as ``MC error``),
-        which falls as the run gets longer; of couplings from `phi4ppl.infer_couplings` with the error of log Z. Then
-        ``tau_int`` and ``tau_int_error`` (½ for independent draws; in draws, and in iterations where streamed statistics were
-        used, as the line below the table says), ``effective_sample_size``, and ``reliable`` (False where chains are too short
-        for their τ_int, or disagree: then the error should not be trusted). A variable with a draw that is infinite or NaN has
-        a row of NaN.
+    EstimateTable
+        A pandas.DataFrame. Two things that are easily confused stand side by side. How far the quantity itself spreads:
+        ``mean``, ``sd`` (the standard deviation) and ``3%``, ``97%`` (the ends of the equal-tailed 94 % interval of the
+        draws). How well its mean is known from this run: ``error``, the Monte Carlo error (one standard error of the mean,
+        printed as ``MC error``), which falls as the run gets longer; of couplings from `phi4ppl.infer_couplings` with the
+        error of log Z. Then ``tau_int`` and ``tau_int_error`` (½ for independent draws; in draws, and in iterations where
+        streamed statistics were used, as ``warnings`` says), ``effective_sample_size``, and ``reliable`` (False where chains
+        are too short for their τ_int, or disagree: then the error should not be trusted). A variable with a draw that is
+        infinite or NaN has a row of NaN.
 
     Raises
     ------
@@ -113,7 +147,7 @@ def estimate(tree: xr.DataTree, names: str | Iterable[str] | None = None) -> pd.
         index += element_names(tree["posterior"][name])
         rows += [[np.asarray(columns[c])[element] for c in COLUMNS] for element in np.ndindex(values.shape[2:])]
     table = EstimateTable(rows, index=index, columns=list(COLUMNS))
-    table.attrs["notes"] = _notes(from_stream, spacing(tree, facts)) + _notes_on_log_z(facts, names, table["error"])
+    table.attrs["warnings"] = _notes(from_stream, spacing(tree, facts)) + _notes_on_log_z(facts, names, table["error"])
     return table
 
 

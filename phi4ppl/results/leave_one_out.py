@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -11,6 +11,9 @@ from scipy.special import logsumexp
 
 from ..errors import ArgumentError, SingleFactorError
 from ..errors.arguments import call_checked
+
+if TYPE_CHECKING:
+    from arviz_stats import ELPDData
 
 __all__ = ["LeaveOneOut", "leave_one_out", "loo"]
 
@@ -63,7 +66,7 @@ def leave_one_out(log_likelihood, log_weights=None) -> LeaveOneOut:
 
 
 @call_checked
-def loo(tree: xr.DataTree, site: str | None = None):
+def loo(tree: xr.DataTree, site: str | None = None) -> ELPDData:
     """Expected log predictive density Σ_n log p(y_n | y_{−n}) of the data of a NumPyro model, by ArviZ.
 
     From draws of the posterior given all data, weighted by 1/p(y_n | latent sites) as Pareto smoothing allows; or, of an

@@ -37,7 +37,7 @@ def sample(
     devices: dict | None = None, coords: dict | None = None, dims: dict | None = None,
     predictive: bool = False,
 ) -> xr.DataTree:  # fmt: skip
-    """Sample a field, or any NumPyro model.
+    """Draws of a field or of any NumPyro model, with all that was measured of them, as an ArviZ `xarray.DataTree`.
 
     A field is first checked against the Hammersley–Clifford theorem. All chains run in one compiled program, each with its own
     warm-up (of step sizes, mass matrix, length of paths or temperatures, as the kernel requires), in chunks between which
@@ -48,23 +48,27 @@ def sample(
     ----------
     model : MarkovRandomField or callable
         A field, or a NumPyro model function, called with ``*args`` and ``**model_kwargs``.
-    num_warmup, num_samples, num_chains : int
-        Warm-up iterations per chain (20 to 10⁷), kept draws per chain (at least 10), and chains (at least 1).
-    kernel : str or Kernel
-        A name from `phi4ppl.kernels`; ``"auto"`` chooses one for the model; the run records its choice and the reason
-        (``kernel`` and ``kernel_reason`` of its settings).
-    seed : int
+    num_warmup : int, default 1000
+        Iterations of warm-up per chain, which are not kept; from 20 to 10⁷.
+    num_samples : int, default 1000
+        Kept draws per chain, at least 10.
+    num_chains : int, default 4
+        Independent chains, at least 1.
+    kernel : str or Kernel, default "auto"
+        A name from `phi4ppl.kernels`; ``"auto"`` looks at the model, and the run says what it took and why (``kernel`` and
+        ``kernel_reason`` of its settings).
+    seed : int, default 0
         From 0 to 2³² − 1.
     observables : dict of callables, optional
         User-defined functions of one field (scalar or array), recorded at every draw in addition to the standard ones.
         NumPyro models use ``numpyro.deterministic`` instead.
-    keep_field : bool
+    keep_field : bool, default True
         Keep the fields themselves (as ``phi``, or under the names of the `GibbsField` sites) and the log likelihood of every
         datum, or observables only.
-    thinning : int
+    thinning : int, default 1
         Iterations of the kernel per kept draw. Those between are not lost: the group ``streamed`` has mean, error, variance and
         τ_int of every observable, and of the field at every site, over all iterations.
-    symmetry_moves : bool
+    symmetry_moves : bool, default True
         Mix the exact global sign flip φ → −φ into the chains of a model that is even under it (for a NumPyro model, of all
         `GibbsField` sites together). Without it, chains of a model with two phases can stay in the one where they started,
         with R̂ = 1.
@@ -79,6 +83,14 @@ def sample(
         the lattice dimensions of a field by their names in the result. Each size has to be divisible by its number. Devices of
         all processes count that ``jax.distributed.initialize`` has joined; each of them gets the whole result, and the first
         one draws progress and writes files. By default all chains run on one device.
+    model_kwargs : dict, optional
+        Keyword arguments of a NumPyro model.
+    coords : dict, optional
+        Dimension → labels along it, of a NumPyro model.
+    dims : dict, optional
+        Site of a NumPyro model → names of its dimensions; by default those of its plates.
+    predictive : bool, default False
+        Of a NumPyro model, add ``posterior_predictive``, ``prior``, ``prior_predictive`` and ``log_prior``.
 
     Returns
     -------

@@ -126,7 +126,7 @@ def checks_part(report) -> dict:
         "folded": not failed,
         "cause": f"Fix {first} first. {cause}" if first else cause,
         "table": Table(("check", "value", "threshold"), rows, texts=3),
-        "notes": report.notes,
+        "notes": report.warnings,
     }
 
 
@@ -142,7 +142,7 @@ def estimates_part(table: pd.DataFrame) -> dict:
         remark += f", {bad} not reliable" if bad else ""
         arrays.append({"name": name, "remark": remark, "table": _estimates(rows)})
     short = _estimates(table[[n not in long for n in names]])
-    return {"table": short, "arrays": arrays, "notes": [*table.attrs.get("notes", ()), MEANING]}
+    return {"table": short, "arrays": arrays, "notes": [*table.attrs.get("warnings", ()), MEANING]}
 
 
 def _estimates(table: pd.DataFrame) -> Table:

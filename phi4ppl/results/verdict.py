@@ -13,9 +13,11 @@ from scipy.special import ndtri, stdtrit
 from ..analysis.gamma_method import gamma_method
 from ..errors import ArgumentError
 from ..errors.arguments import call_checked
+from ..reports.card import card
+from ..reports.numbers import value_with_error
 from ..sampling.memory import size_in_words
 from .contents import element_names, facts_of, holds_run, scalar_names, series, statistics_of
-from .estimates import estimate
+from .estimates import EstimateTable, estimate
 from .settings import tree_of
 
 __all__ = ["Check", "ConvergenceReport", "diagnose"]
@@ -48,7 +50,7 @@ class Check:
 
 
 @call_checked
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ConvergenceReport:
     """The result of `diagnose`.
 
@@ -60,16 +62,16 @@ class ConvergenceReport:
         Each with name, value, threshold and, if it failed, advice.
     verdict : str
         The outcome in one line, which also states whether the run is incomplete.
-    estimates : pandas.DataFrame
+    estimates : EstimateTable
         The table of `phi4ppl.estimate`. All its rows are reliable if every check passed.
-    notes : tuple of str
+    warnings : tuple of str
         What could not be checked, and why.
     """
 
     checks: tuple[Check, ...]
-    tree: xr.DataTree = field(repr=False, compare=False)
-    estimates: pd.DataFrame = field(repr=False, compare=False)
-    notes: tuple[str, ...] = ()
+    tree: xr.DataTree = field(compare=False)
+    estimates: EstimateTable = field(compare=False)
+    warnings: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -106,8 +108,20 @@ class ConvergenceReport:
         return f"{held}, not the whole run as it was made: {whole}{thinning} {how}"
 
     def __str__(self) -> str:
-        notes = (f"  note  {note}" for note in self.notes)
-        return "\n".join([f"Convergence {self.verdict}", self.run, *map(str, self.checks), *notes])
+        warnings = (f"  note  {text}" for text in self.warnings)
+        return "\n".join([f"Convergence {self.verdict}", self.run, *map(str, self.checks), *warnings])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (c.name, "pass" if c.passed else "FAIL", c.value, c.threshold, c.advice * (not c.passed))
+            for c in self.checks
+        ]
+        head = ("check", "", "value", "threshold", "advice")
+        return card(
+            self.run, head, rows, good=self.passed, outcome=f"Convergence {self.verdict}", warnings=self.warnings
+        )
 
     def to_html(self, path, *, name: str | None = None):
         """Write one self-contained HTML file (tables, plots, maps of graph and fields), and return the path.
@@ -364,7 +378,7 @@ def _schwinger_dyson(tree: xr.DataTree, statistics: xr.Dataset, facts: dict, not
     whole = gamma_method(statistics["schwinger_dyson"].transpose("chain", "draw").values)
     z = float((whole.mean - 1) / whole.error) if whole.error > 0 else np.inf
     bound = -ndtri(FALSE_ALARM / 2)
-    value = f"{whole.mean:.4f} ± {whole.error:.4f}, z = {z:+.2f}"
+    value = f"{value_with_error(float(whole.mean), float(whole.error))}, z = {z:+.2f}"
     checks = [Check("Schwinger-Dyson, mean", abs(z) <= bound, value, f"1 within {bound:.1f} errors", advice)]
     if "schwinger_dyson" not in tree.children:
         return checks
@@ -385,7 +399,7 @@ def _schwinger_dyson(tree: xr.DataTree, statistics: xr.Dataset, facts: dict, not
         at = np.unravel_index(np.argmax(np.abs(z)), z.shape)
         bound = -float(stdtrit(blocks.shape[0] * (blocks.shape[1] - 1), FALSE_ALARM / z.size / 2))
         where = names[int(np.argmax(np.abs(z)))].removeprefix(str(variable.name))
-        value = f"{sites.mean[at]:.3f} ± {error[at]:.3f} at {where}, z = {z[at]:+.2f}"
+        value = f"{value_with_error(sites.mean[at], error[at])} at {where}, z = {z[at]:+.2f}"
         checks.append(
             Check("Schwinger-Dyson, sites", abs(z[at]) <= bound, value, f"1 within {bound:.1f} errors", advice)
         )

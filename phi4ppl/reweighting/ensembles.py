@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable
 from functools import cached_property
 
@@ -15,7 +16,7 @@ from ..errors.arguments import call_checked, one_of
 from ..model.field import MarkovRandomField
 from ..results.tails import pareto_k
 from .energies import as_action, as_samples, difference, evaluate, lattice_of
-from .reweighted import Divergence, Reweighted, problems_of
+from .reweighted import Divergence, Reweighted, warnings_of
 
 __all__ = ["Ensembles", "combine_ensembles", "reweight"]
 
@@ -332,9 +333,9 @@ class Ensembles:
             pareto_k=pareto_k(np.log(np.maximum(size, 1e-300)), 1 / correlation),
             average_phase=phase if is_complex else phase.real, average_phase_error=_number(errors[-1]),
             log_partition_ratio=_number(np.log(totals[0]) + largest), log_partition_ratio_error=_number(errors[0]),
-            num_samples=len(size), tau_int=float(max(taus)), block_length=float(min(lengths)),
+            num_fields=len(size), tau_int=float(max(taus)), block_length=float(min(lengths)),
         )  # fmt: skip
-        return result.with_problems(problems_of(result, enough))
+        return dataclasses.replace(result, warnings=warnings_of(result, enough))
 
     def _leave_one_out(self, k: int, blocks: Blocks, exponent, largest, weights, table) -> np.ndarray:
         """log Z_A/Z_0, the means and the average phase, without one block of ensemble k each, one row per block."""

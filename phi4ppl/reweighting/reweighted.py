@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from ..errors import OverlapError, Phi4pplWarning, warn
+from ..reports.card import card
+from ..reports.numbers import value_with_error
 
-__all__ = ["Divergence", "Reweighted", "problems_of"]
+__all__ = ["Divergence", "Reweighted", "warnings_of"]
 
 MIN_EFFECTIVE_SAMPLES = 100
 MAX_PARETO_K = 0.7
@@ -41,8 +42,15 @@ class Divergence(NamedTuple):
     carriers: float
     excess_carriers: float
 
+    def __str__(self) -> str:
+        excess = value_with_error(self.excess, self.excess_error)
+        return f"divergence {value_with_error(self.value, self.error)}, ⟨A − S⟩ {excess}"
 
-@dataclass(frozen=True)
+    def __repr__(self) -> str:
+        return str(self)
+
+
+@dataclass(frozen=True, repr=False)
 class Reweighted:
     """Expectations under an action that was not sampled.
 
@@ -61,10 +69,11 @@ class Reweighted:
         k̂ of the tail of the weights; above 0.7 means cannot be trusted.
     average_phase, average_phase_error : float or complex
         ``Σw/Σ|w|``; 1 for a real target, and small in modulus where phases cancel (sign problem).
-    num_samples : int
+    num_fields : int
+        Draws of all ensembles together.
     tau_int, block_length : float
         The longest integrated autocorrelation time of the weighted series, and the draws per jackknife block.
-    problems : tuple of str
+    warnings : tuple of str
         Reasons to distrust these numbers; empty if there are none.
     """
 
@@ -77,49 +86,57 @@ class Reweighted:
     average_phase_error: float | complex
     log_partition_ratio: float | complex
     log_partition_ratio_error: float | complex
-    num_samples: int
+    num_fields: int
     tau_int: float
     block_length: float
-    problems: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def reliable(self) -> bool:
-        return not self.problems
-
-    def with_problems(self, problems: tuple[str, ...]) -> Reweighted:
-        return dataclasses.replace(self, problems=problems)
+        return not self.warnings
 
     def accept(self, on_poor_overlap: str) -> Reweighted:
         """The result if there is no reason to distrust it; otherwise an error, or a warning."""
-        if self.problems and on_poor_overlap == "raise":
+        if self.warnings and on_poor_overlap == "raise":
             fix = "Sample closer to the target, or add intermediate ensembles (phi4ppl.combine_ensembles)"
             raise OverlapError(
-                "poor", f"{' '.join(self.problems)} {fix}; on_poor_overlap='warn' returns the numbers anyway."
+                "poor", f"{' '.join(self.warnings)} {fix}; on_poor_overlap='warn' returns the numbers anyway."
             )
-        if self.problems:
-            warn(Phi4pplWarning("overlap.poor", " ".join(self.problems)))
+        if self.warnings:
+            warn(Phi4pplWarning("overlap.poor", " ".join(self.warnings)))
         return self
 
     def __str__(self) -> str:
         phase = f", average phase {abs(self.average_phase):.3g}" if isinstance(self.average_phase, complex) else ""
         lines = [
-            f"reweighted from {self.num_samples} samples: {self.effective_sample_size:.0f} effective, "
+            f"reweighted from {self.num_fields} samples: {self.effective_sample_size:.0f} effective, "
             f"overlap {self.overlap:.3g}, Pareto k̂ {self.pareto_k:.2f}{phase}",
             f"  log Z ratio  {_shown(self.log_partition_ratio, self.log_partition_ratio_error)}",
         ]
         for name, mean in self.mean.items():
             shown = _shown(mean, self.error[name]) if np.ndim(mean) == 0 else f"array of shape {np.shape(mean)}"
             lines.append(f"  {name}  {shown}")
-        return "\n".join(lines + [f"  NOT RELIABLE: {problem}" for problem in self.problems])
+        return "\n".join(lines + [f"  NOT RELIABLE: {text}" for text in self.warnings])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        rows = [("log Z ratio", _shown(self.log_partition_ratio, self.log_partition_ratio_error))]
+        for name, mean in self.mean.items():
+            rows.append(
+                (name, _shown(mean, self.error[name]) if np.ndim(mean) == 0 else f"array of shape {np.shape(mean)}")
+            )
+        outcome = f"{self.effective_sample_size:.0f} effective of {self.num_fields} draws, Pareto k̂ {self.pareto_k:.2f}"
+        return card("Reweighted", (), rows, good=self.reliable, outcome=outcome, warnings=self.warnings)
 
 
-def problems_of(result: Reweighted, blocks_are_long_enough: bool) -> tuple[str, ...]:
+def warnings_of(result: Reweighted, blocks_are_long_enough: bool) -> tuple[str, ...]:
     """One sentence for each reason not to trust a result."""
     found = []
     size, phase = result.effective_sample_size, abs(result.average_phase)
     if size < MIN_EFFECTIVE_SAMPLES:
         found.append(
-            f"The weights leave {size:.3g} effective of {result.num_samples} samples, and {MIN_EFFECTIVE_SAMPLES} are "
+            f"The weights leave {size:.3g} effective of {result.num_fields} samples, and {MIN_EFFECTIVE_SAMPLES} are "
             "required: source and target hardly overlap."
         )
     elif size * phase**2 < MIN_EFFECTIVE_SAMPLES:
@@ -141,5 +158,5 @@ def problems_of(result: Reweighted, blocks_are_long_enough: bool) -> tuple[str, 
 def _shown(mean, error) -> str:
     if isinstance(mean, complex) or isinstance(error, complex):
         mean, error = complex(mean), complex(error)
-        return f"({mean.real:.6g} ± {error.real:.2g}) + i({mean.imag:.6g} ± {error.imag:.2g})"
-    return f"{mean:.6g} ± {error:.2g}"
+        return f"{value_with_error(mean.real, error.real)} + i {value_with_error(mean.imag, error.imag)}"
+    return value_with_error(mean, error)

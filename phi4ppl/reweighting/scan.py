@@ -111,7 +111,7 @@ class ReweightingScan:
             | {"average_phase": ("coupling", np.array([abs(r.average_phase) for r in results]))},
             {"coupling": values},
         ).rename(reliable="supported")
-        self._problems = [" ".join(r.problems) for r in results]
+        self._warnings = [" ".join(r.warnings) for r in results]
         self.supported = self._range()
 
     def _range(self) -> tuple[float, float] | None:
@@ -129,9 +129,11 @@ class ReweightingScan:
     def __str__(self) -> str:
         number, (first, last) = self._ensembles._fields.shape[0], self.values[[0, -1]]
         if self.supported is None:
-            return f"{number} samples support none of the couplings from {first:g} to {last:g}: {self._problems[0]}"
+            return f"{number} samples support none of the couplings from {first:g} to {last:g}: {self._warnings[0]}"
         low, high = self.supported
         return f"{number} samples support couplings from {low:.4g} to {high:.4g} (of {first:.4g} to {last:.4g})"
+
+    __repr__ = __str__
 
     def estimate(self, observables: dict[str, Callable], *, outside: str = "raise") -> xr.Dataset:
         """Observables along the coupling.
@@ -153,7 +155,7 @@ class ReweightingScan:
         low, high = self.supported or (np.inf, -np.inf)
         inside = (self.values >= low) & (self.values <= high)
         if not inside.all() and outside == "raise" or not inside.any():
-            worst = self._problems[int(np.argmin(inside))]
+            worst = self._warnings[int(np.argmin(inside))]
             raise OverlapError("outside_support", f"{self}. Outside: {worst} outside='omit' omits those couplings.")
         chosen = np.flatnonzero(inside) if outside == "omit" else np.arange(len(self.values))
         observables = self._ensembles._checked(observables)

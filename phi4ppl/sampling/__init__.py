@@ -4,29 +4,22 @@ A model and a kernel come in; draws and what was recorded of them go out. Read `
 `chains`, a run to its end, and `engine`, chains that persist while the couplings change, which fits and log Z stand on.
 """
 
-from ..kernels.adaptation import Tuning, WindowAdaptation
+from ..kernels.adaptation import Adaptation, Tuning, WindowAdaptation
 from ..kernels.choose import resolve
 from ..kernels.kernel import Kernel, get_kernel, kernels, register
 from ..kernels.target import Target, target_of
 from ..kernels.tempering import tempering
-from .chains import run_chains
-from .checkpoint import is_checkpoint, read_saved
-from .harvest import RunResult, result_so_far
 
 __all__ = [
+    "Adaptation",
     "Kernel",
-    "RunResult",
     "Target",
     "Tuning",
     "WindowAdaptation",
     "get_kernel",
-    "is_checkpoint",
     "kernels",
-    "read_saved",
     "register",
     "resolve",
-    "result_so_far",
-    "run_chains",
     "target_of",
     "tempering",
 ]

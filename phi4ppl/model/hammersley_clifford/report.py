@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -39,7 +40,7 @@ class Violation:
 
 
 @call_checked
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class HammersleyCliffordReport:
     """Result of ``model.check()`` or `check_action`.
 
@@ -77,7 +78,7 @@ class HammersleyCliffordReport:
     normalizable_reason: str
     violations: tuple[Violation, ...] = ()
     null_directions: tuple[str, ...] = ()
-    action: Callable = field(repr=False, default=None)
+    action: Callable = field(default=None)
 
     @property
     def satisfied(self) -> bool:
@@ -91,24 +92,45 @@ class HammersleyCliffordReport:
     def clique_potentials(self) -> CliquePotentials:
         return CliquePotentials(self.action, self.lattice)
 
-    def __str__(self) -> str:
-        sizes = Counter(map(len, self.maximal_cliques))
-        cliques = ", ".join(f"{n} of {k} site{'s' if k > 1 else ''}" for k, n in sorted(sizes.items()))
-        rows = [
+    @property
+    def _conditions(self) -> list[tuple[str, bool, str]]:
+        return [
             ("Markov on the graph", self.is_markov, self.markov_reason),
             ("positive potentials", self.is_positive, self.positive_reason),
             ("normalizable", self.is_normalizable, self.normalizable_reason),
         ]
-        lines = [f"Hammersley–Clifford check: {'satisfied' if self.satisfied else 'NOT satisfied'}"]
+
+    @property
+    def _outcome(self) -> str:
+        return f"Hammersley–Clifford check: {'satisfied' if self.satisfied else 'NOT satisfied'}"
+
+    def __str__(self) -> str:
+        sizes = Counter(map(len, self.maximal_cliques))
+        cliques = ", ".join(f"{n} of {k} site{'s' if k > 1 else ''}" for k, n in sorted(sizes.items()))
+        lines = [self._outcome]
         lines += [
             f"  graph                {self.lattice.name}: {self.lattice.num_sites} sites, {self.lattice.num_edges} edges"
         ]
         lines += [f"  maximal cliques      {cliques}"]
-        lines += [f"  {name:<20} {'yes' if ok else 'NO '}  {reason}" for name, ok, reason in rows]
+        lines += [f"  {name:<20} {'yes' if ok else 'NO '}  {reason}" for name, ok, reason in self._conditions]
         lines += [f"    {violation}" for violation in self.violations[:5]]
         if len(self.violations) > 5:
             lines.append(f"    … and {len(self.violations) - 5} weaker pairs")
         return "\n".join(lines)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        color = {True: "#117733", False: "#aa3300"}
+        rows = "".join(
+            f"<tr><td>{name}</td><td style='color:{color[ok]}'>{'yes' if ok else 'NO'}</td><td>{html.escape(reason)}</td></tr>"
+            for name, ok, reason in self._conditions
+        )
+        violations = "".join(f"<div>{html.escape(str(violation))}</div>" for violation in self.violations[:5])
+        return (
+            f"<div class='phi4ppl'><div style='color:{color[self.satisfied]}'><b>{self._outcome}</b></div>"
+            f"<div>{html.escape(repr(self.lattice))}</div><table>{rows}</table>{violations}</div>"
+        )
 
     def raise_if_violated(self) -> HammersleyCliffordReport:
         """Return the report, or raise `HammersleyCliffordError` with its text if a condition fails."""
