@@ -60,7 +60,7 @@ def random_phi4(seed=0):
         (SQUARE, [[0, 1], [0, 10]], lambda x, y: x * y, ("hammersley_clifford.not_a_clique", "'far'", "(0, 10)", "1 of 2")),
         (TOY, [[3, 1, 2]], three_fields, ("hammersley_clifford.not_a_clique", "'far'", "(3, 1, 2)", "(1, 3)")),
         (
-            SQUARE, p4.plaquettes(SQUARE), four_fields,
+            SQUARE, p4.lattice.plaquettes(SQUARE), four_fields,
             ("hammersley_clifford.not_a_clique", "'far'", "(0, 4, 5, 1)", "(0, 5)", "16 of 16"),
         ),
         (
