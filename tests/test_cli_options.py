@@ -45,7 +45,7 @@ def test_without_arguments_the_help_is_shown_with_an_example(capsys):
     assert "examples:\n  phi4ppl run phi4_square\n" in shown and all(name in shown for name in commands())
 
 
-@pytest.mark.parametrize("name", options.EXAMPLES.keys() - {"phi4ppl"})
+@pytest.mark.parametrize("name", sorted(options.EXAMPLES.keys() - {"phi4ppl"}))
 def test_help_of_a_command_shows_its_examples_in_80_columns(name, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     shown = commands()[name].format_help()
@@ -82,7 +82,7 @@ def test_a_default_that_changes_in_the_function_changes_on_the_command_line(monk
     assert "kept draws per chain (default: 77)" in " ".join(commands()["run"].format_help().split())
 
 
-@pytest.mark.parametrize("name", options.EXAMPLES.keys() - {"phi4ppl"})
+@pytest.mark.parametrize("name", sorted(options.EXAMPLES.keys() - {"phi4ppl"}))
 def test_no_default_is_stated_twice(name):
     """An option has no default of its own: it is a switch, or borrows, or means that nothing was asked for."""
     own = {a.dest: a.default for a in commands()[name]._actions if a.default not in (None, False, argparse.SUPPRESS)}
