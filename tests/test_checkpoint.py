@@ -126,12 +126,13 @@ def test_what_a_killed_writer_left_is_ignored_and_removed(filled):
 # --- what is refused, without being touched
 
 
-def refused(path, match, store=True):
-    """Refused by the next run and by a reader, and every byte as before."""
+def refused(path, codes, store=True):
+    """Refused with one of the codes by the next run and by a reader, and every byte as before."""
     before = contents(path) if path.is_dir() else path.read_bytes()
     for attempt in [lambda: read_saved(path)] + [lambda: new_store(path)] * store:
-        with raises(*match) as caught:
+        with pytest.raises(CheckpointError) as caught:
             attempt()
+        assert caught.value.code in codes, caught.value
         assert str(caught.value).startswith("checkpoint ") and str(caught.value).endswith(".")
     after = contents(path) if path.is_dir() else path.read_bytes()
     assert after == before
@@ -142,7 +143,7 @@ def test_every_cut_is_refused(filled, name):
     whole = (filled / name).read_bytes()
     for length in [0, 1, 10, 19, 25, 60, 93, 94, 200, len(whole) // 2, len(whole) - 1]:
         (filled / name).write_bytes(whole[:length])
-        refused(filled, "cut short|no checkpoint of phi4ppl")
+        refused(filled, ("checkpoint.damaged", "checkpoint.foreign"))
     (filled / name).write_bytes(whole + b"x")
     refused(filled, ("checkpoint.damaged",))
 
@@ -155,7 +156,7 @@ def test_every_flipped_bit_is_refused(filled, name):
         damaged = bytearray(whole)
         damaged[place] ^= 1 << place % 8
         (filled / name).write_bytes(damaged)
-        refused(filled, "is damaged|no checkpoint of phi4ppl", store=place % 20 == 0)
+        refused(filled, ("checkpoint.damaged", "checkpoint.foreign"), store=place % 20 == 0)
 
 
 def test_damaged_missing_and_exchanged_draws_are_refused(filled):
@@ -219,7 +220,7 @@ def test_a_newer_format_is_refused(filled):
     rewritten(filled / "head.ckpt", b"format 1")
     assert_holds(filled, 20, 2.0)  # so the digest is computed rightly here
     rewritten(filled / "head.ckpt", b"format 2")
-    refused(filled, "has format 2, and this phi4ppl reads format 1. Use the phi4ppl that wrote it, or a newer one")
+    refused(filled, ("checkpoint.format",))
 
 
 class Bomb:

@@ -66,7 +66,7 @@ def test_wrong_arguments_are_named():
     model = p4.phi4(p4.lattice.square(3), a=1.0, b=0.1)
     with raises("argument.model", "MarkovRandomField", "got dict"):
         CouplingVector.of({})
-    with raises("argument.fields", "num_samples", "3", "(5, 9)"):
+    with raises("argument.fields", "num_fields", "3", "(5, 9)"):
         statistics_matrix(model, np.zeros((5, 9)))
     with raises("argument.history", "got no steps"):
         plot_history(History(CouplingVector.of(model)).dataset())

@@ -145,7 +145,7 @@ def test_an_error_inside_a_function_stays_what_it_is():
 
 def test_decorated_functions_and_classes_stay_what_they_are():
     assert str(inspect.signature(p4.exact.quadrature)).startswith("(model: 'MarkovRandomField', observables:")
-    assert p4.sample.__doc__.startswith("Sample a field") and p4.sample.__module__ == "phi4ppl.results.run"
+    assert p4.sample.__doc__.startswith("Draws of a field") and p4.sample.__module__ == "phi4ppl.results.run"
     for thing in (p4.sample, p4.lattice.square, p4.Term, p4.networks.Phi4Units):
         assert pickle.loads(pickle.dumps(thing)) is thing
     moments = p4.quartic.moments(0.1, 1.0, 0.2)

@@ -247,7 +247,7 @@ def test_describe_and_repr_name_every_term_with_its_coupling(toy4):
     text = toy4.replace(a=0.5).describe()
     assert "graph of 4" in text and "a: mass on 4 sites, coupling 0.5" in text
     assert "w: hopping on 4 cliques of 2, coupling 4 numbers, mean 0.4, range [0.4, 0.4]" in text
-    assert "g: own statistic 'three_fields' on 1 clique of 3" in text
+    assert "g: custom statistic 'three_fields' on 1 clique of 3" in text
     seen = []
     jax.jit(lambda m: seen.append(repr(m)) or 0)(p4.gaussian(p4.lattice.chain(4), w=1.0, a=2.0))
     assert seen == ["MarkovRandomField(chain of 4, periodic; w=traced, a=traced)"]

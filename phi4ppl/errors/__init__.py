@@ -1,4 +1,6 @@
-"""Exceptions and warnings with stable codes.
+"""Exceptions and warnings with stable codes, checks of arguments, and random streams of checked seeds.
+
+Values of users come in; usable ones, or errors, go out. Read this file first.
 
 Every message says what is wrong, what was expected, what was given, and how to fix it. Sentences may change between versions;
 programs and tests match on the ``code`` of an error instead, a dotted lower-case name of two or three parts:

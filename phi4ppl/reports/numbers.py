@@ -7,6 +7,9 @@ import math
 __all__ = ["in_columns", "rounded", "value_with_error"]
 
 
+EXACT = 1e-12  # relative errors below it are those of rounding
+
+
 def value_with_error(value: float, error: float) -> str:
     """A value to the last of two significant digits of its error, which stand in parentheses.
 
@@ -28,7 +31,7 @@ def value_with_error(value: float, error: float) -> str:
     value, error = float(value), float(error)
     if not math.isfinite(error):
         return f"{value:.6g}({error})"
-    if error == 0 or not math.isfinite(value):
+    if error <= EXACT * abs(value) or not math.isfinite(value):
         return f"{value:.6g}"
     size = max(abs(value), error)
     power = math.floor(math.log10(size))
