@@ -323,9 +323,7 @@ def test_an_error_of_log_z_leaves_every_scheme_undecided():
     """20 nats apart are a decision when log Z is known, and none when it is uncertain by 20 nats; by prediction too."""
     known, unknown = (_two_models(20.0, 20.0, error=error) for error in (0.01, 20.0))
     assert known.agreed and "All three agree on A" in known.why
-    assert (
-        set(unknown.decisions.values()) == {None} and "does not decide: A is ahead of B by 20(28)" in unknown.why
-    )
+    assert set(unknown.decisions.values()) == {None} and "does not decide: A is ahead of B by 20(28)" in unknown.why
     for scheme in ("evidence", "stacking", "pseudo_bma"):  # and the weights themselves are as they were
         assert unknown.weights(scheme) == pytest.approx(known.weights(scheme))
 

@@ -200,7 +200,12 @@ def test_overwrite_replaces_the_results_and_nothing_beside_them(results, tmp_pat
     monkeypatch.chdir(tmp_path / "x")
     old = (out / "model.npz").read_bytes()
     fitted, module = p4.fit_likelihood, sys.modules["phi4ppl.learning.likelihood"]
-    monkeypatch.setattr(module, "fit_likelihood", lambda *a, **k: replace(fitted(*a, **k), history=xr.Dataset()))
+
+    @functools.wraps(fitted)  # options borrow its defaults
+    def without_steps(*args, **options):
+        return replace(fitted(*args, **options), history=xr.Dataset())
+
+    monkeypatch.setattr(module, "fit_likelihood", without_steps)
     assert main(["fit", "flat.py", "--data", "fields.npy", "--output", "out", "--overwrite", "--quiet"]) == 0
     assert (out / "notes.txt").read_text() == "mine" and (out / "samples.nc").is_symlink()
     assert (out / "model.npz").read_bytes() != old

@@ -206,7 +206,7 @@ def test_messages():
     with raises("argument.method.units", "'score_matching'", "BernoulliUnits"):
         train(binary, np.zeros((4, 2)), method="score_matching")
     large = RestrictedBoltzmannMachine(Phi4Units(*np.ones((3, 15))), BernoulliUnits(np.zeros(15)), np.zeros((15, 15)))
-    with raises("argument.machines.units", "'exact'", "14", "2"):
+    with raises("argument.method.too_large", "'exact'", "14", "2"):
         train(large, np.zeros((4, 15)), method="exact")
     with raises("argument.num_levels.unused", "1", "'exact'", "3"):
         train(binary, np.zeros((4, 2)), method="exact", num_levels=3)

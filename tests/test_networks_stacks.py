@@ -264,5 +264,5 @@ def test_messages(trained, data):
         trained.transform(data, depth=3)
     with raises("argument.n_draws", "2", "got 1"):
         stack_of(LOWER, n_draws=1).bounds(ROWS)
-    with raises("argument.machine", "BernoulliUnits"):
+    with raises("argument.machine.units", "BernoulliUnits"):
         Phi4BernoulliRBM.from_machine(UPPER)

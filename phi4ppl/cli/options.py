@@ -177,7 +177,9 @@ def _fit(sub: Command) -> None:
 
 def fit_methods() -> str:
     """What ``phi4ppl fit --method`` can be, from data and from a target."""
-    of_data, of_target = (", ".join(_found(f"{module}:METHODS")) for module in FITS)
+    of_data, of_target = (
+        ", ".join(_found(place)) for place in ("learning.methods:METHODS", "learning.variational:METHODS")
+    )
     return f"with --data {of_data}; with --target {of_target}"
 
 

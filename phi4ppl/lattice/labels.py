@@ -100,10 +100,10 @@ def aligned_fields(name: str, value, lattice=None, fix: str = "", *, samples: in
         )
     if isinstance(value, dict):
         labels, array = _columns(name, value, fix)
-        fix = ""
+        by_position = ""
     else:
-        labels, array, fix = _labels_of(value), None, BY_POSITION.format(f"{name}.to_numpy()")
-    order = _order(name, labels, lattice.nodes, fix)
+        labels, array, by_position = _labels_of(value), None, BY_POSITION.format(f"{name}.to_numpy()")
+    order = _order(name, labels, lattice.nodes, by_position)
     array = np.take(finite_array(name, value, fix) if array is None else array, order, axis=-1)
     return array.reshape(*array.shape[:-1], *lattice.field_shape)
 
