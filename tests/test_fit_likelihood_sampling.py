@@ -205,43 +205,24 @@ def _asked(interrupts):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: ScoreMatching(num_steps=5), "ScoreMatching: expected the arguments none; got 'num_steps'"),
-        (lambda: PseudoLikelihood(num_steps=0), "num_steps: expected an integer of at least 1"),
-        (
-            lambda: MaximumLikelihood(sweeps=2),
-            "MaximumLikelihood: expected the arguments num_steps, num_chains, kernel; got",
-        ),
-        (lambda: MaximumLikelihood(num_chains=3), "num_chains: expected an integer of at least 8, got 3. Errors"),
-        (lambda: PersistentCD(average_last=-0.1), "average_last: expected a share of the steps, 0"),
-        (lambda: PersistentCD(num_steps=3), "num_steps: expected an integer of at least 16"),
-        (lambda: PersistentCD(optimizer="adam"), "optimizer: expected an optax optimizer, .*got 'adam'"),
-        (lambda: PersistentCD(batch_size=0), "batch_size: expected an integer of at least 1"),
+        (lambda: ScoreMatching(num_steps=5), ("call.signature", "ScoreMatching", "got 'num_steps'")),
+        (lambda: PseudoLikelihood(num_steps=0), ("argument.num_steps", "1")),
+        (lambda: MaximumLikelihood(sweeps=2), ("call.signature", "num_steps, num_chains, kernel", "got 'sweeps'")),
+        (lambda: MaximumLikelihood(num_chains=3), ("argument.num_chains", "8", "got 3")),
+        (lambda: PersistentCD(average_last=-0.1), ("argument.average_last", "0")),
+        (lambda: PersistentCD(num_steps=3), ("argument.num_steps", "16")),
+        (lambda: PersistentCD(optimizer="adam"), ("argument.optimizer", "got 'adam'")),
+        (lambda: PersistentCD(batch_size=0), ("argument.batch_size", "1")),
     ],
 )
 def test_bad_options_of_methods_are_explained(call, message):
-    with pytest.raises((p4.errors.ArgumentError, p4.errors.CallError), match=message):
+    with raises(*message):
         call()
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (
-            {"method": "score_matching", "num_steps": 5},
-            ("argument.num_steps.unused", "method='score_matching'", "got 5"),
-        ),
-        ({"method": "maximum_likelihood", "sweeps": 2}, ("argument.sweeps.unused", "persistent_cd")),
-        (
-            {"method": "maximum_likelihood", "num_chains": 3},
-            ("argument.num_chains", "8", "got 3"),
-        ),
-        (
-            {"method": "maximum_likelihood", "average_last": 0.5},
-            ("argument.average_last.unused", "persistent_cd"),
-        ),
-        ({"method": "persistent_cd", "average_last": -0.1}, ("argument.average_last", "0")),
-        ({"method": "persistent_cd", "num_steps": 3}, ("argument.num_steps", "16")),
-        ({"method": "persistent_cd", "optimizer": "adam"}, ("argument.optimizer", "got 'adam'")),
         (
             {"method": "persistent_cd", "initial": 3},
             ("argument.initial", "MarkovRandomField", "got int"),
@@ -250,7 +231,7 @@ def test_bad_options_of_methods_are_explained(call, message):
             {"method": "pseudolikelihood", "initial": true_model()},
             ("argument.initial.mismatch",),
         ),
-        ({"initial": small_family()}, "initial: expected None with score matching"),
+        ({"initial": small_family()}, ("argument.initial", "None", "score matching")),
         ({"method": "maximum_likelihood", "seed": -1}, ("argument.seed", "0")),
     ],
 )

@@ -344,7 +344,7 @@ def test_same_seed_same_fit():
         ({"target": lambda phi: jnp.log(phi[0] - 99)}, ("argument.target.finite",)),
         ({"method": "newton"}, ("argument.method", "'natural'", "'gradient'")),
         ({"num_steps": 0}, ("argument.num_steps", "1")),
-        ({"samples_per_step": 3}, ("argument.samples_per_step", "16")),
+        ({"fields_per_step": 3}, ("argument.fields_per_step", "16")),
         ({"optimizer": "adam", "method": "gradient"}, ("argument.optimizer",)),
         ({"average_last": 0.5}, ("argument.average_last.unused", "method='natural'")),
         (

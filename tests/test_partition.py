@@ -350,8 +350,6 @@ def test_infinite_z_is_refused():
     ("arguments", "message"),
     [
         ({"method": "guess"}, ("argument.method", "'auto'", "'exact'")),
-        ({"num_samples": 10}, ("argument.num_samples", "50")),
-        ({"num_chains": 1}, ("argument.num_chains", "2", "1")),
         ({"seed": -1}, ("argument.seed", "0")),
     ],
 )
@@ -363,18 +361,15 @@ def test_wrong_arguments(arguments, message):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: p4.partition.Integration(num_samples=10), "num_samples: expected an integer of at least 50"),
-        (
-            lambda: p4.partition.Auto(num_chains=1),
-            "num_chains: expected an integer of at least 2, got 1. Chains that disagree",
-        ),
-        (lambda: p4.partition.Annealing(num_walkers=3), "num_walkers: expected an integer of at least 16"),
-        (lambda: p4.partition.SMC(num_particles=3), "num_particles: expected an integer of at least 50"),
-        (lambda: p4.log_partition(None, method="auto"), "model: expected a MarkovRandomField, got NoneType"),
+        (lambda: p4.partition.Integration(num_samples=10), ("argument.num_samples", "50")),
+        (lambda: p4.partition.Auto(num_chains=1), ("argument.num_chains", "2", "got 1")),
+        (lambda: p4.partition.Annealing(num_walkers=3), ("argument.num_walkers", "16")),
+        (lambda: p4.partition.SMC(num_particles=3), ("argument.num_particles", "50")),
+        (lambda: p4.log_partition(None, method="auto"), ("argument.model", "MarkovRandomField", "NoneType")),
     ],
 )
 def test_wrong_options_of_methods(call, message):
-    with pytest.raises(p4.errors.ArgumentError, match=message):
+    with raises(*message):
         call()
 
 
