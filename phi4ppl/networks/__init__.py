@@ -12,7 +12,7 @@ from .marginal import VisibleMarginal
 from .normalizer import annealed
 from .training import TrainingState, train
 from .training_log import Epoch, plot_training
-from .units import BernoulliUnits, GaussianUnits, Phi4Units, SpinUnits
+from .units import BernoulliUnits, GaussianUnits, Phi4Units, SpinUnits, Units
 
 ESTIMATORS = {
     "BernoulliBernoulliRBM": "estimators",
@@ -33,6 +33,7 @@ __all__ = [
     "SpinUnits",
     "TrainingState",
     "TrainingWarning",
+    "Units",
     "VisibleMarginal",
     "annealed",
     "plot_training",
