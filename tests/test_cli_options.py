@@ -19,7 +19,8 @@ import phi4ppl as p4
 from phi4ppl.cli import compile_cache, options, outcome
 from phi4ppl.cli.entry import main
 from phi4ppl.inference.couplings import NORMALIZERS
-from phi4ppl.learning import likelihood, variational
+from phi4ppl.learning import methods as methods_of_data
+from phi4ppl.learning import variational
 from phi4ppl.results.estimates import EstimateTable
 from phi4ppl.results.verdict import Check, ConvergenceReport
 from phi4ppl.sampling.progress import Progress
@@ -94,7 +95,7 @@ def test_choices_are_shown_in_the_help():
     assert ", ".join(p4.kernels()) in shown["run"]
     assert ", ".join(NORMALIZERS) in shown["infer"]
     for function, methods, source in (
-        (p4.fit_likelihood, likelihood.METHODS, "data"),
+        (p4.fit_likelihood, methods_of_data.METHODS, "data"),
         (p4.fit_variational, variational.METHODS, "target"),
     ):
         assert f"with --{source} {', '.join(methods)}" in shown["fit"]

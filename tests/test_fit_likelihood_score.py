@@ -189,10 +189,10 @@ def _bad(change):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (_bad(lambda d: d[0]), ("argument.data.shape", "num_samples", "got shape (3, 3)")),
+        (_bad(lambda d: d[0]), ("argument.data.shape", "num_fields", "got shape (3, 3)")),
         (
             _bad(lambda d: d.reshape(20, 9)),
-            ("argument.data.shape", "num_samples", "3", "got shape (20, 9)"),
+            ("argument.data.shape", "num_fields", "3", "got shape (20, 9)"),
         ),
         (_bad(lambda d: d[:1]), ("argument.number", "2", "number of samples in data", "got 1")),
         (

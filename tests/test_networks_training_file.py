@@ -15,7 +15,7 @@ from phi4ppl import networks
 from phi4ppl.networks import BernoulliUnits, GaussianUnits, RestrictedBoltzmannMachine, train
 from phi4ppl.networks.training_log import pseudo_likelihood
 
-pytestmark = pytest.mark.compile_quickly
+# not compiled quickly: bits of this process are compared with those of another, which compiles as a user's does
 
 PROGRAM = """
 import os, numpy as np
