@@ -20,7 +20,6 @@ from phi4ppl.networks.training_log import pseudo_likelihood
 PROGRAM = """
 import os, numpy as np
 from phi4ppl.networks import BernoulliUnits, GaussianUnits, RestrictedBoltzmannMachine, train, training_file
-import jax; jax.config.update("jax_disable_most_optimizations", True)
 training_file.SECONDS = 0
 data = np.random.default_rng(0).normal(size=(60, 2))
 start = RestrictedBoltzmannMachine(GaussianUnits([0.0, 0.0], [0.5, 0.5]), BernoulliUnits([0.0]), [[0.3], [-0.2]])

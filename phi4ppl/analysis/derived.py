@@ -61,8 +61,8 @@ def derive(runs, quantities: dict[str, Callable], *, method: str = "gamma", stau
     >>> x = np.random.default_rng(0).normal(size=(4, 2000))
     >>> found = p4.analysis.derive({"x2": x**2, "x4": x**4}, {"kurtosis": lambda m: m["x4"] / m["x2"] ** 2})
     >>> print(found)
-              value      bias     tau_int
-    kurtosis  3.019(47)  -0.0013  0.500(11)
+              value      bias      tau_int
+    kurtosis  2.933(50)  -0.00061  0.515(20)
     """
     one_of("method", method, METHODS)
     if not isinstance(quantities, dict) or not quantities:
