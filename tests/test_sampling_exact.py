@@ -273,6 +273,7 @@ def test_thinning_keeps_every_kth_draw_and_the_statistics_of_all():
     )
 
 
+@pytest.mark.compile_quickly(False)  # bits of two programs are compared
 def test_observables_are_the_same_without_the_fields():
     with_field, without = variables(short_run()), variables(short_run(keep_field=False))
     assert with_field.pop("posterior/phi").shape == (3, 60, 4)
