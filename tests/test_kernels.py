@@ -142,10 +142,10 @@ CHOICES = {
     "signs that fields can follow": (lambda: square_of_signs([]), "cluster", "long waves"),
     "antiferromagnet": (lambda: p4.phi4(p4.lattice.square(4), w=-1.0, a=2.5, b=0.2), "cluster", "long waves"),
     "antiferromagnet of odd side": (lambda: p4.phi4(p4.lattice.square(5), w=-1.0, a=2.5, b=0.2), "cluster", "compete"),
-    "plaquettes": (plaquette_model, "local_hmc", "own term 'g'"),
+    "plaquettes": (plaquette_model, "local_hmc", "custom term 'g'"),
     "no edges": (lambda: MODELS["one site"](), "local_hmc", "no hopping"),
     "hopping of nothing": (lambda: p4.phi4(p4.lattice.square(3), w=0.0, a=1.0, b=0.2), "local_hmc", "no hopping"),
-    "complete": (lambda: p4.phi4(p4.lattice.complete(30), w=0.1, a=2.0, b=0.2), "chees", "30 colours"),
+    "complete": (lambda: p4.phi4(p4.lattice.complete(30), w=0.1, a=2.0, b=0.2), "chees", "30 colors"),
     "deep wells": (lambda: p4.phi4(p4.lattice.square(8), a=-8.0, b=0.5), "local_hmc", "ordered phase"),
     "deep antiferromagnet": (
         lambda: p4.phi4(p4.lattice.square(8), w=-1.0, a=0.0, b=0.175),

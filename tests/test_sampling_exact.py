@@ -429,7 +429,7 @@ def test_speed_and_time_left_leave_out_what_was_also_compiled(monkeypatch):
     first, *later, last = [line.strip() for line in terminal.getvalue().split("\r")[1:]]
     assert "steps/s" not in first and "left" not in first
     assert (
-        all(line.endswith("100 steps/s a chain · acceptance 0.80 · 2.8 h left") for line in later) and len(later) == 2
+        all(line.endswith("100 steps/s per chain · acceptance 0.80 · 2.8 h left") for line in later) and len(later) == 2
     )
     assert last.endswith("0 divergences · 25.0 h")
     assert [progress._duration(s) for s in (119, 121, 7300, 200_000)] == ["119 s", "2 min", "2.0 h", "2.3 d"]
