@@ -368,7 +368,7 @@ def test_progress_is_drawn_on_request_and_never_by_default_into_a_file(capfd):
     assert out == "" and err.endswith("\n")
     last = err.splitlines()[-1]  # no terminal: whole lines, few of them
     assert re.fullmatch(
-        r"sampling █+ 100% · \d+ steps/s a chain · acceptance \d\.\d\d · \d+ divergences · \d+ s *", last
+        r"sampling █+ 100% · \d+ steps/s per chain · acceptance \d\.\d\d · \d+ divergences · \d+ s *", last
     ), last
     assert "compiling" in err and "\r" not in err and err.count("\n") < 5
     short_run(progress=False)
@@ -418,6 +418,7 @@ def test_notebooks_show_progress_though_their_streams_are_no_terminals(monkeypat
 
 
 def test_speed_and_time_left_leave_out_what_was_also_compiled(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")  # wide enough for all parts of the line
     now, terminal = [0.0], Terminal()
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     bar = progress.Progress(1_000_000, None, terminal)

@@ -89,7 +89,7 @@ class Progress:
         bar = "" if self.is_notebook else "█" * filled + "░" * (WIDTH - filled) + " "
         parts = {"phase": f"{phase:<8} {bar}{100 * self.done // self.total:3d}%"}
         if timed:
-            parts["speed"] = f"{rate:.0f} steps/s a chain"
+            parts["speed"] = f"{rate:.0f} steps/s per chain"
         if self.acceptance is not None:
             parts["acceptance"] = f"acceptance {self.acceptance:.2f}"
         if divergences is not None:
