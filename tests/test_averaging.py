@@ -192,6 +192,19 @@ def test_search_for_the_mode_says_when_it_runs_out_of_steps(monkeypatch, compare
     assert any("far: the search for the most probable couplings ran out of its 2 steps" in w for w in result.warnings)
 
 
+def test_search_for_the_mode_that_cannot_sample_says_so(monkeypatch):
+    """It does not go on from where it got to, as if its steps had run out."""
+
+    def fail(*_):
+        raise p4.errors.SamplingError("not_finite", "the log density is not finite")
+
+    monkeypatch.setattr("phi4ppl.learning.natural_steps.expectation", fail)
+    with raises("sampling.not_finite"):
+        p4.compare({"true": TRUE}, draws_of(TRUE, 0, 50), {"true": PRIORS}, progress=False)
+    fit = p4.fit_likelihood(TRUE, draws_of(TRUE, 0, 50), "maximum_likelihood")
+    assert fit.status is p4.FitStatus.DIVERGED and "Sampling failed: the log density is not finite" in fit.warnings
+
+
 def test_models_with_other_graphs_lose(compared):
     _, result = compared
     assert result.table.index[0] == "ring" and result.table["elpd_difference"].max() == 0

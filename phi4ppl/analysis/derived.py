@@ -53,7 +53,8 @@ def derive(runs, quantities: dict[str, Callable], *, method: str = "gamma", stau
     Raises
     ------
     ArgumentError
-        If a name is unknown, or a function is not finite or has no finite derivative at the means.
+        If a name is unknown, a function is not finite or has no finite derivative at the means, a run is given twice, or the
+        means of a posterior of couplings have an error from log Z as well.
 
     Examples
     --------
@@ -81,7 +82,9 @@ def _derived(name: str, function: Callable, structure, method: str, stau: float)
     _checked_call(name, function, structure.means(recording=True))  # says which primaries it uses
     used = [run for run in runs if run.used]
     if not used:
-        raise ArgumentError(f"quantity {name!r}", "a function of the means m", "one that uses none of them")
+        raise ArgumentError(
+            f"quantity {name!r}", "a function of the means m", "one that uses none of them", reason="constant"
+        )
     sizes = [run.size for run in used]
     means = np.concatenate([run.mean for run in used])
     shape, is_complex = _shape(name, function, structure)
@@ -98,7 +101,9 @@ def _derived(name: str, function: Callable, structure, method: str, stau: float)
     slopes = np.asarray((jax.jacrev if wide else jax.jacfwd)(flat)(vector))
     if not np.all(np.isfinite(value)) or not np.all(np.isfinite(slopes)):
         fix = "At the means it has to be smooth: no root or quotient of zero, no maximum."
-        raise ArgumentError(f"quantity {name!r}", "a finite value and derivative", "one that is not finite", fix)
+        raise ArgumentError(
+            f"quantity {name!r}", "a finite value and derivative", "one that is not finite", fix, reason="finite"
+        )
     variance, bias, shares, starts = np.zeros(len(value)), np.zeros(len(value)), [], np.cumsum([0, *sizes])
     projected = []
     for k, run in enumerate(used):
@@ -126,11 +131,11 @@ def _checked_call(name: str, function: Callable, means):
     except Exception as error:  # whatever a user's function raises is the user's to read
         got = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
         fix = "Write it with jax.numpy."
-        raise ArgumentError(f"quantity {name!r}", "a JAX function of the means", got, fix) from error
+        raise ArgumentError(f"quantity {name!r}", "a JAX function of the means", got, fix, reason="raises") from error
 
 
 def _shape(name: str, function: Callable, structure) -> tuple[tuple[int, ...], bool]:
     result = _checked_call(name, lambda means: jax.eval_shape(lambda: function(means)), structure.means())
     if not hasattr(result, "shape"):
-        raise ArgumentError(f"quantity {name!r}", "a number or one array", type(result).__name__)
+        raise ArgumentError(f"quantity {name!r}", "a number or one array", type(result).__name__, reason="returns")
     return result.shape, bool(jnp.issubdtype(result.dtype, jnp.complexfloating))

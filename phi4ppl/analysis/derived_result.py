@@ -126,7 +126,7 @@ class Derived(Mapping):
         length = 2 * max(int(np.max(part.window)) for part in parts) + 1
         for key in runs:
             columns, errors = [], np.zeros(starts[-1])
-            for part, start, size in zip(parts, starts, sizes, strict=False):
+            for part, start, size in zip(parts, starts[:-1], sizes, strict=True):
                 found = [(series, error) for run, series, error in part.projected if id(run) == key]
                 if found:
                     errors[start : start + size] = found[0][1]

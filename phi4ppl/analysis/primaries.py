@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 
 import jax.numpy as jnp
@@ -58,11 +59,13 @@ class Run:
             derived = [n for n, (variable, _) in MOMENTS.items() if variable in self._variables]
             known = ", ".join(dict.fromkeys([*map(str, self._variables), *derived]))
             fix = "Record it with observables=, or hand in a dict of arrays."
-            raise ArgumentError(f"mean of {self.label}", f"one of {known}", repr(name), fix)
+            raise ArgumentError(f"mean of {self.label}", f"one of {known}", repr(name), fix, reason="name")
         if values.ndim < 2 or values.dtype.kind not in "fiubc":
-            raise ArgumentError(name, "numbers of shape (num_chains, num_draws, ...)", f"shape {values.shape}")
+            got = f"shape {values.shape} of {values.dtype}"
+            raise ArgumentError(name, "numbers of shape (num_chains, num_draws, ...)", got, "One chain is x[None, :].")
         if not np.all(np.isfinite(values)):
-            raise ArgumentError(name, "finite draws", "some that are not")
+            fix = "Leave those draws out of all series, or look for a divergence in the chain."
+            raise ArgumentError(name, "finite draws", "some that are not", fix, reason="finite")
         return values.astype(complex if values.dtype.kind == "c" else float)
 
     def __getitem__(self, name: str) -> np.ndarray:
@@ -140,10 +143,13 @@ def as_runs(runs) -> Runs:
     if isinstance(runs, (list, tuple)):
         if not runs:
             raise ArgumentError("runs", "at least one run", "none")
-        return Runs(list(range(len(runs))), [Run(f"runs[{k}]", _variables(run)) for k, run in enumerate(runs)])
-    if isinstance(runs, dict) and runs and all(_is_run(run) for run in runs.values()):
-        return Runs(list(runs), [Run(f"run {key!r}", _variables(run)) for key, run in runs.items()])
-    return Runs(None, [Run("the run", _variables(runs))])
+        runs = dict(enumerate(runs))
+    elif not (isinstance(runs, dict) and runs and all(map(_is_run, runs.values()))):
+        return Runs(None, [Run("the run", _variables(runs))])
+    if len(set(map(id, runs.values()))) < len(runs):
+        fix = "Give it once, and use its means twice: their errors are not independent."
+        raise ArgumentError("runs", "independent runs", "the same one twice", fix, reason="duplicate")
+    return Runs(list(runs), [Run(f"run {key!r}", _variables(run)) for key, run in runs.items()])
 
 
 def _is_run(value) -> bool:
@@ -155,6 +161,11 @@ def _variables(run) -> Mapping:
     if hasattr(run, "children"):
         if "posterior" not in run.children:
             raise ArgumentError("runs", "a tree with a group 'posterior'", f"groups {list(run.children)}")
+        settings = json.loads(run.attrs.get("phi4ppl", "{}")).get("settings", {})
+        if any(settings.get("normalizer_error", {}).values()):
+            got = "a posterior of couplings whose means also have the error of a simulated log Z"
+            fix = "phi4ppl.estimate adds it; normalizer='exact' of phi4ppl.infer_couplings has none."
+            raise ArgumentError("runs", "runs with no other error than that of the draws", got, fix, reason="log_z")
         run = run["posterior"]
     variables = dict(getattr(run, "data_vars", run) if _is_run(run) or hasattr(run, "data_vars") else {})
     if not variables:

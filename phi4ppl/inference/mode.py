@@ -47,6 +47,11 @@ def find_mode(
 
     ``noise`` is the Monte Carlo error to reach, in posterior standard deviations; by default what ``most_draws`` give for
     chains with 2 τ_int = 4, which is enough to place ensembles around the mode.
+
+    Raises
+    ------
+    SamplingError
+        If the model cannot be sampled at couplings on the way.
     """
     theta, count, vector = np.asarray(start, float), problem.count, problem.vector
     engine = Engine(problem.model, num_chains=NUM_CHAINS, key=stream_key(seed, "mode search"))
@@ -63,6 +68,8 @@ def find_mode(
     )  # fmt: skip
     reach = max(SHARE_OF_NOISE, 2 * np.sqrt(count / (NUM_CHAINS * most_draws))) if noise is None else noise
     end = climb(objective, engine, theta, DRAWS, SEARCH_STEPS, noise=reach, most_draws=most_draws)
+    if end.failure is not None:
+        raise end.failure
     drawn = first if end.found is None else end.found
     precision = count * (drawn.fisher + penalty(end.theta)[1].toarray())
     scaled = np.linalg.solve(np.linalg.cholesky(precision), count * drawn.chain_deviations.T)

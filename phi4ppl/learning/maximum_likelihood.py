@@ -73,7 +73,8 @@ def fit_maximum_likelihood(problem: Problem, method: MaximumLikelihood, seed: in
             problem.tell(step, method.num_steps, text)
 
         end = climb(objective, ensemble, theta, draws, method.num_steps, interrupts=interrupts, record=record)
-    return Estimate(end.theta, end.errors, end.status, float(strength), (*notes, *end.notes))
+    failed = [f"Sampling failed: {end.failure}"] if end.failure else []
+    return Estimate(end.theta, end.errors, end.status, float(strength), (*notes, *end.notes, *failed))
 
 
 class DataStatistics:

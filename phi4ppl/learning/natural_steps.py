@@ -104,6 +104,8 @@ class Climb:
     found : Expectation or None
         At the couplings before the last step.
     notes : tuple of str
+    failure : SamplingError or None
+        Why sampling failed, where ``status`` is ``DIVERGED``.
     """
 
     theta: np.ndarray
@@ -112,6 +114,7 @@ class Climb:
     settled: bool
     found: Expectation | None
     notes: tuple[str, ...]
+    failure: SamplingError | None = None
 
 
 def climb(
@@ -122,17 +125,34 @@ def climb(
     """Damped steps from ``theta`` with ``draws`` per chain at first, until one is within noise and noise is small.
 
     ``noise`` is the Monte Carlo error to reach, in units of the standard error; ``record(step, theta, numbers)`` is called
-    after each step.
+    after each step. Each step compares its misfit with the smallest so far, the best:
+
+    ================================================  ==========================================================
+    if                                                then
+    ================================================  ==========================================================
+    sampling fails                                    return the best couplings, ``DIVERGED``
+    the misfit is more than 0.8 of the best           twice the draws, up to 400: they may be too noisy
+    it is more than 1.5 of the best, and damped       back to the best couplings, damping × 4; the best misfit is
+                                                      raised by 1.5, so that a lucky one does not reject forever
+    Newton's step is short and the misfit is not      no damping
+    above 1.5 of the best
+    it is long                                        damping starts at 1, and is halved after every success
+    an undamped step is within its noise              ``CONVERGED`` if the Monte Carlo error is at most ``noise``,
+                                                      otherwise more draws
+    ================================================  ==========================================================
     """
+
+    def end(status: FitStatus, theta, failure: SamplingError | None = None) -> Climb:
+        return Climb(theta, errors, status, settled, found, tuple(dict.fromkeys(notes)), failure)
+
     errors, damping, best, notes = np.full(len(theta), np.nan), None, (np.inf, theta), []
     settled, found = False, None
     for step in range(1, num_steps + 1):
         try:
             found = expectation(engine, objective.model(theta), draws, objective.statistics)
         except SamplingError as error:
-            return Climb(
-                best[1], errors, FitStatus.DIVERGED, False, found, (*dict.fromkeys(notes), f"Sampling failed: {error}")
-            )
+            settled = False
+            return end(FitStatus.DIVERGED, best[1], error)
         misfit = objective.misfit(found, theta)
         damping = _damping(objective, found, theta, damping, misfit, best[0])
         if misfit > BETTER * best[0] and step > 1:  # no progress: expectations are too noisy for this step
@@ -157,12 +177,12 @@ def climb(
             record(step, theta, numbers | {"damping": damping, "draws": draws * engine.num_chains})
         settled = damping == 0 and distance <= WITHIN_NOISE
         if settled and share <= noise:
-            return Climb(theta, errors, FitStatus.CONVERGED, True, found, tuple(dict.fromkeys(notes)))
+            return end(FitStatus.CONVERGED, theta)
         if interrupts is not None and interrupts.asked:
-            return Climb(theta, errors, FitStatus.INTERRUPTED, settled, found, tuple(dict.fromkeys(notes)))
+            return end(FitStatus.INTERRUPTED, theta)
         if settled:  # the noise falls as 1/√draws
             draws = int(min(most_draws, draws * np.clip((1.2 * share / noise) ** 2, 1, 8)))
-    return Climb(theta, errors, FitStatus.MAX_STEPS, settled, found, tuple(dict.fromkeys(notes)))
+    return end(FitStatus.MAX_STEPS, theta)
 
 
 def _damping(

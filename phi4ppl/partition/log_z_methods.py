@@ -157,7 +157,7 @@ MINIMA = {"num_samples": 50, "num_steps": 50, "num_particles": 50, "num_chains":
 def _check(method) -> None:
     for name, minimum in MINIMA.items():
         if hasattr(method, name):
-            fix = "Chains that disagree can only be seen by others." if name == "num_chains" else ""
+            fix = "Disagreement shows only between several chains." if name == "num_chains" else ""
             positive_int(name, getattr(method, name), minimum=minimum, fix=fix)
 
 
