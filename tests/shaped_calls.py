@@ -1,6 +1,7 @@
 """Run by test_types in a process of its own: calls every function with shapes in its signature under jaxtyping's import hook.
 
-Prints as JSON the functions that were not called, and which of the planted faults were caught.
+Prints as JSON the functions that were not called, and which of the planted faults were caught. Imported by anything else, as
+by pytest in search of doctests, it leaves the package without the hook: modules are imported once in a process.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import json
 
 from jaxtyping import TypeCheckError, install_import_hook
 
-with install_import_hook("phi4ppl", "shape_checker.check"):
+with install_import_hook("phi4ppl" if __name__ == "__main__" else [], "shape_checker.check"):
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -37,7 +38,6 @@ with install_import_hook("phi4ppl", "shape_checker.check"):
     from phi4ppl.partition.pool import Pool
     from phi4ppl.reweighting.energies import as_samples, evaluate
 
-jax.config.update("jax_disable_most_optimizations", True)  # each program runs once
 KEY, RNG = jax.random.key(0), np.random.default_rng(0)
 MODEL = p4.phi4(p4.lattice.square(4), w=0.5, a=1.0, b=0.2)
 GAUSSIAN = p4.gaussian(p4.lattice.chain(3), w=0.2, a=1.0, r=0.5)
@@ -58,6 +58,7 @@ def fields_and_energies() -> None:
     vector = CouplingVector.of(MODEL)
     vector.stack(vector.unflatten(vector.flatten(MODEL.couplings)))
     as_samples("samples", FIELDS, MODEL.lattice), evaluate(MODEL.energy, FIELDS[0])
+    evaluate(jnp.square, FIELDS[0])
     hyvarinen_scores(vector, FIELDS[0].reshape(20, 16).astype(float), THETA)
 
 
@@ -145,6 +146,7 @@ def planted_faults() -> dict[str, bool]:
 
 
 if __name__ == "__main__":
+    jax.config.update("jax_disable_most_optimizations", True)  # each program runs once
     fields_and_energies()
     kernels()
     series_and_weights()

@@ -18,3 +18,12 @@ def test_shapes_in_signatures_hold_and_wrong_ones_are_caught(run_python, tmp_pat
 
 def test_type_checkers_are_told_of_the_types():
     assert (Path(phi4ppl.__file__).parent / "py.typed").exists()
+
+
+def test_the_hook_stays_in_a_process_of_its_own():
+    """pytest imports this file in search of doctests; then the package must stay as users have it."""
+    import shaped_calls  # noqa: F401
+
+    from phi4ppl.reweighting.energies import evaluate
+
+    assert not hasattr(evaluate, "__wrapped__")
