@@ -13,8 +13,8 @@ lattice = p4.lattice.square(32)
 
 def local(phi):
     """φ⁴ theory with array operations; the library knows nothing about it."""
-    neighbours = jnp.roll(phi, 1, axis=0) + jnp.roll(phi, 1, axis=1)
-    return jnp.sum(-phi * neighbours + 1.52425 * phi**2 + 0.175 * phi**4)
+    neighbors = jnp.roll(phi, 1, axis=0) + jnp.roll(phi, 1, axis=1)
+    return jnp.sum(-phi * neighbors + 1.52425 * phi**2 + 0.175 * phi**4)
 
 
 def with_hidden_coupling(phi):

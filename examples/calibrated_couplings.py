@@ -52,8 +52,8 @@ for repeat in range(repeats):
         :, -1
     ]  # one field a chain: they are independent
     statistic = float(np.sum(ring.statistics(fields)["w"]))
-    for name, normaliser in zip(ranks, (log_z, np.zeros_like(grid)), strict=True):
-        ranks[name].append(rank(w, statistic, normaliser))
+    for name, normalizer in zip(ranks, (log_z, np.zeros_like(grid)), strict=True):
+        ranks[name].append(rank(w, statistic, normalizer))
 
 figure, axes = plt.subplots(1, 2, figsize=(8, 3), sharey=True, layout="constrained")
 low, high = np.array([-2, 2]) * np.sqrt(0.09 * repeats) + repeats / 10

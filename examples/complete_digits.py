@@ -21,7 +21,7 @@ hidden, epochs, number, sweeps, samples = (
     (4, 1, 12, 5, 20) if tiny else (64, 60, 100, 100, 1000)
 )
 
-# grey levels 0, …, 16 are spread over [0, 17), so that a density is meant
+# gray levels 0, …, 16 are spread over [0, 17), so that a density is meant
 X = load_digits().data
 X = X + np.random.default_rng(0).random(X.shape)
 train, test = train_test_split(
@@ -43,7 +43,7 @@ slope = np.linalg.solve(
 gaussian = test.copy()
 gaussian[:, ~known] = mean[~known] + (test - mean)[:, known] @ slope
 
-print("| lower half from | root-mean-square error, grey levels |\n|---|---|")
+print("| lower half from | root-mean-square error, gray levels |\n|---|---|")
 guesses = {
     "mean image": np.where(known, test, mean),
     "Gaussian, conditional mean": gaussian,

@@ -31,13 +31,13 @@ def furthest(history):
 
 fits = {}
 for method, steps in (("natural", 20), ("gradient", 40 if tiny else 3000)):
-    normaliser = "auto" if method == "natural" else None
+    normalizer = "auto" if method == "natural" else None
     fits[method] = p4.fit_variational(
         start,
         target,
         method=method,
         num_steps=steps,
-        log_partition_method=normaliser,
+        log_partition_method=normalizer,
     )
     print(f"{method}: {fits[method]}\n")
 fit = fits["natural"]

@@ -47,7 +47,7 @@ print(
 
 hopping = np.zeros(
     lattice.num_sites
-)  # Σ_j w_ij, what ties a pixel to its neighbours
+)  # Σ_j w_ij, what ties a pixel to its neighbors
 np.add.at(hopping, lattice.edges.ravel(), np.repeat(fit.model.couplings["w"], 2))
 panels = {
     "the picture": picture,

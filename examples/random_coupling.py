@@ -56,14 +56,14 @@ pairs = -float(
 )  # Σ φ_i φ_j over edges and copies
 
 
-def normalised(log_density):
+def normalized(log_density):
     density = np.exp(log_density - log_density.max())
     return density / (density.sum() * (grid[1] - grid[0]))
 
 
 right, wrong = (
-    normalised(grid * pairs + copies * log_det / 2),
-    normalised(grid * pairs),
+    normalized(grid * pairs + copies * log_det / 2),
+    normalized(grid * pairs),
 )
 mean_right, mean_wrong = (
     (grid * p).sum() * (grid[1] - grid[0]) for p in (right, wrong)

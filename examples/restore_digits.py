@@ -31,7 +31,7 @@ images, labels = load_digits(return_X_y=True)
 zeros = images[labels == 0].reshape(-1, 8, 8) / 8 - 1
 zeros = zeros + 0.2 * rng.normal(
     size=zeros.shape
-)  # grey levels are few: a density needs a spread
+)  # gray levels are few: a density needs a spread
 train, test = zeros[:130], zeros[130 : 130 + num_test]
 
 lattice = p4.lattice.square(8, periodic=False, diagonals=True)

@@ -18,7 +18,7 @@ from phi4ppl import networks
 tiny = os.environ.get("PHI4PPL_TINY") == "1"
 sizes, epochs, draws = ((4, 3), 1, 2) if tiny else ((64, 64), 60, 50)
 
-# grey levels 0, …, 16 are spread over [0, 17), so that a density is meant
+# gray levels 0, …, 16 are spread over [0, 17), so that a density is meant
 X, y = load_digits(return_X_y=True)
 X = X + np.random.default_rng(0).random(X.shape)
 train, test, y_train, y_test = train_test_split(

@@ -1,7 +1,7 @@
-"""φ⁴ theory with hopping to nearest and diagonal neighbours: the longer-range action A₄ of the literature at g = 1.
+"""φ⁴ theory with hopping to nearest and diagonal neighbors: the longer-range action A₄ of the literature at g = 1.
 
 A₄ = −Σ_nn φ_i φ_j − g Σ_diagonal φ_i φ_j + a Σ φ_i² + b Σ φ_i⁴, the target that D. Bachtis, G. Aarts and B. Lucini, Phys.
-Rev. D 103, 074510 (2021), learn with a nearest-neighbour theory. At g = 1 it is deep in the broken phase; g = 0 is
+Rev. D 103, 074510 (2021), learn with a nearest-neighbor theory. At g = 1 it is deep in the broken phase; g = 0 is
 `phi4_square`.
 """
 

@@ -1,6 +1,6 @@
 """Homogeneous φ⁴ theory on the periodic triangular lattice, where the maximal cliques are triangles.
 
-S = −w Σ_⟨ij⟩ φ_i φ_j + a Σ φ_i² + b Σ φ_i⁴ with six neighbours a site. The defaults lie on the symmetric side. A negative w
+S = −w Σ_⟨ij⟩ φ_i φ_j + a Σ φ_i² + b Σ φ_i⁴ with six neighbors a site. The defaults lie on the symmetric side. A negative w
 frustrates every triangle.
 """
 

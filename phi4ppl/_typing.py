@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike as ArrayLike
 Numbers: TypeAlias = Array | np.ndarray
 
 # What users give: also lists, and objects of pandas and xarray, which are put in order by their labels.
-Labelled: TypeAlias = Any
+Labeled: TypeAlias = Any
 PathLike: TypeAlias = str | os.PathLike
 
 # One field, several, and their energies. A result of JAX is an ``Array``, whatever its arguments were.
@@ -33,7 +33,7 @@ PerClique = Float[Array, " clique"]
 PerSite = Float[np.ndarray, "site sample"]
 PerSlot = Float[np.ndarray, "slot sample"]
 PerField = Inexact[np.ndarray, "sample *element"]
-Colour = Float[Array, "half *rest"]
+Color = Float[Array, "half *rest"]
 WholeField = Float[Array, "row *rest"]
 Precision = Float[Numbers, "site site"]
 JaxPrecision = Float[Array, "site site"]

@@ -33,15 +33,15 @@ def independent_fields(number: int, seed: int = 1) -> np.ndarray:
 
 
 def _sweep(rng, phi) -> None:
-    """Metropolis on the two colours of the checkerboard."""
-    colour = np.indices((8, 8)).sum(axis=0) % 2
+    """Metropolis on the two colors of the checkerboard."""
+    color = np.indices((8, 8)).sum(axis=0) % 2
     for turn in (0, 1):
-        neighbours = sum(np.roll(phi, shift, axis) for axis in (0, 1) for shift in (1, -1))[colour == turn]
-        old = phi[colour == turn]
+        neighbors = sum(np.roll(phi, shift, axis) for axis in (0, 1) for shift in (1, -1))[color == turn]
+        old = phi[color == turn]
         new = old + rng.uniform(-1.5, 1.5, size=old.shape)
         one, two = old * old, new * new
-        change = (two - one) * (TRUE["a"] + TRUE["b"] * (one + two)) - TRUE["w"] * neighbours * (new - old)
-        phi[colour == turn] = np.where(rng.random(old.shape) < np.exp(-np.maximum(change, 0)), new, old)
+        change = (two - one) * (TRUE["a"] + TRUE["b"] * (one + two)) - TRUE["w"] * neighbors * (new - old)
+        phi[color == turn] = np.where(rng.random(old.shape) < np.exp(-np.maximum(change, 0)), new, old)
 
 
 def pulls(fit, true: dict = TRUE) -> dict:

@@ -233,7 +233,7 @@ def test_normalized_autocorrelation_is_exact_and_scatters_as_its_error_says():
     lags = np.arange(max_lag + 1)
     np.testing.assert_array_equal(rho[0], 1.0)
     np.testing.assert_array_equal(error[0], 0.0)
-    # bias of rho: minus about 2 tau_int/n for centring each chain, and of the same order for dividing by Γ(0)
+    # bias of rho: minus about 2 tau_int/n for centering each chain, and of the same order for dividing by Γ(0)
     allowed = 4 * exact_tau(r) / 2000 + SIGMAS * rho.std(axis=1)[1:] / np.sqrt(REPEATS)
     assert np.all(np.abs(rho.mean(axis=1) - r**lags)[1:] < allowed)
     scatter = rho.std(axis=1)[1:] / error.mean(axis=1)[1:]

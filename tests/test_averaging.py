@@ -38,7 +38,7 @@ def draws_of(model, seed, count):
 # --- weights
 
 
-def test_stacking_maximises_the_mixture_score():
+def test_stacking_maximizes_the_mixture_score():
     """Against a fine grid over the simplex, for log densities that underflow as they are."""
     rng = np.random.default_rng(0)
     elpd = rng.normal(0, 1, (150, 3)) + [0.0, 0.2, 0.3] - 5000
@@ -315,7 +315,7 @@ def test_a_weight_of_two_thirds_is_no_decision():
     assert result.weights("evidence")["A"] == pytest.approx(0.66)
     assert result.decisions == {"evidence": None, "stacking": None, "pseudo_bma": None} and not result.agreed
     assert result.why.startswith("Undecided by evidence (A 0.66, B 0.34), stacking (")
-    assert not re.search("settle|agree|prefers|favour", str(result))
+    assert not re.search("settle|agree|prefers|favor", str(result))
 
 
 @pytest.mark.parametrize("scheme", ["evidence", "stacking", "pseudo_bma"])

@@ -72,7 +72,7 @@ def test_infer_leaves_posterior_record_and_report(folder, capsys, fields, monkey
     assert record["passed"] and record["normalizer"] == "exact" and record["priors"] == ["w=uniform:0.2,0.95"]
     report = (here / "report.html").read_text(encoding="utf-8")
     for words in ("Uniform(low=0.2, high=0.95)", "Prior and posterior of the couplings", "Posterior predictive checks",
-                  "neighbour_correlation", "<p>Not run.", "PASSED", "MC error of the mean",
+                  "neighbor_correlation", "<p>Not run.", "PASSED", "MC error of the mean",
                   f'<td class="number">{rounded(posterior["mean"], posterior["sd"])}</td>',
                   f'<td class="number">{rounded(posterior["sd"], posterior["sd"])}</td>',
                   f'<td class="number">{error:.2g}</td>'):  # fmt: skip
@@ -101,10 +101,10 @@ def test_compare_leaves_table_predictions_and_report(folder, capsys):
         "<p>Not run.",
     ):
         assert words in report
-    # without coupling the neighbours of these data are too much alike
+    # without coupling the neighbors of these data are too much alike
     flat = report[report.index("<h3>flat</h3>") :]
-    assert '<tr class="fail"><td>neighbour_correlation' in flat
-    assert '<tr class="fail"><td>neighbour_correlation' not in report[: report.index("<h3>flat</h3>")]
+    assert '<tr class="fail"><td>neighbor_correlation' in flat
+    assert '<tr class="fail"><td>neighbor_correlation' not in report[: report.index("<h3>flat</h3>")]
 
 
 def test_compare_of_two_near_models_is_undecided_and_its_page_not_green(folder, capsys):
@@ -222,7 +222,7 @@ def test_predictions_are_those_of_the_model_and_wrong_ones_are_found(fields):
     covariance = np.linalg.inv(np.asarray(p4.exact.gaussian_precision(RING), float))
     exact = {
         "phi_squared": np.mean(np.diag(covariance)),
-        "neighbour_correlation": np.mean(np.diag(np.roll(covariance, 1, 1))),
+        "neighbor_correlation": np.mean(np.diag(np.roll(covariance, 1, 1))),
     }
     for name, value in exact.items():
         row = check.table.loc[name]

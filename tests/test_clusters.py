@@ -270,7 +270,7 @@ def test_without_coupling_every_site_is_its_own_cluster():
     "lattice", [p4.lattice.chain(2, periodic=False), p4.lattice.square(8)], ids=["two sites", "torus"]
 )
 def test_signs_of_deep_wells_reach_every_state(lattice):
-    """⟨σσ′⟩ of neighbours whose signs no sweep changes: t of two sites by quadrature, t + 2t³ + O(t⁵) on a torus."""
+    """⟨σσ′⟩ of neighbors whose signs no sweep changes: t of two sites by quadrature, t + 2t³ + O(t⁵) on a torus."""
     w = 0.02
     model = p4.phi4(lattice, w=w, a=-16.0, b=2.0)  # wells at ±2, a barrier of 32
     run = p4.sample(model, kernel="cluster", num_warmup=100, num_samples=4000, num_chains=4, progress=False, seed=2)

@@ -52,7 +52,7 @@ def test_observables_are_functions_of_the_stored_field(model, tree):
     }
     flat = phi.reshape(2, 60, 12)
     i, j = model.lattice.edges_of("nn").T
-    expected["neighbour_correlation"] = (flat[..., i] * flat[..., j]).mean(axis=-1)
+    expected["neighbor_correlation"] = (flat[..., i] * flat[..., j]).mean(axis=-1)
     assert set(posterior.data_vars) == {"phi", *expected}
     for name, value in expected.items():
         np.testing.assert_allclose(posterior[name], value, rtol=2e-4, atol=2e-5, err_msg=name)

@@ -42,7 +42,7 @@ def test_independent_chains_stay_in_the_band_and_a_shifted_one_does_not():
 
 @pytest.fixture
 def mapped(monkeypatch):
-    """The maps that were drawn: title, field, colour scale."""
+    """The maps that were drawn: title, field, color scale."""
     seen = []
     monkeypatch.setattr(
         maps, "_map", lambda lattice, title, field, scale, own: seen.append((title, field, scale)) or b""
@@ -50,7 +50,7 @@ def mapped(monkeypatch):
     return seen
 
 
-def test_mean_and_draws_share_their_colours(mapped):
+def test_mean_and_draws_share_their_colors(mapped):
     values = np.random.default_rng(0).normal(size=(3, 50, 4, 5))
     picture = maps.field_map("a field", values, p4.lattice.square(4, 5))
     assert [title for title, _, _ in mapped] == [
@@ -93,7 +93,7 @@ def test_a_vector_with_an_element_a_site_is_drawn_on_the_graph(mapped):
 
 
 def test_traces_name_the_chains_and_show_every_block(monkeypatch):
-    """The mean line of each chain, in its own colour and dashes; planted: a chain that is somewhere else is seen there."""
+    """The mean line of each chain, in its own color and dashes; planted: a chain that is somewhere else is seen there."""
     import xarray as xr
 
     drawn = []

@@ -76,7 +76,7 @@ def test_gaussian_field_has_the_closed_form(x64):
 
 @pytest.mark.parametrize("spread", [0.02, 30.0])
 def test_narrow_and_correlated_fields_make_the_grid_finer(spread, x64):
-    """A site nearly tied to its neighbours has a conditional much narrower than its range: no node may be missed."""
+    """A site nearly tied to its neighbors has a conditional much narrower than its range: no node may be missed."""
     lattice = p4.lattice.chain(2, periodic=False)
     common, own = RNG(3).normal(size=(500, 1)), RNG(4).normal(size=(500, 2))
     data = spread * (common + 0.02 * own)
@@ -122,7 +122,7 @@ def test_errors_are_calibrated():
 
 
 def test_few_samples_and_many_couplings():
-    """From 40 fields, 256 couplings: regularised, better than score matching without, and continued from where it was."""
+    """From 40 fields, 256 couplings: regularized, better than score matching without, and continued from where it was."""
     family, data, held_out = (
         true_model().inhomogeneous(),
         independent_fields(2000)[:40],

@@ -124,8 +124,8 @@ def test_small_fields_have_the_exact_estimate(method, seed):
     assert np.abs((vector.flatten(start.couplings) - theta) / errors).max() > 3
 
 
-def test_errors_from_neighbours_are_those_of_the_full_matrix():
-    """√diag(G⁻¹/N) by blocks of neighbours, of a chain whose couplings all differ."""
+def test_errors_from_neighbors_are_those_of_the_full_matrix():
+    """√diag(G⁻¹/N) by blocks of neighbors, of a chain whose couplings all differ."""
     family = p4.gaussian(p4.lattice.chain(3, periodic=False), w=[0.3, 0.5], a=[1.0, 0.8, 1.2])
     vector = CouplingVector.of(family)
     theta = vector.flatten(family.couplings)
@@ -173,7 +173,7 @@ def test_errors_are_calibrated(method):
 
 
 def test_few_samples_and_many_couplings():
-    """From 40 fields, 256 couplings: both methods pull towards homogeneous ones, and say so; a fit can be continued."""
+    """From 40 fields, 256 couplings: both methods pull toward homogeneous ones, and say so; a fit can be continued."""
     family, data, held_out = (
         true_model().inhomogeneous(),
         independent_fields(2000)[:40],
@@ -246,7 +246,7 @@ def test_too_many_couplings_for_a_full_matrix_are_refused():
         p4.fit_likelihood(family, RNG(0).normal(size=(5, 32, 32)), method="maximum_likelihood")
 
 
-def test_an_own_optimiser_is_used():
+def test_an_own_optimizer_is_used():
     """A rate of zero leaves the couplings at their start."""
     start = small_family().replace(a=1.5)
     fit = p4.fit_likelihood(

@@ -113,17 +113,17 @@ def test_ridge_is_the_stated_one():
     products, curves = dense_normal_equations(model, data)
     matrix, right = products.mean(0), curves.mean(0)
     tie = np.array([[1, 0]] + 4 * [[0, 1]])
-    centre = tie @ np.linalg.solve(tie.T @ matrix @ tie, tie.T @ right)
+    center = tie @ np.linalg.solve(tie.T @ matrix @ tie, tie.T @ right)
     pull = 0.7 * np.diag(np.diag(matrix) * [0, 1, 1, 1, 1])
-    expected = np.linalg.solve(matrix + pull, right + pull @ centre)
+    expected = np.linalg.solve(matrix + pull, right + pull @ center)
     vector = CouplingVector.of(model)
     fit = p4.fit_likelihood(model, data, ridge=0.7)
     np.testing.assert_allclose(vector.flatten(fit.model.couplings), expected, rtol=2e-5)
     strong = p4.fit_likelihood(model, data, ridge=1e9).model.couplings["a"]
-    assert np.ptp(strong) < 1e-6 and strong[0] == pytest.approx(centre[1], rel=1e-5)
+    assert np.ptp(strong) < 1e-6 and strong[0] == pytest.approx(center[1], rel=1e-5)
 
 
-def test_few_samples_are_regularised_and_the_result_says_so():
+def test_few_samples_are_regularized_and_the_result_says_so():
     """From 40 fields, 256 couplings: the ridge found from the data alone beats none and nearly the best one."""
     family = true_model().inhomogeneous()
     data = independent_fields(2000)[:40]

@@ -132,7 +132,7 @@ def test_fewer_samples_than_couplings_are_damped_and_get_there():
 
 @pytest.fixture(scope="module")
 def outside():
-    """The nearest-neighbour family on a ring of four, for a target that couples across it as well."""
+    """The nearest-neighbor family on a ring of four, for a target that couples across it as well."""
     graph = p4.lattice.square(2, diagonals=True)
     target = p4.phi4(graph, w={"nn": 0.6, "diagonal": 0.4}, a=1.0, b=0.3)
     family = p4.phi4(graph, w={"nn": 0.1}, a=2.0, b=0.5)
@@ -223,7 +223,7 @@ def test_bound_holds_for_the_longer_range_target_of_the_reference(reference):
     assert fit.bound > exact - 3.7 * fit.bound_error and fit.kl_divergence > 10 * fit.kl_error
     assert not rejected({"free energy": (fit.free_energy - exact) / fit.free_energy_error})
     assert not rejected({"KL": (fit.kl_divergence - (fit.bound - exact)) / np.hypot(fit.kl_error, fit.bound_error)})
-    assert fit.model.couplings["w"] > 1.2  # more than nearest neighbours alone have in the target
+    assert fit.model.couplings["w"] > 1.2  # more than nearest neighbors alone have in the target
 
 
 def _is_near(i, j) -> bool:

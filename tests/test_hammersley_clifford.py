@@ -138,7 +138,7 @@ def roll_action(phi):
 
 
 def fourier_action(phi):
-    """The nearest-neighbour kinetic term in momentum space: local, though every mode feels every site."""
+    """The nearest-neighbor kinetic term in momentum space: local, though every mode feels every site."""
     p = 2 * jnp.sin(jnp.pi * jnp.arange(8) / 8)
     weight = (p**2)[:, None] + (p**2)[None, :]
     return jnp.sum(weight * jnp.abs(jnp.fft.fft2(phi)) ** 2) / 128 + jnp.sum(0.5 * phi**2 + 0.1 * phi**4)
@@ -240,7 +240,7 @@ def test_the_product_of_the_clique_potentials_is_the_density(model, declared, x6
 
 
 def test_the_product_differs_from_the_density_of_an_action_that_is_not_markov(x64):
-    """Negative control of the factorisation."""
+    """Negative control of the factorization."""
     action = lambda phi: toy4().energy(phi) + 0.1 * phi[0] * phi[3]  # noqa: E731
     report = p4.check_action(action, TOY)
     assert [v.sites for v in report.violations] == [(0, 3)]

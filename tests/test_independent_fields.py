@@ -54,7 +54,7 @@ def test_spacing_is_twice_the_autocorrelation_time():
 
 
 def test_a_slow_statistic_of_the_model_sets_the_spacing():
-    """Neighbours of fixed signs that flip together slowly: m² and φ² do not move, the source does."""
+    """Neighbors of fixed signs that flip together slowly: m² and φ² do not move, the source does."""
     rng = np.random.default_rng(0)
     flips = np.cumprod(np.where(rng.random((4, 4000)) < 0.02, -1, 1), axis=1)
     chains = flips[..., None] + 0.1 * rng.normal(size=(4, 4000, 6))

@@ -32,7 +32,7 @@ from phi4ppl.sampling import Kernel, get_kernel, register, target_of, tempering
 pytestmark = pytest.mark.compile_quickly
 
 NAMES = [name for name in p4.kernels() if name != "auto"]
-REVERSIBLE = ("nuts", "hmc", "mclmc", "chees")  # one momentum for the whole field; sweeps take the colours in one order
+REVERSIBLE = ("nuts", "hmc", "mclmc", "chees")  # one momentum for the whole field; sweeps take the colors in one order
 ONE_DIMENSION = ["adjusted_mclmc", "adjusted_mclmc_fourier"]
 FIELDS = ["nuts_fourier", "hmc_fourier", "adjusted_mclmc_fourier", "local_hmc", "cluster"]
 STATISTICS = {"acceptance_rate", "diverging", "n_steps"}
@@ -205,9 +205,9 @@ def test_exact_draws_have_the_moments_of_a_sum_over_a_grid(name):
     """An independent check of the draws themselves: ⟨f⟩ by importance sampling from wide Gaussians, to 5 errors."""
     model, draws, _ = model_and_draws(name)
     rng = np.random.default_rng(2)
-    centre, width = draws.mean(axis=0), 1.5 * draws.std(axis=0)
-    points = centre + width * rng.standard_normal((400_000, *model.field_shape))
-    log_ratio = ((points - centre) ** 2 / width**2 / 2).sum(axis=-1) - energy_of(model, points)
+    center, width = draws.mean(axis=0), 1.5 * draws.std(axis=0)
+    points = center + width * rng.standard_normal((400_000, *model.field_shape))
+    log_ratio = ((points - center) ** 2 / width**2 / 2).sum(axis=-1) - energy_of(model, points)
     weight = np.exp(log_ratio - log_ratio.max())
     weight /= weight.mean()
     wanted, found = functions_of(model, points), functions_of(model, draws)

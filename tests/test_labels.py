@@ -141,7 +141,7 @@ def equal(left, right):
 @pytest.mark.parametrize("container", CONTAINERS)
 @pytest.mark.parametrize("lattice", LATTICES)
 @pytest.mark.parametrize("entry", CHEAP)
-def test_labelled_data_are_aligned(entry, lattice, container):
+def test_labeled_data_are_aligned(entry, lattice, container):
     lattice = LATTICES[lattice]
     model, data = family(lattice), fields_on(lattice)
     equal(CHEAP[entry](model, CONTAINERS[container](lattice, data)), CHEAP[entry](model, data))
@@ -149,7 +149,7 @@ def test_labelled_data_are_aligned(entry, lattice, container):
 
 @pytest.mark.parametrize("container", [c for c in CONTAINERS if c not in ("as_dataarray", "as_dataset")])
 @pytest.mark.parametrize("entry", LEADING)
-def test_labelled_fields_of_a_model_are_aligned(entry, container):
+def test_labeled_fields_of_a_model_are_aligned(entry, container):
     """Leading axes are batches, so samples have to come in their order; `as_chains` has two of them."""
     model, data = family(GRAPH), fields_on(GRAPH)
     equal(LEADING[entry](model, CONTAINERS[container](GRAPH, data)), LEADING[entry](model, data))
@@ -166,15 +166,15 @@ def one_field(lattice):
 
 @pytest.mark.parametrize("kind", ["Series", "dict", "DataArray"])
 @pytest.mark.parametrize("lattice", LATTICES)
-def test_one_labelled_field_is_aligned(lattice, kind):
+def test_one_labeled_field_is_aligned(lattice, kind):
     lattice = LATTICES[lattice]
     model, (bare, containers) = family(lattice), one_field(lattice)
-    labelled, field = containers[kind], p4.GibbsField(family(lattice))
-    equal(p4.compile(model).potential_fn(labelled), p4.compile(model).potential_fn(jnp.asarray(bare)))
-    equal(model.energy(labelled), model.energy(bare))
+    labeled, field = containers[kind], p4.GibbsField(family(lattice))
+    equal(p4.compile(model).potential_fn(labeled), p4.compile(model).potential_fn(jnp.asarray(bare)))
+    equal(model.energy(labeled), model.energy(bare))
     if lattice is GRAPH:  # what compiles longest
-        equal(field.conditional_log_prob(labelled), field.conditional_log_prob(bare))
-    equal(field.log_prob(labelled), field.log_prob(bare))
+        equal(field.conditional_log_prob(labeled), field.conditional_log_prob(bare))
+    equal(field.log_prob(labeled), field.log_prob(bare))
 
 
 def test_names_of_exchanged_axes_are_read():
@@ -217,16 +217,16 @@ REWEIGHTING = {
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("lattice", ["graph", "square"])
 @pytest.mark.parametrize("entry", REWEIGHTING)
-def test_labelled_samples_are_aligned(entry, lattice):
-    model, (bare, labelled) = family(LATTICES[lattice]), chains_of(LATTICES[lattice])
-    equal(REWEIGHTING[entry](model, labelled), REWEIGHTING[entry](model, bare))
+def test_labeled_samples_are_aligned(entry, lattice):
+    model, (bare, labeled) = family(LATTICES[lattice]), chains_of(LATTICES[lattice])
+    equal(REWEIGHTING[entry](model, labeled), REWEIGHTING[entry](model, bare))
 
 
 def test_functions_alone_take_axes_in_the_order_of_their_names():
     """Without a lattice only x, y, z and t have an order; what a label of a site means is unknown."""
-    bare, labelled = chains_of(SQUARE)
+    bare, labeled = chains_of(SQUARE)
     model = family(SQUARE)
-    equal(reweighted(labelled, model.energy, near(model).energy), reweighted(bare, model.energy, near(model).energy))
+    equal(reweighted(labeled, model.energy, near(model).energy), reweighted(bare, model.energy, near(model).energy))
     with raises("argument.samples.labels", "'site'"):
         reweighted(chains_of(GRAPH)[1], family(GRAPH).energy, near(family(GRAPH)).energy)
 
@@ -249,10 +249,10 @@ def taken_by(monkeypatch, module, function, run):
 @pytest.mark.parametrize("container", CONTAINERS)
 @pytest.mark.parametrize("lattice", ["graph", "square"])
 def test_inference_and_comparison_align(monkeypatch, lattice, container):
-    """That these labelled data give the same numbers to the end is a slow test."""
+    """That these labeled data give the same numbers to the end is a slow test."""
     lattice = LATTICES[lattice]
     model, data = p4.gaussian(lattice, w=0.1, a=2.0), fields_on(lattice)
-    labelled = CONTAINERS[container](lattice, data)
+    labeled = CONTAINERS[container](lattice, data)
     prior = {"w": dist.Uniform(0.0, 0.1)}
     for module, function, run in (
         ("couplings", "_by_exchange", lambda d: p4.infer_couplings(model, d, prior, normalizer="exchange")),
@@ -260,7 +260,7 @@ def test_inference_and_comparison_align(monkeypatch, lattice, container):
     ):
         place = sys.modules[f"phi4ppl.inference.{module}"]
         found, right = (
-            taken_by(monkeypatch, place, function, lambda d=d, run=run: run(d))[0].data for d in (labelled, data)
+            taken_by(monkeypatch, place, function, lambda d=d, run=run: run(d))[0].data for d in (labeled, data)
         )
         equal(found, right)
 
@@ -270,11 +270,11 @@ def test_predictive_checks_align(monkeypatch):
     model, data = family(SQUARE), fields_on(SQUARE)
     place = sys.modules["phi4ppl.inference.predictive_check"]
     monkeypatch.setattr(place, "fields_of", lambda models, each, seed: np.zeros((1, each, 3, 3)))
-    labelled, bare = (
-        inference.predictive_check([model], d).observed["neighbour_correlation"]
+    labeled, bare = (
+        inference.predictive_check([model], d).observed["neighbor_correlation"]
         for d in (as_dataarray(SQUARE, data), data)
     )
-    equal(labelled, bare)
+    equal(labeled, bare)
 
 
 @pytest.mark.slow
@@ -703,7 +703,7 @@ def test_series_are_observed_data():
 
 
 def test_draws_of_a_run_go_in_as_they_are():
-    """A run of labelled data, whose draws are data again, and whose couplings are couplings again."""
+    """A run of labeled data, whose draws are data again, and whose couplings are couplings again."""
     lattice = p4.lattice.square(2, 3, periodic=False)
     model = p4.gaussian(lattice, w=0.3, a=1.0 + 0.1 * np.arange(6))
 

@@ -102,7 +102,7 @@ def test_sweeps_accept_in_float32_as_in_float64(model, x64):
     run = jax.jit(lambda phi: sweeps(target, jax.random.key(1), phi, jnp.asarray(0.5, phi.dtype)))
     (single, rate), (double, exact) = (run(jnp.asarray(phi, dtype)) for dtype in (jnp.float32, jnp.float64))
     assert single.dtype == rate.dtype == jnp.float32 and exact.dtype == jnp.float64
-    # a site of the second colour sees neighbours that may have been accepted in one precision only
+    # a site of the second color sees neighbors that may have been accepted in one precision only
     same = np.abs(np.asarray(single) - np.asarray(double)) < 1e-4
     assert same.mean() > 0.99999
     near = np.abs(np.asarray(rate) - np.asarray(exact)) < 1e-4

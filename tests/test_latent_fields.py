@@ -190,7 +190,7 @@ def test_own_terms_of_an_observed_field_are_refused():
 
 
 def test_leave_one_out_of_a_noisy_field_is_exact(run):
-    """Own sites integrated out. Planted: draws of the full posterior without weights, and a neglected neighbour."""
+    """Own sites integrated out. Planted: draws of the full posterior without weights, and a neglected neighbor."""
     from arviz_stats import loo as arviz_loo
 
     better = p4.integrated_log_likelihood(run, many_sites, site="y")
@@ -202,7 +202,7 @@ def test_leave_one_out_of_a_noisy_field_is_exact(run):
     assert score.elpd == pytest.approx(arviz_loo(better, var_name="y").elpd)
     phi = run["posterior"]["phi"].values
     assert np.abs(logsumexp(values, axis=(0, 1)) - np.log(8000) - EXACT_Y).max() > 0.1
-    mean, variance = 0.4 * np.roll(phi, 1, axis=-1)[..., :5], 0.5 + NOISE**2  # of one neighbour only
+    mean, variance = 0.4 * np.roll(phi, 1, axis=-1)[..., :5], 0.5 + NOISE**2  # of one neighbor only
     assert np.abs(z_scores(stats.norm.logpdf(Y[:5], mean, np.sqrt(variance)), EXACT_Y)).max() > bound(5)
     # the other sites of the tree are as they were
     assert better["log_likelihood"]["psi"].equals(run["log_likelihood"]["psi"])
@@ -267,7 +267,7 @@ def test_posterior_of_a_quartic_field_agrees_with_quadrature(well, grid):
 
 
 def test_leave_one_out_of_a_noisy_quartic_field_is_exact(well, grid):
-    """A datum that contradicts its neighbours: plain weights are wrong and k̂ says so, integrated ones are right."""
+    """A datum that contradicts its neighbors: plain weights are wrong and k̂ says so, integrated ones are right."""
     _, prior, likelihood = grid
     whole = logsumexp(prior + likelihood.sum(axis=0))
     exact = np.array([whole - logsumexp(prior + np.delete(likelihood, n, axis=0).sum(axis=0)) for n in range(4)])
@@ -288,8 +288,8 @@ def test_conditionals_of_a_quartic_field_agree_with_quadrature():
     for index in np.ndindex(2, 2):
         trial = np.repeat(phi[None], len(line), axis=0)
         trial[(slice(None), *index)] = line
-        normaliser = logsumexp(-np.asarray(model.energy(trial), float)) + np.log(line[1] - line[0])
-        exact = -float(model.energy(phi)) - normaliser
+        normalizer = logsumexp(-np.asarray(model.energy(trial), float)) + np.log(line[1] - line[0])
+        exact = -float(model.energy(phi)) - normalizer
         assert float(p4.GibbsField(model).conditional_log_prob(phi)[index]) == pytest.approx(exact, abs=2e-5)
 
 

@@ -87,10 +87,10 @@ def test_regular_maximal_cliques_are_those_of_networkx(regular):
     assert list(lattice.maximal_cliques()) == cliques_of(lattice.graph)
 
 
-def test_neighbours_degree_and_adjacency_agree_with_networkx(regular):
+def test_neighbors_degree_and_adjacency_agree_with_networkx(regular):
     lattice = regular[0]
     for site in lattice.graph:
-        assert lattice.neighbours(site).tolist() == sorted(lattice.graph[site])
+        assert lattice.neighbors(site).tolist() == sorted(lattice.graph[site])
     assert lattice.degree.tolist() == [d for _, d in sorted(lattice.graph.degree)]
     sites = np.arange(lattice.num_sites)
     adjacency = nx.to_numpy_array(lattice.graph, nodelist=sites)
@@ -137,7 +137,7 @@ def test_square_edges_triangles_and_fours_are_the_maximal_cliques():
     assert square.maximal_cliques() == tuple(sorted(map(tuple, square.edges.tolist())))
     assert {len(c) for c in triangular.maximal_cliques()} == {3} and len(triangular.maximal_cliques()) == 50
     assert {len(c) for c in diagonals.maximal_cliques()} == {4} and len(diagonals.maximal_cliques()) == 25
-    assert lt.square(3, diagonals=True).maximal_cliques() == (tuple(range(9)),)  # every site neighbours every other
+    assert lt.square(3, diagonals=True).maximal_cliques() == (tuple(range(9)),)  # every site neighbors every other
 
 
 def test_labels_of_regular_lattices_are_coordinates_in_c_order():
@@ -222,7 +222,7 @@ def test_any_graph_keeps_its_edges_and_cliques(drawn):
     lattice = lt.from_networkx(graph)
     assert lattice.edges.tolist() == sorted(map(list, edges))
     assert list(lattice.maximal_cliques()) == cliques_of(graph)
-    assert [lattice.neighbours(i).tolist() for i in range(num_sites)] == [sorted(graph[i]) for i in range(num_sites)]
+    assert [lattice.neighbors(i).tolist() for i in range(num_sites)] == [sorted(graph[i]) for i in range(num_sites)]
 
 
 # --- refusals

@@ -36,19 +36,19 @@ NAMES = [lattice.name for lattice, _ in LATTICES]
 
 
 @pytest.mark.parametrize(("lattice", "not_wrapping"), LATTICES, ids=NAMES)
-def test_drawing_has_a_mark_a_site_and_colours_of_the_field(axes, lattice, not_wrapping):
+def test_drawing_has_a_mark_a_site_and_colors_of_the_field(axes, lattice, not_wrapping):
     field = np.linspace(-2, 1, lattice.num_sites).reshape(lattice.field_shape)
     assert lattice.draw(field, ax=axes) is axes
     marks = axes.collections[0]
     flat = lattice.shape is not None and len(lattice.shape) == 2
     if isinstance(marks, QuadMesh):
         np.testing.assert_array_equal(np.ravel(marks.get_array()).reshape(field.shape[::-1]).T, field)
-        centres = marks.get_coordinates()[:-1, :-1].transpose(1, 0, 2).reshape(-1, 2) + 0.5
+        centers = marks.get_coordinates()[:-1, :-1].transpose(1, 0, 2).reshape(-1, 2) + 0.5
     else:
         np.testing.assert_array_equal(marks.get_array(), field.ravel())
         corners = [path.vertices[:-1].mean(axis=0) for path in marks.get_paths()]
-        centres = corners if isinstance(marks, PolyCollection) else marks.get_offsets()
-    np.testing.assert_allclose(centres, lattice.positions, atol=1e-12)
+        centers = corners if isinstance(marks, PolyCollection) else marks.get_offsets()
+    np.testing.assert_allclose(centers, lattice.positions, atol=1e-12)
     assert isinstance(marks, PolyCollection) == (lattice.layout_hint == "triangular")
     strong = field[np.abs(field) > 0.2]
     red, _, blue, _ = marks.to_rgba(strong).T
@@ -80,7 +80,7 @@ def test_no_title_is_cut_off():
         plt.close(figure)
 
 
-def test_hexagons_of_neighbours_share_two_corners(axes):
+def test_hexagons_of_neighbors_share_two_corners(axes):
     lattice = lt.triangular(4)
     lattice.draw(np.zeros((4, 4)), ax=axes)
     corners = [path.vertices[:-1] for path in axes.collections[0].get_paths()]
@@ -93,7 +93,7 @@ def test_hexagons_of_neighbours_share_two_corners(axes):
     assert {shared(i, j) for i, j in apart} == {0}
 
 
-def test_limits_and_colours_can_be_given(axes):
+def test_limits_and_colors_can_be_given(axes):
     lattice = lt.square(3)
     lattice.draw(np.arange(9.0), ax=axes, vmin=0, vmax=5, cmap="viridis", colorbar=False)
     assert axes.collections[0].get_clim() == (0, 5) and axes.collections[0].get_cmap().name == "viridis"

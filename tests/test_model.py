@@ -254,14 +254,14 @@ def test_describe_and_repr_name_every_term_with_its_coupling(toy4):
     assert repr(p4.Term("g", [[0, 1]], lambda x, y: x * y, 0.1)) == "Term('g', 1 cliques of 2 sites, coupling 0.1)"
 
 
-LABELLED = nx.Graph([("Orkney", "Shetland"), ("Orkney", "Caithness")])
+LABELED = nx.Graph([("Orkney", "Shetland"), ("Orkney", "Caithness")])
 TUPLES = nx.Graph([((0, "x"), (1, "y")), ((1, "y"), (2, None))])
 
 
 @pytest.mark.parametrize(
     "lattice",
     [p4.lattice.square(3, 4, diagonals=True), p4.lattice.triangular(4, periodic=False), p4.lattice.bipartite(3, 2)]
-    + [p4.lattice.from_networkx(g) for g in (LABELLED, TUPLES, nx.karate_club_graph())],
+    + [p4.lattice.from_networkx(g) for g in (LABELED, TUPLES, nx.karate_club_graph())],
     ids=lambda lattice: lattice.name,
 )
 def test_a_saved_model_comes_back_equal(lattice, tmp_path):

@@ -1,4 +1,4 @@
-"""Laws that every action obeys, on random graphs: relabelling, splitting, disjoint union, force = −∂ energy."""
+"""Laws that every action obeys, on random graphs: relabeling, splitting, disjoint union, force = −∂ energy."""
 
 from itertools import combinations
 
@@ -78,7 +78,7 @@ def test_the_energy_is_the_sum_over_cliques(case):
 
 
 @given(cases, st.permutations(range(SITES)))
-def test_relabelling_the_sites_changes_nothing(case, new_number):
+def test_relabeling_the_sites_changes_nothing(case, new_number):
     edges, couplings, phi = case
     moved = field_on(
         [(new_number[i], new_number[j]) for i, j in edges], couplings, new_number, [new_number[i] for i in (0, 1, 2)]

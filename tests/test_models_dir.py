@@ -193,7 +193,7 @@ def test_lip_cancer_density_is_the_published_model(scotland, x64):
 @pytest.mark.slow
 @pytest.mark.rank_promotion
 def test_lip_cancer_posterior_is_that_of_independent_programs():
-    """beta for ten per cent more in agriculture: 0.377 ± 0.134 by plain NumPyro, other parametrisation, 12,000 draws.
+    """beta for ten per cent more in agriculture: 0.377 ± 0.134 by plain NumPyro, other parametrization, 12,000 draws.
 
     BYM-type fits in the literature give 0.35 to 0.4. The error of the mean is some 0.005 here; 0.02 is a false alarm of
     1e-4.

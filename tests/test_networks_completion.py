@@ -108,7 +108,7 @@ def test_a_model_becomes_an_estimator_and_comes_back():
         np.testing.assert_array_equal(back.couplings[name], coupling)
 
 
-def test_visible_marginal_is_a_normalised_density():
+def test_visible_marginal_is_a_normalized_density():
     """Summed by the trapezoidal rule over two units with log Z of enumeration; batches work as in any distribution."""
     small = RestrictedBoltzmannMachine(
         Phi4Units([0.1, 0.0], [-0.3, 0.5], [0.4, 0.3]), BernoulliUnits([0.2]), [[0.8], [-0.5]]

@@ -1,4 +1,4 @@
-"""Gradients of every method against sums over all states and quadrature; tempered chains and centring against exact values."""
+"""Gradients of every method against sums over all states and quadrature; tempered chains and centering against exact values."""
 
 import itertools
 
@@ -12,7 +12,7 @@ from scipy.stats import norm
 
 from phi4ppl.networks import BernoulliUnits, GaussianUnits, Phi4Units, RestrictedBoltzmannMachine, SpinUnits, train
 from phi4ppl.networks.block_gibbs import advance
-from phi4ppl.networks.gradients import centred, exact_objective, from_centred, score_objective, to_centred
+from phi4ppl.networks.gradients import centered, exact_objective, from_centered, score_objective, to_centered
 
 pytestmark = pytest.mark.compile_quickly
 
@@ -133,23 +133,23 @@ def test_tempered_chains_have_the_exact_share_of_both_wells():
     assert np.all(stuck.sum(axis=-1) < 0)
 
 
-def test_centring_is_the_gradient_of_the_centred_form(x64):
+def test_centering_is_the_gradient_of_the_centered_form(x64):
     """By automatic differentiation through r = r̃ + wλ, s = s̃ + wᵀμ; the step back is the adjoint, so both have the same
     zeros. The planted fault exchanges the two offsets."""
     machine = machine_of(("bernoulli", "spin"))
     data = jnp.array([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0], [1.0, 1.0]])
-    offsets = centred(machine, data)
+    offsets = centered(machine, data)
 
     def changed(step, offsets):
         """The machine after a step of w, r̃ and s̃."""
-        return jax.tree.map(jnp.add, machine, from_centred(step, offsets))
+        return jax.tree.map(jnp.add, machine, from_centered(step, offsets))
 
     none = jax.tree.map(jnp.zeros_like, machine)
     truth = jax.grad(lambda step: exact_objective(changed(step, offsets), data))(none)
     plain = jax.grad(exact_objective)(machine, data)
-    np.testing.assert_allclose(leaves(to_centred(plain, offsets)), leaves(truth), atol=1e-13)
-    assert np.abs(leaves(to_centred(plain, offsets[::-1])) - leaves(truth)).max() > 1e-2
-    # S of the machine after a step is the centred S with that step, up to a constant
+    np.testing.assert_allclose(leaves(to_centered(plain, offsets)), leaves(truth), atol=1e-13)
+    assert np.abs(leaves(to_centered(plain, offsets[::-1])) - leaves(truth)).max() > 1e-2
+    # S of the machine after a step is the centered S with that step, up to a constant
     step = jax.tree.map(lambda leaf: 0.3 + 0.1 * leaf, machine)
     v, h = jnp.array([[0.0, 1.0], [1.0, 1.0]]), jnp.array([[1.0, -1.0], [1.0, 1.0]])
     below, above = offsets
@@ -159,15 +159,15 @@ def test_centring_is_the_gradient_of_the_centred_form(x64):
     np.testing.assert_allclose(moved[0] - moved[1], added[0] - added[1], atol=1e-13)
 
 
-def test_centring_has_the_same_fixed_point(x64):
+def test_centering_has_the_same_fixed_point(x64):
     """Binary data whose units are mostly on, full batches and exact gradients: both ways end at one likelihood."""
     states = np.array(list(itertools.product([0.0, 1.0], repeat=2)))
     data = np.repeat(states, [3, 4, 6, 19], axis=0)
     start = RestrictedBoltzmannMachine(BernoulliUnits([-1.0] * 2), BernoulliUnits([-1.0]), [[0.9], [0.7]])
     ends = []
-    for centring in (True, False):
+    for centering in (True, False):
         options = {"method": "exact", "batch_size": 32, "learning_rate": exponential_decay(0.1, 60, 0.5)}
-        state, history = train(start, data, epochs=400, centring=centring, **options)
+        state, history = train(start, data, epochs=400, centering=centering, **options)
         ends.append(float(exact_objective(state.machine, jnp.asarray(data))))
     share = np.array([3, 4, 6, 19]) / 32
     assert ends == pytest.approx([-share @ np.log(share)] * 2, abs=1e-4)  # six couplings can be any p(v) of four states

@@ -119,14 +119,14 @@ def test_labels_that_scikit_learn_ignores_are_refused(data):
     """Features in another order than in `fit` were read by position; without labels there is nothing to ignore."""
     table = pd.DataFrame(data, columns=list("cab"))
     model = GaussianBernoulliRBM(2, **SMALL).fit(table)
-    labelled = xr.DataArray(data, dims=("s", "f"), coords={"f": list("abc")})
+    labeled = xr.DataArray(data, dims=("s", "f"), coords={"f": list("abc")})
     rows = [row for _, row in table[list("abc")].iterrows()]
     cases = {
-        "a DataArray with coordinates": labelled,
-        "a Dataset": labelled.to_dataset(name="v"),
+        "a DataArray with coordinates": labeled,
+        "a Dataset": labeled.to_dataset(name="v"),
         "a list of Series": rows,
         "a tuple of Series": tuple(rows),
-        "a list of DataArray": list(labelled),
+        "a list of DataArray": list(labeled),
         "a list of dict": [dict(row) for row in rows],
         "a dict": dict(table),
     }

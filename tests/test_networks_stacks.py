@@ -43,15 +43,15 @@ class Enumerated:
         h = jnp.broadcast_to(jnp.asarray(self.h)[None], (*shape, self.h.shape[1]))
         energy = np.asarray(self.below.energy(rows, h), float)
         normalizer = -np.asarray(self.below.transposed.free_energy(jnp.asarray(self.h)), float)
-        recognised = -energy - logsumexp(-energy, axis=1, keepdims=True)
-        return -energy - normalizer + self.log_p_of_h, recognised
+        recognized = -energy - logsumexp(-energy, axis=1, keepdims=True)
+        return -energy - normalizer + self.log_p_of_h, recognized
 
     def log_prob(self, v):
         return logsumexp(self.log_joint(v)[0], axis=1)
 
     def bound(self, v):
-        joint, recognised = self.log_joint(v)
-        return (np.exp(recognised) * (joint - recognised)).sum(axis=1)
+        joint, recognized = self.log_joint(v)
+        return (np.exp(recognized) * (joint - recognized)).sum(axis=1)
 
     def visible_means(self):
         return np.asarray(self.below.visible_mean(jnp.asarray(self.h)), float)
@@ -113,7 +113,7 @@ def test_transpose_on_top_changes_nothing():
     np.testing.assert_allclose(stack.score_samples(rows), expected, atol=1e-5)
 
 
-def test_standardised_machines_say_the_same():
+def test_standardized_machines_say_the_same():
     """A Gaussian machine above in h, and in u = (h − μ)/σ: scores and draws agree to rounding."""
     layers = GaussianUnits([0.1, 0.2], [0.5, 0.7]), GaussianUnits([0.3, 0.0], [0.6, 0.5])
     below = GaussianGaussianRBM.from_machine(RestrictedBoltzmannMachine(*layers, [[0.3, 0.2], [-0.4, 0.1]]))
@@ -150,8 +150,8 @@ def test_samples_are_those_of_the_stack(exact):
 def test_no_sweep_draws_up_and_down_again(exact):
     """From a row, up by q(h | v) and down by p₁(v | h): six scores |z| < 4.5, 4 in 10⁵; one sweep is told apart."""
     rows = np.array([[1.0, -1.0, 0.5], [-0.5, 1.5, 1.0]])
-    recognised = np.exp(exact.log_joint(rows)[1])
-    stack, expected = stack_of(LOWER, UPPER), recognised @ exact.visible_means()
+    recognized = np.exp(exact.log_joint(rows)[1])
+    stack, expected = stack_of(LOWER, UPPER), recognized @ exact.visible_means()
     assert scores(stack.sample(5000, n_sweeps=0, start=rows), expected).max() < 4.5
     assert scores(stack.sample(5000, n_sweeps=1, start=rows), expected).max() > 10
 

@@ -126,7 +126,7 @@ def test_works_in_a_pipeline_and_has_the_means_as_features(data):
     model = make_pipeline(StandardScaler(), networks.Phi4RBM(2, n_epochs=1)).fit(data)
     assert model.transform(data[:5]).shape == (5, 2)
     machine = model[-1].machine_
-    mine = machine.hidden_mean(jnp.asarray(model[-1]._standardised(model[0].transform(data[:5]))))
+    mine = machine.hidden_mean(jnp.asarray(model[-1]._standardized(model[0].transform(data[:5]))))
     np.testing.assert_allclose(model.transform(data[:5]), mine)
 
 

@@ -95,8 +95,8 @@ def test_foreign_and_damaged_directories_are_refused(tmp_path, start, data):
         train(start, data + 1, **options)
     with raises("checkpoint.other_run", "learning_rate is 0.005 there", "0.01"):
         train(start, data, **options, learning_rate=optax.constant_schedule(0.01))
-    with raises("checkpoint.other_run", "centring is True there, False here"):
-        train(start, data, **options, centring=False)
+    with raises("checkpoint.other_run", "centering is True there, False here"):
+        train(start, data, **options, centering=False)
     head = tmp_path / "kept" / "head.ckpt"
     whole = head.read_bytes()
     head.write_bytes(whole[:-3] + b"xyz")

@@ -101,7 +101,7 @@ def test_gaussian_fields_on_random_graphs_are_judged_like_their_eigenvalues():
 
 @pytest.mark.parametrize(("degree", "w"), [(6, 0.51), (7, 0.17)])
 def test_a_rounding_error_is_no_mass(degree, w):
-    """w·degree/2 is a little larger in floating point than w/2 added up over the neighbours."""
+    """w·degree/2 is a little larger in floating point than w/2 added up over the neighbors."""
     lattice = p4.lattice.from_networkx(nx.random_regular_graph(degree, 12, seed=0))
     report = p4.gaussian(lattice, w=w, a=w * degree / 2).check()
     assert report.null_directions == ("the constant field of all sites",) and not report.is_normalizable

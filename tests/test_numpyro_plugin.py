@@ -229,15 +229,15 @@ def test_nuts_of_numpyro_samples_phi4_on_the_3x3_torus(reference):
     quantities = reference["square_L3_w1_a1.9_b0.175"]["quantities"]
     model = p4.phi4(p4.lattice.square(3), w=1.0, a=1.9, b=0.175)
     phi = nuts(lambda: numpyro.sample("phi", p4.GibbsField(model)), num_samples=6000)["phi"]
-    neighbours = lambda f: (f * np.roll(f, 1, axis=1)).mean((1, 2))  # noqa: E731
-    for moment, name in ((lambda f: (f**2).mean((1, 2)), "<phi^2>"), (neighbours, "<phi_0 phi_nn>")):
+    neighbors = lambda f: (f * np.roll(f, 1, axis=1)).mean((1, 2))  # noqa: E731
+    for moment, name in ((lambda f: (f**2).mean((1, 2)), "<phi^2>"), (neighbors, "<phi_0 phi_nn>")):
         exact = quantities[name]["value"]
         assert z_score(moment(phi), exact) < MAX_Z
     assert z_score((1.09 * phi**2).mean((1, 2)), quantities["<phi^2>"]["value"]) > MAX_Z
 
 
 def test_svi_with_autonormal_finds_the_exact_posterior_mean():
-    """Mean-field optimum: the exact means, and widths 1/√Q'_ii; one fixed optimisation, no chance involved."""
+    """Mean-field optimum: the exact means, and widths 1/√Q'_ii; one fixed optimization, no chance involved."""
     mean, precision = exact_posterior()
     guide = AutoNormal(smoothing)
     svi = SVI(smoothing, guide, numpyro.optim.Adam(0.02), Trace_ELBO(num_particles=8))
@@ -303,7 +303,7 @@ def intractable(phi=None):
     numpyro.sample("phi", p4.GibbsField(p4.phi4(SQUARE, a=a, b=0.2)), obs=phi)
 
 
-def test_a_random_coupling_of_unknown_normalisation_is_refused_everywhere():
+def test_a_random_coupling_of_unknown_normalization_is_refused_everywhere():
     phi, told = fields((3, 4)), ("doubly_intractable.random_coupling", "'a'", "1/Z", "log_partition")
     for observed in (phi, None):
         with raises(*told):

@@ -60,7 +60,7 @@ def truth(data) -> np.ndarray:
 
 
 def off(tree, truth, shift=0.0) -> np.ndarray:
-    """Scores of mean and variance of w; ``shift`` posterior standard deviations are the normaliser's own error."""
+    """Scores of mean and variance of w; ``shift`` posterior standard deviations are the normalizer's own error."""
     mean, variance = truth
     w = tree["posterior"]["w"].values.astype(float)
     first, second = gamma_method(w), gamma_method((w - mean) ** 2)
@@ -199,17 +199,17 @@ def test_interpolant_is_exact_for_polynomials_and_knows_its_error():
 
 def test_interpolant_continues_along_rays_and_stays_below_a_convex_function():
     """f(c) + t (f(x) − f(c)) at c + t (x − c), x on a face; the same for JAX and for arrays, inside too."""
-    low, high, centre = np.array([0.0, -2.0]), np.array([1.0, 3.0]), np.array([0.4, 0.5])
+    low, high, center = np.array([0.0, -2.0]), np.array([1.0, 3.0]), np.array([0.4, 0.5])
     valley = np.array([[40.0, -8.0], [-8.0, 2.0]])  # along its walls, tangents at the faces lead down without end
 
     def function(x):
-        return np.einsum("pi,ij,pj->p", x - centre, valley, x - centre) + 1
+        return np.einsum("pi,ij,pj->p", x - center, valley, x - center) + 1
 
     plain = Interpolant(function, low, high)
-    found = plain.shifted(0.0, 1.0, centre)
+    found = plain.shifted(0.0, 1.0, center)
     points = np.array([[1.6, 0.5], [0.4, 5.5], [-0.4, -4.5], [2.2, 8.0], [0.2, 0.3]])
     stretch = np.array([2.0, 2.0, 2.0, 3.0, 1.0])
-    face = centre + (points - centre) / stretch[:, None]
+    face = center + (points - center) / stretch[:, None]
     assert found.values(points) == pytest.approx(1 + stretch * (function(face) - 1), rel=1e-9)
     assert [float(found(jnp.asarray(p, jnp.float32))) for p in points] == pytest.approx(found.values(points), rel=1e-4)
     far = np.random.default_rng(0).uniform(-20, 20, (500, 2))

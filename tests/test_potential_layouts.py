@@ -1,4 +1,4 @@
-"""What the layouts promise beyond right answers: no scatter, one pass over the neighbours, batches, one program."""
+"""What the layouts promise beyond right answers: no scatter, one pass over the neighbors, batches, one program."""
 
 import re
 
@@ -99,7 +99,7 @@ def test_a_scatter_and_a_gather_would_be_seen():
 
 @pytest.mark.parametrize("kind", ["uniform", "per clique"])
 @pytest.mark.parametrize("name", LATTICES)
-def test_energy_and_force_share_one_pass_over_the_neighbours(name, kind):
+def test_energy_and_force_share_one_pass_over_the_neighbors(name, kind):
     lattice = LATTICES[name]
     model = a_model(lattice, kind)
     arguments = jax.tree.map(jnp.asarray, (model, a_field(lattice)))
@@ -215,7 +215,7 @@ def test_the_tables_of_a_hub_are_not_as_wide_as_the_hub_for_every_site():
     assert sum(np.size(v) for v in constants) < 20 * star.num_sites
 
 
-def test_dense_layout_is_recognised_by_the_edges_not_by_the_constructor():
+def test_dense_layout_is_recognized_by_the_edges_not_by_the_constructor():
     def layout_by_edges(graph):
         return p4.compile(p4.phi4(p4.lattice.from_networkx(graph), a=1.0, b=0.1)).layout
 

@@ -78,15 +78,15 @@ def test_corrected_posterior_is_that_of_quadrature_and_uncorrected_is_not(data, 
         other, noise, warnings = simulated_likelihood(problem, own.theta, k)
         assert noise < 0.1 and not warnings
         true = exact_moments(fields, log_z)
-        for found, centre, width in ((plain, own, 1.0), (corrected, other, affine_map(own, other)[0, 0])):
-            z = jnp.asarray(width * (GRID - centre.theta[0]) / scale[0, 0])
+        for found, center, width in ((plain, own, 1.0), (corrected, other, affine_map(own, other)[0, 0])):
+            z = jnp.asarray(width * (GRID - center.theta[0]) / scale[0, 0])
             found.append(off(moments(np.asarray(jax.vmap(cost)(z[:, None]), float)), true))
     plain, corrected = np.array(plain), np.array(corrected)
     assert np.abs(corrected[:, 0]).max() < 0.3 and np.abs(corrected[:, 1] - 1).max() < 0.12
     assert np.abs(plain[:, 0]).max() > 0.5 and np.abs(plain[:, 1] - 1).max() > 0.1
 
 
-def test_posterior_by_name_is_labelled_an_approximation(data, log_z, monkeypatch):
+def test_posterior_by_name_is_labeled_an_approximation(data, log_z, monkeypatch):
     monkeypatch.setattr(couplings, "NOTICED", 0.0)
     with warns("infer_couplings.doubtful", "corrects the pseudo-likelihood"):
         tree = p4.infer_couplings(RING, data[2], {"w": dist.Normal(0.0, 10.0)}, normalizer="pseudolikelihood")

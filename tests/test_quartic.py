@@ -1,4 +1,4 @@
-"""One φ⁴ site: normaliser and moments against quadrature in longer words, draws against quadrature."""
+"""One φ⁴ site: normalizer and moments against quadrature in longer words, draws against quadrature."""
 
 import jax
 import jax.numpy as jnp
@@ -199,7 +199,7 @@ def test_draws_of_one_key_repeat_and_batches_differ():
     assert (first == again).all() and not (first == other).any()
 
 
-def test_vectorised_over_keys(law):
+def test_vectorized_over_keys(law):
     keys = jax.random.split(jax.random.key(2), 500)
     phi = jax.vmap(lambda key: quartic.draw(key, *CASES["double well"], shape=(40,)))(keys)
     assert stats.kstest(np.ravel(phi), law["double well"]).pvalue > ALARM

@@ -93,7 +93,7 @@ def test_complex_gaussian_has_its_exact_values():
 
 @pytest.mark.parametrize("g", ["g1.0", "g0.5"])
 def test_three_steps_at_once_reach_the_complex_reference_values(reference, g):
-    """From a neighbouring action to A₄, and on to A₅ = A₄ + 0.15 i Σφ², in one estimator."""
+    """From a neighboring action to A₄, and on to A₅ = A₄ + 0.15 i Σφ², in one estimator."""
     case = reference[f"square_diag_L3_{g}_a1.52425_b0.175"]
     target = model_of(case)
     source = target.replace(a=1.56, w=0.995 * np.asarray(target.couplings["w"]))

@@ -280,7 +280,7 @@ def test_observables_are_the_same_without_the_fields():
     assert_same(with_field, without)
 
 
-def test_neighbouring_chains_start_with_opposite_signs():
+def test_neighboring_chains_start_with_opposite_signs():
     compiled = p4.compile(p4.phi4(p4.lattice.square(5), a=1.5, b=0.2))
     starts = np.asarray(chains._starts(compiled, jax.random.split(jax.random.key(0), 6)))
     assert np.sign(starts.mean(axis=(1, 2))).tolist() == [1, -1, 1, -1, 1, -1]

@@ -73,7 +73,7 @@ def test_every_function_with_a_seed_is_asked():
     assert len(seeded) > 6 and seeded <= {*CALLS, "average"}
 
 
-def test_streams_of_neighbouring_seeds_and_of_purposes_differ():
+def test_streams_of_neighboring_seeds_and_of_purposes_differ():
     pairs = list(itertools.product(range(5), NAMES))
     keys = {tuple(np.asarray(jax.random.key_data(stream_key(*pair)))) for pair in pairs}
     numbers = {stream_rng(*pair).integers(2**63) for pair in pairs}

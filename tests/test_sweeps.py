@@ -1,4 +1,4 @@
-"""Coloured sweeps: colourings, random numbers, overrelaxation, step sizes of sites, and sweeps that are wrong.
+"""Colored sweeps: colorings, random numbers, overrelaxation, step sizes of sites, and sweeps that are wrong.
 
 False alarms: every comparison has level 1e-4, shared among its quantities; about 30 are made. Keys are fixed.
 """
@@ -28,22 +28,22 @@ from phi4ppl.kernels import local_hmc as sites
 from phi4ppl.kernels.chessboard import Chessboard, chessboard, join, split
 from phi4ppl.kernels.local_hmc import overrelaxable, overrelaxation, sweeps
 from phi4ppl.kernels.noise import finished, normal, random_words, uniform
-from phi4ppl.lattice.coloring import colours
+from phi4ppl.lattice.coloring import colors
 from phi4ppl.sampling import get_kernel, target_of
 
 pytestmark = pytest.mark.compile_quickly
 
-# --- colourings
+# --- colorings
 
 
-def colouring(model):
-    colour = colours(model.lattice, model.forms)
-    assert colour.shape == (model.lattice.num_sites,)
-    assert sorted(set(colour.tolist())) == list(range(colour.max() + 1))
+def coloring(model):
+    color = colors(model.lattice, model.forms)
+    assert color.shape == (model.lattice.num_sites,)
+    assert sorted(set(color.tolist())) == list(range(color.max() + 1))
     for form in model.forms:
         for clique in form.cliques:
-            assert len(set(colour[clique].tolist())) == len(clique)
-    return colour.max() + 1
+            assert len(set(color[clique].tolist())) == len(clique)
+    return color.max() + 1
 
 
 @pytest.mark.parametrize(
@@ -77,26 +77,26 @@ def colouring(model):
     ],
     ids=lambda x: getattr(x, "name", x),
 )
-def test_colourings_are_proper_and_of_few_colours(lattice, at_most):
-    assert colouring(p4.phi4(lattice, w=1.0, a=1.0, b=0.2)) <= at_most
+def test_colorings_are_proper_and_of_few_colors(lattice, at_most):
+    assert coloring(p4.phi4(lattice, w=1.0, a=1.0, b=0.2)) <= at_most
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_colourings_of_random_graphs_need_no_more_than_the_largest_degree_and_one(seed):
+def test_colorings_of_random_graphs_need_no_more_than_the_largest_degree_and_one(seed):
     graph = nx.gnm_random_graph(40, [10, 40, 80, 160, 300, 700][seed], seed=seed)
     lattice = p4.lattice.from_networkx(graph)
-    assert colouring(p4.phi4(lattice, w=1.0, a=1.0, b=0.2)) <= lattice.degree.max() + 1
+    assert coloring(p4.phi4(lattice, w=1.0, a=1.0, b=0.2)) <= lattice.degree.max() + 1
 
 
-def test_only_terms_ask_for_colours():
+def test_only_terms_ask_for_colors():
     """Edges that no term uses are no constraint; sites of one clique of an own term are."""
     lattice = p4.lattice.square(4, diagonals=True)
     first = p4.phi4(lattice, w={"nn": 1.0}, a=1.0, b=0.2)
-    assert colouring(first) == 2
-    assert colouring(p4.gaussian(p4.lattice.from_networkx(nx.empty_graph(3)), w=1.0, a=1.0)) == 1
+    assert coloring(first) == 2
+    assert coloring(p4.gaussian(p4.lattice.from_networkx(nx.empty_graph(3)), w=1.0, a=1.0)) == 1
     term = p4.Term("g", p4.lattice.plaquettes(lattice), lambda p, q, r, s: p * q * r * s, 0.1)
-    assert colouring(p4.MarkovRandomField(lattice, [*first.terms, term])) == 4
-    assert colouring(MODELS["own terms"]()) == 4
+    assert coloring(p4.MarkovRandomField(lattice, [*first.terms, term])) == 4
+    assert coloring(MODELS["own terms"]()) == 4
 
 
 # --- random numbers
@@ -111,7 +111,7 @@ def test_uniform_and_normal_numbers_have_their_distributions(dtype, x64):
     assert u.min() >= 0 and u.max() < 1 and np.isfinite(z).all()
     scores = {"mean": score(u - 0.5), "square": score(u**2 - 1 / 3)}
     scores |= {f"normal^{k}": score(z**k - m) for k, m in ((1, 0), (2, 1), (3, 0), (4, 3))}
-    scores |= {"neighbours": score((u[1:] - 0.5) * (u[:-1] - 0.5)), "neighbouring normals": score(z[1:] * z[:-1])}
+    scores |= {"neighbors": score((u[1:] - 0.5) * (u[:-1] - 0.5)), "neighboring normals": score(z[1:] * z[:-1])}
     scores |= {"both": score((u - 0.5) * z), "both, squared": score((u - 0.5) * (z**2 - 1))}
     for name, values, law in (("uniform", u, stats.uniform), ("normal", z, stats.norm)):
         scores |= {f"law of {name}": float(stats.norm.isf(stats.kstest(values, law.cdf).pvalue / 2))}
@@ -196,7 +196,7 @@ def test_overrelaxation_keeps_the_energy_and_the_distribution(name):
 
 
 @pytest.mark.parametrize("wrong", [{"w": 0.7}, {"a": 2.2}, {"r": 0.5}])
-def test_overrelaxation_about_a_wrong_centre_is_rejected(wrong):
+def test_overrelaxation_about_a_wrong_center_is_rejected(wrong):
     model = GAUSSIAN["odd torus with sources"]()
     draws = exact_draws(model, 40_000)
     target = target_of(model.replace(**wrong))
@@ -272,9 +272,9 @@ def scores_of_sweep(name, number=1):
     return invariance_scores(model, before, np.asarray(after), fresh)
 
 
-def test_neighbours_of_one_colour_are_rejected(monkeypatch):
+def test_neighbors_of_one_color_are_rejected(monkeypatch):
     assert not rejected(scores_of_sweep("open chain"))
-    monkeypatch.setattr(sites, "colours", lambda lattice, forms: np.zeros(lattice.num_sites, np.int32))
+    monkeypatch.setattr(sites, "colors", lambda lattice, forms: np.zeros(lattice.num_sites, np.int32))
     assert rejected(scores_of_sweep("open chain"))
 
 
@@ -326,7 +326,7 @@ BOARDS = [
 @pytest.mark.parametrize("lattice", BOARDS, ids=lambda x: f"{x.name} {x.shape}")
 @pytest.mark.parametrize("uniform", [True, False])
 def test_pulls_on_a_chessboard_are_those_of_the_edges(lattice, uniform):
-    """Against a matrix of the couplings; the pulls of the other colour are wrong."""
+    """Against a matrix of the couplings; the pulls of the other color are wrong."""
     rng, size = np.random.default_rng(2), lattice.num_sites
     w = 0.7 if uniform else rng.normal(size=lattice.num_edges)
     matrix = np.zeros((size, size))
@@ -337,9 +337,9 @@ def test_pulls_on_a_chessboard_are_those_of_the_edges(lattice, uniform):
     board = chessboard(target_of(p4.compile(p4.phi4(lattice, w=w, a=1.0, b=0.2))), phi.dtype)
     halves = split(jnp.asarray(phi))
     np.testing.assert_array_equal(join(*halves), phi)
-    colour = split(jnp.asarray(np.indices(lattice.shape).sum(axis=0) % 2))
+    color = split(jnp.asarray(np.indices(lattice.shape).sum(axis=0) % 2))
     for k in range(2):
-        assert (np.asarray(colour[k]) == k).all()
+        assert (np.asarray(color[k]) == k).all()
         np.testing.assert_allclose(board.pull(k, halves[1 - k]), expected[k], atol=2e-5)
         if not uniform or lattice.shape[0] > 4:  # of two pairs of rows, the one before is the one behind
             assert np.abs(board.pull(1 - k, halves[1 - k]) - expected[k]).max() > 0.1
@@ -383,9 +383,9 @@ def test_terms_of_several_sites_or_of_some_sites_only_are_swept_by_mask():
         assert (chessboard(target, jnp.float32) is not None) == fits
 
 
-def test_sweeps_with_the_neighbours_of_the_other_colour_are_rejected(monkeypatch):
-    right = Chessboard.neighbours
-    monkeypatch.setattr(Chessboard, "neighbours", lambda self, colour, other: right(self, 1 - colour, other))
+def test_sweeps_with_the_neighbors_of_the_other_color_are_rejected(monkeypatch):
+    right = Chessboard.neighbors
+    monkeypatch.setattr(Chessboard, "neighbors", lambda self, color, other: right(self, 1 - color, other))
     assert rejected(scores_of_sweep("even torus"))
 
 
@@ -393,7 +393,7 @@ def test_sweeps_with_the_neighbours_of_the_other_colour_are_rejected(monkeypatch
 
 
 def test_every_site_reaches_the_target_acceptance():
-    """Sites whose widths differ by a factor of twenty: each finds its own step size, whatever its neighbours need."""
+    """Sites whose widths differ by a factor of twenty: each finds its own step size, whatever its neighbors need."""
     rng = np.random.default_rng(1)
     lattice = p4.lattice.square(4)
     a = np.geomspace(0.3, 100, 16)[rng.permutation(16)]

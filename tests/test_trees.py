@@ -392,38 +392,38 @@ DATA = np.linspace(-1, 1, 12).reshape(3, 4), np.array([True, False, False, True]
 
 
 @pytest.fixture(scope="module")
-def labelled():
+def labeled():
     coords = {"county": COUNTIES, "year": [1975, 1976, 1977], "site": ["a", "b", "c"]}
     with jax.numpy_rank_promotion("allow"):
         return p4.sample(counties, *DATA, num_warmup=50, num_samples=60, num_chains=2, kernel="hmc", coords=coords)
 
 
 @pytest.mark.rank_promotion
-def test_plates_name_the_dimensions_and_labels_the_rows(labelled, tmp_path):
-    posterior = labelled["posterior"]
+def test_plates_name_the_dimensions_and_labels_the_rows(labeled, tmp_path):
+    posterior = labeled["posterior"]
     assert posterior["f"].dims == posterior["risk"].dims == ("chain", "draw", "county")
-    assert labelled["streamed"]["f"].dims == ("statistic", "county") and list(posterior["county"].values) == COUNTIES
-    assert labelled["observed_data"]["y"].dims == ("year", "county")
-    assert labelled["log_likelihood"]["y"].dims == ("chain", "draw", "year", "county")
-    assert list(labelled["observed_data"]["z_datum"].values) == ["Skye", "Orkney"]
-    np.testing.assert_allclose(labelled["observed_data"]["z"], DATA[0][0][[0, 3]])
-    table = p4.estimate(labelled, ["f", "phi"])
+    assert labeled["streamed"]["f"].dims == ("statistic", "county") and list(posterior["county"].values) == COUNTIES
+    assert labeled["observed_data"]["y"].dims == ("year", "county")
+    assert labeled["log_likelihood"]["y"].dims == ("chain", "draw", "year", "county")
+    assert list(labeled["observed_data"]["z_datum"].values) == ["Skye", "Orkney"]
+    np.testing.assert_allclose(labeled["observed_data"]["z"], DATA[0][0][[0, 3]])
+    table = p4.estimate(labeled, ["f", "phi"])
     assert list(table.index) == [*(f"f[{name}]" for name in COUNTIES), "phi[a]", "phi[b]", "phi[c]"]
     for name in COUNTIES:
         assert table.loc[f"f[{name}]", "mean"] == pytest.approx(float(posterior["f"].sel(county=name).mean()), abs=1e-6)
-    text = str(p4.diagnose(labelled))
+    text = str(p4.diagnose(labeled))
     assert re.search(r"\((f|risk|phi)\[[A-Za-z/]+\]\)", text) and "f[0]" not in text
-    assert "trace" in figures(labelled)
-    back = p4.load_run(p4.save_run(labelled, tmp_path / "run.nc"))
-    xr.testing.assert_identical(back, labelled)
-    assert (p4.estimate(back) == p4.estimate(labelled)).all(axis=None)
+    assert "trace" in figures(labeled)
+    back = p4.load_run(p4.save_run(labeled, tmp_path / "run.nc"))
+    xr.testing.assert_identical(back, labeled)
+    assert (p4.estimate(back) == p4.estimate(labeled)).all(axis=None)
 
 
-def test_labels_stay_with_their_elements(labelled):
-    part = labelled.sel(county=["Orkney", "Skye"])
+def test_labels_stay_with_their_elements(labeled):
+    part = labeled.sel(county=["Orkney", "Skye"])
     table = p4.estimate(part, "f")
     assert list(table.index) == ["f[Orkney]", "f[Skye]"]
-    assert table.loc["f[Orkney]", "mean"] == p4.estimate(labelled, "f").loc["f[Orkney]", "mean"]
+    assert table.loc["f[Orkney]", "mean"] == p4.estimate(labeled, "f").loc["f[Orkney]", "mean"]
 
 
 @pytest.mark.rank_promotion

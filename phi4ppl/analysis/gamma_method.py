@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import fdtrc, gammaincc
 
-from .._typing import Labelled, PerLag, Series
+from .._typing import Labeled, PerLag, Series
 from ..errors import ArgumentError
 from ..errors.arguments import finite_array
 
@@ -70,7 +70,7 @@ class GammaEstimate(NamedTuple):
     reliable: np.ndarray
 
 
-def gamma_method(series: Labelled, *, stau: float = 1.5) -> GammaEstimate:
+def gamma_method(series: Labeled, *, stau: float = 1.5) -> GammaEstimate:
     """Mean, its error and the integrated autocorrelation time of a Monte Carlo series, by the Γ-method.
 
     With R chains of n draws, N = R n, and δ the deviations of each chain from its own mean,
@@ -114,7 +114,7 @@ def gamma_method(series: Labelled, *, stau: float = 1.5) -> GammaEstimate:
     return GammaEstimate(*(np.concatenate(field).reshape(series.shape[2:])[()] for field in fields))
 
 
-def normalized_autocorrelation(series: Labelled, max_lag: int) -> tuple[PerLag, PerLag]:
+def normalized_autocorrelation(series: Labeled, max_lag: int) -> tuple[PerLag, PerLag]:
     """Normalized autocorrelation function ρ(t) = Γ(t)/Γ(0) with its error, for lags 0 … ``max_lag``.
 
     ``δρ(t)² = (1/N) Σ_{k=1..t+W} [ρ(k+t) + ρ(k−t) − 2 ρ(k) ρ(t)]²`` (M. Lüscher, Comput. Phys. Commun. 165
@@ -153,7 +153,7 @@ def normalized_autocorrelation(series: Labelled, max_lag: int) -> tuple[PerLag, 
     return rho, error
 
 
-def _as_series(series: Labelled) -> Series:
+def _as_series(series: Labeled) -> Series:
     if {"chain", "draw"} <= set(getattr(series, "dims", ())):  # a DataArray, whose other axes are the element's
         series = series.transpose("chain", "draw", ...)
     series = finite_array("series", series, "Remove the draw, or look for a divergence in the chain.")
@@ -174,7 +174,7 @@ def _blocks(series):
         yield np.ascontiguousarray(np.moveaxis(flat[:, :, start : start + step], 2, 0), dtype=np.float64)
 
 
-def _centre(chains):
+def _center(chains):
     """Deviations from the chain means in units of the largest, the means (elements, chains), and the unit."""
     deltas = chains - chains[:, :, :1]  # exactly 0 for a chain that never moves
     shift = deltas.mean(axis=2, keepdims=True)
@@ -215,7 +215,7 @@ def _estimate(chains, stau):
     """The fields of a `GammaEstimate` for chains of shape (elements, chains, draws)."""
     _, num_chains, num_draws = chains.shape
     total = num_chains * num_draws
-    deltas, chain_means, unit = _centre(chains)
+    deltas, chain_means, unit = _center(chains)
     moves = np.any(deltas != 0, axis=2)
     still = ~np.any(moves, axis=1)
     gamma = _covariance(deltas)
@@ -269,7 +269,7 @@ def _blocked_q(deltas, uncorrected, doubt):
 def _rho_with_error(chains, max_lag):
     """ρ and δρ, each of shape (lags, elements), for chains of shape (elements, chains, draws)."""
     total = chains.shape[1] * chains.shape[2]
-    gamma = _covariance(_centre(chains)[0])
+    gamma = _covariance(_center(chains)[0])
     still = gamma[:, 0] == 0  # only if no chain moves
     rho = gamma / np.where(still, 1.0, gamma[:, 0])[:, None]
     window = _tau_and_window(rho, total, 1.5)[1][:, None]

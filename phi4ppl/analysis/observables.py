@@ -25,7 +25,7 @@ NAMES = {
     "energy_density": "S/V",
     "phi_squared": "(1/V) Σ φ_i²",
     "phi_fourth": "(1/V) Σ φ_i⁴",
-    "neighbour_correlation": 'mean of φ_i φ_j over the nearest-neighbor edges (kind "nn"; all edges where there is none)',
+    "neighbor_correlation": 'mean of φ_i φ_j over the nearest-neighbor edges (kind "nn"; all edges where there is none)',
 }
 
 
@@ -58,7 +58,7 @@ def _without_couplings(lattice: Lattice) -> dict[str, Callable]:
     if len(edges):
         # one hopping term of unit coupling: minus its energy is Σ φ_i φ_j, in the fast layout of the lattice
         aligned = MarkovRandomField(lattice, [Term("edges", edges, hopping, 1.0)])
-        observables["neighbour_correlation"] = lambda phi: -energy(aligned, phi) / len(edges)
+        observables["neighbor_correlation"] = lambda phi: -energy(aligned, phi) / len(edges)
     for function in observables.values():
         function.coupling_free = True  # type: ignore[attr-defined]  # programs that record only these are shared by all couplings
     return observables

@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import ModelFileError
 from ..errors.streams import stream_rng
 from ..inference.compare import SCHEMES
-from .field_files import LABELLED, load_fields, noted_fields
+from .field_files import LABELED, load_fields, noted_fields
 from .model_files import field_of, load_model_file
 from .option_names import for_command_line
 from .outcome import REPORT, checks_text, finish, result_folder
@@ -66,7 +66,7 @@ def compare(arguments) -> int:
 
 def _require_one_order(models: dict, fields: np.ndarray, path: str) -> None:
     """Refuse models whose sites are in another order than those of the first, where the labels of a file show it."""
-    for name, model in list(models.items())[1:] if Path(path).suffix in LABELLED else ():
+    for name, model in list(models.items())[1:] if Path(path).suffix in LABELED else ():
         other, _ = load_fields(path, model)
         if not np.array_equal(other.reshape(len(other), -1), fields.reshape(len(fields), -1)):
             first = next(iter(models))

@@ -15,14 +15,14 @@ from ..lattice.labels import MISSING_FIELDS, aligned_fields
 from ..model.field import MarkovRandomField
 from ..results.independent_fields import independent_step, note_of
 
-__all__ = ["LABELLED", "load_fields", "noted_fields"]
+__all__ = ["LABELED", "load_fields", "noted_fields"]
 
 WAYS = (
     "Give a .npy or .npz file with one array of fields, a .nc file of phi4ppl.sample or with a variable 'phi', or a .csv or "
     ".parquet table with one row per field and one column per site, named by its label."
 )
 MISSING_TEXTS = ("", "na", "n/a", "nan", "null", "none", "<na>")
-LABELLED = (".nc", ".csv", ".parquet")
+LABELED = (".nc", ".csv", ".parquet")
 
 
 def load_fields(path, model: MarkovRandomField) -> tuple[np.ndarray, str]:

@@ -94,7 +94,7 @@ def energy_change(model: MarkovRandomField, new: Field, old: Field) -> Scalar:
     for k, statistic in plan.powers.items():
         slope += _on_sites(values[k], shape) * statistic.difference(new, old)
     for k, hopping in plan.hoppings.items():
-        slope -= _neighbour_sum(hopping, values[k], middle)
+        slope -= _neighbor_sum(hopping, values[k], middle)
     total = _sum_in_blocks(difference * slope)
     for k, statistics in plan.own.items():
         total += _sum_in_blocks(values[k] * (statistics(new) - statistics(old)))
@@ -186,7 +186,7 @@ def _local_energy(plan: _Plan) -> Callable:
     return local
 
 
-def _neighbour_sum(hopping: Hopping, w, phi):
+def _neighbor_sum(hopping: Hopping, w, phi):
     return w * hopping.plain(phi) if w.ndim == 0 else hopping.weighted(w, phi)
 
 

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from .._typing import Labelled
+from .._typing import Labeled
 from ..errors import ArgumentError
 from ..errors.arguments import call_checked, finite_array, positive_int, seed_within
 from ..errors.streams import stream_rng
-from ..lattice.labels import MISSING_FIELDS, aligned_fields, is_labelled
+from ..lattice.labels import MISSING_FIELDS, aligned_fields, is_labeled
 from ..model.field import MarkovRandomField
 from ..reports.card import card
 from ..reports.numbers import value_with_error
-from ..reports.style import GREY, OKABE_ITO, panels
+from ..reports.style import GRAY, OKABE_ITO, panels
 from ..results.independent_fields import independent_fields
 from ..results.leave_one_out import leave_one_out
 from .coupling_problem import CouplingProblem
@@ -106,7 +106,7 @@ class Comparison:
         places = np.arange(len(self.table))[::-1]
         error = self.table["elpd_difference_error"]
         left.errorbar(self.table["elpd_difference"], places, xerr=error, fmt="o", capsize=3, color=OKABE_ITO[0])
-        left.axvline(0, color=GREY, lw=0.8)
+        left.axvline(0, color=GRAY, lw=0.8)
         left.set_yticks(places, self.table.index)
         left.set_xlabel("Δelpd: elpd less that of the best model")
         for k, scheme in enumerate(SCHEMES):
@@ -125,7 +125,7 @@ class Comparison:
 
 @call_checked
 def compare(
-    models: dict[str, MarkovRandomField | Posterior], data: Labelled, priors: dict | None = None, *,
+    models: dict[str, MarkovRandomField | Posterior], data: Labeled, priors: dict | None = None, *,
     prior_weights: dict | None = None, num_draws: int = 4000, seed: int = 0, progress: bool | None = None,
 ) -> Comparison:  # fmt: skip
     """Compare models of the same fields by evidence and by prediction.
@@ -197,24 +197,24 @@ def _compared(posteriors: dict[str, Posterior], prior: np.ndarray, fields, seed:
     count = len(pointwise)
     evidence = np.array([posteriors[name].log_evidence for name in names])
     doubt = np.array([posteriors[name].log_evidence_error for name in names])
-    normaliser = np.array([count * _log_z_error(posteriors[name]) for name in names])
+    normalizer = np.array([count * _log_z_error(posteriors[name]) for name in names])
     best = int(pointwise.sum(axis=0).argmax())
     apart = pointwise - pointwise[:, [best]]
-    stacked, bma = stacking_weights(pointwise), pseudo_bma_weights(pointwise, seed, shared=normaliser / count)
+    stacked, bma = stacking_weights(pointwise), pseudo_bma_weights(pointwise, seed, shared=normalizer / count)
     table = pd.DataFrame(
         {
             "log_evidence": evidence, "log_evidence_error": doubt,
             "elpd": pointwise.sum(axis=0),
-            "elpd_error": np.hypot(np.sqrt(count) * pointwise.std(axis=0), normaliser),
+            "elpd_error": np.hypot(np.sqrt(count) * pointwise.std(axis=0), normalizer),
             "elpd_difference": apart.sum(axis=0),
             "elpd_difference_error": np.where(
                 np.arange(len(names)) == best, 0.0,
-                np.sqrt(count * apart.var(axis=0) + normaliser**2 + normaliser[best] ** 2),
+                np.sqrt(count * apart.var(axis=0) + normalizer**2 + normalizer[best] ** 2),
             ),
             "max_pareto_k": [held_out[name].pareto_k.max() for name in names],
             "evidence_weight": evidence_weights(evidence, prior),
             "evidence_error": evidence_weights(evidence + doubt * rng.normal(size=(4000, len(names))), prior).std(axis=0),
-            "stacking_weight": stacked, "stacking_error": bootstrap_errors(pointwise, seed, shared=normaliser / count),
+            "stacking_weight": stacked, "stacking_error": bootstrap_errors(pointwise, seed, shared=normalizer / count),
             "pseudo_bma_weight": bma[0], "pseudo_bma_error": bma[1],
         },
         index=pd.Index(names, name="model"),
@@ -331,7 +331,7 @@ def _aligned(models: dict, data) -> np.ndarray:
     """The data in the order of sites of the first model, which labels must show to be that of all."""
     fields, *others = (
         aligned_fields("data", data, model.lattice, MISSING_FIELDS, samples=1)
-        for model in (models.values() if is_labelled(data) else list(models.values())[:1])
+        for model in (models.values() if is_labeled(data) else list(models.values())[:1])
     )
     for name, other in zip(list(models)[1:], others, strict=False):
         if not np.array_equal(fields.reshape(len(fields), -1), other.reshape(len(other), -1)):

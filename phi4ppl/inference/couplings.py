@@ -10,7 +10,7 @@ import numpyro
 import xarray as xr
 from numpyro.distributions import Distribution
 
-from .._typing import Labelled
+from .._typing import Labeled
 from ..errors import ArgumentError, OverlapError, Phi4pplWarning, warn
 from ..errors.arguments import call_checked, one_of, positive_int, seed_within
 from ..lattice.labels import MISSING_FIELDS, aligned_fields
@@ -40,7 +40,7 @@ NOTICED = 0.25  # posterior standard deviations by which the noise of a correcti
 
 @call_checked
 def infer_couplings(
-    model: MarkovRandomField, data: Labelled, priors: dict[str, Distribution], *,
+    model: MarkovRandomField, data: Labeled, priors: dict[str, Distribution], *,
     normalizer: PartitionSurface | Callable | str = "auto", num_auxiliary: int = 50,
     num_warmup: int = 500, num_samples: int = 1000, num_chains: int = 4, seed: int = 0, progress: bool | None = None,
 ) -> Posterior:  # fmt: skip
@@ -227,10 +227,10 @@ def _by_pseudolikelihood(problem: CouplingProblem, corrected: bool, run: dict) -
     likelihood, facts, complaints = PseudoLikelihood(problem), {"approximation": APPROXIMATION}, []
     own = likelihood.mode()
     cost, scale = likelihood.around(own)
-    centre, to_z = own.theta, np.linalg.inv(scale)
+    center, to_z = own.theta, np.linalg.inv(scale)
     if corrected:
         other, noise, warned = simulated_likelihood(problem, own.theta, run["seed"])
-        centre, to_z = other.theta, to_z @ affine_map(own, other)
+        center, to_z = other.theta, to_z @ affine_map(own, other)
         facts = {"approximation": f"{APPROXIMATION}, {CORRECTED}", "normalizer_shift": noise}
         complaints += warned
         if noise > NOTICED:
@@ -240,7 +240,7 @@ def _by_pseudolikelihood(problem: CouplingProblem, corrected: bool, run: dict) -
             )
 
     def log_likelihood(theta):
-        return -cost(jnp.asarray(to_z, theta.dtype) @ (theta - jnp.asarray(centre, theta.dtype)))
+        return -cost(jnp.asarray(to_z, theta.dtype) @ (theta - jnp.asarray(center, theta.dtype)))
 
     tree = sample(_numpyro_model(problem.priors, log_likelihood), **run)
     draws = _draws(tree, problem.names)

@@ -83,12 +83,12 @@ class ImportanceSample(NamedTuple):
 
 
 def importance_sample(
-    problem: CouplingProblem, log_z: LogZ, centre, covariance, num_draws: int, seed: int
+    problem: CouplingProblem, log_z: LogZ, center, covariance, num_draws: int, seed: int
 ) -> ImportanceSample:
     """Couplings from a t-distribution around the posterior, a little wider than it."""
     from scipy.stats import multivariate_t  # slow to import
 
-    proposal = multivariate_t(centre, 1.2 * covariance, df=FREEDOM, seed=stream_rng(seed, "proposal"))
+    proposal = multivariate_t(center, 1.2 * covariance, df=FREEDOM, seed=stream_rng(seed, "proposal"))
     thetas = np.asarray(proposal.rvs(num_draws)).reshape(num_draws, -1)
     rest = problem.log_prior(thetas) - proposal.logpdf(thetas)
     rest -= thetas @ problem.statistics.sum(axis=0) + problem.fixed_energy.sum()

@@ -140,12 +140,12 @@ def _posterior(fit: Interpolant, log_prior, low, high, depth: float) -> tuple[np
     middle, half = (low + high) / 2, (high - low) / 2
     mode, lowest = _minimum(lambda x: energy(middle + half * x), len(low))
     axes = _first_axes(lambda x: energy(middle + half * x), mode, depth)
-    centre = mode
+    center = mode
     ticks = np.linspace(-1, 1, GRID[len(low)])
     grid = np.stack([axis.ravel() for axis in np.meshgrid(*[ticks] * len(low), indexing="ij")], axis=1)
     edge = np.abs(grid).max(axis=1) == 1
     for _ in range(PASSES):
-        x = centre + grid @ axes.T
+        x = center + grid @ axes.T
         inside = np.all(np.abs(x) <= 1, axis=1)
         x, at_edge = x[inside], edge[inside]
         values = energy(middle + half * x)
@@ -154,7 +154,7 @@ def _posterior(fit: Interpolant, log_prior, low, high, depth: float) -> tuple[np
         touching, some = bool(np.any(kept & at_edge)), np.vstack([x[kept], mode])
         if not touching and kept.sum() > 0.02 * len(grid):
             break
-        centre, axes = _new_axes(some, cell, 2.0 if touching else 1.2)
+        center, axes = _new_axes(some, cell, 2.0 if touching else 1.2)
     points, values = np.vstack([x[kept], mode]), np.append(values[kept], lowest)
     return middle + half * points, values, middle + half * mode
 
@@ -182,11 +182,11 @@ def _first_axes(energy: Callable, mode, depth: float) -> np.ndarray:
     stencil = [at + a + b for i, s in enumerate(shifts) for t in shifts[i:] for a in (s, -s) for b in (t, -t)]
     values = iter(energy(np.array(stencil)).reshape(-1, 4))
     hessian = np.zeros((dimensions, dimensions))
-    centre = float(energy(at[None])[0])
+    center = float(energy(at[None])[0])
     for i in range(dimensions):
         for j in range(i, dimensions):
             up, mixed, other, down = next(values)
-            second = (up - 2 * centre + down) if i == j else (up - mixed - other + down)
+            second = (up - 2 * center + down) if i == j else (up - mixed - other + down)
             hessian[i, j] = hessian[j, i] = second / (4 * step**2)
     curvature, directions = np.linalg.eigh(np.where(np.isfinite(hessian), hessian, 0.0))
     lengths = 1.3 * np.sqrt(2 * depth / np.maximum(curvature, 1e-3))
@@ -195,10 +195,10 @@ def _first_axes(energy: Callable, mode, depth: float) -> np.ndarray:
 
 def _new_axes(points, cell, factor: float) -> tuple[np.ndarray, np.ndarray]:
     """The center of points, and a frame along their principal axes that encloses them."""
-    centre = points.mean(axis=0)
-    away = points - centre
+    center = points.mean(axis=0)
+    away = points - center
     _, directions = np.linalg.eigh(away.T @ away / len(points) + np.diag(cell**2))
     projected = away @ directions
-    centre = centre + directions @ ((projected.max(axis=0) + projected.min(axis=0)) / 2)
+    center = center + directions @ ((projected.max(axis=0) + projected.min(axis=0)) / 2)
     lengths = (projected.max(axis=0) - projected.min(axis=0)) / 2
-    return centre, directions * (factor * lengths + np.sqrt(directions.T**2 @ cell**2))
+    return center, directions * (factor * lengths + np.sqrt(directions.T**2 @ cell**2))

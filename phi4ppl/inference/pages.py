@@ -225,7 +225,7 @@ def _predictive(checks: dict[str, PredictiveCheck], count: int) -> dict:
         tables[name] = Table(PREDICTIVE_HEAD, rows)
     meaning = (
         f"Means over fields and spread between fields {which}, and of {replicates} replicated data sets of that size. "
-        f"p: the share of these with a larger value. Coloured: below {EXTREME} or above {1 - EXTREME}, the model does not make "
+        f"p: the share of these with a larger value. Colored: below {EXTREME} or above {1 - EXTREME}, the model does not make "
         "such fields. Statistics that the couplings multiply agree by construction."
     )
     picture = Picture("Observables of single fields: data, and predicted", (png_of(predictive_figure(checks)),))

@@ -38,13 +38,13 @@ def couplings_figure(models: dict[str, tuple]) -> Figure:
         grid, bins = np.linspace(low, high, 400), np.linspace(low, high, 2 * BINS)
         for label, (prior, values, weights) in own.items():
             k = list(models).index(label)
-            colour, dash = OKABE_ITO[k % len(OKABE_ITO)], LINE_STYLES[(k + 1) % len(LINE_STYLES)]
+            color, dash = OKABE_ITO[k % len(OKABE_ITO)], LINE_STYLES[(k + 1) % len(LINE_STYLES)]
             shown = label if len(models) == 1 else f"posterior, {label}"
-            filled = {"histtype": "stepfilled", "color": colour, "alpha": 0.6, "label": shown}
+            filled = {"histtype": "stepfilled", "color": color, "alpha": 0.6, "label": shown}
             axes.hist(values, bins=bins, weights=weights, density=True, **filled)
             prior_label = "prior" if len(models) == 1 else f"prior, {label}"
             axes.plot(
-                grid, _density(prior, grid), color="black" if len(models) == 1 else colour, ls=dash, label=prior_label
+                grid, _density(prior, grid), color="black" if len(models) == 1 else color, ls=dash, label=prior_label
             )
         axes.set(xlabel=name.replace("$", r"\$"), yticks=[], xlim=(low, high))
         axes.set_ylim(bottom=0)

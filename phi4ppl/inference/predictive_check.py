@@ -88,7 +88,7 @@ def predictive_check(
     >>> truth = p4.gaussian(p4.lattice.chain(6), w=0.8, a=1.0)
     >>> data = p4.GibbsField(truth).sample(jax.random.key(0), (50,))
     >>> check = predictive_check([truth.replace(w=0.0)], data)
-    >>> bool(check.table.loc["neighbour_correlation", "p"] < 0.02)
+    >>> bool(check.table.loc["neighbor_correlation", "p"] < 0.02)
     True
     """
     seed = seed_within(seed)

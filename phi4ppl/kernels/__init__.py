@@ -7,7 +7,7 @@ is; then `gradient` for HMC and NUTS, `local_hmc` and `cluster` for lattices.
 import sys
 from types import ModuleType
 
-from . import catalogue  # noqa: F401  # registers the kernels
+from . import catalog  # noqa: F401  # registers the kernels
 from .adaptation import Tuning, WindowAdaptation
 from .choose import resolve
 from .kernel import Kernel, get_kernel, kernels, register

@@ -58,8 +58,8 @@ class ShiftBonds:
     def lowest(self, walls, labels):
         """Lowest label among a site and those bonded to it, for several fields (leading axis)."""
         ahead, behind = jax.vmap(lambda x: shifts(self.lattice, x, list(self.coupling)))(labels)
-        for neighbour, wall in zip((*ahead, *behind), walls, strict=True):
-            labels = jnp.minimum(labels, neighbour | wall)
+        for neighbor, wall in zip((*ahead, *behind), walls, strict=True):
+            labels = jnp.minimum(labels, neighbor | wall)
         return labels
 
 

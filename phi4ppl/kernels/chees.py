@@ -36,12 +36,12 @@ BITS = 16  # of the low-discrepancy sequence
 
 
 class _Tuning(NamedTuple):
-    """``centre`` μ is a flat position, from which distances are measured."""
+    """``center`` μ is a flat position, from which distances are measured."""
 
     step_size: jax.Array
     inverse_mass_matrix: jax.Array
     length: jax.Array
-    centre: jax.Array
+    center: jax.Array
 
 
 class _State(NamedTuple):
@@ -80,7 +80,7 @@ def chees(target: Target, tuning: _Tuning) -> SamplingAlgorithm:
         return _State(*first, jnp.zeros((), jnp.int32), zero, zero, zero)  # type: ignore[call-arg]
 
     def away(position):
-        return jax.tree.map(jnp.subtract, position, ravel_pytree(position)[1](tuning.centre))
+        return jax.tree.map(jnp.subtract, position, ravel_pytree(position)[1](tuning.center))
 
     def squared(displacement):
         white, _ = ravel_pytree(metric.scale(displacement, displacement, inv=False, trans=False))
@@ -116,11 +116,11 @@ def rescaled(log_length, change, width):
 
 
 class _Pooled(NamedTuple):
-    """What all chains share, but for the statistics of ``mass`` and the ``centre``, which are of one."""
+    """What all chains share, but for the statistics of ``mass`` and the ``center``, which are of one."""
 
     step_size: Any
     mass: Any
-    centre: jax.Array
+    center: jax.Array
     log_length: jax.Array
     average: jax.Array
     change: jax.Array
@@ -156,7 +156,7 @@ class PooledAdaptation:
         log_length = jnp.clip(state.log_length + (count + DELAY) ** -0.6 * gradient, shortest, longest)
         flat, _ = ravel_pytree(chain_state.position)
         state = _Pooled(
-            step_size, state.mass, state.centre + share * (flat - state.centre), log_length,
+            step_size, state.mass, state.center + share * (flat - state.center), log_length,
             state.average + share * (log_length - state.average), usual, count,
         )  # fmt: skip
 
@@ -182,8 +182,8 @@ class PooledAdaptation:
         return self._tuning(state, state.step_size.log_step_size_avg, state.average)
 
     def _tuning(self, state: _Pooled, log_step_size, log_length) -> _Tuning:
-        step_size = jnp.exp(log_step_size).astype(state.centre.dtype)
-        return _Tuning(step_size, Diagonal.value(state.mass), jnp.exp(log_length), state.centre)
+        step_size = jnp.exp(log_step_size).astype(state.center.dtype)
+        return _Tuning(step_size, Diagonal.value(state.mass), jnp.exp(log_length), state.center)
 
 
 CHEES = Kernel(

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._typing import Colour, Field, JaxField, WholeField
+from .._typing import Color, Field, JaxField, WholeField
 from ..energy.stencil import coupling_fields, offsets_of, shifts
 from ..lattice.frozen import Lattice
 from .target import Target
@@ -28,7 +28,7 @@ def _is_black_above(shape: tuple) -> np.ndarray:
     return np.indices((1, *shape[1:])).sum(axis=0) % 2 == 0
 
 
-def split(field: WholeField) -> tuple[Colour, Colour]:
+def split(field: WholeField) -> tuple[Color, Color]:
     """Black and white sites of a field, each of shape ``(rows / 2, …)``."""
     rows = field.reshape(-1, 2, *field.shape[1:])
     black_above = _is_black_above(field.shape)
@@ -36,7 +36,7 @@ def split(field: WholeField) -> tuple[Colour, Colour]:
     return black, white
 
 
-def join(black: Colour, white: Colour) -> WholeField:
+def join(black: Color, white: Color) -> WholeField:
     """The field of these black and white sites."""
     black_above = _is_black_above(black.shape)
     rows = [jnp.where(above, black, white) for above in (black_above, ~black_above)]
@@ -52,35 +52,35 @@ class Chessboard:
     lattice : Lattice
         The lattice of the whole field.
     hoppings : list of tuple
-        ``(axes, weights)`` of every hopping term: along which axes, and one number or ``weights[colour]``, the couplings of a
-        site with its neighbors in the order of `neighbours`.
+        ``(axes, weights)`` of every hopping term: along which axes, and one number or ``weights[color]``, the couplings of a
+        site with its neighbors in the order of `neighbors`.
     own : list of tuple
-        ``(statistic, couplings)`` of every term of single sites, ``couplings[colour]`` one number or one per site.
+        ``(statistic, couplings)`` of every term of single sites, ``couplings[color]`` one number or one per site.
     """
 
     lattice: Lattice
     hoppings: list
     own: list
 
-    def energy(self, colour: int, phi: Field) -> JaxField:
+    def energy(self, color: int, phi: Field) -> JaxField:
         """The part of S that is a sum over single sites, by site of one color."""
-        terms = (couplings[colour] * _at_every_site(statistic, phi) for statistic, couplings in self.own)
+        terms = (couplings[color] * _at_every_site(statistic, phi) for statistic, couplings in self.own)
         return sum(terms, start=jnp.zeros_like(phi))
 
-    def neighbours(self, colour: int, other: Field) -> list[JaxField]:
+    def neighbors(self, color: int, other: Field) -> list[JaxField]:
         """φ(x + d) and φ(x − d) of the sites x of one color, in turn for the unit vectors d; zero beyond an open boundary."""
         (below, *ahead), (above, *behind) = shifts(self.lattice, other, _unit_vectors(self.lattice))
-        is_upper = _is_black_above(other.shape) ^ (colour == 1)
+        is_upper = _is_black_above(other.shape) ^ (color == 1)
         column = [jnp.where(is_upper, other, below), jnp.where(is_upper, above, other)]
         return column + [x for pair in zip(ahead, behind, strict=True) for x in pair]
 
-    def pull(self, colour: int, other: Field) -> JaxField:
+    def pull(self, color: int, other: Field) -> JaxField:
         """−∂/∂φ of the hopping terms at the sites of one color, whose neighbors are ``other``."""
-        neighbours, total = self.neighbours(colour, other), jnp.zeros_like(other)
+        neighbors, total = self.neighbors(color, other), jnp.zeros_like(other)
         for axes, weights in self.hoppings:
-            near = [x for axis in axes for x in neighbours[2 * axis : 2 * axis + 2]]
+            near = [x for axis in axes for x in neighbors[2 * axis : 2 * axis + 2]]
             if isinstance(weights, list):
-                total += sum(w * x for w, x in zip(weights[colour], near, strict=True))
+                total += sum(w * x for w, x in zip(weights[color], near, strict=True))
             else:
                 total += weights * sum(near)
         return total
@@ -98,7 +98,7 @@ def chessboard(target: Target, dtype) -> Chessboard | None:
     """The chessboard of a target with terms of single sites and bonds along the axes of an even lattice; None for any other."""
     lattice, hoppings, own = target.lattice, [], []
     shape = lattice.shape
-    if shape is None or lattice.offsets is None or len(shape) < 2 or shape[0] % 2 or not _two_colours(lattice):
+    if shape is None or lattice.offsets is None or len(shape) < 2 or shape[0] % 2 or not _two_colors(lattice):
         return None
     for form, value in target.model.interactions:
         value = jnp.asarray(value, dtype)
@@ -115,7 +115,7 @@ def chessboard(target: Target, dtype) -> Chessboard | None:
     return Chessboard(lattice, hoppings, own) if hoppings else None
 
 
-def _two_colours(lattice: Lattice) -> bool:
+def _two_colors(lattice: Lattice) -> bool:
     return all(n % 2 == 0 for n, periodic in zip(lattice.shape, lattice.periodic, strict=True) if periodic)
 
 
@@ -125,4 +125,4 @@ def _weights(lattice: Lattice, values, offsets) -> list:
     for offset, ahead in zip(offsets, coupling_fields(lattice, values, offsets), strict=True):
         _, (behind,) = shifts(lattice, ahead, [offset])
         found += [split(ahead), split(behind)]
-    return [list(of_colour) for of_colour in zip(*found, strict=True)]
+    return [list(of_color) for of_color in zip(*found, strict=True)]

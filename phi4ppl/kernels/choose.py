@@ -8,12 +8,12 @@ from numpy.polynomial import polynomial
 from ..energy.compiled import CompiledModel
 from ..errors import ArgumentError
 from ..errors.arguments import call_checked
-from ..lattice.coloring import colours
+from ..lattice.coloring import colors
 from .kernel import Kernel, get_kernel
 
 __all__ = ["choose", "resolve"]
 
-MAX_COLOURS = 16  # a sweep costs a force for every color
+MAX_COLORS = 16  # a sweep costs a force for every color
 DEEP = 15.0  # Σ_j w_ij φ² of the mean field; 5 at the critical point of the square lattice with λ = 0.7
 
 
@@ -23,9 +23,9 @@ def choose(compiled: CompiledModel, symmetry_moves: bool = True) -> tuple[str, s
     if model is None:
         return "nuts", "a NumPyro model has no graph to exploit"
     terms = model.interactions
-    num_colours = int(colours(model.lattice, model.forms).max()) + 1
-    if num_colours > MAX_COLOURS:
-        return "chees", f"the sites need {num_colours} colors, too many for sweeps"
+    num_colors = int(colors(model.lattice, model.forms).max()) + 1
+    if num_colors > MAX_COLORS:
+        return "chees", f"the sites need {num_colors} colors, too many for sweeps"
     own = [form.name for form, _ in terms if not form.built_in and form.cliques.shape[1] > 1]
     if own:
         return "local_hmc", f"clusters cannot cross the custom term {own[0]!r} of several sites, sweeps can"

@@ -160,17 +160,17 @@ def adjusted_mclmc(target: Target, tuning: Tuning) -> SamplingAlgorithm:
         length_key, step_key = jax.random.split(key)
         steps = _random_steps(length_key, tuning)
 
-        def colour(y):  # from white coordinates to the field
+        def color(y):  # from white coordinates to the field
             return metric.scale(state.position, y, inv=True, trans=False)
 
         white = metric.scale(state.position, state.position, inv=False, trans=False)
         gradient = metric.scale(state.position, state.logdensity_grad, inv=True, trans=True)
         root_d = math.sqrt(ravel_pytree(state.position)[0].size)
         here = DynamicHMCState(white, state.logdensity, gradient, steps)
-        there, info = kernel(step_key, here, lambda y: target.logdensity_fn(colour(y)), tuning.step_size * root_d)
+        there, info = kernel(step_key, here, lambda y: target.logdensity_fn(color(y)), tuning.step_size * root_d)
         position = jax.tree.map(
             lambda new, old: jnp.where(info.is_accepted, new, old).astype(old.dtype),
-            colour(there.position),
+            color(there.position),
             state.position,
         )
         gradient = metric.scale(state.position, there.logdensity_grad, inv=False, trans=True)

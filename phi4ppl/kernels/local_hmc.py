@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..energy.functions import log_density
-from ..lattice.coloring import colours
+from ..lattice.coloring import colors
 from .chessboard import chessboard, join, split
 from .kernel import Kernel, fields_only
 from .noise import finished, normal, random_words, spare_uniform, uniform
@@ -98,11 +98,11 @@ def sweeps(target: Target, key, phi, step_size, number: int = 1):
     def one_sweep(k, carry):
         sites = list(carry)
         words = random_words(jax.random.fold_in(key, k), 2, steps[0].shape)
-        for colour, (word, steps_here) in enumerate(zip(words, steps, strict=True)):
-            phi, momentum, _ = sites[colour]
-            pull = board.pull(colour, sites[1 - colour][0])
-            rest = _while_others_rest(functools.partial(board.energy, colour), pull, phi)
-            sites[colour] = _trajectory(phi, momentum, *_drawn(word, k, steps_here), *rest)
+        for color, (word, steps_here) in enumerate(zip(words, steps, strict=True)):
+            phi, momentum, _ = sites[color]
+            pull = board.pull(color, sites[1 - color][0])
+            rest = _while_others_rest(functools.partial(board.energy, color), pull, phi)
+            sites[color] = _trajectory(phi, momentum, *_drawn(word, k, steps_here), *rest)
         return tuple(sites)
 
     words = random_words(jax.random.fold_in(key, number), 4, steps[0].shape)
@@ -114,12 +114,12 @@ def sweeps(target: Target, key, phi, step_size, number: int = 1):
 
 def _sweeps_by_mask(target: Target, key, phi, step_size, number: int):
     """Sweeps of any terms on any lattice, every turn with arrays of all sites, of which it keeps those of its color."""
-    colour = colours(target.lattice, target.model.forms).reshape(phi.shape)
+    color = colors(target.lattice, target.model.forms).reshape(phi.shape)
     on_site, pair_force, cliques = site_energy(target), _pair_force(target), _clique_terms(target)
 
     def turn(carry, this, drawn):
         phi, momentum, _ = carry
-        mine = jnp.asarray(colour) == this
+        mine = jnp.asarray(color) == this
         force, change = _while_others_rest(on_site, 0 if pair_force is None else pair_force(phi), phi)
 
         def others(new):  # energy of custom terms of several sites, with only this color moved
@@ -138,7 +138,7 @@ def _sweeps_by_mask(target: Target, key, phi, step_size, number: int):
 
     def one_sweep(k, carry):
         drawn = _drawn(random_words(jax.random.fold_in(key, k), 1, phi.shape)[0], k, step_size)
-        numbers = jnp.arange(colour.max() + 1)
+        numbers = jnp.arange(color.max() + 1)
         return jax.lax.scan(lambda carry, this: (turn(carry, this, drawn), None), carry, numbers, unroll=2)[0]
 
     momentum = finished(normal(*random_words(jax.random.fold_in(key, number), 2, phi.shape), phi.dtype))  # type: ignore[call-arg]
@@ -208,17 +208,17 @@ def overrelaxation(target: Target, phi):
 
     Source: S. L. Adler, Phys. Rev. D 23 (1981) 2901.
     """
-    colour = colours(target.lattice, target.model.forms).reshape(phi.shape)
+    color = colors(target.lattice, target.model.forms).reshape(phi.shape)
     on_site, pair_force = site_energy(target), _pair_force(target)
     slope = jax.grad(lambda x: jnp.sum(on_site(x)))
     at_zero = slope(jnp.zeros_like(phi))
     curvature = slope(jnp.ones_like(phi)) - at_zero
 
     def turn(phi, number):
-        centre = (pair_force(phi) - at_zero) / curvature
-        return jnp.where((jnp.asarray(colour) == number) & (curvature > 0), 2 * centre - phi, phi), None
+        center = (pair_force(phi) - at_zero) / curvature
+        return jnp.where((jnp.asarray(color) == number) & (curvature > 0), 2 * center - phi, phi), None
 
-    return jax.lax.scan(turn, phi, jnp.arange(colour.max() + 1))[0]
+    return jax.lax.scan(turn, phi, jnp.arange(color.max() + 1))[0]
 
 
 class _Robbins(NamedTuple):

@@ -9,11 +9,11 @@ import numpy as np
 
 from .frozen import Lattice
 
-__all__ = ["colours", "greedy_colours"]
+__all__ = ["colors", "greedy_colors"]
 
 
 @functools.lru_cache(maxsize=16)
-def colours(lattice: Lattice, forms: tuple) -> np.ndarray:
+def colors(lattice: Lattice, forms: tuple) -> np.ndarray:
     """Color of every site, shape ``(num_sites,)``, from 0; no two sites of one clique share a color.
 
     Chessboards on regular lattices where they fit, otherwise greedily, sites of most neighbors first (D. J. A. Welsh and
@@ -41,21 +41,21 @@ def _chessboards(lattice: Lattice):
 def _greedy(num_sites: int, edges: np.ndarray) -> np.ndarray:
     both = np.concatenate([edges, edges[:, ::-1]])
     both = both[np.argsort(both[:, 0], kind="stable")]
-    return greedy_colours(np.searchsorted(both[:, 0], np.arange(num_sites + 1)), both[:, 1], distance=1)
+    return greedy_colors(np.searchsorted(both[:, 0], np.arange(num_sites + 1)), both[:, 1], distance=1)
 
 
-def greedy_colours(start: np.ndarray, neighbours: np.ndarray, *, distance: int) -> np.ndarray:
+def greedy_colors(start: np.ndarray, neighbors: np.ndarray, *, distance: int) -> np.ndarray:
     """Color of every site, such that sites up to ``distance`` (1 or 2) edges apart differ; sites of most neighbors first.
 
-    The neighbors of site i are ``neighbours[start[i]:start[i + 1]]``.
+    The neighbors of site i are ``neighbors[start[i]:start[i + 1]]``.
     """
     order = np.argsort(-np.diff(start), kind="stable").tolist()
-    start, neighbours = start.tolist(), neighbours.tolist()
-    colour = [-1] * (len(start) - 1)
+    start, neighbors = start.tolist(), neighbors.tolist()
+    color = [-1] * (len(start) - 1)
     for site in order:
-        near = neighbours[start[site] : start[site + 1]]
-        taken = {colour[other] for other in near}
+        near = neighbors[start[site] : start[site + 1]]
+        taken = {color[other] for other in near}
         for other in near if distance == 2 else ():
-            taken.update([colour[far] for far in neighbours[start[other] : start[other + 1]]])
-        colour[site] = next(c for c in itertools.count() if c not in taken)
-    return np.array(colour, np.int32)
+            taken.update([color[far] for far in neighbors[start[other] : start[other + 1]]])
+        color[site] = next(c for c in itertools.count() if c not in taken)
+    return np.array(color, np.int32)

@@ -18,18 +18,18 @@ def draw_lattice(lattice, field, ax, limits: tuple, cmap: str, colorbar: bool):
         ax = plt.subplots(figsize=(4, 4), layout="constrained")[1]
     values = None if field is None else np.ravel(np.asarray(field, float))
     if values is not None and lattice.shape is not None and len(lattice.shape) == 2:
-        colours, hidden = _cells(lattice, values, ax), 0
+        colors, hidden = _cells(lattice, values, ax), 0
     else:
         hidden = _edges(lattice, ax)
-        colours = _sites(lattice, values, ax)
+        colors = _sites(lattice, values, ax)
     if values is not None:
         largest = np.abs(values[np.isfinite(values)]).max(initial=0) or 1.0
-        colours.set(
+        colors.set(
             cmap=cmap,
             clim=tuple(default if v is None else v for v, default in zip(limits, (-largest, largest), strict=True)),
         )
         if colorbar:
-            ax.figure.colorbar(colours, ax=ax, shrink=0.7, label="φ")
+            ax.figure.colorbar(colors, ax=ax, shrink=0.7, label="φ")
     ax.set(aspect="auto" if lattice.shape is None else "equal", xticks=[], yticks=[])
     ax.set_title(lattice.name, fontsize=9, wrap=True)
     if hidden:
@@ -53,8 +53,8 @@ def _edges(lattice, ax) -> int:
 
 def _sites(lattice, values, ax):
     size = float(np.clip(4000 / lattice.num_sites, 4, 120))
-    colours = {"color": "0.85"} if values is None else {"c": values}
-    return ax.scatter(*lattice.positions.T, s=size, edgecolors="0.2", linewidths=0.4, zorder=2, **colours)
+    colors = {"color": "0.85"} if values is None else {"c": values}
+    return ax.scatter(*lattice.positions.T, s=size, edgecolors="0.2", linewidths=0.4, zorder=2, **colors)
 
 
 def _cells(lattice, values, ax):
@@ -78,5 +78,5 @@ def _corners(grid) -> np.ndarray | None:
     nx, ny = grid.shape[:2]
     if nx < 2 or ny < 2 or abs((grid[1, 0] - grid[0, 0]) @ (grid[0, 1] - grid[0, 0])) < 1e-9:
         return None
-    angle = np.pi / 6 + np.pi / 3 * np.arange(6)  # neighbours at distance 1 in the directions 0°, 60°, …
+    angle = np.pi / 6 + np.pi / 3 * np.arange(6)  # neighbors at distance 1 in the directions 0°, 60°, …
     return np.stack([np.cos(angle), np.sin(angle)], axis=1) / np.sqrt(3)

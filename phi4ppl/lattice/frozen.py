@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import ArgumentError
 from ..errors.arguments import call_checked, one_of
-from .labels import aligned_fields, is_labelled
+from .labels import aligned_fields, is_labeled
 from .svg_picture import lattice_html
 
 if TYPE_CHECKING:
@@ -154,16 +154,16 @@ class Lattice:
         return nx.freeze(graph)
 
     @cached_property
-    def _neighbour_lists(self) -> tuple[np.ndarray, np.ndarray]:
+    def _neighbor_lists(self) -> tuple[np.ndarray, np.ndarray]:
         """Neighbors in compressed rows: sites ``indices[start[i]:start[i+1]]`` adjoin site i, in ascending order."""
         both = np.concatenate([self.edges, self.edges[:, ::-1]])
         both = both[np.lexsort((both[:, 1], both[:, 0]))]
         start = np.concatenate([[0], np.cumsum(self.degree)])
         return start, np.ascontiguousarray(both[:, 1])
 
-    def neighbours(self, site: int) -> np.ndarray:
+    def neighbors(self, site: int) -> np.ndarray:
         """Sites that share an edge with ``site``, in ascending order."""
-        start, indices = self._neighbour_lists
+        start, indices = self._neighbor_lists
         return indices[start[site] : start[site + 1]]
 
     def are_adjacent(self, i, j) -> np.ndarray:
@@ -256,20 +256,20 @@ class Lattice:
         """Draw the graph, or a field on it, with matplotlib.
 
         A field on a regular lattice in two dimensions fills the cells of its sites: squares, and hexagons on the triangular
-        lattice. On any other graph it colours the sites.
+        lattice. On any other graph it colors the sites.
 
         Parameters
         ----------
         field : array, optional
-            One value a site, or labelled.
+            One value a site, or labeled.
         ax : matplotlib.axes.Axes, optional
             By default those of a new figure.
         vmin, vmax : float, optional
-            Ends of the colour scale. By default they are −v and v, where v is the largest magnitude: zero is in the middle.
+            Ends of the color scale. By default they are −v and v, where v is the largest magnitude: zero is in the middle.
         cmap : str
-            Colour map of matplotlib.
+            Color map of matplotlib.
         colorbar : bool
-            Whether a colour bar stands beside the field.
+            Whether a color bar stands beside the field.
 
         Returns
         -------
@@ -282,7 +282,7 @@ class Lattice:
         """
         from .drawing import draw_lattice
 
-        field = aligned_fields("field", field, self) if is_labelled(field) else field
+        field = aligned_fields("field", field, self) if is_labeled(field) else field
         if field is not None and np.size(field) != self.num_sites:
             raise ArgumentError("field", f"{self.num_sites} values, one per site", f"{np.size(field)}", reason="shape")
         return draw_lattice(self, field, ax, (vmin, vmax), cmap, colorbar)

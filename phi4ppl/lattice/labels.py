@@ -18,7 +18,7 @@ __all__ = [
     "aligned_fields",
     "aligned_units",
     "field_dims",
-    "is_labelled",
+    "is_labeled",
     "require_nodes_in_order",
 ]
 
@@ -27,7 +27,7 @@ SAMPLE_DIMS = ("chain", "draw")  # these come first, in this order
 MISSING_FIELDS = "Leave out fields with missing values, or fill them in, or observe the rest in a NumPyro model."
 BY_POSITION = "If the order is that of lattice.nodes, give the bare array: {}."
 MAX_SHOWN = 8  # labels in a message
-LABELLED = ("Series", "DataFrame", "DataArray", "Dataset", "DataTree")  # classes of pandas and xarray
+LABELED = ("Series", "DataFrame", "DataArray", "Dataset", "DataTree")  # classes of pandas and xarray
 
 
 def field_dims(lattice, prefix: str = "") -> tuple[list[str], dict]:
@@ -41,10 +41,10 @@ def field_dims(lattice, prefix: str = "") -> tuple[list[str], dict]:
     return names, {name: np.arange(n) for name, n in zip(names, shape, strict=True)}
 
 
-def is_labelled(value) -> bool:
+def is_labeled(value) -> bool:
     """Whether ``value`` is of a kind that can carry labels, or a list of such."""
     parts = value if isinstance(value, list | tuple) else [value]
-    return any(isinstance(part, dict) or _is_a(part, *LABELLED) for part in parts)
+    return any(isinstance(part, dict) or _is_a(part, *LABELED) for part in parts)
 
 
 def _is_a(value, *names: str) -> bool:
@@ -79,7 +79,7 @@ def aligned_fields(name: str, value, lattice=None, fix: str = "", *, samples: in
     ArgumentError
         If labels are not those of the lattice, each once, or values are missing or not finite.
     """
-    if not is_labelled(value):
+    if not is_labeled(value):
         return finite_array(name, value, fix)
     if isinstance(value, list | tuple):
         parts = [aligned_fields(f"{name}[{k}]", part, lattice, fix) for k, part in enumerate(value)]
@@ -283,7 +283,7 @@ def aligned_coupling(name: str, value, lattice, cliques: np.ndarray):
         lattice; for a term of k sites a dict by tuples of k nodes in any order, or a Series with such a MultiIndex.
     cliques : int array, shape (num_cliques, k)
     """
-    if not is_labelled(value):
+    if not is_labeled(value):
         return value
     if isinstance(value, list | tuple):
         if all(_is_a(part, "DataArray") and part.ndim == 0 for part in value):

@@ -10,7 +10,7 @@ import pandas as pd
 
 from ..reports.html import Picture, Row, Table, facts_table, png_of, write_page
 from ..reports.numbers import rounded, value_with_error
-from ..reports.style import GREY, OKABE_ITO, panels
+from ..reports.style import GRAY, OKABE_ITO, panels
 from .likelihood import LikelihoodFit
 from .variational_result import VariationalFit
 
@@ -76,7 +76,7 @@ def coefficients_figure(table: pd.DataFrame, error: str):
     for axes, (name, rows) in zip(places, groups.items(), strict=True):
         values, errors = rows["value"].to_numpy(float), rows.iloc[:, 3].to_numpy(float)
         at = np.arange(len(rows))
-        axes.axhline(0, color=GREY, lw=0.8)
+        axes.axhline(0, color=GRAY, lw=0.8)
         axes.errorbar(at, values, np.where(np.isfinite(errors), errors, 0), fmt="o", ms=4 if len(rows) < 100 else 2,
                       capsize=3 if len(rows) <= MAX_LABELS else 0, lw=1.0, color=OKABE_ITO[0])  # fmt: skip
         labels = rows["term"] if name == "couplings" else rows["sites"]

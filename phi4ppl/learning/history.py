@@ -176,8 +176,8 @@ def _panel(axes, values: xr.DataArray, name: str) -> None:
     steps, lines = values["step"].values, values.values
     few = lines.ndim == 1 or lines.shape[1] <= MAX_LINES
     marker = "." if len(steps) <= 60 else None
-    colour = None if lines.ndim == 2 and few else OKABE_ITO[0]
-    drawn = axes.plot(steps, lines, marker=marker, lw=1.1 if few else 0.6, color=colour, alpha=1 if few else 0.4)
+    color = None if lines.ndim == 2 and few else OKABE_ITO[0]
+    drawn = axes.plot(steps, lines, marker=marker, lw=1.1 if few else 0.6, color=color, alpha=1 if few else 0.4)
     if lines.ndim == 2 and few:
         labels = [str(label) for label in values["coupling"].values]
         axes.legend(drawn, labels, fontsize=7, frameon=False, ncols=1 + (len(drawn) > 6))

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
-from .._typing import Labelled
+from .._typing import Labeled
 from ..errors import ArgumentError
 from ..errors.arguments import call_checked, positive_int, seed_within
 from ..lattice.labels import MISSING_FIELDS, aligned_fields
@@ -56,7 +56,7 @@ class LikelihoodFit:
         How the fit ended; ``str(status)`` explains what to do.
     method : str
     ridge : float
-        Relative strength of the pull towards homogeneous couplings that was used, 0 for none.
+        Relative strength of the pull toward homogeneous couplings that was used, 0 for none.
     num_fields : int
         In the data.
     warnings : tuple of str
@@ -96,7 +96,7 @@ class LikelihoodFit:
 
 @call_checked
 def fit_likelihood(
-    model: MarkovRandomField, data: Labelled,
+    model: MarkovRandomField, data: Labeled,
     method: str | ScoreMatching | PseudoLikelihood | MaximumLikelihood | PersistentCD = "score_matching", *,
     ridge: float | None = None, initial: MarkovRandomField | LikelihoodFit | None = None, seed: int = 0,
     progress: bool | None = None,
@@ -121,7 +121,7 @@ def fit_likelihood(
         ``PersistentCD(num_steps=5000, batch_size=200)``; the strings ``"score_matching"``, ``"pseudolikelihood"``,
         ``"maximum_likelihood"`` and ``"persistent_cd"`` stand for them with their defaults.
     ridge : float, optional
-        λ ≥ 0 of a pull ½ λ Σ_c A_cc (θ_c − θ̄_c)² of inhomogeneous couplings towards the best homogeneous ones, with A the
+        λ ≥ 0 of a pull ½ λ Σ_c A_cc (θ_c − θ̄_c)² of inhomogeneous couplings toward the best homogeneous ones, with A the
         Hessian of the method's objective; λ has no unit. By default 0, and with fewer samples than couplings the λ for which
         each half of the data predicts the other best.
     initial : MarkovRandomField or LikelihoodFit, optional
@@ -229,7 +229,7 @@ class HeldOutScore(NamedTuple):
 
 
 @call_checked
-def held_out_score(model: MarkovRandomField, data: Labelled) -> HeldOutScore:
+def held_out_score(model: MarkovRandomField, data: Labeled) -> HeldOutScore:
     """Score of a model on data it has not seen, ⟨½|∇S|² − ΔS⟩, with its standard error; lower is better.
 
     A proper scoring rule that needs no Z (A. Hyvärinen, J. Mach. Learn. Res. 6 (2005) 695): for plenty of data from p it is

@@ -118,7 +118,7 @@ class LocalStructure:
         place = np.concatenate(rows), np.concatenate(columns)
         return sparse.coo_matrix((np.concatenate(data), place), shape=(self.vector.size,) * 2).tocsc()
 
-    def neighbours(self) -> sparse.csr_matrix:
+    def neighbors(self) -> sparse.csr_matrix:
         """Which couplings act on a common site: a matrix of couplings with entries there, itself included."""
         return (self._to_couplings @ self._to_sites.T @ self._to_sites @ self._to_couplings.T).tocsr()
 

@@ -44,11 +44,11 @@ def fit_maximum_likelihood(problem: Problem, method: MaximumLikelihood, seed: in
             reason="too_large",
         )
     data = DataStatistics(problem)
-    theta, centre = starting_point(problem)
+    theta, center = starting_point(problem)
     strength, notes = problem.ridge or 0.0, []
     with Interrupts() as interrupts:
         short = problem.ridge is None and problem.is_short
-        begin = vector.model(centre if short else theta)
+        begin = vector.model(center if short else theta)
         key = stream_key(seed, "maximum likelihood")
         ensemble = Engine(begin, kernel=method.kernel, num_chains=method.num_chains, key=key)
         ensemble.warm_up(begin, WARM_UP)
@@ -63,7 +63,7 @@ def fit_maximum_likelihood(problem: Problem, method: MaximumLikelihood, seed: in
             pull = penalty(fisher, strength, problem.wide)
         objective = Objective(
             vector.model, data.mean, data.spread, problem.num_samples, problem.bounded,
-            penalty=lambda theta: (pull @ (theta - centre), pull),
+            penalty=lambda theta: (pull @ (theta - center), pull),
             inside=lambda theta, move: keep_normalizable(vector, theta, move),
         )  # fmt: skip
 

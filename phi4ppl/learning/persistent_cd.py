@@ -31,14 +31,14 @@ LEARNING_RATE = 0.03  # of the default optimizer, in units of 1/√Var(T)
 FIRST_DRAWS = 20  # of a chain, for Var(T)
 MAX_DRIFT = 1.0  # between the halves of the window, in standard errors
 MAX_MISFIT = 0.1  # between statistics of model and data, in units of their spread, root mean square
-MAX_NEIGHBOURS = 200  # couplings whose Fisher matrix is inverted for the error of one
+MAX_NEIGHBORS = 200  # couplings whose Fisher matrix is inverted for the error of one
 NUM_FIELDS = 4000  # for the Fisher matrix
 BLOCK = 1 << 22
 
 
 def fit_persistent_cd(problem: Problem, method: PersistentCD, seed: int) -> Estimate:
     """Stochastic gradient ascent of the likelihood with averaged couplings; see `phi4ppl.fit_likelihood`."""
-    vector, (theta, centre) = problem.vector, starting_point(problem)
+    vector, (theta, center) = problem.vector, starting_point(problem)
     shape, rng = vector.template.field_shape, stream_rng(seed, "persistent contrastive divergence")
     chains = method.num_chains
     begin = problem.data[rng.integers(problem.num_samples, size=chains)].reshape(chains, *shape)
@@ -51,10 +51,10 @@ def fit_persistent_cd(problem: Problem, method: PersistentCD, seed: int) -> Esti
         variance = np.maximum(first.var(axis=0), 1e-12 * first.var(axis=0).max())
         strength, notes = problem.ridge or 0.0, []
         if problem.ridge is None and problem.is_short:
-            strength = _automatic(problem, ensemble, centre, variance)
+            strength = _automatic(problem, ensemble, center, variance)
             notes.append(problem.ridge_note(strength))
         pull = np.where(problem.wide, strength * variance, 0.0)
-        run = _Descent(problem, ensemble, method, rng, 1 / np.sqrt(variance), lambda at: pull * (at - centre))
+        run = _Descent(problem, ensemble, method, rng, 1 / np.sqrt(variance), lambda at: pull * (at - center))
         theta, status = run.go(theta, interrupts)
         notes += run.notes
         errors = np.full(len(theta), np.nan)
@@ -66,7 +66,7 @@ def fit_persistent_cd(problem: Problem, method: PersistentCD, seed: int) -> Esti
             errors = np.where(problem.bounded & (theta == 0), np.nan, errors)
             data = DataStatistics(problem)
             slope = np.where(theta > 0, 1, ~problem.bounded) * (
-                data.mean - statistics.mean(axis=0) + pull * (theta - centre)
+                data.mean - statistics.mean(axis=0) + pull * (theta - center)
             )
             misfit = np.sqrt(np.mean(slope**2 / data.spread))
             if status is FitStatus.CONVERGED and (run.tail.drift(errors) > MAX_DRIFT or misfit > MAX_MISFIT):
@@ -80,10 +80,10 @@ def _statistics_of(ensemble: Engine, vector, theta, num_draws: int, thinning: in
     return statistics_matrix(model, fields.reshape(-1, *model.field_shape))
 
 
-def _automatic(problem: Problem, ensemble: Engine, centre, variance) -> float:
+def _automatic(problem: Problem, ensemble: Engine, center, variance) -> float:
     """The ridge by the likelihood of each half of the data on the other, with the diagonal of the Fisher matrix."""
-    ensemble.warm_up(problem.vector.model(centre), WARM_UP)
-    mean = _statistics_of(ensemble, problem.vector, centre, 10 * FIRST_DRAWS).mean(axis=0)
+    ensemble.warm_up(problem.vector.model(center), WARM_UP)
+    mean = _statistics_of(ensemble, problem.vector, center, 10 * FIRST_DRAWS).mean(axis=0)
     fisher = sparse.diags(variance, format="csc")
     return cross_validated([(fisher, half - mean) for half in DataStatistics(problem).halves], problem.wide)
 
@@ -146,22 +146,22 @@ def fisher_errors(problem: Problem, statistics, pull) -> np.ndarray:
     spread = np.maximum(statistics.std(axis=0), 1e-300)
     statistics /= spread
     relative = pull / spread**2
-    neighbours = LocalStructure(vector).neighbours()
+    neighbors = LocalStructure(vector).neighbors()
     errors = np.empty(vector.size)
-    sizes = np.diff(neighbours.indptr)
+    sizes = np.diff(neighbors.indptr)
     for size in np.unique(sizes):
         rows = np.flatnonzero(sizes == size)
         for piece in np.array_split(rows, max(1, len(rows) * size * len(statistics) // BLOCK)):
-            near = np.array([neighbours.indices[neighbours.indptr[k] : neighbours.indptr[k + 1]] for k in piece])
+            near = np.array([neighbors.indices[neighbors.indptr[k] : neighbors.indptr[k + 1]] for k in piece])
             errors[piece] = _local_errors(statistics, piece, near, relative)
     return errors / spread / np.sqrt(problem.num_samples)
 
 
 def _local_errors(statistics, rows, near, relative) -> np.ndarray:
     """For every row the error from the Fisher matrix of its neighbors, in units of 1/√N."""
-    if near.shape[1] > MAX_NEIGHBOURS:
+    if near.shape[1] > MAX_NEIGHBORS:
         correlation = np.abs(statistics[:, rows].T @ statistics) / len(statistics)
-        near = np.argsort(-np.take_along_axis(correlation, near, axis=1), axis=1)[:, :MAX_NEIGHBOURS]
+        near = np.argsort(-np.take_along_axis(correlation, near, axis=1), axis=1)[:, :MAX_NEIGHBORS]
     here = statistics.T[near]
     fisher = here @ here.transpose(0, 2, 1) / len(statistics)
     eye = np.eye(near.shape[1])

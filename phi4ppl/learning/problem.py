@@ -22,7 +22,7 @@ class Problem:
     vector : CouplingVector
     data : array, shape (num_samples, num_sites), double precision
     ridge : float or None
-        Relative strength of the pull towards homogeneous couplings; None leaves it to the method.
+        Relative strength of the pull toward homogeneous couplings; None leaves it to the method.
     start : array or None
         Couplings to start from: those of the result that is continued.
     history : History
@@ -71,7 +71,7 @@ class Problem:
 
     def ridge_note(self, strength: float) -> str:
         return (
-            f"{self.num_samples} samples for {self.vector.size} couplings: a ridge towards homogeneous couplings of relative "
+            f"{self.num_samples} samples for {self.vector.size} couplings: a ridge toward homogeneous couplings of relative "
             f"strength {strength:.2g}, chosen by how well each half of the data predicts the other."
         )
 

@@ -82,20 +82,20 @@ class Objective:
 def fit_pseudolikelihood(problem: Problem, method: PseudoLikelihood, seed: int) -> Estimate:
     """The minimum of J with its sandwich errors; see `phi4ppl.fit_likelihood`."""
     objective = Objective(problem.vector, problem.data)
-    theta, centre = starting_point(problem)
+    theta, center = starting_point(problem)
     strength, notes = problem.ridge, []
     with Interrupts() as interrupts:
         if strength is None and problem.is_short:
-            strength = _automatic(problem, objective, centre)
+            strength = _automatic(problem, objective, center)
             notes.append(problem.ridge_note(strength))
         strength = strength or 0.0
-        pull = penalty(objective(centre)[2], strength, problem.wide) if strength else None
+        pull = penalty(objective(center)[2], strength, problem.wide) if strength else None
 
         def pulled(theta):
             value, slope, hessian = objective(theta)
             if pull is None:
                 return value, slope, hessian
-            away = theta - centre
+            away = theta - center
             return value + 0.5 * away @ (pull @ away), slope + pull @ away, hessian + pull
 
         def report(step, theta, value, decrement) -> bool:
@@ -111,9 +111,9 @@ def fit_pseudolikelihood(problem: Problem, method: PseudoLikelihood, seed: int) 
     return Estimate(theta, errors, status, float(strength), tuple(notes))
 
 
-def _automatic(problem: Problem, objective: Objective, centre) -> float:
+def _automatic(problem: Problem, objective: Objective, center) -> float:
     counts = problem.num_samples // 2, problem.num_samples - problem.num_samples // 2
-    halves = objective.halves(centre)
+    halves = objective.halves(center)
     quadratic = [(hessian / n, slope / n) for (_, slope, hessian), n in zip(halves, counts, strict=True)]
     return cross_validated(quadratic, problem.wide)
 

@@ -1,4 +1,4 @@
-"""Convex fits of many couplings: a ridge towards homogeneous ones, bounds, and errors that do not trust the model.
+"""Convex fits of many couplings: a ridge toward homogeneous ones, bounds, and errors that do not trust the model.
 
 With an objective J(θ) of mean gradient g and Hessian A (score matching, pseudo-likelihood, likelihood) the regularized fit
 minimizes J(θ) + ½ λ Σ_c A_cc (θ_c − θ̄_c)², the sum over couplings of inhomogeneous terms and θ̄ the best homogeneous ones. λ
@@ -60,7 +60,7 @@ def solve(matrix, right, bounded) -> Solved:
     free = np.ones(len(right), bool)
     singular, fewest, patience = False, np.inf, 3
     for _ in range(MAX_PIVOTS):
-        inverse, lost = _factorised(matrix, scale, free)
+        inverse, lost = _factorized(matrix, scale, free)
         singular |= lost
         theta = inverse(right)
         slope = matrix @ theta - right
@@ -83,7 +83,7 @@ def _scale(matrix) -> np.ndarray:
     return 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
 
 
-def _factorised(matrix, scale, free) -> tuple[Callable, bool]:
+def _factorized(matrix, scale, free) -> tuple[Callable, bool]:
     """Solver on the free couplings, of the matrix with unit diagonal; and whether it needed the floor."""
     unit = sparse.diags(scale[free])
     block = (unit @ sparse.csc_matrix(matrix)[free][:, free] @ unit).tocsc()

@@ -25,10 +25,10 @@ __all__ = ["fit_score_matching", "hyvarinen_scores", "starting_point"]
 def fit_score_matching(problem: Problem, method: ScoreMatching, seed: int) -> Estimate:
     """The minimum of J with its sandwich errors; see `phi4ppl.fit_likelihood`."""
     equations = _Equations(problem)
-    centre = equations.homogeneous()
-    problem.history.add(centre, {"objective": equations.objective(centre)})
-    strength = equations.strength(centre)
-    solved = equations.solve(strength, centre)
+    center = equations.homogeneous()
+    problem.history.add(center, {"objective": equations.objective(center)})
+    strength = equations.strength(center)
+    solved = equations.solve(strength, center)
     theta = solved.theta
     problem.history.add(theta, {"objective": equations.objective(theta)})
     structure = equations.structure
@@ -48,14 +48,14 @@ def starting_point(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
     Couplings that make no density are replaced by homogeneous ones, and these by those of the user's model.
     """
     equations = _Equations(problem)
-    centre = equations.homogeneous()
+    center = equations.homogeneous()
     if problem.start is not None:
-        return problem.start, centre
+        return problem.start, center
     own = problem.vector.flatten(problem.vector.template.couplings)
-    for theta in (equations.solve(equations.strength(centre), centre).theta, centre, own):
+    for theta in (equations.solve(equations.strength(center), center).theta, center, own):
         if problem.vector.model(theta).check().is_normalizable:
-            return theta, centre
-    return own, centre
+            return theta, center
+    return own, center
 
 
 class _Equations:
@@ -76,18 +76,18 @@ class _Equations:
         found = solve(tied.T @ self.matrix @ tied, tied.T @ self.right, (tied.T @ self.problem.bounded) > 0)
         return tied @ found.theta
 
-    def strength(self, centre) -> float:
+    def strength(self, center) -> float:
         """The ridge: as asked for; else none for enough samples, or the one with the best score on the other half."""
         problem = self.problem
         if problem.ridge is not None or not problem.is_short:
             return problem.ridge or 0.0
         counts = problem.num_samples // 2, problem.num_samples - problem.num_samples // 2
-        quadratic = [(a / n, (a @ centre - b) / n) for (a, b), n in zip(self.halves, counts, strict=True)]
+        quadratic = [(a / n, (a @ center - b) / n) for (a, b), n in zip(self.halves, counts, strict=True)]
         return cross_validated(quadratic, problem.wide)
 
-    def solve(self, strength: float, centre) -> Solved:
+    def solve(self, strength: float, center) -> Solved:
         pull = penalty(self.matrix, strength, self.problem.wide)
-        return solve(self.matrix + pull, self.right + pull @ centre, self.problem.bounded)
+        return solve(self.matrix + pull, self.right + pull @ center, self.problem.bounded)
 
 
 def hyvarinen_scores(vector: CouplingVector, data: FlatFields, theta: OneTheta) -> PerSample:

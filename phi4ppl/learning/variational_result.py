@@ -135,9 +135,9 @@ def finished(search: Search, moves, status: FitStatus, num_fields, method: str |
     mean, mean_error, kl, kl_error, log_ratio, ratio_error = _compared(search, fields, excess)
     bound = bound_error = free = free_error = np.nan
     if method is not None:
-        normaliser = log_partition(model, method=method, seed=seed)
-        bound, bound_error = mean - normaliser.value, float(np.hypot(mean_error, normaliser.error))
-        free, free_error = -normaliser.value - log_ratio, float(np.hypot(normaliser.error, ratio_error))
+        normalizer = log_partition(model, method=method, seed=seed)
+        bound, bound_error = mean - normalizer.value, float(np.hypot(mean_error, normalizer.error))
+        free, free_error = -normalizer.value - log_ratio, float(np.hypot(normalizer.error, ratio_error))
     if errors is None:
         search.note(moves.why_no_errors)
     for text in sign_notes(model):

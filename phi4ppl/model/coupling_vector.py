@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._typing import ArrayLike, JaxTheta, Labelled, NumpyTheta, Statistics, Theta
+from .._typing import ArrayLike, JaxTheta, Labeled, NumpyTheta, Statistics, Theta
 from ..errors import ArgumentError
 from ..lattice.labels import aligned_fields
 from .field import MarkovRandomField
@@ -122,7 +122,7 @@ def sign_notes(model: MarkovRandomField) -> list[str]:
     return notes
 
 
-def statistics_matrix(model: MarkovRandomField, fields: Labelled) -> Statistics:
+def statistics_matrix(model: MarkovRandomField, fields: Labeled) -> Statistics:
     """T(φ) of every field in double precision: row n is ∂S/∂θ at ``fields[n]``, in the order of `CouplingVector`.
 
     Built-in statistics are computed and summed in double precision whatever JAX is set to; custom ones are computed in the

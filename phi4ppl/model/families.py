@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .._typing import Labelled
+from .._typing import Labeled
 from ..errors import ArgumentError
 from ..errors.arguments import call_checked, finite_array
 from ..lattice.frozen import Lattice
@@ -17,7 +17,7 @@ __all__ = ["gaussian", "phi4", "phi4_from_lagrangian"]
 
 @call_checked
 def phi4(
-    lattice: Lattice, *, w: Labelled = 1.0, a: Labelled, b: Labelled, r: Labelled = None, c: Labelled = None
+    lattice: Lattice, *, w: Labeled = 1.0, a: Labeled, b: Labeled, r: Labeled = None, c: Labeled = None
 ) -> MarkovRandomField:
     """The φ⁴ family, S = −Σ_⟨ij⟩ w_ij φ_i φ_j + Σ a_i φ_i² + Σ b_i φ_i⁴ (+ Σ r_i φ_i + Σ c_i φ_i⁶).
 
@@ -55,11 +55,11 @@ def phi4(
         )
     sites = {"a": (mass, a), "b": (quartic, b)} | ({} if r is None else {"r": (source, r)})
     sites |= {} if c is None else {"c": (sextic, c)}
-    return _nearest_neighbour_family(lattice, w, sites)
+    return _nearest_neighbor_family(lattice, w, sites)
 
 
 @call_checked
-def gaussian(lattice: Lattice, *, w: Labelled, a: Labelled, r: Labelled = None) -> MarkovRandomField:
+def gaussian(lattice: Lattice, *, w: Labeled, a: Labeled, r: Labeled = None) -> MarkovRandomField:
     """The Gaussian field S = −Σ_⟨ij⟩ w_ij φ_i φ_j + Σ a_i φ_i² (+ Σ r_i φ_i), precision matrix Q = 2·diag(a) − W.
 
     Its covariance is Q⁻¹; a source r moves its mean from 0 to −Q⁻¹r (`phi4ppl.exact.gaussian_mean`).
@@ -73,7 +73,7 @@ def gaussian(lattice: Lattice, *, w: Labelled, a: Labelled, r: Labelled = None) 
     >>> p4.gaussian(p4.lattice.square(8), w=1.0, a=2.5)
     MarkovRandomField(square 8×8, periodic; w=1, a=2.5)
     """
-    return _nearest_neighbour_family(lattice, w, {"a": (mass, a)} | ({} if r is None else {"r": (source, r)}))
+    return _nearest_neighbor_family(lattice, w, {"a": (mass, a)} | ({} if r is None else {"r": (source, r)}))
 
 
 @call_checked
@@ -106,7 +106,7 @@ def phi4_from_lagrangian(lattice: Lattice, *, kappa: float = 1.0, mu_squared: fl
     return phi4(lattice, w=kappa, a=a, b=lam / 4)
 
 
-def _nearest_neighbour_family(lattice: Lattice, w, site_terms: dict) -> MarkovRandomField:
+def _nearest_neighbor_family(lattice: Lattice, w, site_terms: dict) -> MarkovRandomField:
     if not isinstance(lattice, Lattice):
         fix = "Build one with phi4ppl.lattice, for example lattice.from_networkx(graph)."
         raise ArgumentError("lattice", "a phi4ppl Lattice", type(lattice).__name__, fix)

@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._typing import Batch, Labelled, PathLike
+from .._typing import Batch, Labeled, PathLike
 from ..errors import ArgumentError
 from ..errors.arguments import call_checked
 from ..lattice.cliques import require_cliques_of
 from ..lattice.frozen import Lattice
-from ..lattice.labels import is_labelled
+from ..lattice.labels import is_labeled
 from . import io as storage
 from .hammersley_clifford.check import check_terms
 from .hammersley_clifford.report import HammersleyCliffordReport
@@ -101,7 +101,7 @@ class MarkovRandomField:
             raise ArgumentError("terms", "a different name for every term", f"{twice!r} twice", reason="duplicate")
         for term in terms:
             require_cliques_of(lattice, term.name, term.cliques)
-        couplings = (as_coupling(t.form, t.coupling, lattice) if is_labelled(t.coupling) else t.coupling for t in terms)
+        couplings = (as_coupling(t.form, t.coupling, lattice) if is_labeled(t.coupling) else t.coupling for t in terms)
         vars(self).update(structure=Structure(lattice, tuple(t.form for t in terms)), _values=tuple(couplings))
 
     lattice = property(lambda self: self.structure.lattice)
@@ -126,7 +126,7 @@ class MarkovRandomField:
         """Shape of one field, ``lattice.shape`` or, on a general graph, ``(num_sites,)``."""
         return self.lattice.field_shape
 
-    def replace(self, /, **couplings: Labelled) -> MarkovRandomField:
+    def replace(self, /, **couplings: Labeled) -> MarkovRandomField:
         """The same model at other couplings; each is one number or one number per clique.
 
         A Series, a DataArray or a dict with labels is put in order by them, as in `phi4`.
@@ -179,7 +179,7 @@ class MarkovRandomField:
                     "couplings", f"both of {', '.join(sorted(pair))}", repr(given.pop()), fix, reason="pair"
                 )
 
-    def energy(self, phi: Labelled) -> Batch:
+    def energy(self, phi: Labeled) -> Batch:
         """The action S(φ; θ).
 
         Parameters
@@ -194,7 +194,7 @@ class MarkovRandomField:
         """
         return self._over_batch(self._energy_of_one, phi)
 
-    def statistics(self, phi: Labelled) -> dict[str, jax.Array]:
+    def statistics(self, phi: Labeled) -> dict[str, jax.Array]:
         """Statistics conjugate to the couplings: ∂S/∂θ, so that S = Σ θ·T.
 
         Summed over cliques (shape ``(...)``) for a homogeneous coupling, per clique (``(..., num_cliques)``) otherwise.

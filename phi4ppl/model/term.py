@@ -21,7 +21,7 @@ from ..errors import ArgumentError
 from ..errors.arguments import LEAVE_OUT, call_checked, finite_array, present, refuse_missing, refuse_missing_objects
 from ..lattice.cliques import as_cliques
 from ..lattice.frozen import Lattice
-from ..lattice.labels import aligned_coupling, aligned_fields, is_labelled
+from ..lattice.labels import aligned_coupling, aligned_fields, is_labeled
 from .statistic import BUILT_IN, Statistic, hopping, mass, quartic, sextic, source
 
 __all__ = ["BUILT_IN", "Term", "TermForm", "hopping", "mass", "quartic", "sextic", "source"]
@@ -121,7 +121,7 @@ class Term:
         _require_scalar_statistic(name, statistic, cliques.shape[1])
         self.form = TermForm(name, cliques, statistic)
         # labels name sites of a lattice, which comes with the model: until then the coupling stays as it is
-        self.coupling = copy.copy(coupling) if is_labelled(coupling) else as_coupling(self.form, coupling)
+        self.coupling = copy.copy(coupling) if is_labeled(coupling) else as_coupling(self.form, coupling)
 
     name = property(lambda self: self.form.name)
     cliques = property(lambda self: self.form.cliques)
@@ -129,7 +129,7 @@ class Term:
 
     def __repr__(self):
         number, size = self.cliques.shape
-        if is_labelled(self.coupling):
+        if is_labeled(self.coupling):
             value = f"by the labels of a {type(self.coupling).__name__}"
         else:
             shape = np.shape(self.coupling)
@@ -149,7 +149,7 @@ def as_field(phi, name: str = "phi", lattice: Lattice | None = None):
     Integers are converted; complex numbers and missing values (masked, NA, NaN) are rejected, except in what JAX is tracing.
     """
     if not isinstance(phi, jax.Array):
-        if is_labelled(phi) and lattice is not None:
+        if is_labeled(phi) and lattice is not None:
             phi = aligned_fields(name, phi, lattice)
         phi = present(name, phi)
         if isinstance(phi, np.ndarray) and phi.dtype.kind == "f":  # numbers, also where JAX makes them part of a trace

@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from ..errors import ArgumentError, warn
 from ..errors.arguments import call_checked, finite_array, positive_int
 from ..errors.streams import stream_key, stream_rng
-from ..lattice.labels import has_no_labels, is_labelled
+from ..lattice.labels import has_no_labels, is_labeled
 from ..model.field import MarkovRandomField
 from ..model.pytree import replaced
 from ..partition.partition_estimate import PartitionEstimate
@@ -60,7 +60,7 @@ def seed_of(random_state) -> int:
 
 def checked_rows(estimator, X, reset: bool) -> np.ndarray:
     """Rows as scikit-learn checks them: it compares names of columns and rejects NaN, but ignores masks and other labels."""
-    if is_labelled(X) and not isinstance(X, pd.DataFrame) and not issparse(X):  # a sparse matrix may be a dict
+    if is_labeled(X) and not isinstance(X, pd.DataFrame) and not issparse(X):  # a sparse matrix may be a dict
         X = _without_labels(X)
     if isinstance(X, pd.DataFrame) and not has_no_labels(X):  # it would ignore names that are not strings
         X = X.set_axis(list(map(str, X.columns)), axis=1)
@@ -81,7 +81,7 @@ def _without_labels(X):
             "Pass X.to_pandas(), or X.values if the order of the features is right.",
         )
     elif isinstance(X, list | tuple):
-        parts = [part for part in X if is_labelled(part)]
+        parts = [part for part in X if is_labeled(part)]
         if all(isinstance(part, pd.Series) and has_no_labels(part) for part in parts):
             return X
         kind, fix = f"a {type(X).__name__} of {type(parts[0]).__name__}", "Pass pandas.DataFrame(X)."
@@ -109,7 +109,7 @@ class _RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     method : str
         As in `phi4ppl.networks.train`.
     weight_decay : float
-    centring : bool
+    centering : bool
         As in `phi4ppl.networks.train`.
     n_annealing_steps : int
         Steps of the annealing that computes log Z when `score_samples` first needs it, unless log Z is known exactly.
@@ -135,7 +135,7 @@ class _RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     def __init__(
         self, n_components=64, *, learning_rate=0.005, batch_size=100, n_epochs=50, n_sweeps=1, n_chains=100,
-        n_levels=1, method="persistent_cd", weight_decay=0.0, centring=True, n_annealing_steps=1000, random_state=None,
+        n_levels=1, method="persistent_cd", weight_decay=0.0, centering=True, n_annealing_steps=1000, random_state=None,
         progress=None,
     ):  # fmt: skip
         self.n_components = n_components
@@ -147,7 +147,7 @@ class _RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.n_levels = n_levels
         self.method = method
         self.weight_decay = weight_decay
-        self.centring = centring
+        self.centering = centering
         self.n_annealing_steps = n_annealing_steps
         self.random_state = random_state
         self.progress = progress
@@ -172,12 +172,12 @@ class _RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """The hidden means ⟨h_j⟩ given each row, shape ``(n, n_components)``."""
         check_is_fitted(self, "machine_")
         X = self._checked(X)
-        return np.asarray(self.machine_.hidden_mean(self._standardised(X)), X.dtype)
+        return np.asarray(self.machine_.hidden_mean(self._standardized(X)), X.dtype)
 
     def reconstruct(self, X):
         """⟨v | ⟨h | v⟩⟩ of each row, in the units of the data."""
         check_is_fitted(self, "machine_")
-        v = self.machine_.visible_mean(self.machine_.hidden_mean(self._standardised(self._checked(X))))
+        v = self.machine_.visible_mean(self.machine_.hidden_mean(self._standardized(self._checked(X))))
         return np.asarray(v, float) * self.scale_ + self.mean_
 
     def sample(self, n_samples=1, *, n_sweeps=1000):
@@ -217,7 +217,7 @@ class _RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             got = f"{known.dtype} of shape {known.shape}"
             raise ArgumentError("known", f"bools of shape {X.shape[1:]}, one per feature", got, reason="shape")
         middle = self.machine_.visible_mean(jnp.zeros(self.machine_.hidden.size))
-        start = np.where(known, self._standardised(X), middle)
+        start = np.where(known, self._standardized(X), middle)
         start = jnp.asarray(np.broadcast_to(start, (n_draws, *X.shape)))
         key = stream_key(self._seed(), "complete")
         v = jax.jit(RestrictedBoltzmannMachine.gibbs)(self.machine_, key, start, n_sweeps, clamped=known)
@@ -244,7 +244,7 @@ class _RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def score_samples(self, X):
         """Normalized log density of each row in the units of the data, in nats; all share the error of `log_partition`."""
         check_is_fitted(self, "machine_")
-        free_energy = np.asarray(self.machine_.free_energy(self._standardised(self._checked(X))), float)
+        free_energy = np.asarray(self.machine_.free_energy(self._standardized(self._checked(X))), float)
         return -free_energy - self.log_partition().value - np.log(self.scale_).sum()
 
     def score(self, X, y=None):
@@ -257,7 +257,7 @@ class _RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def _seed(self) -> int:
         return seed_of(self.random_state)
 
-    def _standardised(self, X):
+    def _standardized(self, X):
         return jnp.asarray((X - self.mean_) / self.scale_, jnp.result_type(float))
 
     def _begin(self, X):
@@ -288,9 +288,9 @@ class _RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     def _train(self, X, epochs, progress):
         self.state_, history = train(
-            self.machine_, self._standardised(X), epochs=epochs, method=self.method, sweeps=self.n_sweeps,
+            self.machine_, self._standardized(X), epochs=epochs, method=self.method, sweeps=self.n_sweeps,
             batch_size=self.batch_size, num_chains=self.n_chains, num_levels=self.n_levels, seed=self._seed(),
-            learning_rate=self.learning_rate, weight_decay=self.weight_decay, centring=self.centring, state=self.state_,
+            learning_rate=self.learning_rate, weight_decay=self.weight_decay, centering=self.centering, state=self.state_,
             progress=progress,
         )  # fmt: skip
         self.machine_ = self.state_.machine
@@ -300,7 +300,7 @@ class _RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     def _judge(self, X):
         """Warn if training by `partial_fit` has not converged, and return to its best state, as `fit` does."""
-        self.state_ = judged(self.state_, self._standardised(X), self.method, self.history_[-1].gradient_norm)
+        self.state_ = judged(self.state_, self._standardized(X), self.method, self.history_[-1].gradient_norm)
         self.machine_ = self.state_.machine
         self.__dict__.pop("_log_partition", None)
 
@@ -359,13 +359,13 @@ class GaussianGaussianRBM(_RBM):
 
     def _begin(self, X):
         super()._begin(X)
-        self.machine_ = _factor_analysis(self.machine_, np.asarray(self._standardised(X), float))
+        self.machine_ = _factor_analysis(self.machine_, np.asarray(self._standardized(X), float))
         return self
 
     def _train(self, X, epochs, progress):
         if self.state_ is not None or self.weight_decay:  # decay lowers the likelihood intentionally
             return super()._train(X, epochs, progress)
-        start, v = self.machine_, self._standardised(X)
+        start, v = self.machine_, self._standardized(X)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", TrainingWarning)
             super()._train(X, epochs, progress)

@@ -23,8 +23,8 @@ from .machine import RestrictedBoltzmannMachine
 from .units import GaussianUnits
 
 __all__ = [
-    "METHODS", "both_gaussian", "centred", "exact_log_partition", "exact_objective", "free_couplings", "from_centred",
-    "needs_chains", "objective", "require_method", "score_objective", "summed_side", "to_centred",
+    "METHODS", "both_gaussian", "centered", "exact_log_partition", "exact_objective", "free_couplings", "from_centered",
+    "needs_chains", "objective", "require_method", "score_objective", "summed_side", "to_centered",
 ]  # fmt: skip
 
 METHODS = ("persistent_cd", "contrastive_divergence", "score_matching", "exact")
@@ -165,7 +165,7 @@ def _integrated_log_partition(side):
 # --- centering
 
 
-def centred(machine: RestrictedBoltzmannMachine, v) -> Offsets:
+def centered(machine: RestrictedBoltzmannMachine, v) -> Offsets:
     """Means of the visible and of the hidden layer over data, which S(v, h) = −(v − μ)ᵀw(h − λ) + … is written around.
 
     K. Cho, T. Raiko and A. Ilin, Neural Comput. 25, 805 (2013); J. Melchior et al., J. Mach. Learn. Res. 17, 99 (2016).
@@ -173,14 +173,14 @@ def centred(machine: RestrictedBoltzmannMachine, v) -> Offsets:
     return jnp.mean(v, axis=0), jnp.mean(machine.hidden_mean(v), axis=0)
 
 
-def to_centred(gradient: RestrictedBoltzmannMachine, offsets: Offsets) -> RestrictedBoltzmannMachine:
+def to_centered(gradient: RestrictedBoltzmannMachine, offsets: Offsets) -> RestrictedBoltzmannMachine:
     """Of derivatives by (w, r, s), those at fixed linear couplings of the centered form: r = r̃ + wλ and s = s̃ + wᵀμ."""
     below, above = offsets
     weights = gradient.weights + jnp.outer(gradient.visible.linear, above) + jnp.outer(below, gradient.hidden.linear)
     return _with(gradient, weights, gradient.visible.linear, gradient.hidden.linear)
 
 
-def from_centred(step: RestrictedBoltzmannMachine, offsets: Offsets) -> RestrictedBoltzmannMachine:
+def from_centered(step: RestrictedBoltzmannMachine, offsets: Offsets) -> RestrictedBoltzmannMachine:
     """A step of the couplings of the centered form as one of the machine's own."""
     below, above = offsets
     visible = step.visible.linear + step.weights @ above

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._typing import ArrayLike, Batch, HiddenLayer, Labelled, Scalar, VisibleLayer, Weights
+from .._typing import ArrayLike, Batch, HiddenLayer, Labeled, Scalar, VisibleLayer, Weights
 from ..errors import ArgumentError, HammersleyCliffordError
 from ..errors.arguments import call_checked, finite_array
 from ..lattice.labels import aligned_units
@@ -99,37 +99,37 @@ class RestrictedBoltzmannMachine:
         scale = jnp.sqrt(2 * self.visible.quadratic)[:, None] * jnp.sqrt(2 * self.hidden.quadratic)[None]  # type: ignore[attr-defined]
         return jnp.linalg.norm(self.weights / scale, ord=2)
 
-    def energy(self, v: Labelled, h: Labelled) -> Batch:
+    def energy(self, v: Labeled, h: Labeled) -> Batch:
         """S(v, h); ``v`` of shape ``(..., visible.size)`` and ``h`` of shape ``(..., hidden.size)``."""
         v, h = self._layer("v", v, self.visible), self._layer("h", h, self.hidden)
         return self.visible.energy(v) + self.hidden.energy(h) - jnp.sum((v @ self.weights) * h, axis=-1)
 
-    def hidden_mean(self, v: Labelled) -> HiddenLayer:
+    def hidden_mean(self, v: Labeled) -> HiddenLayer:
         """⟨h_j⟩ given the visible units, shape ``(..., hidden.size)``: the features of v."""
         return self.hidden.mean(self._layer("v", v, self.visible) @ self.weights)
 
-    def visible_mean(self, h: Labelled) -> VisibleLayer:
+    def visible_mean(self, h: Labeled) -> VisibleLayer:
         """⟨v_i⟩ given the hidden units, shape ``(..., visible.size)``."""
         return self.transposed.hidden_mean(h)
 
-    def draw_hidden(self, key: jax.Array, v: Labelled) -> HiddenLayer:
+    def draw_hidden(self, key: jax.Array, v: Labeled) -> HiddenLayer:
         """An exact draw of the hidden layer given the visible one."""
         return self.hidden.draw(key, self._layer("v", v, self.visible) @ self.weights)
 
-    def draw_visible(self, key: jax.Array, h: Labelled) -> VisibleLayer:
+    def draw_visible(self, key: jax.Array, h: Labeled) -> VisibleLayer:
         """An exact draw of the visible layer given the hidden one."""
         return self.transposed.draw_hidden(key, h)
 
-    def free_energy(self, v: Labelled) -> Batch:
+    def free_energy(self, v: Labeled) -> Batch:
         """F(v) = −log Σ_h exp(−S(v, h)), so that p(v) = exp(−F(v))/Z; shape ``(...)``. Of h: ``machine.transposed``."""
         v = self._layer("v", v, self.visible)
         return self.visible.energy(v) - jnp.sum(self.hidden.log_normalizer(v @ self.weights), axis=-1)
 
-    def log_prob(self, v: Labelled, *, method: str = "auto", seed: int = 0) -> Batch:
+    def log_prob(self, v: Labeled, *, method: str = "auto", seed: int = 0) -> Batch:
         """log p(v), normalized, natural logarithm; ``method`` and ``seed`` as in `log_partition`, whose error it shares."""
         return -self.free_energy(v) - self.log_partition(method=method, seed=seed).value
 
-    def gibbs(self, key: jax.Array, v: Labelled, steps: int = 1, *, clamped: ArrayLike | None = None) -> VisibleLayer:
+    def gibbs(self, key: jax.Array, v: Labeled, steps: int = 1, *, clamped: ArrayLike | None = None) -> VisibleLayer:
         """``steps`` sweeps of block Gibbs sampling, h given v and then v given h, on every leading axis of ``v``.
 
         Visible units at which the bools ``clamped``, of shape ``(visible.size,)``, are true keep their values: the chain

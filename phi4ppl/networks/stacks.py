@@ -246,7 +246,7 @@ class DeepPhi4Network(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         # draws belong to a row, so that neither its position nor the other rows matter; equal rows share them
         names = np.array([zlib.crc32(row.tobytes()) for row in rows], np.uint32)
         key = stream_key(seed_of(self.random_state), "bounds")
-        terms = np.asarray(_unnormalised(self._layers(), key, names, self._inside(rows), draws), float)
+        terms = np.asarray(_unnormalized(self._layers(), key, names, self._inside(rows), draws), float)
         constants = [machine.log_partition().value for machine in self.machines_]
         constants = np.array(constants) + np.log(self.machines_[0].scale_).sum()
         error = np.sqrt(copies**2 @ terms.var(axis=0, ddof=1) / draws) / copies.sum()
@@ -266,7 +266,7 @@ class DeepPhi4Network(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         return checked_rows(self, X, reset)
 
     def _inside(self, X):
-        return self.machines_[0]._standardised(X)
+        return self.machines_[0]._standardized(X)
 
     def _layers(self, number=None):
         """The lowest ``number`` machines as arrays."""
@@ -327,7 +327,7 @@ def _down(layers, key, v, n_sweeps):
 
 
 @functools.partial(jax.jit, static_argnames="n_draws")
-def _unnormalised(layers, key, names, v, n_draws):
+def _unnormalized(layers, key, names, v, n_draws):
     """The bound at each depth without log Z and without the scale of the data, shape ``(n_draws, n, depth)``."""
 
     def of_one(key, v):

@@ -24,13 +24,13 @@ from .block_gibbs import advance, gaussian_draws
 from .gradients import (  # fmt: skip
     METHODS,
     both_gaussian,
-    centred,
+    centered,
     free_couplings,
-    from_centred,
+    from_centered,
     needs_chains,
     objective,
     require_method,
-    to_centred,
+    to_centered,
 )
 from .machine import RestrictedBoltzmannMachine
 from .training_file import TrainingFile
@@ -70,14 +70,14 @@ class Settings(NamedTuple):
     sweeps: int
     batch_size: int
     optimizer: optax.GradientTransformation
-    centring: bool
+    centering: bool
 
 
 @call_checked
 def train(
     machine: RestrictedBoltzmannMachine, data, *, epochs: int = 50, method: str = "persistent_cd", sweeps: int = 1,
     batch_size: int = 100, num_chains: int = 100, num_levels: int = 1, learning_rate=0.005, weight_decay: float = 0.0,
-    centring: bool = True, validation=None, likelihood_every: int | None = None, checkpoint=None, seed: int = 0,
+    centering: bool = True, validation=None, likelihood_every: int | None = None, checkpoint=None, seed: int = 0,
     state: TrainingState | None = None, on_epoch: Callable[[Epoch, TrainingState], None] | None = None,
     progress: bool | None = None,
 ) -> tuple[TrainingState, list[Epoch]]:  # fmt: skip
@@ -108,7 +108,7 @@ def train(
         Of Adam; a schedule is given the number of the update.
     weight_decay : float
         Weights shrink by ``weight_decay * learning_rate`` an update.
-    centring : bool
+    centering : bool
         Whether steps are taken in S = −(v − μ)ᵀw(h − λ) + …, μ and λ the means over the batch: the same maximum,
         but weights do not drift with the linear couplings.
     validation : array, shape (m, visible.size), optional
@@ -173,7 +173,7 @@ def train(
     data = _matrix("data", data, machine)
     validation = None if validation is None else _matrix("validation", validation, machine)
     settings = Settings(
-        method, sweeps, min(batch_size, len(data)), _optimizer(learning_rate, weight_decay), bool(centring)
+        method, sweeps, min(batch_size, len(data)), _optimizer(learning_rate, weight_decay), bool(centering)
     )
     key = stream_key(seed, "training")
     if state is None:
@@ -187,7 +187,7 @@ def train(
         file = None
         if checkpoint is not None:
             values = {
-                "method": method, "sweeps": sweeps, "batch_size": batch_size, "centring": bool(centring),
+                "method": method, "sweeps": sweeps, "batch_size": batch_size, "centering": bool(centering),
                 "weight_decay": weight_decay, "likelihood_every": likelihood_every, "seed": seed,
             }  # fmt: skip
             file = stack.enter_context(TrainingFile(checkpoint, state, (data, validation), values, learning_rate))
@@ -339,10 +339,10 @@ def _pass(parts, data, key, settings: Settings):
             hot, moved = hot if settings.method == "contrastive_divergence" else levels[:-1], levels[-1]
         gradient = jax.grad(lambda machine: objective(settings.method, machine, batch, moved))(machine)
         norm = jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(gradient)))
-        offsets = centred(machine, batch) if settings.centring else None
-        gradient = free_couplings(to_centred(gradient, offsets) if settings.centring else gradient)
+        offsets = centered(machine, batch) if settings.centering else None
+        gradient = free_couplings(to_centered(gradient, offsets) if settings.centering else gradient)
         step, memory = settings.optimizer.update(gradient, memory, machine)
-        step = from_centred(step, offsets) if settings.centring else step
+        step = from_centered(step, offsets) if settings.centering else step
         machine = normalizable(jax.tree.map(jnp.add, machine, step))
         chains = moved if settings.method == "persistent_cd" and needs_chains(machine, settings.method) else chains
         return (machine, memory, chains, hot, number + 1), (norm, exchange)

@@ -84,7 +84,7 @@ def compile(model: MarkovRandomField | Callable, *args, **kwargs) -> CompiledMod
             "model", "a NumPyro model with latent sample sites", "none: nothing to sample", reason="no_latent_sites"
         )
 
-    def initialise(key):
+    def initialize(key):
         try:
             return initialize_model(key, model, model_args=args, model_kwargs=kwargs, validate_grad=True)
         except TypeError as error:
@@ -99,7 +99,7 @@ def compile(model: MarkovRandomField | Callable, *args, **kwargs) -> CompiledMod
                 "the support of the likelihood, NaN in data or arguments, or a prior that does not overlap the likelihood.",
             ) from error
 
-    info = initialise(jax.random.key(0))
+    info = initialize(jax.random.key(0))
     potential_fn, postprocess = info.potential_fn, info.postprocess_fn
     _require_fixed_density(potential_fn, info.param_info.z)
     fields = {n: field_model(s["fn"]) for n, s in latent.items()}
@@ -108,7 +108,7 @@ def compile(model: MarkovRandomField | Callable, *args, **kwargs) -> CompiledMod
     observed = {n: field_model(sites[n]["fn"]) for n in data.data}
     return CompiledModel(
         potential_fn=potential_fn, logdensity_fn=lambda z: -potential_fn(z),
-        initial_position=lambda key: initialise(key).param_info.z, constrain=postprocess,
+        initial_position=lambda key: initialize(key).param_info.z, constrain=postprocess,
         num_dimensions=ravel_pytree(info.param_info.z)[0].size, layout="numpyro", fields=fields,
         names=(*latent, *(n for n, s in sites.items() if s["type"] == "deterministic")),
         energy_change_fn=lambda new, old: potential_fn(new) - potential_fn(old),

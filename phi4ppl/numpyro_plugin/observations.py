@@ -16,7 +16,7 @@ from numpyro.primitives import Messenger
 
 from ..errors import ArgumentError
 from ..errors.arguments import finite_array, is_pandas, pandas_numbers, present, refuse_missing
-from ..lattice.labels import aligned_fields, is_labelled, require_nodes_in_order
+from ..lattice.labels import aligned_fields, is_labeled, require_nodes_in_order
 from .pointwise_likelihood import mask_of
 
 __all__ = ["require_order_of_sites", "with_plain_observations"]
@@ -55,10 +55,10 @@ class _Observations(Messenger):
             return
         name, value = f"obs of {msg['name']!r}", msg["value"]
         field = self.field_of(msg["fn"])
-        if is_labelled(value) and field is not None:
+        if is_labeled(value) and field is not None:
             msg["value"] = aligned_fields(name, value, field.lattice, ALTERNATIVES)
             return
-        if is_labelled(value) and not isinstance(value, list | tuple):
+        if is_labeled(value) and not isinstance(value, list | tuple):
             msg["infer"] = dict(msg.get("infer") or {}) | {LABELS: value}
         numbers, missing = _numbers(name, value)
         refuse_missing(name, missing & _kept(msg["fn"], missing.shape), ALTERNATIVES)
@@ -114,9 +114,9 @@ def require_order_of_sites(sites: dict, field_of: Callable) -> None:
     samples = [site for site in sites.values() if site["type"] == "sample"]
     lattices = [field.lattice for site in samples if (field := field_of(site["fn"])) is not None]
     for site in samples:
-        if (labelled := site["infer"].get(LABELS)) is not None:
+        if (labeled := site["infer"].get(LABELS)) is not None:
             for lattice in lattices:
-                require_nodes_in_order(f"obs of {site['name']!r}", labelled, lattice)
+                require_nodes_in_order(f"obs of {site['name']!r}", labeled, lattice)
 
 
 def refuse_tables(args, kwargs, error: TypeError) -> None:

@@ -32,7 +32,7 @@ class Interpolant:
 
     Attributes
     ----------
-    centre : array, shape (dimensions,)
+    center : array, shape (dimensions,)
         The middle of the box, or what `shifted` was given.
     error : float
         The largest deviation from the function at points between the nodes.
@@ -42,7 +42,7 @@ class Interpolant:
 
     def __init__(self, function: Callable, low, high, number: int | None = None):
         self.low, self.high = np.asarray(low, float), np.asarray(high, float)
-        dimensions, self.centre = len(self.low), (self.low + self.high) / 2
+        dimensions, self.center = len(self.low), (self.low + self.high) / 2
         number = NODES[dimensions] if number is None else number
         angle = np.pi * (np.arange(number) + 0.5) / number
         axes = np.meshgrid(*[np.cos(angle)] * dimensions, indexing="ij")
@@ -61,14 +61,14 @@ class Interpolant:
         self.deviations = np.abs(values[len(nodes) :] - self.values(self.checked))
         self.error = float(self.deviations.max())
 
-    def shifted(self, constant: float, factor: float, centre=None) -> Interpolant:
+    def shifted(self, constant: float, factor: float, center=None) -> Interpolant:
         """factor · (this function − constant), about another center."""
         new = object.__new__(Interpolant)
         new.__dict__.update(self.__dict__)
         new.coefficients = factor * self.coefficients
         new.coefficients[(0,) * self.coefficients.ndim] -= factor * constant
         new.deviations, new.error = abs(factor) * self.deviations, abs(factor) * self.error
-        new.centre = self.centre if centre is None else np.asarray(centre, float)
+        new.center = self.center if center is None else np.asarray(center, float)
         return new
 
     def __call__(self, theta: OneTheta) -> Scalar:
@@ -79,24 +79,24 @@ class Interpolant:
     def _projected(self, thetas, library) -> tuple:
         """Points in units of the half box, those outside moved to its faces, and how many times farther they were."""
         dtype = thetas.dtype
-        low, high, centre = (library.asarray(x, dtype) for x in (self.low, self.high, self.centre))
-        away = thetas - centre
+        low, high, center = (library.asarray(x, dtype) for x in (self.low, self.high, self.center))
+        away = thetas - center
         # a center on a face is one of all that there is: nothing lies beyond
-        room = library.maximum(library.where(away > 0, high - centre, centre - low), 1e-6 * (high - low))
+        room = library.maximum(library.where(away > 0, high - center, center - low), 1e-6 * (high - low))
         stretch = library.maximum((abs(away) / room).max(axis=-1), 1.0)
-        x = (2 * (centre + away / stretch[..., None]) - low - high) / (high - low)
+        x = (2 * (center + away / stretch[..., None]) - low - high) / (high - low)
         return library.clip(x, -1, 1), stretch
 
     def _inside(self, x, stretch):
         rows = [jnp.ones_like(x), x]
         while len(rows) < self.coefficients.shape[0]:
             rows.append(2 * x * rows[-1] - rows[-2])
-        at_centre = jnp.asarray(self._at_centre, x.dtype)
-        return at_centre + stretch * (self._product(jnp.stack(rows)) - at_centre)
+        at_center = jnp.asarray(self._at_center, x.dtype)
+        return at_center + stretch * (self._product(jnp.stack(rows)) - at_center)
 
     @property
-    def _at_centre(self) -> float:
-        return float(self._polynomial((2 * self.centre - self.low - self.high)[None] / (self.high - self.low))[0])
+    def _at_center(self) -> float:
+        return float(self._polynomial((2 * self.center - self.low - self.high)[None] / (self.high - self.low))[0])
 
     def _product(self, factors):
         """Σ c_kl… f_k g_l … for JAX, f, g, … the columns of ``factors``."""
@@ -108,7 +108,7 @@ class Interpolant:
     def values(self, thetas: Thetas) -> PerPoint:
         """The same at many points in double precision, shape (points,)."""
         near, stretch = self._projected(np.asarray(thetas, float), np)
-        return self._at_centre + stretch * (self._polynomial(near) - self._at_centre)
+        return self._at_center + stretch * (self._polynomial(near) - self._at_center)
 
     def _polynomial(self, x) -> np.ndarray:
         angle = np.arccos(np.clip(x, -1, 1))[:, :, None]

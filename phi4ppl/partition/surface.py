@@ -149,9 +149,9 @@ class PartitionSurface:
         self.min_overlap = float(pool.overlap(_grid(low, high)).min())
         # statistics and couplings about their middles, and that of the couplings a single-precision number, so that single
         # precision is enough
-        self._centre, self._mean = pool.couplings[0].astype(np.float32).astype(float), pool.flat.mean(axis=0)
+        self._center, self._mean = pool.couplings[0].astype(np.float32).astype(float), pool.flat.mean(axis=0)
         self._statistics = pool.flat - self._mean
-        self._offset = -pool.solution.log_mixture - pool.flat @ self._centre
+        self._offset = -pool.solution.log_mixture - pool.flat @ self._center
 
     @property
     def region(self) -> dict[str, tuple[float, float]]:
@@ -250,7 +250,7 @@ class PartitionSurface:
     def _excess(self, theta):
         """θ − θ_c about the center c, and log Z(θ) − log Z(c) + (θ − θ_c)·⟨T⟩ with the mean of T over the pool."""
         dtype = theta.dtype
-        away = theta - jnp.asarray(self._centre, dtype)
+        away = theta - jnp.asarray(self._center, dtype)
         exponent = jnp.asarray(self._offset, dtype) - jnp.asarray(self._statistics, dtype) @ away
         return away, jax.scipy.special.logsumexp(exponent)
 

@@ -1,19 +1,19 @@
-"""How figures look: colours that readers with any colour vision can tell apart, line styles, and a grid of panels."""
+"""How figures look: colors that readers with any color vision can tell apart, line styles, and a grid of panels."""
 
 from __future__ import annotations
 
-__all__ = ["DIVERGING", "GREY", "LINE_STYLES", "OKABE_ITO", "SEQUENTIAL", "panels"]
+__all__ = ["DIVERGING", "GRAY", "LINE_STYLES", "OKABE_ITO", "SEQUENTIAL", "panels"]
 
 # M. Okabe and K. Ito, "Color universal design" (2008); the pale yellow, which is lost on white, comes last
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
-LINE_STYLES = ("-", "--", "-.", (0, (4, 1, 1, 1, 1, 1)))  # a second mark of what the colours say, for prints in grey
-GREY = "0.55"
-DIVERGING, SEQUENTIAL = "RdBu_r", "cividis"  # colour maps of values around zero, and of positive values
+LINE_STYLES = ("-", "--", "-.", (0, (4, 1, 1, 1, 1, 1)))  # a second mark of what the colors say, for prints in gray
+GRAY = "0.55"
+DIVERGING, SEQUENTIAL = "RdBu_r", "cividis"  # color maps of values around zero, and of positive values
 COLUMNS = 3
 
 
 def panels(number: int, *, width: float = 3.5, height: float = 2.6, columns: int = COLUMNS, sharex: bool = False):
-    """A figure with ``number`` panels, at most ``columns`` in a row; each draws in the colours of `OKABE_ITO`.
+    """A figure with ``number`` panels, at most ``columns`` in a row; each draws in the colors of `OKABE_ITO`.
 
     Parameters
     ----------

@@ -18,7 +18,7 @@ from ..errors.arguments import call_checked, finite_array, positive_int, seed_wi
 from ..errors.streams import stream_key
 from ..kernels.kernel import Kernel
 from ..kernels.symmetry import is_even
-from ..lattice.labels import field_dims, is_labelled
+from ..lattice.labels import field_dims, is_labeled
 from ..model.field import MarkovRandomField
 from ..sampling.engine import Engine
 from ..sampling.memory import require_memory
@@ -158,7 +158,7 @@ def _members(model: MarkovRandomField, couplings: dict) -> list[MarkovRandomFiel
             "couplings", "a dict of arrays by name", repr(couplings)[:80], "For example {'a': [1.0, 1.5]}."
         )
     for name, value in couplings.items():
-        if is_labelled(value) and np.ndim(value) != 1:
+        if is_labeled(value) and np.ndim(value) != 1:
             fix = f"Its labels would not be read: give an array with columns in the order of the cliques of {name!r}."
             raise ArgumentError(
                 f"coupling {name!r}", "numbers without labels", f"a {type(value).__name__}", fix, reason="labels"

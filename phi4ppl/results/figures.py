@@ -10,7 +10,7 @@ import xarray as xr
 from ..analysis.gamma_method import normalized_autocorrelation
 from ..lattice.frozen import Lattice
 from ..reports.html import Picture, png_of
-from ..reports.style import GREY, LINE_STYLES, OKABE_ITO, panels
+from ..reports.style import GRAY, LINE_STYLES, OKABE_ITO, panels
 from .contents import element_names, facts_of, scalar_names, series, spacing, statistics_of
 from .maps import field_map, height_for, site_maps
 from .ranks import rank_band, rank_differences
@@ -29,7 +29,7 @@ SYMBOLS = {  # means over draws; the same without brackets are the values of sin
     "energy_density": "⟨S⟩/V",
     "phi_squared": "⟨φ²⟩",
     "phi_fourth": "⟨φ⁴⟩",
-    "neighbour_correlation": "⟨φφ′⟩",
+    "neighbor_correlation": "⟨φφ′⟩",
 }
 TITLES = {
     "trace": "Trace: blocks of draws, their means (lines) and range (shades); chains should overlap and move up and down often",
@@ -37,7 +37,7 @@ TITLES = {
     "autocorrelation": "Autocorrelation ρ(t) with its error: should fall to zero quickly",
     "energy": "Energy: the two distributions should have the same width",
     "graph": "The graph",
-    "fields": "The field: mean over all draws and last draw of each chain, in one scale of colours; standard deviation",
+    "fields": "The field: mean over all draws and last draw of each chain, in one scale of colors; standard deviation",
 }
 
 
@@ -99,12 +99,12 @@ def _trace(variable: xr.DataArray, name: str) -> bytes:
     finite = values[np.isfinite(values)]
     bins = np.linspace(finite.min(), finite.max(), 31)
     for chain, row in enumerate(values):
-        colour, style = OKABE_ITO[chain % len(OKABE_ITO)], LINE_STYLES[chain % len(LINE_STYLES)]
+        color, style = OKABE_ITO[chain % len(OKABE_ITO)], LINE_STYLES[chain % len(LINE_STYLES)]
         blocks = [row[a:b] for a, b in zip(edges[:-1], edges[1:], strict=True)]
         low, mean, high = ([function(block) for block in blocks] for function in (np.min, np.mean, np.max))
-        axes.fill_between(draws, low, high, color=colour, alpha=0.08, lw=0)
-        axes.plot(draws, mean, color=colour, ls=style, lw=1.2, label=f"chain {chain}")
-        side.hist(row, bins=bins, orientation="horizontal", histtype="step", color=colour, ls=style, lw=1.0)
+        axes.fill_between(draws, low, high, color=color, alpha=0.08, lw=0)
+        axes.plot(draws, mean, color=color, ls=style, lw=1.2, label=f"chain {chain}")
+        side.hist(row, bins=bins, orientation="horizontal", histtype="step", color=color, ls=style, lw=1.0)
     axes.set_xlabel("draw", fontsize=8)
     axes.set_ylabel(_label(name), fontsize=9)
     side.set(xticks=[], yticks=[], ylim=axes.get_ylim())
@@ -127,7 +127,7 @@ def _autocorrelation(variable: xr.DataArray, name: str, longest: int) -> bytes:
     gone = np.flatnonzero(rho <= error)  # three times as far as the first lag at which nothing is left
     lags = np.arange(min(longest, max(10, 3 * int(gone[0]) if len(gone) else longest)) + 1)
     figure, (axes,) = panels(1, width=4.2, height=2.4)
-    axes.axhline(0, color=GREY, lw=0.8)
+    axes.axhline(0, color=GRAY, lw=0.8)
     axes.errorbar(lags, rho[lags], error[lags], fmt=".-", ms=4, lw=0.9, elinewidth=0.7, color=OKABE_ITO[0])
     axes.set_xlabel("lag t", fontsize=8)
     axes.locator_params(axis="x", integer=True)
@@ -142,10 +142,10 @@ def _rank(variable: xr.DataArray, name: str) -> bytes:
     z, differences = rank_differences(values)
     figure, (axes,) = panels(1, width=4.2, height=2.4)
     axes.fill_between(z, *rank_band(*values.shape), color="0.9", lw=0, label="99 % band")
-    axes.axhline(0, color=GREY, lw=0.6)
+    axes.axhline(0, color=GRAY, lw=0.6)
     for chain, difference in enumerate(differences[:MAX_CHAINS]):
-        colour, style = OKABE_ITO[chain % len(OKABE_ITO)], LINE_STYLES[chain % len(LINE_STYLES)]
-        axes.plot(z, difference, color=colour, ls=style, lw=1.1, label=f"chain {chain}")
+        color, style = OKABE_ITO[chain % len(OKABE_ITO)], LINE_STYLES[chain % len(LINE_STYLES)]
+        axes.plot(z, difference, color=color, ls=style, lw=1.1, label=f"chain {chain}")
     axes.set_xlabel(f"rank of {_label(name)} among the draws of all chains", fontsize=8)
     axes.set_ylabel("share of draws below, less the rank", fontsize=7)
     _legend_above(figure, axes)

@@ -45,8 +45,8 @@ def leave_one_out(log_likelihood, log_weights=None) -> LeaveOneOut:
     >>> y = rng.normal(size=50)
     >>> mean = rng.normal(y.mean(), 50**-0.5, (2000, 1))
     >>> found = leave_one_out(-((y - mean) ** 2) / 2 - np.log(2 * np.pi) / 2)
-    >>> centre, variance = (y.sum() - y) / 49, 1 + 1 / 49
-    >>> exact = -((y - centre) ** 2) / (2 * variance) - np.log(2 * np.pi * variance) / 2
+    >>> center, variance = (y.sum() - y) / 49, 1 + 1 / 49
+    >>> exact = -((y - center) ** 2) / (2 * variance) - np.log(2 * np.pi * variance) / 2
     >>> bool(np.abs(found.elpd - exact).max() < 0.02), bool(found.pareto_k.max() < 0.7)
     (True, True)
     """

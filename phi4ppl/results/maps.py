@@ -7,7 +7,7 @@ import numpy as np
 from ..lattice.frozen import Lattice
 from ..lattice.regular import square
 from ..reports.html import Picture, png_of
-from ..reports.style import DIVERGING, GREY, LINE_STYLES, OKABE_ITO, SEQUENTIAL, panels
+from ..reports.style import DIVERGING, GRAY, LINE_STYLES, OKABE_ITO, SEQUENTIAL, panels
 
 __all__ = ["field_map", "height_for", "site_maps"]
 
@@ -51,7 +51,7 @@ def _on_lattice(caption, lattice, mean, spread, draws) -> Picture:
 
 
 def _map(lattice, title, field, scale, own: bool) -> bytes:
-    """One map; ``own``: with a colour bar of its own below it. All maps have the same size, with one or without."""
+    """One map; ``own``: with a color bar of its own below it. All maps have the same size, with one or without."""
     figure, (axes,) = panels(1, width=SIZE, height=height_for(lattice, SIZE) + 0.35)
     lattice.draw(field, ax=axes, colorbar=False, **scale)
     axes.set_title(title, fontsize=9)
@@ -75,8 +75,8 @@ def _bar(label: str, scale: dict) -> bytes:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.2, 0.55), layout="constrained")
-    colours = ScalarMappable(Normalize(scale["vmin"], scale["vmax"]), scale["cmap"])
-    bar = figure.colorbar(colours, cax=figure.subplots(), orientation="horizontal")
+    colors = ScalarMappable(Normalize(scale["vmin"], scale["vmax"]), scale["cmap"])
+    bar = figure.colorbar(colors, cax=figure.subplots(), orientation="horizontal")
     bar.set_label(label, fontsize=8)
     bar.ax.tick_params(labelsize=7)
     return png_of(figure)
@@ -87,10 +87,10 @@ def _lines(mean, spread, draws) -> bytes:
     figure, (axes,) = panels(1, width=6.4, height=2.8)
     sites = np.arange(len(mean))
     for chain, phi in enumerate(draws):
-        colour = OKABE_ITO[chain % len(OKABE_ITO)]
-        axes.plot(sites, phi, color=colour, ls=LINE_STYLES[chain % 4], lw=0.8, label=f"chain {chain}, last draw")
+        color = OKABE_ITO[chain % len(OKABE_ITO)]
+        axes.plot(sites, phi, color=color, ls=LINE_STYLES[chain % 4], lw=0.8, label=f"chain {chain}, last draw")
     axes.fill_between(
-        sites, mean - spread, mean + spread, color=GREY, alpha=0.3, lw=0, label="mean ± standard deviation"
+        sites, mean - spread, mean + spread, color=GRAY, alpha=0.3, lw=0, label="mean ± standard deviation"
     )
     axes.plot(sites, mean, color="black", lw=1.6)
     axes.set_xlabel("site", fontsize=8)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from .._typing import Fields, Labelled, PerField, SampledFields
+from .._typing import Fields, Labeled, PerField, SampledFields
 from ..energy.functions import energy
 from ..errors import ArgumentError
 from ..lattice.frozen import Lattice
@@ -22,7 +22,7 @@ __all__ = ["as_action", "as_samples", "difference", "evaluate", "lattice_of"]
 BATCH_NUMBERS = 2_000_000  # numbers of fields that one compiled call works on
 
 
-def as_samples(name: str, samples: Labelled, lattice: Lattice | None) -> Fields:
+def as_samples(name: str, samples: Labeled, lattice: Lattice | None) -> Fields:
     """Stored fields as an array of shape ``(chains, draws, *field_shape)``, in the order of the lattice."""
     shape = None if lattice is None else lattice.field_shape
     if isinstance(samples, xr.DataTree) and "phi" in samples.get("posterior", ()):

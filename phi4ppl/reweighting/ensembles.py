@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from .._typing import Labelled
+from .._typing import Labeled
 from ..analysis.blocks import Blocks, blocks_for, jackknife_error
 from ..analysis.mbar import MbarSolution, log_mixture, overlap_matrix, solve_mbar
 from ..errors import ArgumentError, OverlapError
@@ -27,7 +27,7 @@ POOR_OVERLAP = ("raise", "warn")
 
 @call_checked
 def reweight(
-    samples: Labelled,
+    samples: Labeled,
     source: MarkovRandomField | Callable,
     target: MarkovRandomField | Callable,
     observables: dict[str, Callable] | None = None,
@@ -89,7 +89,7 @@ def reweight(
 
 
 @call_checked
-def combine_ensembles(samples: Iterable[Labelled], sources: Iterable[MarkovRandomField | Callable]) -> Ensembles:
+def combine_ensembles(samples: Iterable[Labeled], sources: Iterable[MarkovRandomField | Callable]) -> Ensembles:
     """Pool samples of several actions; their log Z relative to each other follow (MBAR).
 
     Parameters
@@ -344,20 +344,20 @@ class Ensembles:
             size = np.abs(weights)[:, None]
             parts = blocks.sums(np.concatenate([weights[:, None] * table, size], axis=1)[inside])
             left = parts.sum(axis=0) - parts
-            normaliser = left[:, 0] * len(weights) / (len(weights) - blocks.sums(np.ones(len(weights))))
+            normalizer = left[:, 0] * len(weights) / (len(weights) - blocks.sums(np.ones(len(weights))))
         else:
             rows = []
             for solution in self._without_each(k, blocks):
                 kept = np.exp(exponent - solution.log_mixture - largest)  # 0 where the mixture is infinite
                 rows.append(np.append(kept @ table, np.abs(kept).sum()))
             left = np.stack(rows)
-            normaliser = left[:, 0]
-        middle = normaliser.mean()
+            normalizer = left[:, 0]
+        middle = normalizer.mean()
         with np.errstate(
             divide="ignore", invalid="ignore"
         ):  # where one block has all the weight, the error is infinite
             # the logarithm is taken near its mean, so that its imaginary part does not jump by 2π
-            log_ratio = np.log(normaliser / middle) + np.log(middle)
+            log_ratio = np.log(normalizer / middle) + np.log(middle)
             means, phase = left[:, 1:-1] / left[:, :1], left[:, 0] / left[:, -1]
         return np.concatenate([log_ratio[:, None], means, phase[:, None]], axis=1)
 

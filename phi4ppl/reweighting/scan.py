@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from .._typing import ArrayLike, Labelled
+from .._typing import ArrayLike, Labeled
 from ..errors import ArgumentError, OverlapError
 from ..errors.arguments import call_checked, finite_array, one_of
 from ..model.field import MarkovRandomField
@@ -29,7 +29,7 @@ MARKERS = ("o", "s", "^", "D")
 
 @call_checked
 def scan_reweighting(
-    samples: Labelled, source: MarkovRandomField | Callable, family: Callable, values: ArrayLike
+    samples: Labeled, source: MarkovRandomField | Callable, family: Callable, values: ArrayLike
 ) -> ReweightingScan:
     """How far along a coupling samples can be reweighted, found from the weights alone.
 
@@ -183,18 +183,18 @@ def plot_scans(scans: dict[str, xr.Dataset], name: str, *, coupling: str = "coup
     is_complex = any(np.iscomplexobj(data[name].values) for data in scans.values())
     figure, axes = panels(1 + is_complex, width=6.4, height=3.2 if is_complex else 4.0, columns=1, sharex=True)
     for number, (label, data) in enumerate(scans.items()):
-        colour = OKABE_ITO[number % len(OKABE_ITO)]
+        color = OKABE_ITO[number % len(OKABE_ITO)]
         for axis, part in zip(axes, (np.real, np.imag), strict=False):
             mean, error = part(data[name].values), part(data[f"{name}_error"].values)
             if part is np.imag and not np.iscomplexobj(data[name].values):
                 continue
-            for trusted, face in ((True, colour), (False, "none")):
+            for trusted, face in ((True, color), (False, "none")):
                 here = data["supported"].values == trusted
                 if here.any():
                     shown = label if trusted else f"{label} (not supported)"
                     axis.errorbar(
                         data["coupling"].values[here], mean[here], error[here], fmt=MARKERS[number % len(MARKERS)], ms=4,
-                        capsize=2, color=colour, mfc=face, label=shown,
+                        capsize=2, color=color, mfc=face, label=shown,
                     )  # fmt: skip
     for axis, part in zip(axes, ("Re " if is_complex else "", "Im "), strict=False):
         axis.set_ylabel(f"{part}⟨{name}⟩")

@@ -39,7 +39,7 @@ PROGRAMS = ("numba", "numba, peeled", "force", "force and energy")
 
 @numba.njit(fastmath=True)
 def square_loop(w, a, b, x, p, step, steps):
-    """A plain loop over sites; neighbours across the boundary by a choice at every site."""
+    """A plain loop over sites; neighbors across the boundary by a choice at every site."""
     n, m = x.shape
     for _ in range(steps):
         for i in range(n):
@@ -56,7 +56,7 @@ def square_loop(w, a, b, x, p, step, steps):
 
 @numba.njit(fastmath=True)
 def square_loop_peeled(w, a, b, x, p, step, steps):
-    """The same with the first and the last column apart, so that the compiler can vectorise the rest."""
+    """The same with the first and the last column apart, so that the compiler can vectorize the rest."""
     n, m = x.shape
     two, four = np.float32(2) * a, np.float32(4) * b
     for _ in range(steps):
@@ -73,13 +73,13 @@ def square_loop_peeled(w, a, b, x, p, step, steps):
 
 
 @numba.njit(fastmath=True)
-def graph_loop(w, a, b, neighbours, x, p, step, steps):
-    """A plain loop over sites and their neighbour lists, an array of shape ``(sites, degree)``."""
+def graph_loop(w, a, b, neighbors, x, p, step, steps):
+    """A plain loop over sites and their neighbor lists, an array of shape ``(sites, degree)``."""
     for _ in range(steps):
-        for i in range(neighbours.shape[0]):
+        for i in range(neighbors.shape[0]):
             around = np.float32(0)
-            for k in range(neighbours.shape[1]):
-                around += x[neighbours[i, k]]
+            for k in range(neighbors.shape[1]):
+                around += x[neighbors[i, k]]
             p[i] -= step * (x[i] * (2 * a + 4 * b * x[i] * x[i]) - w * around)
         for i in range(len(x)):
             x[i] += step * p[i]
@@ -116,8 +116,8 @@ def case(lattice) -> tuple[dict, int]:
     model = p4.phi4(lattice, w=w, a=a, b=b)
     repeats = max(1, SITES_A_TIMING // lattice.num_sites)
     if lattice.shape is None:
-        neighbours = np.stack([lattice.neighbours(i) for i in range(lattice.num_sites)])
-        loops = {"numba": lambda x, p, n: graph_loop(*COUPLINGS, neighbours, x, p, STEP_SIZE, n)}
+        neighbors = np.stack([lattice.neighbors(i) for i in range(lattice.num_sites)])
+        loops = {"numba": lambda x, p, n: graph_loop(*COUPLINGS, neighbors, x, p, STEP_SIZE, n)}
     else:
         loops = {"numba": lambda x, p, n: square_loop(*COUPLINGS, x, p, STEP_SIZE, n)}
         loops["numba, peeled"] = lambda x, p, n: square_loop_peeled(*COUPLINGS, x, p, STEP_SIZE, n)

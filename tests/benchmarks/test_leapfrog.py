@@ -21,7 +21,7 @@ def programs(request):
 def test_leapfrog(benchmark, programs, program):
     name, functions, updates = programs
     if program not in functions:
-        pytest.skip("the neighbours of a graph have no border to peel off")
+        pytest.skip("the neighbors of a graph have no border to peel off")
     benchmark.group = name
     benchmark.pedantic(functions[program], rounds=9, warmup_rounds=1)
     MEASURED.setdefault(name, {})[program] = np.array(benchmark.stats.stats.data) / updates * 1e9

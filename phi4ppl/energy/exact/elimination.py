@@ -30,19 +30,19 @@ def cheapest_order(num_sites: int, scopes: Sequence[tuple[int, ...]], points: in
     Eliminating site i costs ``points`` to the number of sites that then share a factor with it, itself included. Site by site
     along a strip this is its transfer matrix, on a tree belief propagation, on any other small graph what the graph allows.
     """
-    neighbours: list[set[int]] = [set() for _ in range(num_sites)]
+    neighbors: list[set[int]] = [set() for _ in range(num_sites)]
     for scope in scopes:
         for i in scope:
-            neighbours[i].update(j for j in scope if j != i)
+            neighbors[i].update(j for j in scope if j != i)
     best, best_cost = None, MAX_OPERATIONS
-    for order in (None, list(range(num_sites)), _across(num_sites, neighbours)):
-        found, cost = _simulate([set(s) for s in neighbours], order, points, best_cost)
+    for order in (None, list(range(num_sites)), _across(num_sites, neighbors)):
+        found, cost = _simulate([set(s) for s in neighbors], order, points, best_cost)
         if found is not None and cost < best_cost:
             best, best_cost = found, cost
     return best, best_cost
 
 
-def _across(num_sites: int, neighbours) -> list[int]:
+def _across(num_sites: int, neighbors) -> list[int]:
     """Sites by distance from the first site of their component: this runs along a strip, however its sites are numbered."""
     order, seen = [], np.zeros(num_sites, bool)
     for start in range(num_sites):
@@ -51,33 +51,33 @@ def _across(num_sites: int, neighbours) -> list[int]:
         seen[start], front = True, [start]
         while front:
             order += front
-            following = sorted({j for i in front for j in neighbours[i] if not seen[j]})
+            following = sorted({j for i in front for j in neighbors[i] if not seen[j]})
             seen[following] = True
             front = following
     return order
 
 
-def _simulate(neighbours, order, points: int, limit: float) -> tuple[list[int] | None, float]:
+def _simulate(neighbors, order, points: int, limit: float) -> tuple[list[int] | None, float]:
     """The order (for None: always a site with fewest neighbors) and its cost; None as soon as it exceeds the limits."""
-    total, eliminated, done = 0.0, [], np.zeros(len(neighbours), bool)
-    queue = [(len(s), i) for i, s in enumerate(neighbours)] if order is None else []
+    total, eliminated, done = 0.0, [], np.zeros(len(neighbors), bool)
+    queue = [(len(s), i) for i, s in enumerate(neighbors)] if order is None else []
     heapq.heapify(queue)
-    for turn in range(len(neighbours)):
+    for turn in range(len(neighbors)):
         if order is not None:
             site = order[turn]
         else:
             degree, site = heapq.heappop(queue)
-            while done[site] or degree != len(neighbours[site]):
+            while done[site] or degree != len(neighbors[site]):
                 degree, site = heapq.heappop(queue)
-        around = neighbours[site]
+        around = neighbors[site]
         total += float(points) ** (len(around) + 1)
         if total > limit or float(points) ** len(around) > MAX_NUMBERS:
             return None, np.inf
         for i in around:
-            neighbours[i] |= around
-            neighbours[i] -= {i, site}
+            neighbors[i] |= around
+            neighbors[i] -= {i, site}
             if order is None:
-                heapq.heappush(queue, (len(neighbours[i]), i))
+                heapq.heappush(queue, (len(neighbors[i]), i))
         done[site] = True
         eliminated.append(site)
     return eliminated, total

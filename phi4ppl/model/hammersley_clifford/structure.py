@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ...errors.streams import stream_rng
-from ...lattice.coloring import greedy_colours
+from ...lattice.coloring import greedy_colors
 from ...lattice.frozen import Lattice
 from .report import Violation
 
@@ -39,7 +39,7 @@ def find_violations(action: Callable, lattice: Lattice, seed: int) -> Probe:
     other dependence on v betrays an entry outside the pattern. Rows in which it shows are written out to name the pair.
     """
     rng = stream_rng(seed, "neighborhoods")
-    colours = greedy_colours(*lattice._neighbour_lists, distance=2)
+    colors = greedy_colors(*lattice._neighbor_lists, distance=2)
     product = jax.jit(jax.vmap(lambda phi, v: jax.jvp(jax.grad(action), (phi,), (v,))[1], in_axes=(None, 0)))
     value, dtype = jax.jit(action), jnp.result_type(float)
     relative = 1e-5 if dtype == jnp.float32 else 1e-10
@@ -50,7 +50,7 @@ def find_violations(action: Callable, lattice: Lattice, seed: int) -> Probe:
         phi = jnp.asarray(scale * rng.standard_normal(lattice.num_sites), dtype)
         if not np.isfinite(value(phi)):
             return Probe((), num_products, tolerance, False)
-        residual, largest, typical, used = _residuals(product, phi, lattice, colours, rng)
+        residual, largest, typical, used = _residuals(product, phi, lattice, colors, rng)
         num_products += used
         if not np.all(np.isfinite(residual)):
             return Probe((), num_products, tolerance, False)
@@ -64,7 +64,7 @@ def find_violations(action: Callable, lattice: Lattice, seed: int) -> Probe:
             unit = np.zeros((1, lattice.num_sites))
             unit[0, row] = 1.0
             entries = np.abs(np.asarray(product(phi, jnp.asarray(unit, dtype))[0], float))
-            entries[lattice.neighbours(row)] = 0.0
+            entries[lattice.neighbors(row)] = 0.0
             entries[row] = 0.0
             # a row whose many weak entries only show together is named by its largest entry
             for other in np.flatnonzero((entries > 0) & (entries >= min(relative * typical, entries.max()))):
@@ -75,27 +75,27 @@ def find_violations(action: Callable, lattice: Lattice, seed: int) -> Probe:
     return Probe(named, num_products, tolerance, True)
 
 
-def _residuals(product, phi, lattice: Lattice, colours: np.ndarray, rng):
+def _residuals(product, phi, lattice: Lattice, colors: np.ndarray, rng):
     """How far each row of the Hessian is from the graph's pattern, its largest entry, and the typical size of these."""
-    num_sites, num_colours = lattice.num_sites, int(colours.max()) + 1
+    num_sites, num_colors = lattice.num_sites, int(colors.max()) + 1
     batch = max(1, min(64, 2**22 // (num_sites * NUM_PROBES)))
     residual, largest = np.zeros(num_sites), np.zeros(num_sites)
     i, j = lattice.edges[:, 0], lattice.edges[:, 1]
-    for start in range(0, num_colours, batch):
-        group = range(start, min(start + batch, num_colours))
+    for start in range(0, num_colors, batch):
+        group = range(start, min(start + batch, num_colors))
         vectors = rng.standard_normal((len(group), NUM_PROBES, num_sites))
         vectors[:, -1] = 1.0
-        vectors *= colours == np.array(group)[:, None, None]
+        vectors *= colors == np.array(group)[:, None, None]
         padded = np.zeros((batch, NUM_PROBES, num_sites))  # one shape, one compilation
         padded[: len(group)] = vectors
         images = np.asarray(product(phi, jnp.asarray(padded.reshape(-1, num_sites), phi.dtype)), float)
         images = images.reshape(batch, NUM_PROBES, num_sites)
-        for number, colour in enumerate(group):
+        for number, color in enumerate(group):
             partner = np.full(num_sites, -1)
-            own = np.flatnonzero(colours == colour)
+            own = np.flatnonzero(colors == color)
             partner[own] = own
-            partner[j[colours[i] == colour]] = i[colours[i] == colour]
-            partner[i[colours[j] == colour]] = j[colours[j] == colour]
+            partner[j[colors[i] == color]] = i[colors[i] == color]
+            partner[i[colors[j] == color]] = j[colors[j] == color]
             v = np.where(partner >= 0, vectors[number][:, partner], 0.0)
             v = np.asarray(v, phi.dtype).astype(float)  # what the action really saw
             norm = np.maximum((v**2).sum(axis=0), 1e-300)
@@ -103,4 +103,4 @@ def _residuals(product, phi, lattice: Lattice, colours: np.ndarray, rng):
             residual = np.maximum(residual, np.abs(images[number] - entry * v).max(axis=0))
             largest = np.maximum(largest, np.abs(entry))
     typical = float(np.median(largest)) or float(largest.max()) or float(residual.max()) or 1.0
-    return residual, largest, typical, num_colours * NUM_PROBES
+    return residual, largest, typical, num_colors * NUM_PROBES
