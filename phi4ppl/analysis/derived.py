@@ -8,6 +8,7 @@ of the draws measures; the same jackknife is the second way to the error.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -16,6 +17,7 @@ import numpy as np
 
 from ..errors import ArgumentError
 from ..errors.arguments import call_checked, one_of
+from ..sampling.traced import Traced
 from .blocks import blocks_for, jackknife_bias, jackknife_error
 from .derived_result import Derived, Part, Share
 from .gamma_method import gamma_method
@@ -93,11 +95,9 @@ def _derived(name: str, function: Callable, structure, method: str, stau: float)
         value = jnp.asarray(function(structure.means(dict(zip(map(id, used), pieces, strict=True))))).reshape(-1)
         return jnp.concatenate([value.real, value.imag]) if is_complex else value
 
-    flat = jax.jit(flat)
     vector = jnp.asarray(means)
-    value = np.asarray(flat(vector))
-    wide = len(means) > len(value)
-    slopes = np.asarray((jax.jacrev if wide else jax.jacfwd)(flat)(vector))
+    evaluate, differentiate, of_each = _compiled(Traced(flat, vector, differentiable=True))
+    value, slopes = np.asarray(evaluate(vector)), np.asarray(differentiate(vector))
     if not np.all(np.isfinite(value)) or not np.all(np.isfinite(slopes)):
         fix = "At the means it has to be smooth: no root or quotient of zero, no maximum."
         raise ArgumentError(
@@ -111,13 +111,24 @@ def _derived(name: str, function: Callable, structure, method: str, stau: float)
             """The outputs with other means of this run, shape (replicas, size)."""
             rows = np.tile(means, (len(replicas), 1))
             rows[:, own] = replicas
-            return np.asarray(jax.lax.map(flat, jnp.asarray(rows)))
+            return np.asarray(of_each(jnp.asarray(rows)))
 
         if isinstance(run, Pooled):
             shares.append(_from_replicas(run, slopes[:, own], at, value))
         else:
             shares.append(_from_series(run, slopes[:, own], at, value, method, stau))
     return Part.joined(value, shares, shape, is_complex)
+
+
+@functools.lru_cache(maxsize=64)
+def _compiled(flat: Traced) -> tuple[Callable, Callable, Callable]:
+    """A function of one vector, its derivative, and the function of many vectors."""
+
+    def jacobian(vector):
+        wide = len(vector) > jax.eval_shape(flat, vector).size
+        return (jax.jacrev if wide else jax.jacfwd)(flat)(vector)
+
+    return jax.jit(flat), jax.jit(jacobian), jax.jit(lambda rows: jax.lax.map(flat, rows))
 
 
 def _from_series(run: Run, slopes, at: Callable, value, method: str, stau: float) -> Share:
