@@ -8,6 +8,7 @@ of the draws measures; the same jackknife is the second way to the error.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 
@@ -37,13 +38,14 @@ def derive(runs, quantities: dict[str, Callable], *, method: str = "gamma", stau
     ----------
     runs : DataTree, Dataset, dict, or several of them
         One run: the tree of `phi4ppl.sample`, a dataset with dimensions ``chain`` and ``draw``, or a dict of arrays of shape
-        ``(num_chains, num_draws, *element_shape)``. Several independent runs: a list, or a dict of runs by label.
+        ``(num_chains, num_draws, *element_shape)``. Or reweighted means: the result of `phi4ppl.reweight` or of
+        ``combine_ensembles(...).reweight``. Several independent ones: a list, or a dict by label.
     quantities : dict of callables
         JAX functions of the means ``m`` by name: ``m["m2"]`` for one run, ``m[0]["m2"]`` or ``m["cold"]["m2"]`` for several. A
         result is a real or complex number or array. Names are those of the run, or moments of its magnetization m and energy
         density e: ``m``, ``abs_m``, ``m2``, ``m4``, ``m6``, ``e``, ``e2``.
     method : str
-        ``"gamma"``, or ``"jackknife"`` over blocks of ten autocorrelation times.
+        ``"gamma"``, or ``"jackknife"`` over blocks of ten autocorrelation times, as always for reweighted means.
     stau : float
         As in `gamma_method`.
 
@@ -134,7 +136,8 @@ def _compiled(flat: Traced) -> tuple[Callable, Callable, Callable]:
 def _from_series(run: Run, slopes, at: Callable, value, method: str, stau: float) -> Share:
     series = run.project(slopes)  # (chains, draws, outputs)
     found = gamma_method(series, stau=stau)
-    blocks = blocks_for(series, most=MAX_BLOCKS)
+    # blocks are long enough for the slowest output; what their variance lacks is known for each
+    blocks = dataclasses.replace(blocks_for(series, most=MAX_BLOCKS), tau_int=found.tau_int)
     estimates = at(run.without_each(blocks))
     error = found.error if method == "gamma" else jackknife_error(blocks, estimates)
     bias = jackknife_bias(blocks, estimates, value)
@@ -143,7 +146,8 @@ def _from_series(run: Run, slopes, at: Callable, value, method: str, stau: float
 
 
 def _from_replicas(run: Pooled, slopes, at: Callable, value) -> Share:
-    squares, bias, rows, tau, enough, inflation = 0.0, 0.0, [], 0.5, True, []
+    squares, bias, rows, tau, enough = np.zeros_like(value), np.zeros_like(value), [], 0.5, True
+    inflation: list = []
     for blocks, means in run.without_each():
         estimates = at(means)
         squares = squares + jackknife_error(blocks, estimates) ** 2
@@ -153,7 +157,7 @@ def _from_replicas(run: Pooled, slopes, at: Callable, value) -> Share:
         tau, enough = max(tau, blocks.tau_int), enough and blocks.long_enough
     # The mixture weighs each ensemble by its draws, so a replica also shifts the weights. Over all ensembles these shifts
     # cancel, and would not if each had a factor of its own.
-    bias = bias * np.mean(inflation)
+    bias = bias * float(np.mean(inflation))
     same = np.ones_like(value)
     reliable = enough & ~np.any((slopes != 0) & ~run.reliable, axis=1)
     return Share(

@@ -120,7 +120,7 @@ class Run(Means):
         else:
             derived = [n for n, (variable, _) in MOMENTS.items() if variable in self._variables]
             known = ", ".join(dict.fromkeys([*map(str, self._variables), *derived]))
-            fix = "Record it with observables=, or hand in a dict of arrays."
+            fix = "Record it with observables=, or hand in a dict of arrays. The field is there with keep_field=True only."
             raise ArgumentError(f"mean of {self.label}", f"one of {known}", repr(name), fix, reason="name")
         if values.ndim < 2 or values.dtype.kind not in "fiubc":
             got = f"shape {values.shape} of {values.dtype}"
