@@ -53,7 +53,7 @@ class Part:
     tau_int_error: np.ndarray
     window: np.ndarray
     reliable: np.ndarray
-    shares: tuple[Share, ...] = field(repr=False, default=())
+    shares: tuple = field(repr=False, default=())
 
     @classmethod
     def joined(cls, value, shares: list[Share], shape, is_complex: bool) -> Part:
