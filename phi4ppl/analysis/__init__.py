@@ -7,6 +7,7 @@ from .derived import derive
 from .derived_result import Derived, Part
 from .gamma_method import GammaEstimate, gamma_method, normalized_autocorrelation
 from .mbar import MbarSolution, log_mixture, overlap_matrix, solve_mbar
+from .named import quantity_names
 
 __all__ = [
     "Derived",
@@ -18,5 +19,6 @@ __all__ = [
     "log_mixture",
     "normalized_autocorrelation",
     "overlap_matrix",
+    "quantity_names",
     "solve_mbar",
 ]

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Mapping
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ..errors import ArgumentError
+from ..lattice.frozen import Lattice
 from .blocks import Blocks
+from .two_point import TWO_POINT, two_point
 
-__all__ = ["MOMENTS", "Run", "Runs", "as_runs"]
+__all__ = ["MOMENTS", "Run", "Runs", "as_runs", "lattice_of_run"]
 
 MOMENTS: dict[str, tuple[str, Callable]] = {
     "m": ("magnetization", lambda m: m),
@@ -24,6 +28,8 @@ MOMENTS: dict[str, tuple[str, Callable]] = {
 }
 """Moments by name: the recorded variable, and what is done to it in each draw."""
 
+BATCH_NUMBERS = 2_000_000  # numbers of fields that one compiled call works on
+
 
 class Run:
     """The draws of one run, by name.
@@ -32,12 +38,14 @@ class Run:
     ----------
     label : str
         What messages call it.
+    lattice : Lattice or None
+        Of its field, if the run tells.
     used : dict
         The series that have been asked for, each of shape ``(num_chains, num_draws, *element_shape)``, in order.
     """
 
-    def __init__(self, label: str, variables: Mapping):
-        self.label, self._variables, self.used = label, variables, {}
+    def __init__(self, label: str, variables: Mapping, lattice: Lattice | None = None):
+        self.label, self._variables, self.used, self.lattice = label, variables, {}, lattice
         self._found: dict[str, np.ndarray] = {}
 
     def series(self, name: str) -> np.ndarray:
@@ -55,10 +63,13 @@ class Run:
         elif name in MOMENTS and MOMENTS[name][0] in self._variables:
             variable, function = MOMENTS[name]
             values = function(self.series(variable))
+        elif name in TWO_POINT and self.lattice is not None and "phi" in self._variables:
+            values = _of_fields(name, self.lattice, self.series("phi"))
         else:
             derived = [n for n, (variable, _) in MOMENTS.items() if variable in self._variables]
             known = ", ".join(dict.fromkeys([*map(str, self._variables), *derived]))
-            fix = "Record it with observables=, or hand in a dict of arrays."
+            how = f"observables=[{name!r}]" if name in TWO_POINT else "observables="
+            fix = f"Record it with {how} of phi4ppl.sample, or hand in a dict of arrays."
             raise ArgumentError(f"mean of {self.label}", f"one of {known}", repr(name), fix, reason="name")
         if values.ndim < 2 or values.dtype.kind not in "fiubc":
             got = f"shape {values.shape} of {values.dtype}"
@@ -67,6 +78,15 @@ class Run:
             fix = "Leave those draws out of all series, or look for a divergence in the chain."
             raise ArgumentError(name, "finite draws", "some that are not", fix, reason="finite")
         return values.astype(complex if values.dtype.kind == "c" else float)
+
+    def lattice_for(self, name: str) -> Lattice:
+        """The lattice, which the quantity ``name`` needs."""
+        if self.lattice is None:
+            fix = "Hand in the tree of phi4ppl.sample; for plain arrays give a function of the means."
+            raise ArgumentError(
+                f"quantity {name!r}", f"{self.label} with its lattice", "one without", fix, reason="lattice"
+            )
+        return self.lattice
 
     def __getitem__(self, name: str) -> np.ndarray:
         """The mean, which marks the series as used."""
@@ -121,7 +141,7 @@ class Runs:
     """One run, or several under labels or numbers."""
 
     def __init__(self, keys: list | None, runs: list[Run]):
-        self._keys, self.runs = keys, runs
+        self.keys, self.runs = keys, runs
 
     def means(self, replaced: dict | None = None, *, recording: bool = False):
         """What a quantity is a function of: the runs themselves while recording, otherwise dicts of means."""
@@ -133,9 +153,9 @@ class Runs:
                 return {name: jnp.asarray(series.mean(axis=(0, 1))) for name, series in run.used.items()}
             return run.unflatten(replaced[id(run)]) if id(run) in replaced else {}
 
-        if self._keys is None:
+        if self.keys is None:
             return of(self.runs[0])
-        return dict(zip(self._keys, map(of, self.runs), strict=True))
+        return dict(zip(self.keys, map(of, self.runs), strict=True))
 
 
 def as_runs(runs) -> Runs:
@@ -145,11 +165,11 @@ def as_runs(runs) -> Runs:
             raise ArgumentError("runs", "at least one run", "none")
         runs = dict(enumerate(runs))
     elif not (isinstance(runs, dict) and runs and all(map(_is_run, runs.values()))):
-        return Runs(None, [Run("the run", _variables(runs))])
+        return Runs(None, [Run("the run", _variables(runs), lattice_of_run(runs))])
     if len(set(map(id, runs.values()))) < len(runs):
         fix = "Give it once, and use its means twice: their errors are not independent."
         raise ArgumentError("runs", "independent runs", "the same one twice", fix, reason="duplicate")
-    return Runs(list(runs), [Run(f"run {key!r}", _variables(run)) for key, run in runs.items()])
+    return Runs(list(runs), [Run(f"run {key!r}", _variables(run), lattice_of_run(run)) for key, run in runs.items()])
 
 
 def _is_run(value) -> bool:
@@ -172,3 +192,36 @@ def _variables(run) -> Mapping:
         expected = "the tree of a run, a dataset, or a dict of arrays by name"
         raise ArgumentError("runs", expected, type(run).__name__)
     return variables
+
+
+def lattice_of_run(run) -> Lattice | None:
+    """The graph of the only field of a run's tree, as far as two-point functions need it; None if there is none."""
+    fields = (
+        json.loads(getattr(run, "attrs", {}).get("phi4ppl", "{}")).get("fields", {}) if hasattr(run, "children") else {}
+    )
+    if len(fields) != 1:
+        return None
+    (field,) = fields.values()
+    constant = run["constant_data"] if "constant_data" in run.children else {}
+    edges = constant["edges"].values if "edges" in constant else np.zeros((0, 2))
+    shape, periodic = (None if field[key] is None else tuple(field[key]) for key in ("shape", "periodic"))
+    return Lattice(name=field["lattice"], num_sites=field["num_sites"], edges=edges, shape=shape, periodic=periodic)
+
+
+def _of_fields(name: str, lattice: Lattice, fields: np.ndarray) -> np.ndarray:
+    """A two-point function of kept fields, whose last axes are those of the lattice, in double precision."""
+    measure, shape = two_point(name, lattice).measure, lattice.field_shape
+    leading = fields.shape[: fields.ndim - len(shape)]
+    if fields.shape[len(leading) :] != shape:
+        raise ArgumentError(name, f"whole fields of shape {shape}", f"shape {fields.shape}", reason="fields")
+    flat, step = fields.reshape(-1, *shape), max(1, BATCH_NUMBERS // lattice.num_sites)
+    with jax.enable_x64(True):
+        parts = [np.asarray(_mapped(measure)(flat[k : k + step])) for k in range(0, len(flat), step)]
+    values = np.concatenate(parts)
+    return values.reshape(*leading, *values.shape[1:])
+
+
+@functools.lru_cache(maxsize=64)
+def _mapped(measure: Callable) -> Callable:
+    """Compiled once for all fields of a lattice."""
+    return jax.jit(jax.vmap(measure))
