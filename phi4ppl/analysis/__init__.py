@@ -3,6 +3,8 @@
 Arrays come in; values with standard errors go out. Read `gamma_method` first.
 """
 
+from .correlator_fit import MassFit, WindowFit, fit_mass
+from .correlators import Correlator, correlation_function, effective_mass, structure_factor, time_slice_correlator
 from .derived import derive
 from .derived_result import Derived, Part
 from .gamma_method import GammaEstimate, gamma_method, normalized_autocorrelation
@@ -10,15 +12,23 @@ from .mbar import MbarSolution, log_mixture, overlap_matrix, solve_mbar
 from .named import quantity_names
 
 __all__ = [
+    "Correlator",
     "Derived",
     "GammaEstimate",
+    "MassFit",
     "MbarSolution",
     "Part",
+    "WindowFit",
+    "correlation_function",
     "derive",
+    "effective_mass",
+    "fit_mass",
     "gamma_method",
     "log_mixture",
     "normalized_autocorrelation",
     "overlap_matrix",
     "quantity_names",
     "solve_mbar",
+    "structure_factor",
+    "time_slice_correlator",
 ]
