@@ -12,6 +12,8 @@ from scipy import stats
 import phi4ppl as p4
 from phi4ppl.analysis import Correlator, derive, effective_mass, fit_mass, structure_factor, time_slice_correlator
 from phi4ppl.analysis.correlators import cosh_mass
+from phi4ppl.reports.numbers import value_with_error
+from phi4ppl.results.correlations import correlations_part
 
 pytestmark = pytest.mark.compile_quickly
 
@@ -126,6 +128,37 @@ def test_free_field_from_a_run(free):
     chi = derive(free, ["connected_susceptibility"])["connected_susceptibility"].value
     both_sides = connected.value[0] + 2 * connected.value[1:5].sum() + connected.value[5]
     assert both_sides == pytest.approx(chi, rel=1e-4)
+
+
+def test_pictures_show_values_errors_and_the_fit(free):
+    correlator, masses = time_slice_correlator(free), effective_mass(free)
+    fit = fit_mass(correlator)
+    axes = p4.analysis.plot_correlation({"a": correlator, "b": correlator}).axes[0]
+    assert axes.get_yscale() == "log" and axes.get_ylabel() == "C(t)" and len(axes.containers) == 2
+    (bar,) = [c for c in p4.analysis.plot_mass(masses, fit).axes[0].containers if c.has_yerr]
+    drawn = [np.ptp(path[:, 1]) / 2 for path in bar[2][0].get_segments()]
+    np.testing.assert_allclose(drawn, masses.error)
+    assert len(p4.analysis.plot_mass(masses, fit).axes[1].get_yticks()) == min(12, len(fit.windows))
+    assert p4.analysis.plot_structure_factor(structure_factor(free)).axes[0].get_xlabel() == "k̂"
+    with raises("argument.correlators.axes", "k̂"):
+        p4.analysis.plot_correlation({"a": correlator, "b": structure_factor(free)})
+
+
+def test_report_has_what_derive_says(free):
+    """Numbers of the page, and a panel of what was recorded; on a graph that is not regular there is no such section."""
+    part = correlations_part(free)
+    shown = {row.cells[0]: row.cells[2] for row in part["table"].rows}
+    names = {"χ": "susceptibility", "Binder cumulant": "binder_cumulant", "ξ/L": "correlation_length_ratio"}
+    found = derive(free, list(names.values()))
+    for label, name in names.items():
+        assert shown[label] == value_with_error(float(found[name].value), float(found[name].error))
+    assert len(part["picture"].panels) == 1 and not part["notes"]  # no field, so no correlation function
+    bare = free.copy()
+    bare["posterior"] = free["posterior"].to_dataset().drop_vars(["structure_factor", "smallest_momentum"])
+    assert "kept fields" in correlations_part(bare)["notes"][0] and len(correlations_part(bare)["table"].rows) == 4
+    free.attrs, attributes = {}, free.attrs
+    assert correlations_part(free) is None
+    free.attrs = attributes
 
 
 @pytest.mark.slow

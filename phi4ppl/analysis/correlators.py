@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from unicodedata import combining
 
 import jax
 import jax.numpy as jnp
@@ -102,7 +103,8 @@ class Correlator:
         for x, value, error in zip(self.x, self.value, self.error, strict=True):
             rows.append((f"{x:.4g}", value_with_error(float(value), float(error))))
         width = max(len(first) for first, _ in rows)
-        return "\n".join(f"{first.ljust(width)}  {second}" for first, second in rows)
+        accents = [sum(map(combining, first)) > 0 for first, _ in rows]  # of k̂: a character without a width
+        return "\n".join(f"{a.ljust(width + more)}  {b}" for (a, b), more in zip(rows, accents, strict=True))
 
 
 def _of_run(run, name: str, connected: bool) -> Correlator:

@@ -64,7 +64,7 @@ class Run:
             variable, function = MOMENTS[name]
             values = function(self.series(variable))
         elif name in TWO_POINT and self.lattice is not None and "phi" in self._variables:
-            values = _of_fields(name, self.lattice, self.series("phi"))
+            values = _of_fields(name, self.lattice, self._variables["phi"])
         else:
             derived = [n for n, (variable, _) in MOMENTS.items() if variable in self._variables]
             known = ", ".join(dict.fromkeys([*map(str, self._variables), *derived]))
@@ -208,15 +208,17 @@ def lattice_of_run(run) -> Lattice | None:
     return Lattice(name=field["lattice"], num_sites=field["num_sites"], edges=edges, shape=shape, periodic=periodic)
 
 
-def _of_fields(name: str, lattice: Lattice, fields: np.ndarray) -> np.ndarray:
+def _of_fields(name: str, lattice: Lattice, fields) -> np.ndarray:
     """A two-point function of kept fields, whose last axes are those of the lattice, in double precision."""
-    measure, shape = two_point(name, lattice).measure, lattice.field_shape
+    if {"chain", "draw"} <= set(getattr(fields, "dims", ())):
+        fields = fields.transpose("chain", "draw", ...)
+    fields, shape, measure = np.asarray(fields), lattice.field_shape, two_point(name, lattice).measure
     leading = fields.shape[: fields.ndim - len(shape)]
     if fields.shape[len(leading) :] != shape:
         raise ArgumentError(name, f"whole fields of shape {shape}", f"shape {fields.shape}", reason="fields")
     flat, step = fields.reshape(-1, *shape), max(1, BATCH_NUMBERS // lattice.num_sites)
     with jax.enable_x64(True):
-        parts = [np.asarray(_mapped(measure)(flat[k : k + step])) for k in range(0, len(flat), step)]
+        parts = [np.asarray(_mapped(measure)(flat[k : k + step].astype(float))) for k in range(0, len(flat), step)]
     values = np.concatenate(parts)
     return values.reshape(*leading, *values.shape[1:])
 
