@@ -179,7 +179,7 @@ def test_chain_agrees_with_its_transfer_matrix_at_all_distances(chain_run):
 
 def test_the_same_by_name_from_kept_fields_and_as_recorded():
     lattice = p4.lattice.square(4)
-    names = [name for name in TWO_POINT if name != "correlation_function"]
+    names = [name for name in TWO_POINT if name != "correlation_function" and not name.startswith("improved")]
     model = p4.phi4(lattice, a=1.7, b=0.2)
     before = cached_program.cache_info()
     tree = p4.sample(model, num_warmup=50, num_samples=60, num_chains=2, observables=names)

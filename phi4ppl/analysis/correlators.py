@@ -122,14 +122,16 @@ def _of_run(run, name: str, connected: bool) -> Correlator:
 
 @call_checked
 def structure_factor(run, *, connected: bool = False) -> Correlator:
-    """S(k) = ⟨|Σ_x φ(x) e^{−ikx}|²⟩/V over shells of k̂ = (Σ_μ 4 sin²(k_μ/2))^½, with its error, of a periodic lattice.
+    """The structure factor with its error, over shells of the lattice momentum k̂ = (Σ_μ 4 sin²(k_μ/2))^½.
+
+    It is ``S(k) = ⟨|Σ_x φ(x) e^{−ikx}|²⟩/V``, on a lattice that is periodic along all axes.
 
     Parameters
     ----------
     run : DataTree
         With kept fields, or with ``observables=["structure_factor"]``.
     connected : bool
-        Subtract V⟨|m|⟩² at k = 0.
+        Subtract ``V⟨|m|⟩²`` at k = 0.
 
     Raises
     ------
@@ -156,11 +158,11 @@ def correlation_function(run, *, along: str = "axis", connected: bool = False) -
     run : DataTree
         With kept fields, or with the observable of this name.
     along : str
-        ``"axis"`` (`axis_correlation_function`), ``"radius"`` (`radial_correlation_function`: shells of |r|),
+        ``"axis"`` (`axis_correlation_function`), ``"radius"`` (`radial_correlation_function`: shells of distance),
         ``"graph_distance"`` (`graph_distance_correlation`), or ``"mode"`` (`laplacian_mode_correlation`: ⟨(u·φ)²⟩ of the
         eigenvectors u of the graph Laplacian, by eigenvalue).
     connected : bool
-        Subtract ⟨|m|⟩².
+        Subtract ``⟨|m|⟩²``.
 
     Raises
     ------
@@ -188,7 +190,7 @@ def time_slice_correlator(run, *, connected: bool = False) -> Correlator:
     run : DataTree
         With kept fields, or with ``observables=["time_slice_correlator"]``.
     connected : bool
-        Subtract A⟨|m|⟩², A being the sites of a slice, so that the sum is V(⟨m²⟩ − ⟨|m|⟩²).
+        Subtract ``A⟨|m|⟩²``, A being the sites of a slice, so that the sum is ``V(⟨m²⟩ − ⟨|m|⟩²)``.
 
     Raises
     ------

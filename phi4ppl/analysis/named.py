@@ -14,6 +14,8 @@ import numpy as np
 
 from ..errors import ArgumentError
 from ..lattice.frozen import Lattice
+from ..model.field import MarkovRandomField
+from .cluster_estimators import require_clusters
 from .primaries import Runs
 from .two_point import TWO_POINT, two_point
 
@@ -41,6 +43,18 @@ def _correlation_length(m, lattice: Lattice):
     two_point("smallest_momentum", lattice)  # refuses what has none
     ratio = lattice.num_sites * m["m2"] / m["smallest_momentum"]
     return jnp.sqrt(ratio - 1) / (2 * np.sin(np.pi / max(lattice.field_shape)))
+
+
+def _improved(name: str) -> tuple[str, Quantity]:
+    """The quantity of means over the signs of clusters in place of plain ones."""
+    plain, needed = QUANTITIES[name], IMPROVED[name]
+
+    def function(m, lattice: Lattice):
+        return plain.function({each: m[f"improved_{each}"] for each in needed}, lattice)
+
+    return f"improved_{name}", Quantity(
+        f"{plain.formula}, by cluster", function, tuple(f"improved_{n}" for n in needed)
+    )
 
 
 def _connected(name: str, share: Callable[[Lattice], float | np.ndarray]) -> Callable:
@@ -76,6 +90,13 @@ CONSTANT = {
 }
 """Two-point functions with a connected part, and what a constant field of 1 has of them."""
 
+IMPROVED = {
+    "susceptibility": ("m2",),
+    "binder_cumulant": ("m2", "m4"),
+    "second_moment_correlation_length": ("m2", "smallest_momentum"),
+}
+"""Quantities whose means clusters improve, and these means."""
+
 QUANTITIES: dict[str, Quantity] = {
     **{name: Quantity(formula, lambda m, lattice, name=name: m[name]) for name, formula in {
         "m": "⟨m⟩", "abs_m": "⟨|m|⟩", "m2": "⟨m²⟩", "m4": "⟨m⁴⟩", "m6": "⟨m⁶⟩", "e": "⟨S⟩/V", "e2": "⟨S²⟩/V²",
@@ -97,6 +118,8 @@ QUANTITIES: dict[str, Quantity] = {
        for name, share in CONSTANT.items()},
 }  # fmt: skip
 """Quantities by name, which `phi4ppl.analysis.derive` takes."""
+
+QUANTITIES |= dict(map(_improved, IMPROVED))
 
 
 def quantity_names() -> dict[str, str]:
@@ -144,15 +167,17 @@ def _named(name: str, quantity: str, structure: Runs) -> dict[str, Callable]:
     }
 
 
-def measured_for(name: str, lattice: Lattice) -> dict[str, Callable]:
+def measured_for(name: str, model: MarkovRandomField) -> dict[str, Callable]:
     """Functions of one field to record for ``name``: two-point functions, or those that a quantity is made of.
 
     Raises
     ------
     ArgumentError
-        If the name is unknown, or needs what the lattice does not have.
+        If the name is unknown, or needs what the lattice or the model does not have.
     """
     if name not in QUANTITIES:
         fix = "Give any other as a function: {'NAME': lambda phi: …}."
         raise ArgumentError("observables", f"names among {', '.join(QUANTITIES)}", repr(name), fix, reason="name")
-    return {each: two_point(each, lattice).measure for each in QUANTITIES[name].measured}
+    if name.startswith("improved_"):
+        require_clusters(name, model)
+    return {each: two_point(each, model.lattice).measure for each in QUANTITIES[name].measured}

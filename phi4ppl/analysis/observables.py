@@ -117,5 +117,5 @@ def _named(model: MarkovRandomField, own) -> tuple[dict[str, Callable], dict[str
             raise ArgumentError(
                 "observables", "named observables under their own names", repr(name), fix, reason="name"
             )
-    found = {key: f for name in names for key, f in measured_for(name, model.lattice).items()}
+    found = {key: f for name in names for key, f in measured_for(name, model).items()}
     return found, {name: function for name, function in own.items() if name not in names}

@@ -2,8 +2,8 @@
 
 On a torus of V sites, A = V/T of them in each of T time slices, with φ̂(k) = Σ_x φ(x) e^{−ikx} and φ̄(t) the mean over a slice:
 
-* structure factor S(k) = |φ̂(k)|²/V, averaged over shells of k̂ = (Σ_μ 4 sin²(k_μ/2))^½;
-* correlation function G(r) = V⁻¹ Σ_x φ(x) φ(x + r), from |φ̂|² by FFT;
+* structure factor ``S(k) = |φ̂(k)|²/V``, averaged over shells of k̂ = (Σ_μ 4 sin²(k_μ/2))^½;
+* correlation function G(r) = V⁻¹ Σ_x φ(x) φ(x + r), by FFT;
 * time-slice correlator C(t) = A T⁻¹ Σ_s φ̄(s) φ̄(s + t), so that Σ_t C(t) = Σ_r G(r) = S(0) = V m².
 
 All are quadratic in the field, so that each field is measured by itself, and means over draws are the two-point functions.
@@ -23,6 +23,7 @@ import numpy as np
 from ..errors import ArgumentError
 from ..lattice.frozen import Lattice
 from ..lattice.labels import field_dims
+from .cluster_estimators import averaged_over_signs, improved
 
 __all__ = ["TWO_POINT", "TwoPoint", "dims_of", "two_point"]
 
@@ -267,6 +268,17 @@ def _laplacian_mode_correlation(lattice: Lattice) -> TwoPoint:
     return TwoPoint(laplacian_mode_correlation, ("eigenvalue",), (np.where(np.abs(means) < 1e-9, 0.0, means),))
 
 
+# --- averages over the signs of clusters
+
+
+def _improved(name: str, lattice: Lattice) -> TwoPoint:
+    if name in ("m2", "m4"):
+        return TwoPoint(improved(lattice, averaged_over_signs(name, lattice)))
+    _require_grid(f"improved_{name}", lattice, periodic=True, cubic=True)
+    plain = two_point(name, lattice)
+    return plain._replace(measure=improved(lattice, averaged_over_signs(name, lattice, _main_axes(lattice))))
+
+
 def _adjacency(lattice: Lattice):
     from scipy.sparse import csr_array
 
@@ -285,5 +297,8 @@ TWO_POINT: dict[str, tuple[str, Callable[[Lattice], TwoPoint]]] = {
     "graph_distance_correlation": ("mean of φ_i φ_j over pairs at graph distance d", _graph_distance_correlation),
     "laplacian_mode_correlation": ("(u·φ)², averaged over the eigenvectors u of one eigenvalue of the graph Laplacian",
                                    _laplacian_mode_correlation),
+    **{f"improved_{name}": (f"{what}, averaged over the signs of clusters", functools.partial(_improved, name))
+       for name, what in {"m2": "m²", "m4": "m⁴", "smallest_momentum": "S(2π/L)",
+                          "axis_correlation_function": "G(r) along the longest axes"}.items()},
 }  # fmt: skip
 """Two-point functions by name: the formula, and what makes them on a lattice."""
