@@ -89,8 +89,11 @@ class Correlator:
         if np.ndim(part.value) != 1:
             fix = "Select one member of an ensemble: tree.isel(member=0)."
             raise ArgumentError(name, "values along one axis", f"shape {np.shape(part.value)}", fix, reason="shape")
-        total = sum(series.shape[0] * series.shape[1] for _, series, _ in part.projected)
-        samples = OVERLAP * total / (2 * int(np.max(part.window)) + 1)
+        length = 2 * int(np.max(part.window)) + 1  # of the sums of draws from which `covariance` comes
+        samples = sum(
+            len(s.series) if s.series.ndim == 2 else OVERLAP * s.series.shape[0] * s.series.shape[1] / length
+            for s in part.shares
+        )
         return cls(x, part.value, derived.covariance(name), period, samples, name, label)
 
     @property

@@ -32,11 +32,13 @@ class Quantity(NamedTuple):
         ``function(m, lattice)`` of the means by name and the lattice of the run.
     measured : tuple of str
         Two-point functions among these means, which ``observables=`` of `phi4ppl.sample` records.
+    needs_lattice : bool
     """
 
     formula: str
     function: Callable
     measured: tuple[str, ...] = ()
+    needs_lattice: bool = True
 
 
 def _correlation_length(m, lattice: Lattice):
@@ -98,21 +100,22 @@ IMPROVED = {
 """Quantities whose means clusters improve, and these means."""
 
 QUANTITIES: dict[str, Quantity] = {
-    **{name: Quantity(formula, lambda m, lattice, name=name: m[name]) for name, formula in {
+    **{name: Quantity(formula, lambda m, lattice, name=name: m[name], needs_lattice=False) for name, formula in {
         "m": "⟨m⟩", "abs_m": "⟨|m|⟩", "m2": "⟨m²⟩", "m4": "⟨m⁴⟩", "m6": "⟨m⁶⟩", "e": "⟨S⟩/V", "e2": "⟨S²⟩/V²",
     }.items()},
     "susceptibility": Quantity("χ = V ⟨m²⟩", lambda m, lattice: lattice.num_sites * m["m2"]),
     "connected_susceptibility": Quantity(
         "V (⟨m²⟩ − ⟨|m|⟩²)", lambda m, lattice: lattice.num_sites * (m["m2"] - m["abs_m"] ** 2)),
     "disconnected_susceptibility": Quantity("V ⟨|m|⟩²", lambda m, lattice: lattice.num_sites * m["abs_m"] ** 2),
-    "binder_cumulant": Quantity("U₄ = 1 − ⟨m⁴⟩/(3 ⟨m²⟩²)", lambda m, lattice: 1 - m["m4"] / (3 * m["m2"] ** 2)),
+    "binder_cumulant": Quantity(
+        "U₄ = 1 − ⟨m⁴⟩/(3 ⟨m²⟩²)", lambda m, lattice: 1 - m["m4"] / (3 * m["m2"] ** 2), needs_lattice=False),
     "specific_heat": Quantity(
         "(⟨S²⟩ − ⟨S⟩²)/V", lambda m, lattice: lattice.num_sites * (m["e2"] - m["e"] ** 2)),
     "second_moment_correlation_length": Quantity(
         "ξ = (χ/F − 1)^½ / (2 sin(π/L))", _correlation_length, ("smallest_momentum",)),
     "correlation_length_ratio": Quantity(
         "ξ/L", lambda m, lattice: _correlation_length(m, lattice) / max(lattice.field_shape), ("smallest_momentum",)),
-    **{name: Quantity(formula, lambda m, lattice, name=name: m[name], (name,))
+    **{name: Quantity(formula, lambda m, lattice, name=name: m[name], (name,), False)
        for name, (formula, _) in TWO_POINT.items()},
     **{f"connected_{name}": Quantity(f"{name}, less that of a constant field ⟨|m|⟩", _connected(name, share), (name,))
        for name, share in CONSTANT.items()},
@@ -158,11 +161,15 @@ def _named(name: str, quantity: str, structure: Runs) -> dict[str, Callable]:
     if quantity not in QUANTITIES:
         fix = "phi4ppl.analysis.quantity_names() has their formulas; any other is a function of the means."
         raise ArgumentError("quantities", f"one of {', '.join(QUANTITIES)}", repr(quantity), fix, reason="name")
-    function = QUANTITIES[quantity].function
+    found = QUANTITIES[quantity]
+
+    def at(run, means):
+        return found.function(means, run.lattice_for(quantity) if found.needs_lattice else None)
+
     if structure.keys is None:
-        return {name: lambda m: function(m, structure.runs[0].lattice_for(quantity))}
+        return {name: lambda m: at(structure.runs[0], m)}
     return {
-        f"{name}[{key}]": lambda m, key=key, run=run: function(m[key], run.lattice_for(quantity))
+        f"{name}[{key}]": lambda m, key=key, run=run: at(run, m[key])
         for key, run in zip(structure.keys, structure.runs, strict=True)
     }
 
