@@ -38,26 +38,6 @@ def test_another_shape_of_a_coupling_compiles_its_own_program():
     np.testing.assert_allclose(lp, -np.asarray(model.replace(a=a).energy(phi)), rtol=1e-4, atol=1e-5)
 
 
-def test_observables_that_compute_the_same_do_not_compile_again():
-    """Written again in each call, as in a notebook; another constant is another program, with its own numbers."""
-    model = p4.phi4(p4.lattice.chain(5), w=0.5, a=1.2, b=0.1)
-    options = {"num_warmup": 30, "num_samples": 20, "num_chains": 2, "kernel": "hmc"}
-
-    def run(power):
-        tree = p4.sample(model, **options, observables={"moment": lambda phi: jnp.mean(phi**power)})
-        np.testing.assert_allclose(
-            tree["posterior"]["moment"], (tree["posterior"]["phi"].values ** power).mean(axis=2), rtol=1e-4, atol=1e-6
-        )
-
-    run(2)
-    before = cached_program.cache_info()
-    run(2)
-    after = cached_program.cache_info()
-    assert (after.hits, after.misses) == (before.hits + 1, before.misses)
-    run(3)
-    assert cached_program.cache_info().misses == before.misses + 1
-
-
 def test_functions_of_the_users_own_are_traced_anew():
     """A statistic, or an observable, that reads a value which has changed since must not find its old program."""
     settings = {"stiffness": 1.0}

@@ -14,7 +14,6 @@ from ..errors.arguments import call_checked
 from ..lattice.frozen import Lattice
 from ..model.field import MarkovRandomField
 from ..model.term import Term, hopping
-from ..sampling.identity import Traced
 from .named import measured_for
 
 __all__ = ["NAMES", "standard_observables", "with_own"]
@@ -82,7 +81,6 @@ def with_own(model: MarkovRandomField, own, taken=()) -> dict[str, Callable]:
         return observables
     named, own = _named(model, own)
     observables |= named
-    field = jax.ShapeDtypeStruct(model.field_shape, jnp.result_type(float))
     for name, function in own.items():
         if not isinstance(name, str) or not name.isidentifier() or name in (*observables, "phi", *taken):
             fix = "Standard observables, the field and dimensions keep their names."
@@ -92,7 +90,7 @@ def with_own(model: MarkovRandomField, own, taken=()) -> dict[str, Callable]:
         if not callable(function):
             raise ArgumentError(what, expected, repr(function))
         try:
-            result = jax.eval_shape(function, field)
+            result = jax.eval_shape(function, jax.ShapeDtypeStruct(model.field_shape, jnp.result_type(float)))
         except Exception as error:  # the user should read whatever the function raises under tracing
             reason = str(error).strip().split("\n")[0]
             fix = "Write it with jax.numpy."
@@ -102,7 +100,7 @@ def with_own(model: MarkovRandomField, own, taken=()) -> dict[str, Callable]:
             if hasattr(result, "dtype") and jnp.issubdtype(result.dtype, jnp.complexfloating):
                 fix = "Record its real and imaginary parts as two observables: f(phi).real and f(phi).imag."
             raise ArgumentError(what, "one array of real numbers returned", f"{result}", fix, reason="returns")
-    return observables | {name: Traced(function, field) for name, function in own.items()}
+    return observables | own
 
 
 def _named(model: MarkovRandomField, own) -> tuple[dict[str, Callable], dict[str, Callable]]:

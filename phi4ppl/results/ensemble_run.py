@@ -138,9 +138,12 @@ def sample_ensemble(
 
 
 def _of_field(function):
-    """The observable as a function of a model and a field, the same every time."""
+    """The observable as a function of a model and a field; standard ones are the same function every time."""
     if not hasattr(function, "of_model"):
-        function.of_model = lambda model, phi: function(phi)
+        wrapped = lambda model, phi: function(phi)  # noqa: E731
+        if not getattr(function, "coupling_free", False):
+            return wrapped
+        function.of_model = wrapped
     return function.of_model
 
 

@@ -9,12 +9,12 @@ from importlib.metadata import version
 
 import jax
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr, jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from .._version import __version__
 from ..energy.compiled import CompiledModel
 
-__all__ = ["Traced", "array_digest", "function_digest", "model_identity", "observed", "version_identity"]
+__all__ = ["array_digest", "function_digest", "model_identity", "observed", "version_identity"]
 
 ADDRESS = re.compile(r"0x[0-9a-f]+")  # of functions, in the text of a jaxpr: another one in every process
 
@@ -61,44 +61,12 @@ def function_digest(function, *arguments) -> str:
 
     Code that computes the same in the same steps has the same digest, in every process.
     """
-    return _digest_of(jax.make_jaxpr(function)(*arguments))
-
-
-def _digest_of(closed: ClosedJaxpr) -> str:
     digest = hashlib.blake2b(digest_size=16)
+    closed = jax.make_jaxpr(function)(*arguments)
     digest.update(ADDRESS.sub("", str(closed.jaxpr)).encode())
     for constant in _constants(closed):
         _add(digest, constant, "constant")
     return digest.hexdigest()
-
-
-class Traced:
-    """A function of one field as JAX traces it now, equal to any that computes the same: programs with it are found again.
-
-    It computes that from then on, whatever values its code would read later.
-    """
-
-    coupling_free = True  # programs that record only such are shared by all couplings
-
-    def __init__(self, function, field):
-        closed = jax.make_jaxpr(function)(field)
-        self._compute = jaxpr_as_fun(closed)
-        own = id(self) if "callback" in str(closed.jaxpr) else ""  # what Python does there is in no digest
-        self._digest = f"{_digest_of(closed)} {own}"
-
-    def __call__(self, *arguments):
-        """Of a field, or of a model and a field."""
-        return self._compute(arguments[-1])[0]
-
-    @property
-    def of_model(self):
-        return self
-
-    def __eq__(self, other) -> bool:
-        return isinstance(other, Traced) and self._digest == other._digest
-
-    def __hash__(self) -> int:
-        return hash(self._digest)
 
 
 def _constants(closed: ClosedJaxpr) -> Iterator:

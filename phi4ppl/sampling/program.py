@@ -70,7 +70,7 @@ def program_of(
 ) -> Program:
     """The program of this run; fields that differ in their couplings only share one, already compiled.
 
-    User-defined terms are traced again in every run: they may read values that have changed since.
+    User-defined functions are traced again in every run: they may read values that have changed since.
     """
     shared = all(getattr(function, "coupling_free", False) for _, function in observables)
     if compiled.model is not None and shared and compiled.model.structure.is_built_in:
