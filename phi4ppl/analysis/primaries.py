@@ -141,6 +141,7 @@ class Run(Means):
             known = ", ".join(dict.fromkeys([*map(str, self._variables), *derived]))
             how = f"observables=[{name!r}]" if name in TWO_POINT else "observables="
             fix = f"Record it with {how} of phi4ppl.sample, or hand in a dict of arrays."
+            fix += " The field is there with keep_field=True only." if name == "phi" else ""
             raise ArgumentError(f"mean of {self.label}", f"one of {known}", repr(name), fix, reason="name")
         if values.ndim < 2 or values.dtype.kind not in "fiubc":
             got = f"shape {values.shape} of {values.dtype}"

@@ -19,6 +19,7 @@ from ..kernels.symmetry import sign_flip
 from ..kernels.target import Target, target_of
 from ..model.field import MarkovRandomField, Structure
 from .identity import function_digest, observed
+from .traced import Traced
 
 __all__ = [
     "Chain",
@@ -70,10 +71,15 @@ def program_of(
 ) -> Program:
     """The program of this run; fields that differ in their couplings only share one, already compiled.
 
-    User-defined functions are traced again in every run: they may read values that have changed since.
+    User-defined functions are traced again in every run: they may read values that have changed since. A program with the
+    user's observables is found again where they still compute the same; with user-defined terms it is compiled anew.
     """
-    shared = all(getattr(function, "coupling_free", False) for _, function in observables)
-    if compiled.model is not None and shared and compiled.model.structure.is_built_in:
+    if compiled.model is not None and compiled.model.structure.is_built_in:
+        field = jax.ShapeDtypeStruct(compiled.model.field_shape, jnp.result_type(float))
+        observables = tuple(
+            (name, function if getattr(function, "coupling_free", False) else Traced(function, field))
+            for name, function in observables
+        )
         kept = tuple(name for name in compiled.fields if keep(name))
         return cached_program(compiled.model.structure, kernel, observables, kept, flip_signs, even)
     names = None if compiled.model is not None else tuple(compiled.fields) if even else ()
