@@ -282,6 +282,11 @@ class ScalingFits(tuple):
         """∝ exp(−AIC/2)."""
         return aic_weights([fit.aic for fit in self])
 
+    @property
+    def best(self) -> ScalingFit:
+        """The fit of the largest weight."""
+        return min(self, key=lambda fit: fit.aic)
+
     def average(self) -> dict[str, tuple[float, float]]:
         """Value and error of every quantity that all fits have, averaged over the fits.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,17 +26,16 @@ EXPONENTS = {"gamma/nu": r"\gamma/\nu", "-beta/nu": r"-\beta/\nu", "-2 beta/nu":
 
 
 @call_checked
-def plot_scaling(fit: ScalingFit, table: ScalingTable, names=None) -> Figure:
+def plot_scaling(fits: ScalingFit | Sequence[ScalingFit], table: ScalingTable) -> Figure:
     """Observables of all sizes with their fitted curves, and the same points scaled onto one curve.
 
     Parameters
     ----------
-    fit : ScalingFit
-        Its y_c and exponents scale the points; the gray band is y_c with one standard error.
+    fits : ScalingFit, or several
+        Each observable is shown with the first fit that has it: y_c and exponents scale its points, and the gray band is y_c
+        with one standard error.
     table : ScalingTable
-        The points, also of sizes that the fit left out.
-    names : str or tuple of str, optional
-        Observables of the fit; all by default.
+        The points, also of sizes that a fit left out, which are hollow.
 
     Returns
     -------
@@ -52,11 +52,13 @@ def plot_scaling(fit: ScalingFit, table: ScalingTable, names=None) -> Figure:
     >>> len(figure.axes)
     2
     """
-    table = table.select(fit.names if names is None else names)
-    figure, axes = panels(2 * len(table.names), width=4.6, height=3.4, columns=2)
-    y_c, error = (d[f"{table.coupling}_c"] for d in (fit.values, fit.errors))
-    for row, name in enumerate(table.names):
-        left, right = axes[2 * row : 2 * row + 2]
+    fits = [fits] if isinstance(fits, ScalingFit) else fits
+    fit_of = {name: fit for fit in reversed(fits) for name in fit.names}
+    names = [name for name in table.names if name in fit_of]
+    figure, axes = panels(2 * len(names), width=4.6, height=3.4, columns=2)
+    for row, name in enumerate(names):
+        fit, (left, right) = fit_of[name], axes[2 * row : 2 * row + 2]
+        y_c, error = (d[f"{table.coupling}_c"] for d in (fit.values, fit.errors))
         left.axvspan(y_c - error, y_c + error, color=GRAY, alpha=0.35, lw=0)
         power = fit.power(name)
         for k, size in enumerate(np.unique(table.sizes)):
@@ -71,12 +73,15 @@ def plot_scaling(fit: ScalingFit, table: ScalingTable, names=None) -> Figure:
                 "color": color,
             }
             left.errorbar(couplings, values, errors, label=f"L = {size:g}", **style)
-            fine = np.linspace(couplings.min(), couplings.max(), 100)
             kept = size >= fit.smallest
             if kept:
+                fine = np.linspace(couplings.min(), couplings.max(), 100)
                 left.plot(fine, fit.predict(name, size, fine), color=color, lw=1)
             scale, x = size**-power, (couplings - y_c) * size ** (1 / fit.values["nu"])
-            right.errorbar(x, values * scale, errors * scale, mfc=None if kept else "none", **style)
+            right.errorbar(x, values * scale, errors * scale, mfc=color if kept else "none", **style)
+        right.plot(
+            (fine - y_c) * size ** (1 / fit.values["nu"]), fit.predict(name, size, fine) * scale, color=GRAY, zorder=0
+        )
         symbol, exponent = SYMBOLS.get(name, name), fit.form.powers.get(name)
         left.set(xlabel=f"${table.coupling}$" if table.coupling.isalpha() else table.coupling, ylabel=symbol)
         sign = {"g": "-", "-": ""}[exponent[0]] if exponent else ""
