@@ -9,7 +9,7 @@ import numpy as np
 from .._typing import Element, PerBlock, PerDraw, Series
 from .gamma_method import gamma_method
 
-__all__ = ["Blocks", "blocks_for", "jackknife_error"]
+__all__ = ["Blocks", "Replicas", "blocks_for", "jackknife_bias", "jackknife_error"]
 
 TAUS_PER_BLOCK = 10
 MIN_BLOCKS = 32
@@ -49,6 +49,34 @@ class Blocks:
         return np.add.reduceat(values, self.starts, axis=0)
 
 
+@dataclass(frozen=True, eq=False)
+class Replicas:
+    """Means of pooled samples that are no plain averages over draws, with their jackknife replicas.
+
+    Attributes
+    ----------
+    means : dict of arrays
+        By name.
+    without_each : tuple of (Blocks, dict of arrays)
+        For each independent ensemble its blocks, and the means without one block each, shape ``(num_blocks, *shape)``.
+    reliable : bool, or bool array over the first axis of all means
+        Whether the samples carry enough information.
+    pool : str
+        Digest of the samples: means of one pool are not independent.
+    """
+
+    means: dict[str, np.ndarray]
+    without_each: tuple[tuple[Blocks, dict[str, np.ndarray]], ...]
+    reliable: np.ndarray | bool
+    pool: str
+
+    def at(self, index) -> Replicas:
+        """One element along the first axis of all means."""
+        without = tuple((b, {name: r[:, index] for name, r in found.items()}) for b, found in self.without_each)
+        means = {name: mean[index] for name, mean in self.means.items()}
+        return Replicas(means, without, np.asarray(self.reliable)[index], self.pool)
+
+
 def blocks_for(series: Series, *, most: int | None = None) -> Blocks:
     """Blocks of ten autocorrelation times of the slowest of ``series``, but at least 32 of them.
 
@@ -81,3 +109,8 @@ def jackknife_error(blocks: Blocks, estimates: PerBlock) -> Element:
     estimates = np.where(finite, estimates, 0.0)
     spread = np.where(finite, np.sum((estimates - estimates.mean(axis=0)) ** 2, axis=0), np.inf)
     return np.sqrt((number - 1) / number * spread * blocks.inflation)
+
+
+def jackknife_bias(blocks: Blocks, estimates: PerBlock, value: Element) -> Element:
+    """Bias of ``value`` from its estimates without one block each, (B − 1) (mean of them − value)."""
+    return (len(estimates) - 1) * (estimates.mean(axis=0) - value) * blocks.inflation

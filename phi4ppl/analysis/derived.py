@@ -16,10 +16,10 @@ import numpy as np
 
 from ..errors import ArgumentError
 from ..errors.arguments import call_checked, one_of
-from .blocks import blocks_for, jackknife_error
-from .derived_result import Derived, Part
+from .blocks import blocks_for, jackknife_bias, jackknife_error
+from .derived_result import Derived, Part, Share
 from .gamma_method import gamma_method
-from .primaries import Run, as_runs
+from .primaries import Pooled, Run, as_runs
 
 __all__ = ["derive"]
 
@@ -76,11 +76,10 @@ def derive(runs, quantities: dict[str, Callable], *, method: str = "gamma", stau
 
 
 def _derived(name: str, function: Callable, structure, method: str, stau: float) -> Part:
-    runs: list[Run] = structure.runs
-    for run in runs:
+    for run in structure.runs:
         run.used.clear()
     _checked_call(name, function, structure.means(recording=True))  # says which primaries it uses
-    used = [run for run in runs if run.used]
+    used = [run for run in structure.runs if run.used]
     if not used:
         raise ArgumentError(
             f"quantity {name!r}", "a function of the means m", "one that uses none of them", reason="constant"
@@ -104,23 +103,51 @@ def _derived(name: str, function: Callable, structure, method: str, stau: float)
         raise ArgumentError(
             f"quantity {name!r}", "a finite value and derivative", "one that is not finite", fix, reason="finite"
         )
-    variance, bias, shares, starts = np.zeros(len(value)), np.zeros(len(value)), [], np.cumsum([0, *sizes])
-    projected = []
+    shares, starts = [], np.cumsum([0, *sizes])
     for k, run in enumerate(used):
-        series = run.project(slopes[:, starts[k] : starts[k + 1]])  # (chains, draws, outputs)
-        found = gamma_method(series, stau=stau)
-        blocks = blocks_for(series, most=MAX_BLOCKS)
-        replicas = np.tile(means, (len(blocks.starts), 1))
-        replicas[:, starts[k] : starts[k + 1]] = run.without_each(blocks)
-        estimates = np.asarray(jax.lax.map(flat, jnp.asarray(replicas)))
-        left_out = jackknife_error(blocks, estimates) ** 2
-        bias += (len(estimates) - 1) * (estimates.mean(axis=0) - value) * blocks.inflation
-        own = found.error**2 if method == "gamma" else left_out
-        idle = ~np.any(slopes[:, starts[k] : starts[k + 1]], axis=1)  # outputs that do not depend on this run
-        found = found._replace(reliable=found.reliable | idle)
-        variance, shares = variance + own, [*shares, (own, found)]
-        projected.append((run, series, np.sqrt(own)))
-    return Part.joined(value, np.sqrt(variance), bias, shares, projected, shape, is_complex)
+        own = slice(starts[k], starts[k + 1])
+
+        def at(replicas, own=own):
+            """The outputs with other means of this run, shape (replicas, size)."""
+            rows = np.tile(means, (len(replicas), 1))
+            rows[:, own] = replicas
+            return np.asarray(jax.lax.map(flat, jnp.asarray(rows)))
+
+        if isinstance(run, Pooled):
+            shares.append(_from_replicas(run, slopes[:, own], at, value))
+        else:
+            shares.append(_from_series(run, slopes[:, own], at, value, method, stau))
+    return Part.joined(value, shares, shape, is_complex)
+
+
+def _from_series(run: Run, slopes, at: Callable, value, method: str, stau: float) -> Share:
+    series = run.project(slopes)  # (chains, draws, outputs)
+    found = gamma_method(series, stau=stau)
+    blocks = blocks_for(series, most=MAX_BLOCKS)
+    estimates = at(run.without_each(blocks))
+    error = found.error if method == "gamma" else jackknife_error(blocks, estimates)
+    bias = jackknife_bias(blocks, estimates, value)
+    reliable = found.reliable | ~np.any(slopes, axis=1)  # or of outputs that do not depend on this run
+    return Share(run, error, bias, found.tau_int, found.tau_int_error, found.window, reliable, series)
+
+
+def _from_replicas(run: Pooled, slopes, at: Callable, value) -> Share:
+    squares, bias, rows, tau, enough, inflation = 0.0, 0.0, [], 0.5, True, []
+    for blocks, means in run.without_each():
+        estimates = at(means)
+        squares = squares + jackknife_error(blocks, estimates) ** 2
+        bias = bias + jackknife_bias(blocks, estimates, value) / blocks.inflation
+        inflation.append(blocks.inflation)
+        rows.append((estimates - estimates.mean(axis=0)) * np.sqrt(blocks.inflation))
+        tau, enough = max(tau, blocks.tau_int), enough and blocks.long_enough
+    # The mixture weighs each ensemble by its draws, so a replica also shifts the weights. Over all ensembles these shifts
+    # cancel, and would not if each had a factor of its own.
+    bias = bias * np.mean(inflation)
+    same = np.ones_like(value)
+    reliable = enough & ~np.any((slopes != 0) & ~run.reliable, axis=1)
+    return Share(
+        run, np.sqrt(squares), bias, tau * same, np.nan * same, 0 * same.astype(int), reliable, np.concatenate(rows)
+    )
 
 
 def _checked_call(name: str, function: Callable, means):

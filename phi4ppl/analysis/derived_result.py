@@ -4,13 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
+from .._typing import Element
 from ..errors import ArgumentError, MissingPackageError
 from ..reports.numbers import value_with_error
 
 __all__ = ["Derived", "Part"]
+
+
+class Share(NamedTuple):
+    """What one run adds to a derived quantity, of each of its real numbers."""
+
+    run: object
+    error: Element
+    bias: Element
+    tau_int: np.ndarray
+    tau_int_error: np.ndarray
+    window: np.ndarray
+    reliable: np.ndarray
+    series: np.ndarray
+    """Its projected series, (chains, draws, outputs); of reweighted means deviations of replicas, (replicas, outputs)."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +39,11 @@ class Part:
         f of the means, its standard error, and the bias of ``value`` from the curvature of f: ``value − bias`` is corrected.
         Of a complex quantity the real part of an error belongs to the real part of the value.
     tau_int, tau_int_error, window : numbers or arrays
-        Of the projected series of the run that adds most to the error, in draws.
+        Of the projected series of the run that adds most to the error, in draws. Errors of reweighted means come from blocks:
+        τ_int is that of their slowest weighted series, its error NaN, and the window 0.
     reliable : bool or array
-        Whether the error can be trusted, for the projected series of every run; see `GammaEstimate`.
+        Whether the error can be trusted, for the projected series of every run; see `GammaEstimate`. Of reweighted means, also
+        whether the weights leave enough samples.
     """
 
     value: np.ndarray
@@ -35,18 +53,19 @@ class Part:
     tau_int_error: np.ndarray
     window: np.ndarray
     reliable: np.ndarray
-    projected: tuple = field(repr=False, default=())
+    shares: tuple[Share, ...] = field(repr=False, default=())
 
     @classmethod
-    def joined(cls, value, error, bias, shares, projected, shape, is_complex: bool) -> Part:
-        """From the squared errors, Γ-method estimates and projected series of the runs; all of real numbers, in one row."""
-        largest = np.argmax([share for share, _ in shares], axis=0)
-        pick = np.arange(len(value))
+    def joined(cls, value, shares: list[Share], shape, is_complex: bool) -> Part:
+        """From what the runs add; ``value`` is real numbers in one row."""
+        largest, pick = np.argmax([share.error for share in shares], axis=0), np.arange(len(value))
         tau, tau_error, window = (
-            np.stack([getattr(found, name) for _, found in shares])[largest, pick]
+            np.stack([getattr(share, name) for share in shares])[largest, pick]
             for name in ("tau_int", "tau_int_error", "window")
         )
-        reliable = np.all([found.reliable for _, found in shares], axis=0)
+        error = np.sqrt(sum(share.error**2 for share in shares))
+        bias = sum(share.bias for share in shares)
+        reliable = np.all([share.reliable for share in shares], axis=0)
 
         def halves(numbers):
             return [half.reshape(shape)[()] for half in np.split(numbers, 1 + is_complex)]
@@ -59,7 +78,7 @@ class Part:
 
         return cls(
             joint(value), joint(error), joint(bias), worst(tau), worst(tau_error), worst(window),
-            np.logical_and.reduce(halves(reliable)), tuple(projected),
+            np.logical_and.reduce(halves(reliable)), tuple(shares),
         )  # fmt: skip
 
     def __str__(self) -> str:
@@ -95,7 +114,7 @@ class Derived(Mapping):
     def warnings(self) -> tuple[str, ...]:
         """A sentence for each quantity whose error cannot be trusted."""
         return tuple(
-            f"{name}: the chains are too short for the error, or they disagree. Draw longer chains."
+            f"{name}: the chains are too short for the error, they disagree, or weights leave too few draws. Draw more."
             for name, part in self._parts.items()
             if not np.all(part.reliable)
         )
@@ -104,7 +123,8 @@ class Derived(Mapping):
         """Covariance of the named quantities (all of them by default), arrays flattened one after the other.
 
         Its diagonal holds the squared errors. Correlations come from overlapping sums of consecutive draws, longer than the
-        windows, of the projected series, so that the matrix has no negative eigenvalue.
+        windows, of the projected series, and those of reweighted means from their jackknife replicas, so that the matrix has
+        no negative eigenvalue.
 
         Raises
         ------
@@ -122,20 +142,17 @@ class Derived(Mapping):
         sizes = [np.size(part.value) for part in parts]
         starts = np.cumsum([0, *sizes])
         total = np.zeros((starts[-1],) * 2)
-        runs = {id(run): run for part in parts for run, _, _ in part.projected}
         length = 2 * max(int(np.max(part.window)) for part in parts) + 1
-        for key in runs:
-            columns, errors = [], np.zeros(starts[-1])
-            for part, start, size in zip(parts, starts[:-1], sizes, strict=True):
-                found = [(series, error) for run, series, error in part.projected if id(run) == key]
-                if found:
-                    errors[start : start + size] = found[0][1]
-                    columns.append((start, found[0][0]))
-            sums = np.concatenate([_moving_sums(series, length) for _, series in columns], axis=1)
-            places = np.concatenate([np.arange(start, start + s.shape[2]) for start, s in columns])
+        for key in {id(share.run): share.run for part in parts for share in part.shares}:
+            found = [
+                (start, s) for part, start in zip(parts, starts, strict=False) for s in part.shares if id(s.run) == key
+            ]
+            sums = np.concatenate([_moving_sums(share.series, length) for _, share in found], axis=1)
+            places = np.concatenate([np.arange(start, start + np.size(share.error)) for start, share in found])
+            errors = np.concatenate([share.error for _, share in found])
             spread = np.sqrt((sums**2).sum(axis=0))
             unit = sums / np.where(spread > 0, spread, 1.0)
-            total[np.ix_(places, places)] += unit.T @ unit * np.outer(errors[places], errors[places])
+            total[np.ix_(places, places)] += unit.T @ unit * np.outer(errors, errors)
         return total
 
     def to_pyerrors(self) -> dict:
@@ -145,6 +162,8 @@ class Derived(Mapping):
         ------
         MissingPackageError
             If *pyerrors* is not installed.
+        ArgumentError
+            For functions of reweighted means, which have no series.
         """
         try:
             import pyerrors
@@ -155,8 +174,11 @@ class Derived(Mapping):
             if np.ndim(part.value) or np.iscomplexobj(part.value):
                 continue
             obs = part.value
-            for number, (_, series, _) in enumerate(part.projected):
-                chains = series[..., 0]
+            for number, share in enumerate(part.shares):
+                if share.series.ndim == 2:
+                    fix = "Hand value, error and covariance over instead, for example to pyerrors.cov_Obs."
+                    raise ArgumentError(name, "a function of means over draws", "one of reweighted means", fix)
+                chains = share.series[..., 0]
                 labels = [f"run{number}|r{k}" for k in range(len(chains))]
                 obs = pyerrors.Obs(list(chains - chains.mean()), labels) + obs
             found[name] = obs
@@ -181,7 +203,9 @@ class Derived(Mapping):
 
 
 def _moving_sums(series: np.ndarray, length: int) -> np.ndarray:
-    """Sums of ``length`` consecutive draws of each chain less their mean, (sums, outputs)."""
+    """Sums of ``length`` consecutive draws of each chain less their mean, (sums, outputs); deviations are sums already."""
+    if series.ndim == 2:
+        return series
     length = min(length, series.shape[1] // 2)
     total = np.cumsum(series - series.mean(axis=(0, 1)), axis=1)
     total = np.concatenate([np.zeros_like(total[:, :1]), total], axis=1)

@@ -7,14 +7,36 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import logsumexp
 
-from .._typing import ArrayLike, Energies, Overlaps, PerEnsemble, PerSample
+from .._typing import (
+    ArrayLike,
+    BlockOfSample,
+    Energies,
+    Overlaps,
+    PerDraw,
+    PerEnsemble,
+    PerSample,
+    PerTarget,
+    Ratios,
+    SumsWithoutBlock,
+)
 from ..errors import ArgumentError
 from ..errors.arguments import finite_array
 
-__all__ = ["MbarSolution", "log_mixture", "overlap_matrix", "solve_mbar"]
+__all__ = [
+    "MbarSolution",
+    "log_mixture",
+    "overlap_matrix",
+    "ratios_without_each",
+    "shares_of",
+    "solve_mbar",
+    "sums_without_each",
+]
 
 MAX_STEPS = 200
+MAX_CHORD_STEPS = 30
+IN_CACHE = 2**18  # numbers that one step of a loop over samples works on
 TOLERANCE = 1e-10  # on the fraction of samples that the equations leave unexplained
+CHORD_TOLERANCE = 1e-12
 
 
 class MbarSolution(NamedTuple):
@@ -145,3 +167,77 @@ def overlap_matrix(energies: Energies, counts: ArrayLike, solution: MbarSolution
     log_weights = -np.asarray(energies) - solution.log_partition[:, None] - solution.log_mixture
     weights = np.exp(log_weights)
     return weights @ (weights * np.asarray(counts, float)[:, None]).T
+
+
+def shares_of(energies: Energies, counts: ArrayLike, solution: MbarSolution) -> Energies:
+    """s_k(n) = N_k exp(−S_k(φ_n))/(Z_k D(φ_n)), D the mixture: the probability that sample n comes from ensemble k."""
+    log_counts = np.log(np.asarray(counts, float)) - solution.log_partition
+    return np.exp(log_counts[:, None] - np.asarray(energies) - solution.log_mixture)
+
+
+def ratios_without_each(shares: Energies, counts: PerEnsemble, block: BlockOfSample, ensemble: int) -> Ratios:
+    """a_bk such that the mixture without block b of one ensemble is D_b(φ_n) = D(φ_n) Σ_k a_bk s_k(n).
+
+    a_bk = (N_bk/N_k) Z_k/Z_bk, where N_b are the counts and Z_b solves the equations of `solve_mbar` without that block. All
+    blocks are solved at once, from the solution for all samples. Newton steps keep the curvature of the start, which is
+    nearly that of the end, so that a step takes two products of matrices.
+
+    Parameters
+    ----------
+    shares : array, shape (num_ensembles, num_samples)
+        See `shares_of`.
+    counts : array, shape (num_ensembles,)
+    block : int array, shape (num_samples,)
+        The block of each sample of the ensemble, −1 for the samples of others.
+    ensemble : int
+        Whose blocks these are.
+
+    Returns
+    -------
+    array, shape (num_blocks, num_ensembles)
+        NaN for blocks without which the steps do not converge.
+    """
+    number, own = int(block.max()) + 1, shares[:, block >= 0]
+    left = np.tile(np.asarray(counts, float), (number, 1))
+    left[:, ensemble] -= np.bincount(block[block >= 0], minlength=number)
+    parts = [own[:, block[block >= 0] == b] for b in range(number)]
+    inside = np.stack([np.diag(part.sum(axis=1)) - part @ part.T for part in parts])
+    curvature = np.diag(shares.sum(axis=1)) - shares @ shares.T - inside + 1e-12 * np.diag(counts)
+    inverse = np.linalg.inv(curvature[:, 1:, 1:])
+    each, logs = np.ones((shares.shape[1], 1)), np.zeros_like(left)
+    for _ in range(MAX_CHORD_STEPS):
+        ratios = left / counts * np.exp(logs)
+        gradient = ratios * sums_without_each(shares, ratios, block, each, shares.T)[:, 0] - left
+        unexplained = np.abs(gradient).sum(axis=1) / left.sum(axis=1)
+        if not np.any(unexplained > CHORD_TOLERANCE):
+            break
+        logs[:, 1:] -= np.einsum("bkl,bl->bk", inverse, gradient[:, 1:])
+    return np.where((unexplained <= TOLERANCE)[:, None], ratios, np.nan)
+
+
+def sums_without_each(
+    shares: Energies, ratios: Ratios, block: BlockOfSample, weights: PerTarget, table: PerDraw
+) -> SumsWithoutBlock:
+    """Σ_n w_t(n) x_j(n)/Σ_k a_bk s_k(n) over the samples outside block b; see `ratios_without_each`.
+
+    Parameters
+    ----------
+    weights : array, shape (num_samples, num_targets)
+        Real or complex.
+    table : array, shape (num_samples, num_columns)
+
+    Returns
+    -------
+    array, shape (num_blocks, num_targets, num_columns)
+    """
+    shape = (len(ratios), weights.shape[1], table.shape[1])
+    total = np.zeros((shape[0], shape[1] * shape[2]), np.result_type(weights, table))
+    step = max(1, IN_CACHE // max(total.shape))
+    for start in range(0, len(block), step):
+        here = slice(start, start + step)
+        inverse = 1 / (ratios @ shares[:, here])
+        inside = np.flatnonzero(block[here] >= 0)
+        inverse[block[here][inside], inside] = 0
+        columns = (weights[here, :, None] * table[here, None, :]).reshape(len(inverse.T), -1)
+        total.view(float)[:] += inverse @ columns.view(float)
+    return total.reshape(shape)

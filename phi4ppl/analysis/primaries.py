@@ -1,4 +1,4 @@
-"""The series whose means a derived quantity is a function of: of one run, or of several independent ones."""
+"""The means that a derived quantity is a function of: of the draws of one run or several, or reweighted ones."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import ArgumentError
-from .blocks import Blocks
+from .blocks import Blocks, Replicas
 
-__all__ = ["MOMENTS", "Run", "Runs", "as_runs"]
+__all__ = ["MOMENTS", "Pooled", "Run", "Runs", "as_runs"]
 
 MOMENTS: dict[str, tuple[str, Callable]] = {
     "m": ("magnetization", lambda m: m),
@@ -25,23 +25,85 @@ MOMENTS: dict[str, tuple[str, Callable]] = {
 """Moments by name: the recorded variable, and what is done to it in each draw."""
 
 
-class Run:
-    """The draws of one run, by name.
+class Means:
+    """Means of one run by name, and as one vector of real numbers; `Run` and `Pooled` say where they come from.
 
     Attributes
     ----------
     label : str
         What messages call it.
     used : dict
-        The series that have been asked for, each of shape ``(num_chains, num_draws, *element_shape)``, in order.
+        The means that have been asked for, in order.
     """
 
+    def __init__(self, label: str):
+        self.label, self.used = label, {}
+
+    @property
+    def mean(self) -> np.ndarray:
+        """All used means as real numbers."""
+        return _flat(self.used.values(), 0)
+
+    @property
+    def size(self) -> int:
+        return len(self.mean)
+
+    def unflatten(self, vector) -> dict:
+        """Means by name from the real numbers of `mean`."""
+        found, start = {}, 0
+        for name, mean in self.used.items():
+            number = np.size(mean)
+            part, start = vector[start : start + number], start + number
+            if np.iscomplexobj(mean):
+                part, start = part + 1j * vector[start : start + number], start + number
+            found[name] = part.reshape(np.shape(mean))
+        return found
+
+
+def _flat(arrays, leading: int) -> np.ndarray:
+    """Arrays as real numbers along one axis, after their leading axes."""
+    flat = [np.reshape(a, (*np.shape(a)[:leading], -1)) for a in arrays]
+    return np.concatenate([p for a in flat for p in ((a.real, a.imag) if np.iscomplexobj(a) else (a,))], axis=-1)
+
+
+class Pooled(Means):
+    """Reweighted means, whose errors come from jackknife replicas."""
+
+    def __init__(self, label: str, replicas: Replicas):
+        super().__init__(label)
+        self.replicas = replicas
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self.replicas.means:
+            expected = f"one of {', '.join(self.replicas.means)}"
+            fix = "Reweight it with observables=: moments of an observable are observables of their own."
+            raise ArgumentError(f"mean of {self.label}", expected, repr(name), fix, reason="name")
+        return self.used.setdefault(name, self.replicas.means[name])
+
+    def without_each(self) -> list[tuple[Blocks, np.ndarray]]:
+        """For each ensemble the blocks, and the means without one of them each, (blocks, size)."""
+        return [(b, _flat([found[name] for name in self.used], 1)) for b, found in self.replicas.without_each]
+
+    @property
+    def reliable(self) -> np.ndarray:
+        """Whether the weights leave enough samples for each of the numbers of `mean`."""
+        flags = []
+        for mean in self.used.values():
+            flag = np.asarray(self.replicas.reliable, float)
+            flag = flag.reshape(flag.shape + (1,) * (np.ndim(mean) - flag.ndim)) * np.ones(np.shape(mean))
+            flags.append(flag * (1 + 1j) if np.iscomplexobj(mean) else flag)
+        return _flat(flags, 0) > 0
+
+
+class Run(Means):
+    """The draws of one run, by name."""
+
     def __init__(self, label: str, variables: Mapping):
-        self.label, self._variables, self.used = label, variables, {}
-        self._found: dict[str, np.ndarray] = {}
+        super().__init__(label)
+        self._variables, self._found = variables, {}
 
     def series(self, name: str) -> np.ndarray:
-        """Draws of ``name``, in double precision."""
+        """Draws of ``name``, in double precision, shape ``(num_chains, num_draws, *element_shape)``."""
         if name not in self._found:
             self._found[name] = self._read(name)
         return self._found[name]
@@ -70,40 +132,16 @@ class Run:
 
     def __getitem__(self, name: str) -> np.ndarray:
         """The mean, which marks the series as used."""
-        series = self.used.setdefault(name, self.series(name))
-        first = next(iter(self.used.values()))
-        if series.shape[:2] != first.shape[:2]:
-            expected = f"{first.shape[:2]} chains and draws, as of {next(iter(self.used))!r}"
-            raise ArgumentError(name, expected, str(series.shape[:2]), "Means of one run come from the same draws.")
-        return series.mean(axis=(0, 1))
+        draws, first = self.series(name).shape[:2], next(iter(self.used), name)
+        if draws != self.series(first).shape[:2]:
+            expected = f"{self.series(first).shape[:2]} chains and draws, as of {first!r}"
+            raise ArgumentError(name, expected, str(draws), "Means of one run come from the same draws.")
+        return self.used.setdefault(name, self.series(name).mean(axis=(0, 1)))
 
     @property
     def _matrix(self) -> np.ndarray:
         """All used series as real numbers, (chains, draws, size)."""
-        flat = [s.reshape(*s.shape[:2], -1) for s in self.used.values()]
-        return np.concatenate([p for s in flat for p in ((s.real, s.imag) if np.iscomplexobj(s) else (s,))], axis=2)
-
-    @property
-    def size(self) -> int:
-        """Real numbers in the means that are used."""
-        return sum(int(np.prod(s.shape[2:])) * (1 + np.iscomplexobj(s)) for s in self.used.values())
-
-    @property
-    def mean(self) -> np.ndarray:
-        return self._matrix.mean(axis=(0, 1))
-
-    def unflatten(self, vector) -> dict:
-        """Means by name from the real numbers of `mean`."""
-        found, start = {}, 0
-        for name, series in self.used.items():
-            shape = series.shape[2:]
-            number = int(np.prod(shape))
-            part = vector[start : start + number]
-            start += number
-            if np.iscomplexobj(series):
-                part, start = part + 1j * vector[start : start + number], start + number
-            found[name] = part.reshape(shape)
-        return found
+        return _flat([self.series(name) for name in self.used], 2)
 
     def project(self, slopes: np.ndarray) -> np.ndarray:
         """Σ_α (∂f/∂a_α) a_α(i), shape (chains, draws, outputs)."""
@@ -120,17 +158,17 @@ class Run:
 class Runs:
     """One run, or several under labels or numbers."""
 
-    def __init__(self, keys: list | None, runs: list[Run]):
+    def __init__(self, keys: list | None, runs: list[Run | Pooled]):
         self._keys, self.runs = keys, runs
 
     def means(self, replaced: dict | None = None, *, recording: bool = False):
         """What a quantity is a function of: the runs themselves while recording, otherwise dicts of means."""
 
-        def of(run: Run):
+        def of(run: Means):
             if recording:
                 return run
             if replaced is None:
-                return {name: jnp.asarray(series.mean(axis=(0, 1))) for name, series in run.used.items()}
+                return {name: jnp.asarray(mean) for name, mean in run.used.items()}
             return run.unflatten(replaced[id(run)]) if id(run) in replaced else {}
 
         if self._keys is None:
@@ -145,15 +183,31 @@ def as_runs(runs) -> Runs:
             raise ArgumentError("runs", "at least one run", "none")
         runs = dict(enumerate(runs))
     elif not (isinstance(runs, dict) and runs and all(map(_is_run, runs.values()))):
-        return Runs(None, [Run("the run", _variables(runs))])
-    if len(set(map(id, runs.values()))) < len(runs):
-        fix = "Give it once, and use its means twice: their errors are not independent."
-        raise ArgumentError("runs", "independent runs", "the same one twice", fix, reason="duplicate")
-    return Runs(list(runs), [Run(f"run {key!r}", _variables(run)) for key, run in runs.items()])
+        return Runs(None, [_one("the run", runs)])
+    found = [_one(f"run {key!r}", run) for key, run in runs.items()]
+    pools = [
+        run.replicas.pool if isinstance(run, Pooled) else id(runs[key]) for key, run in zip(runs, found, strict=True)
+    ]
+    if len(set(pools)) < len(runs):
+        fix = "Give a run once, and use its means twice. For the means of one pool at several couplings there is "
+        fix += "phi4ppl.scan_reweighting(...).derive."
+        raise ArgumentError("runs", "independent runs", "the same draws twice", fix, reason="duplicate")
+    return Runs(list(runs), found)
+
+
+def _one(label: str, run) -> Run | Pooled:
+    replicas = _replicas(run)
+    return Run(label, _variables(run)) if replicas is None else Pooled(label, replicas)
+
+
+def _replicas(run) -> Replicas | None:
+    """Those of a reweighted result."""
+    found = run if isinstance(run, Replicas) else getattr(run, "replicas", None)
+    return found if isinstance(found, Replicas) else None
 
 
 def _is_run(value) -> bool:
-    return isinstance(value, Mapping) or hasattr(value, "data_vars")
+    return isinstance(value, Mapping) or hasattr(value, "data_vars") or _replicas(value) is not None
 
 
 def _variables(run) -> Mapping:

@@ -119,16 +119,18 @@ def parser() -> argparse.ArgumentParser:
         return sub
 
     _with_model(command("check", "check a model against the Hammersley–Clifford theorem"))
-    _run(command("run", "check, sample, judge and report a model"))
-    sub = command("report", "judge a run again and write its report")
-    sub.add_argument("run", metavar="RUN", help="the folder of a run, its samples.nc, or a checkpoint, also a live one")
+    _run(command("run", "check and sample a model, diagnose convergence, write a report"))
+    sub = command("report", "check the convergence of a run again and write its report")
+    sub.add_argument(
+        "run", metavar="RUN", help="the folder of a run, its samples.nc, or a checkpoint (also of a run in progress)"
+    )
     _fit(command("fit", "fit the couplings of a model to data or to another action"))
     _infer(command("infer", "infer couplings of a model from fields, with a report"))
     _compare(command("compare", "compare models by evidence and prediction on fields"))
     _scan(command("scan", "find the critical coupling of a model by finite-size scaling"))
     sub = command("models", "list the shipped models")
     sub.add_argument("--settings", action="store_true", help="also list what --set can change")
-    sub = command("doctor", "say what is installed and test the whole path")
+    sub = command("doctor", "show installed versions and run a self-test")
     sub.add_argument("--clear-cache", action="store_true", help="remove compiled programs kept on disk, and stop")
     return whole
 
@@ -157,7 +159,7 @@ def _run(sub: Command) -> None:
     names = "%(known)s, or tempering:N for N copies"
     sub.borrow("--kernel", f"{SAMPLE}.kernel", names, choices="kernels.kernel:kernels")
     sub.borrow("--seed", f"{SAMPLE}.seed", "seed of the run", type=int)
-    sub.add_argument("--checkpoint", metavar="FOLDER", help="keep the state of the run there, and continue from it")
+    sub.add_argument("--checkpoint", metavar="FOLDER", help="save the state of the run there, or resume from it")
     sub.add_argument("--no-field", action="store_true", help="keep observables only, not the fields")
     text = "leave out the exact sign flip of even models"
     sub.add_argument("--no-symmetry-moves", action="store_true", help=text)
@@ -173,7 +175,7 @@ def _fit(sub: Command) -> None:
     sub.choices_of[action] = "cli.options:fit_methods"
     text = "fit one coupling per clique instead of one per term"
     sub.add_argument("--inhomogeneous", action="store_true", help=text)
-    sub.add_argument("--steps", type=int, help="the most steps, for methods that make several")
+    sub.add_argument("--steps", type=int, help="maximum number of steps of an iterative method")
     sub.borrow("--seed", f"{FITS[0]}:fit_likelihood.seed", "seed of the fit", type=int)
     _with_folder(sub, "fits/MODEL", "an earlier fit")
 

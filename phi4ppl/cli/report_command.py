@@ -1,4 +1,4 @@
-"""``phi4ppl report``: judge a run again, also one that is still running."""
+"""``phi4ppl report``: check a run again, whether it has finished or is still running."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ REPORT_RECORD = "report.json"
 
 
 def report(arguments) -> int:
-    """Judge a run again and write its report; also one that is still running, from its checkpoint."""
+    """Check a run again and write its report; a run in progress is read from its checkpoint."""
     from ..results.datatree import load_run
     from ..results.verdict import diagnose
     from ..sampling.checkpoint import is_checkpoint

@@ -1,4 +1,4 @@
-"""``phi4ppl run``: check, sample, judge and report; results in one folder."""
+"""``phi4ppl run``: check, sample, diagnose and report; results in one folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RECORD = "run.json"
 
 
 def run(arguments) -> int:
-    """Check, sample, judge and report a model; everything goes into one folder."""
+    """Check and sample a model, diagnose convergence and write a report, all into one folder."""
     file = load_model_file(arguments.model, arguments.set)
     continued = _identity(arguments.checkpoint)
     results = result_folder(

@@ -7,6 +7,7 @@ from ..analysis.mbar import MbarSolution, log_mixture, overlap_matrix, solve_mba
 from .ensembles import Ensembles, combine_ensembles, reweight
 from .reweighted import Divergence, Reweighted
 from .scan import ReweightingScan, plot_scans, scan_reweighting
+from .scan_derived import ScanDerived
 
 __all__ = [
     "Divergence",
@@ -14,6 +15,7 @@ __all__ = [
     "MbarSolution",
     "Reweighted",
     "ReweightingScan",
+    "ScanDerived",
     "combine_ensembles",
     "log_mixture",
     "overlap_matrix",

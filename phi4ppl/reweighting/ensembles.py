@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Iterable
 from functools import cached_property
 
 import numpy as np
 
 from .._typing import Labeled
-from ..analysis.blocks import Blocks, blocks_for, jackknife_error
-from ..analysis.mbar import MbarSolution, log_mixture, overlap_matrix, solve_mbar
+from ..analysis.blocks import jackknife_error
 from ..errors import ArgumentError, OverlapError
 from ..errors.arguments import call_checked, one_of
 from ..model.field import MarkovRandomField
-from ..results.tails import pareto_k
 from .energies import as_action, as_samples, difference, evaluate, lattice_of
-from .reweighted import Divergence, Reweighted, warnings_of
+from .mixture import Mixture, Weighted
+from .reweighted import Divergence, Reweighted
 
 __all__ = ["Ensembles", "combine_ensembles", "reweight"]
 
-MAX_BLOCKS = 40  # of each ensemble, where every block means solving for all log Z again
+DIGESTED = 256  # samples, to recognize a pool by
 MIN_SHARED = 0.01
 POOR_OVERLAP = ("raise", "warn")
 
@@ -146,19 +146,19 @@ class Ensembles:
     def __init__(self, arrays: list[np.ndarray], sources: list):
         self.sources = tuple(sources)
         self._shape = arrays[0].shape[2:]
-        self._sizes = [x.shape[:2] for x in arrays]
         self._fields = np.concatenate([x.reshape(-1, *self._shape) for x in arrays])
-        self._counts = np.array([chains * draws for chains, draws in self._sizes], float)
         base, *others = self.sources
         rows = [np.zeros(len(self._fields))] + [self._relative("sources", s, base) for s in others]
         if np.iscomplexobj(rows := np.stack(rows)):
             raise ArgumentError(
                 "sources", "real actions", "a complex one", "Only the target may be complex.", reason="complex"
             )
-        self._energies = rows
-        self._solution = self._solve()
-        self.log_partition = self._solution.log_partition
-        self.overlap = overlap_matrix(rows, self._counts, self._solution)
+        try:
+            self._mixture = Mixture(rows, [x.shape[:2] for x in arrays], _digest(self._fields))
+        except ArgumentError as error:
+            raise OverlapError("disconnected", str(error)) from error
+        self.log_partition = self._mixture.solution.log_partition
+        self.overlap = self._mixture.overlap()
         self._require_connected()
 
     def _relative(self, name: str, action, base) -> np.ndarray:
@@ -169,14 +169,6 @@ class Ensembles:
                 name, "an action that is finite on all samples", f"{values[which]} on sample {which}", reason="finite"
             )
         return values
-
-    def _solve(self) -> MbarSolution:
-        if len(self.sources) == 1:
-            return MbarSolution(np.zeros(1), np.full(len(self._fields), np.log(self._counts[0])))
-        try:
-            return solve_mbar(self._energies, self._counts)
-        except ArgumentError as error:
-            raise OverlapError("disconnected", str(error)) from error
 
     def _require_connected(self) -> None:
         shared = np.minimum(self.overlap, self.overlap.T) >= MIN_SHARED
@@ -196,9 +188,8 @@ class Ensembles:
         if len(self.sources) == 1:
             return total
         for k in range(len(self.sources)):
-            blocks = self._blocks(k, -self._energies.T)
-            estimates = np.stack([s.log_partition for s in self._without_each(k, blocks)])
-            total += jackknife_error(blocks, estimates) ** 2
+            blocks = self._mixture.blocks(k, -self._mixture.energies[:, self._mixture.range(k)].T)
+            total += jackknife_error(blocks, self._mixture.log_partition_without_each(k, blocks)) ** 2
         return np.sqrt(total)
 
     def reweight(
@@ -213,8 +204,13 @@ class Ensembles:
         observables = self._checked(observables)
         target = as_action("target", target, self._shape)
         exponent = -self._relative("target", target, self.sources[0])
-        result = self._expectations(exponent, self._measured(observables))
-        return result.accept(on_poor_overlap)
+        found = self._weighted(exponent[:, None], self._measured(observables))
+        (result,) = found.results()
+        replicas = found.replicas(np.array([result.reliable])).at(0)
+        return dataclasses.replace(result, replicas=replicas).accept(on_poor_overlap)
+
+    def _weighted(self, exponents, values: dict[str, np.ndarray]) -> Weighted:
+        return Weighted(self._mixture, exponents, values)
 
     def divergence(self, target: MarkovRandomField | Callable) -> Divergence:
         """KL(p ‖ exp(−A)/Z_A) = ⟨A − S⟩ + log ⟨e^(S−A)⟩ of the first source, p = exp(−S)/Z, from the target A.
@@ -258,10 +254,10 @@ class Ensembles:
                 "A divergence compares two densities, which are real.",
                 reason="complex",
             )
-        self._expectations(-excess, {}).accept("raise")
+        self._weighted(-excess[:, None], {}).results()[0].accept("raise")
         base = excess.min()
         table = np.stack([np.ones_like(excess), excess, np.exp(base - excess)], axis=1)
-        log_weights = -self._solution.log_mixture
+        log_weights = -self._mixture.solution.log_mixture
         largest = log_weights.max()
         weights = np.exp(log_weights - largest)
         means = weights @ table / weights.sum()
@@ -270,9 +266,9 @@ class Ensembles:
         influence = weights[:, None] * np.c_[influence, influence.sum(axis=1)]
         variances, tau = 0.0, 0.5
         for k in range(len(self.sources)):
-            blocks = self._blocks(k, influence)
-            left = self._leave_one_out(k, blocks, np.zeros_like(excess), largest, weights, table)
-            mean, log_ratio = left[:, 1], np.log(left[:, 2]) - base
+            blocks = self._mixture.blocks(k, influence[self._mixture.range(k)])
+            left = self._mixture.sums_without_each(k, blocks, weights[:, None], table)[:, 0]
+            mean, log_ratio = left[:, 1] / left[:, 0], np.log(left[:, 2] / left[:, 0]) - base
             estimates = np.stack([mean, log_ratio, mean + log_ratio], axis=1)
             variances, tau = variances + jackknife_error(blocks, estimates) ** 2, max(tau, blocks.tau_int)
         log_ratio = np.log(means[2]) - base
@@ -303,108 +299,8 @@ class Ensembles:
                 )
         return values
 
-    def _expectations(self, exponent: np.ndarray, values: dict[str, np.ndarray]) -> Reweighted:
-        """From S_0 − A at every sample, and the observables there."""
-        numbers = [v.reshape(len(v), -1) for v in values.values()]
-        table = np.concatenate([np.ones((len(exponent), 1)), *numbers], axis=1)
-        log_weights = exponent - self._solution.log_mixture
-        largest = log_weights.real.max()
-        weights = np.exp(log_weights - largest)
-        totals = weights @ table
-        means = totals / totals[0]
-        errors, taus, lengths, enough = 0.0, [], [], True
-        for k in range(len(self.sources)):
-            spread = weights[:, None] * (table - np.r_[0, means[1:]]) / np.abs(totals[0])
-            blocks = self._blocks(k, _parts(spread))
-            estimates = self._leave_one_out(k, blocks, exponent, largest, weights, table)
-            errors = errors + _squares(jackknife_error(blocks, estimates))
-            taus.append(blocks.tau_int)
-            lengths.append(blocks.length)
-            enough &= blocks.long_enough
-        errors = _roots(errors)
-        size = np.abs(weights)
-        overlap = float(size.sum() ** 2 / (len(size) * (size**2).sum()))
-        correlation = max(1.0, 2 * max(taus))
-        phase = complex(totals[0] / size.sum())
-        is_complex = np.iscomplexobj(weights)
-        result = Reweighted(
-            mean=_split(values, means[1:]), error=_split(values, errors[1:-1]),
-            effective_sample_size=float(len(size) * overlap / correlation), overlap=overlap,
-            pareto_k=pareto_k(np.log(np.maximum(size, 1e-300)), 1 / correlation),
-            average_phase=phase if is_complex else phase.real, average_phase_error=_number(errors[-1]),
-            log_partition_ratio=_number(np.log(totals[0]) + largest), log_partition_ratio_error=_number(errors[0]),
-            num_fields=len(size), tau_int=float(max(taus)), block_length=float(min(lengths)),
-        )  # fmt: skip
-        return dataclasses.replace(result, warnings=warnings_of(result, enough))
 
-    def _leave_one_out(self, k: int, blocks: Blocks, exponent, largest, weights, table) -> np.ndarray:
-        """log Z_A/Z_0, the means and the average phase, without one block of ensemble k each, one row per block."""
-        inside = self._range(k)
-        if len(self.sources) == 1:
-            size = np.abs(weights)[:, None]
-            parts = blocks.sums(np.concatenate([weights[:, None] * table, size], axis=1)[inside])
-            left = parts.sum(axis=0) - parts
-            normalizer = left[:, 0] * len(weights) / (len(weights) - blocks.sums(np.ones(len(weights))))
-        else:
-            rows = []
-            for solution in self._without_each(k, blocks):
-                kept = np.exp(exponent - solution.log_mixture - largest)  # 0 where the mixture is infinite
-                rows.append(np.append(kept @ table, np.abs(kept).sum()))
-            left = np.stack(rows)
-            normalizer = left[:, 0]
-        middle = normalizer.mean()
-        with np.errstate(
-            divide="ignore", invalid="ignore"
-        ):  # where one block has all the weight, the error is infinite
-            # the logarithm is taken near its mean, so that its imaginary part does not jump by 2π
-            log_ratio = np.log(normalizer / middle) + np.log(middle)
-            means, phase = left[:, 1:-1] / left[:, :1], left[:, 0] / left[:, -1]
-        return np.concatenate([log_ratio[:, None], means, phase[:, None]], axis=1)
-
-    def _without_each(self, k: int, blocks: Blocks):
-        """Solutions without one block of ensemble k each; the mixture is infinite at the draws left out."""
-        edges = np.append(blocks.starts, self._counts[k]).astype(int) + self._range(k).start
-        for first, stop in zip(edges[:-1], edges[1:], strict=True):
-            weights, counts = np.ones(len(self._fields)), self._counts.copy()
-            weights[first:stop] = 0
-            counts[k] -= stop - first
-            solution = solve_mbar(self._energies, counts, self._solution.log_partition, weights=weights)
-            mixture = log_mixture(self._energies, counts, solution.log_partition)
-            yield MbarSolution(solution.log_partition, np.where(weights > 0, mixture, np.inf))
-
-    def _range(self, k: int) -> slice:
-        first = int(self._counts[:k].sum())
-        return slice(first, first + int(self._counts[k]))
-
-    def _blocks(self, k: int, series) -> Blocks:
-        """Blocks of ensemble k for the slowest of ``series``, shape ``(num_samples, num_series)``."""
-        chains, draws = self._sizes[k]
-        own = np.ascontiguousarray(series[self._range(k)]).reshape(chains, draws, -1)
-        return blocks_for(own, most=MAX_BLOCKS if len(self.sources) > 1 else None)
-
-
-def _parts(values: np.ndarray) -> np.ndarray:
-    return np.concatenate([values.real, values.imag], axis=1) if np.iscomplexobj(values) else values
-
-
-def _squares(errors):
-    return errors.real**2 + 1j * errors.imag**2 if np.iscomplexobj(errors) else errors**2
-
-
-def _roots(squares):
-    return np.sqrt(squares.real) + 1j * np.sqrt(squares.imag) if np.iscomplexobj(squares) else np.sqrt(squares)
-
-
-def _number(value):
-    return complex(value) if np.iscomplexobj(value) else float(value)
-
-
-def _split(values: dict[str, np.ndarray], flat: np.ndarray) -> dict:
-    """The flat results by name, in the shape of one value each."""
-    result, first = {}, 0
-    for name, array in values.items():
-        size = int(np.prod(array.shape[1:]))
-        part = flat[first : first + size].reshape(array.shape[1:])
-        result[name] = part if array.ndim > 1 else _number(part[()])
-        first += size
-    return result
+def _digest(fields: np.ndarray) -> str:
+    """Of some of the samples."""
+    some = np.ascontiguousarray(fields[:: max(1, len(fields) // DIGESTED)])
+    return hashlib.blake2b(some.tobytes(), digest_size=16).hexdigest()

@@ -11,12 +11,14 @@ import numpy as np
 import xarray as xr
 
 from .._typing import ArrayLike, Labeled
+from ..analysis.derived import derive
 from ..errors import ArgumentError, OverlapError
 from ..errors.arguments import call_checked, finite_array, one_of
 from ..model.field import MarkovRandomField
 from ..reports.style import OKABE_ITO, panels
 from .energies import as_action, difference, evaluate
 from .ensembles import Ensembles, combine_ensembles
+from .scan_derived import ScanDerived, along
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -102,7 +104,7 @@ class ReweightingScan:
         if not np.all(np.isfinite(exponents)):
             raise ArgumentError("family", "actions that are finite on all samples", "one that is not", reason="finite")
         self._exponents = exponents
-        results = [ensembles._expectations(exponents[:, k], {}) for k in range(len(values))]
+        results = ensembles._weighted(exponents, {}).results()
         self.weights = xr.Dataset(
             {
                 name: ("coupling", np.array([getattr(r, name) for r in results]))
@@ -151,22 +153,72 @@ class ReweightingScan:
         xarray.Dataset
             `weights`, and NAME and NAME_error for every observable, over ``coupling``.
         """
-        one_of("outside", outside, OUTSIDE)
-        low, high = self.supported or (np.inf, -np.inf)
-        inside = (self.values >= low) & (self.values <= high)
-        if not inside.all() and outside == "raise" or not inside.any():
-            worst = self._warnings[int(np.argmin(inside))]
-            raise OverlapError("outside_support", f"{self}. Outside: {worst} outside='omit' omits those couplings.")
-        chosen = np.flatnonzero(inside) if outside == "omit" else np.arange(len(self.values))
-        observables = self._ensembles._checked(observables)
-        values = self._ensembles._measured(observables)
-        results = [self._ensembles._expectations(self._exponents[:, k], values) for k in chosen]
+        chosen = self._chosen(outside)
+        values = self._ensembles._measured(self._ensembles._checked(observables))
+        results = self._ensembles._weighted(self._exponents[:, chosen], values).results()
         data = self.weights.isel(coupling=chosen)
         for name in values:
             dims = ("coupling", *(f"{name}_dim_{k}" for k in range(values[name].ndim - 1)))
             data[name] = dims, np.array([r.mean[name] for r in results])
             data[f"{name}_error"] = dims, np.array([r.error[name] for r in results])
         return data
+
+    def derive(
+        self, quantities: dict[str, Callable], observables: dict[str, Callable], *, outside: str = "raise"
+    ) -> ScanDerived:
+        """Functions of the means along the coupling, with errors, biases, and the covariance of all of them.
+
+        Means of one pool fluctuate together, at one coupling and along it. Errors and covariances come from jackknife replicas
+        of all means at once, in which the log Z of the ensembles are solved for anew.
+
+        Parameters
+        ----------
+        quantities : dict of callables
+            JAX functions of the means ``m`` at one coupling, as for `phi4ppl.analysis.derive`: ``m["m2"]`` is the mean of the
+            observable ``m2``, ``m["log_partition_ratio"]`` is log Z relative to the first source.
+        observables : dict of callables
+            As in `reweight`.
+        outside : str
+            As in `estimate`.
+
+        Returns
+        -------
+        ScanDerived
+
+        Raises
+        ------
+        ArgumentError, OverlapError
+
+        Examples
+        --------
+        >>> import jax, numpy as np, phi4ppl as p4
+        >>> model = p4.gaussian(p4.lattice.chain(1), w=0, a=1.0)
+        >>> phi = jax.random.normal(jax.random.key(0), (4, 2000, 1)) * 0.5**0.5
+        >>> scan = p4.scan_reweighting(phi, model, lambda a: model.replace(a=a), np.linspace(0.9, 1.2, 4))
+        >>> moments = {"m2": lambda f: f[0] ** 2, "m4": lambda f: f[0] ** 4}
+        >>> found = scan.derive({"U4": lambda m: 1 - m["m4"] / (3 * m["m2"] ** 2)}, moments)
+        >>> found["U4"].value.shape, found.covariance("U4").shape
+        ((4,), (4, 4))
+        >>> bool(np.all(np.abs(found["U4"].value) < 3 * found["U4"].error))
+        True
+        """
+        chosen = self._chosen(outside)
+        weights = self.weights.isel(coupling=chosen)
+        values = self._ensembles._measured(self._ensembles._checked(observables))
+        replicas = self._ensembles._weighted(self._exponents[:, chosen], values).replicas(weights["supported"].values)
+        if isinstance(quantities, dict):
+            quantities = {name: along(function) for name, function in quantities.items()}
+        return ScanDerived(derive(replicas, quantities), weights)
+
+    def _chosen(self, outside: str) -> np.ndarray:
+        """Which couplings are computed."""
+        one_of("outside", outside, OUTSIDE)
+        low, high = self.supported or (np.inf, -np.inf)
+        inside = (self.values >= low) & (self.values <= high)
+        if not inside.all() and outside == "raise" or not inside.any():
+            worst = self._warnings[int(np.argmin(inside))]
+            raise OverlapError("outside_support", f"{self}. Outside: {worst} outside='omit' omits those couplings.")
+        return np.flatnonzero(inside) if outside == "omit" else np.arange(len(self.values))
 
 
 @call_checked

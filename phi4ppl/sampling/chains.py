@@ -23,7 +23,7 @@ from .harvest import Harvest, RunResult
 from .identity import array_digest, model_identity, version_identity
 from .interrupt import Interrupts
 from .memory import readable, record_bytes, require_memory
-from .program import Chain, Program, like, program_of, require_finite
+from .program import PLAN_LENGTH, Chain, Program, like, program_of, require_finite
 from .progress import Progress
 
 __all__ = ["run_chains"]
@@ -54,8 +54,8 @@ def run_chains(
         start_key, *keys = jax.random.split(jax.random.key(seed), 3)
         position = _starts(compiled, jax.random.split(start_key, num_chains), even)
         program = program_of(compiled, kernel, tuple(observables.items()), keep, flip_signs, even)
-        engine = _Engine(program, compiled, position, spread, checkpoint is not None)
-        chains = engine.begin(spread.place(position))
+        placed = _Placed(program, compiled, position, spread, num_warmup, checkpoint is not None)
+        chains = placed.begin(spread.place(position))
         require_finite(
             spread.fetch(chains.state), "at its start", "The action is not finite there: check data and couplings."
         )
@@ -67,12 +67,12 @@ def run_chains(
         }  # fmt: skip
         identity = dict(settings)
         progress = progress if spread.is_first else False
-        run = _Run(engine, chains, keys, settings, interrupts, progress, memory_limit)
+        run = _Run(placed, chains, keys, settings, interrupts, progress, memory_limit)
         try:
             if checkpoint is not None:
                 one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), position)
                 identity |= model_identity(compiled, tuple(observables.items()), one) | version_identity()
-                identity["steps"] = engine.digest
+                identity["steps"] = placed.digest
                 # what the chains begin with is a second witness of the model
                 identity |= {"kept": sorted(run.harvest.storage), "start": array_digest(spread.fetch(chains))}
                 run.open(checkpoint, identity, frame)
@@ -81,10 +81,12 @@ def run_chains(
             run.close()
 
 
-class _Engine:
-    """The compiled functions of a run, on its devices, at its couplings."""
+class _Placed:
+    """The program of a run on its devices, at its couplings and for its warm-up."""
 
-    def __init__(self, program: Program, compiled: CompiledModel, position, spread, wants_digest: bool):
+    def __init__(
+        self, program: Program, compiled: CompiledModel, position, spread, num_warmup: int, wants_digest: bool
+    ):
         self.program, self.adaptation, self.spread = program, program.kernel.adaptation, spread
         model = jax.tree.map(jnp.asarray, compiled.model)
         chains = jax.eval_shape(program.begin, model, position)
@@ -94,9 +96,12 @@ class _Engine:
         self.model = spread.copied(model)
         begin, self.flushed, self._advance = spread.functions(program, chains, self.record)
         self.begin = functools.partial(begin, self.model)
+        # plans of few lengths, so that another num_warmup does not mean another program
+        plan = np.pad(warmup.schedule(num_warmup), ((0, -num_warmup % PLAN_LENGTH), (0, 0)))
+        self.plan = spread.copied(plan)
 
     def advance(self, chains, keys, first, count, thinning, buffer, warming):
-        return self._advance(self.model, chains, keys, first, count, thinning, buffer, self.plan, warming)  # type: ignore[attr-defined]
+        return self._advance(self.model, chains, keys, first, count, thinning, buffer, self.plan, warming)
 
 
 class _Run:
@@ -110,9 +115,9 @@ class _Run:
         Seconds since the last checkpoint.
     """
 
-    def __init__(self, engine: _Engine, chains: Chain, keys, settings, interrupts, progress, memory_limit):
-        self.engine, self.chains, self.settings, self.interrupts = engine, chains, settings, interrupts
-        spread, record = engine.spread, engine.record
+    def __init__(self, placed: _Placed, chains: Chain, keys, settings, interrupts, progress, memory_limit):
+        self.placed, self.chains, self.settings, self.interrupts = placed, chains, settings, interrupts
+        spread, record = placed.spread, placed.record
         self.fetch = spread.fetch
         self.num_warmup, self.num_samples, num_chains, self.thinning = (
             settings[name] for name in ("num_warmup", "num_samples", "num_chains", "thinning")
@@ -132,12 +137,9 @@ class _Run:
         self.harvest = Harvest(record, chains.sums, self.num_samples, self.thinning, self.fetch)
         room = (num_chains, self.capacity)
         self.buffer = spread.zeros(jax.tree.map(lambda s: jax.ShapeDtypeStruct((*room, *s.shape), s.dtype), record))
-        plan = warmup.schedule(self.num_warmup)
-        # plans of few lengths, so that another num_warmup does not mean another program
-        engine.plan = spread.copied(np.pad(plan, ((0, -self.num_warmup % 4096), (0, 0))))  # type: ignore[attr-defined]
         self.warm_keys, self.draw_keys = (spread.place(jax.random.split(key, num_chains)) for key in keys)
         self.bar = Progress(self.num_warmup + self.num_samples * self.thinning, progress)
-        self.message = f"compiling {engine.program.kernel.name} … (the draws will take {readable(needed)})"
+        self.message = f"compiling {placed.program.kernel.name} … (the draws will take {readable(needed)})"
         self.total = self.num_samples * self.thinning
         self.warmed, self.is_warm, self.is_compiled, self.interrupted, self.divergences = 0, False, False, False, 0
         self.store, self.path, self.saved, self.saved_draws, self.seconds_warmup = None, None, None, 0, 0.0
@@ -148,7 +150,7 @@ class _Run:
 
     def open(self, path, identity: dict, frame: tuple[dict, dict]) -> None:
         """Resume from the state in a directory, or start there."""
-        spread, self.path = self.engine.spread, path
+        spread, self.path = self.placed.spread, path
         self.store = spread.on_first(lambda: Store(path, identity, frame), path)
         self.saved = self.store.saved if self.store is not None else None
         if not spread.agree(self.saved is not None)[0, 0]:
@@ -156,7 +158,7 @@ class _Run:
             return
         self.saved = saved = spread.seen_by_all(self.saved, path)
         chains = {name.removeprefix(CHAINS): leaf for name, leaf in saved.state.items() if name.startswith(CHAINS)}
-        self.chains = self.engine.spread.place(unpack(self.chains, chains, saved.path))
+        self.chains = self.placed.spread.place(unpack(self.chains, chains, saved.path))
         self.harvest.restore(saved)
         for name in ("warmed", "is_warm", "divergences", "seconds_warmup"):
             setattr(self, name, saved.progress[name])
@@ -174,7 +176,7 @@ class _Run:
         }  # fmt: skip
         first, stop = self.saved_draws, self.harvest.kept
         draws = self.harvest.draws(first, stop)
-        self.engine.spread.on_first(lambda: self.store.save(progress, state, first, stop, draws), self.path)
+        self.placed.spread.on_first(lambda: self.store.save(progress, state, first, stop, draws), self.path)
         self.saved_at, self.saved_draws = time.monotonic(), stop
 
     def pause(self) -> None:
@@ -185,7 +187,7 @@ class _Run:
     @property
     def asked(self) -> bool:
         """Whether Ctrl-C has been pressed in any of the processes; all of them agree on it."""
-        return self.asked_somewhere if self.engine.spread.several else self.interrupts.asked
+        return self.asked_somewhere if self.placed.spread.several else self.interrupts.asked
 
     @property
     def seconds(self) -> float:
@@ -218,7 +220,7 @@ class _Run:
         chunks = _Chunks(self.capacity)
         while self.warmed < self.num_warmup:
             count, started = chunks.next(self.num_warmup - self.warmed), time.monotonic()
-            self.chains, self.buffer = self.engine.advance(
+            self.chains, self.buffer = self.placed.advance(
                 self.chains, self.warm_keys, self.warmed, count, 1, self.buffer, True
             )
             require_finite(
@@ -231,14 +233,14 @@ class _Run:
                 self.save()
                 raise KeyboardInterrupt  # there are no draws to return
             self.pause()
-        adaptation = self.engine.adaptation
+        adaptation = self.placed.adaptation
         tuning = like(jax.vmap(adaptation.final)(self.chains.adaptation), self.chains.tuning)
         if not all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(self.fetch(tuning))):
             raise SamplingError(
                 "no_step_size",
                 "warm-up found no step size at which the kernel moves; check the couplings, and see model.check().",
             )
-        self.chains = self.engine.flushed(self.chains._replace(tuning=tuning))
+        self.chains = self.placed.flushed(self.chains._replace(tuning=tuning))
         self.harvest.step_size[:] = _by_chain(self.fetch(tuning.step_size)).mean(axis=1)
         self.is_warm, self.seconds_warmup = True, round(self.seconds, 3)
         self.save()
@@ -247,7 +249,7 @@ class _Run:
         harvest, chunks = self.harvest, _Chunks(self.capacity)
         while harvest.done < self.total:
             count, started = chunks.next(harvest.next_flush - harvest.done), time.monotonic()
-            self.chains, self.buffer = self.engine.advance(
+            self.chains, self.buffer = self.placed.advance(
                 self.chains, self.draw_keys, harvest.done, count, self.thinning, self.buffer, False
             )
             advice = "The action is not finite everywhere: see model.check()."
@@ -255,7 +257,7 @@ class _Run:
             statistics = harvest.take(count, self.buffer)
             if harvest.done == harvest.next_flush:
                 harvest.flush(self.chains.sums)
-                self.chains = self.engine.flushed(self.chains)
+                self.chains = self.placed.flushed(self.chains)
             self.divergences += int(statistics["diverging"].sum())
             self._tell(chunks, count, started, "sampling", statistics["acceptance_rate"], self.divergences)
             self.interrupted = self.asked and harvest.done < self.total
@@ -270,7 +272,7 @@ class _Run:
         now = time.monotonic()
         self.bar.advance(count, phase, float(rate.mean()) if rate.size else None, divergences)
         # all processes continue in step with the first, until one of them is interrupted
-        told = self.engine.spread.agree(now - started, self.interrupts.asked, now - self.saved_at)
+        told = self.placed.spread.agree(now - started, self.interrupts.asked, now - self.saved_at)
         seconds, self.asked_somewhere, self.unsaved = float(told[0, 0]), bool(told[:, 1].any()), float(told[0, 2])
         if self.is_compiled:  # the time of the first chunk, which includes compilation, does not show the speed
             chunks.tell(count, seconds)

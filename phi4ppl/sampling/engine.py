@@ -20,18 +20,15 @@ from ..kernels.kernel import Kernel
 from ..kernels.symmetry import flipped, is_even
 from ..model.field import MarkovRandomField
 from .memory import record_bytes
-from .program import lean_program, like, require_finite
+from .program import PLAN_LENGTH, lean_program, like, require_finite
 from .progress import Progress
 
 __all__ = ["Draws", "Engine"]
 
 BUFFER_BYTES = 64_000_000
 MAX_ITERATIONS = 500  # in one call of the compiled program
-PLAN_LENGTH = 4096  # warm-ups of few lengths, so that another length is not another program
-MIN_BURN_IN, BURN_IN_SHARE = (
-    20,
-    0.1,
-)  # iterations after the couplings have changed, and their share of those that follow
+MIN_BURN_IN = 20  # iterations after the couplings have changed
+BURN_IN_SHARE = 0.1  # of the iterations that follow
 UNBOUNDED = "The action is not finite everywhere: see model.check()."
 
 

@@ -35,6 +35,7 @@ __all__ = [
 ]
 
 MAX_STREAMED = 500  # elements of a value that is streamed
+PLAN_LENGTH = 4096  # plans of warm-ups are padded to its multiples: another length is then not another program
 
 
 class Sums(NamedTuple):
