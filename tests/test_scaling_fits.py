@@ -80,17 +80,18 @@ def test_straight_line_is_the_textbook_solution():
     x, values = np.column_stack([np.ones(8), np.arange(8)]), rng.normal(size=8)
     inverse = np.linalg.inv(covariance)
     expected = np.linalg.inv(x.T @ inverse @ x)
-    found = correlated_fit(lambda p: x @ p, values, covariance, np.zeros(2), cut=1e-12)
+    found = correlated_fit(lambda p: x @ p, values, covariance, np.zeros(2), floor=1e-12)
     assert np.allclose(found.parameters, expected @ x.T @ inverse @ values)
     assert np.allclose(found.covariance, expected) and found.dof == 6
     residual = values - x @ found.parameters
     assert found.chi2 == pytest.approx(residual @ inverse @ residual)
 
 
-def test_directions_that_are_not_known_are_left_out():
-    covariance = np.array([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 4.0]])  # the first two are the same number
-    white = whitening(covariance)
-    assert white.shape == (2, 3) and np.allclose(white @ covariance @ white.T, np.eye(2))
+def test_numbers_that_are_one_number_count_once():
+    covariance = np.array([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 4.0]])  # the first two are the same
+    assert np.linalg.inv(whitening(covariance).T @ whitening(covariance)) == pytest.approx(covariance, abs=0.011)
+    found = correlated_fit(lambda p: np.full(2, p[0]), np.ones(2), covariance[:2, :2], np.zeros(1))
+    assert found.covariance[0, 0] == pytest.approx(1.0)
 
 
 def crossing_coverage(covariance_used, seed=5, repeats=300):
@@ -193,8 +194,10 @@ def test_tables_that_cannot_be_used(change, complaint):
 def test_messages_of_fits():
     sizes, couplings = rows_of((8, 16), points=2)
     table = table_of(sizes, couplings, binder(sizes, couplings), covariance_of(sizes, couplings))
-    with pytest.raises(ValueError, match="more than 6 independent values"):
-        fit_scaling(table)
+    with pytest.raises(ValueError, match="more than 4 values"):
+        fit_scaling(table, degree=1)
+    with pytest.raises(ValueError, match="at most 1"):
+        fit_scaling(table, degree=2)
     with pytest.raises(ValueError, match="at least two sizes"):
         fit_scaling(table, smallest=16)
     with pytest.raises(ValueError, match="-beta/nu"):

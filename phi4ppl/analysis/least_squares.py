@@ -1,8 +1,9 @@
 """Correlated least squares: parameters of a curve through values whose errors are correlated, χ², p-value, and AIC weights.
 
-χ² = (y − f)ᵀ C⁻¹ (y − f). Values that are all but linear functions of each other, such as neighboring points of one reweighted
-curve, leave directions in which C is nearly singular and, being estimated itself, not known. These are left out: what they say
-is lost, and errors stay honest.
+χ² = (y − f)ᵀ C⁻¹ (y − f). Neighboring points of one reweighted curve are all but linear functions of each other: there are
+directions in which C is nearly singular and, being estimated itself, hardly known, and in which no truncated series f is exact.
+Eigenvalues of the correlation matrix are raised to a floor there, as if each point had a small error of its own: errors of
+parameters grow a little, and χ² does not follow the last digits of the shape of a curve.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from scipy.special import gammaincc
 
 __all__ = ["LeastSquares", "aic_weights", "correlated_fit", "p_value_of", "whitening"]
 
-CUT = 1e-4  # of the largest eigenvalue of the correlation matrix: directions below it are left out
+FLOOR = 1e-2  # of the largest eigenvalue of the correlation matrix
 
 
 class LeastSquares(NamedTuple):
-    """Parameters with their covariance; ``dof`` counts the directions kept less the parameters.
+    """Parameters with their covariance; ``dof`` counts values less parameters.
 
     ``aic`` = χ² + 2 (number of parameters): smaller is better among fits of the same values.
     """
@@ -33,12 +34,11 @@ class LeastSquares(NamedTuple):
     aic: float
 
 
-def whitening(covariance: np.ndarray, cut: float = CUT) -> np.ndarray:
-    """W with W C Wᵀ = 1 on the directions whose eigenvalue of the correlation matrix exceeds ``cut`` times the largest."""
+def whitening(covariance: np.ndarray, floor: float = FLOOR) -> np.ndarray:
+    """W with W C Wᵀ = 1; eigenvalues of the correlation matrix are at least ``floor`` times the largest."""
     spread = np.sqrt(np.diag(covariance))
     found, vectors = np.linalg.eigh(covariance / np.outer(spread, spread))
-    kept = found > cut * found[-1]
-    return (vectors[:, kept] / np.sqrt(found[kept])).T / spread
+    return (vectors / np.sqrt(np.maximum(found, floor * found[-1]))).T / spread
 
 
 def p_value_of(chi2: float, dof: int) -> float:
@@ -47,15 +47,15 @@ def p_value_of(chi2: float, dof: int) -> float:
 
 
 def correlated_fit(
-    function: Callable, values: np.ndarray, covariance: np.ndarray, start: np.ndarray, *, cut: float = CUT
+    function: Callable, values: np.ndarray, covariance: np.ndarray, start: np.ndarray, *, floor: float = FLOOR
 ) -> LeastSquares:
     """The parameters p that minimize (y − f(p))ᵀ C⁻¹ (y − f(p)), found by Levenberg–Marquardt (MINPACK) from ``start``."""
-    white = whitening(covariance, cut)
+    white = whitening(covariance, floor)
     found = least_squares(lambda p: white @ (function(p) - values), start, jac="3-point", x_scale="jac", max_nfev=200)
     chi2, number = float(2 * found.cost), len(start)
     dof = len(white) - number
-    inverse = np.linalg.pinv(found.jac.T @ found.jac)
-    return LeastSquares(found.x, inverse, chi2, dof, p_value_of(chi2, dof), chi2 + 2 * number)
+    root = np.linalg.pinv(found.jac)
+    return LeastSquares(found.x, root @ root.T, chi2, dof, p_value_of(chi2, dof), chi2 + 2 * number)
 
 
 def aic_weights(aic) -> np.ndarray:

@@ -217,7 +217,7 @@ def fit_scaling(
     Raises
     ------
     ArgumentError
-        If there are fewer than two sizes, or not more values than parameters.
+        If there are fewer than two sizes, not more values than parameters, or not more couplings of any size than ``degree``.
 
     Notes
     -----
@@ -241,11 +241,17 @@ def fit_scaling(
     degree, corrections = positive_int("degree", degree), positive_int("corrections", corrections, minimum=0)
     if len(np.unique(kept.sizes)) < 2:
         raise ArgumentError("smallest", "at least two sizes kept", f"{len(np.unique(kept.sizes))}", reason="sizes")
+    most = int(np.unique(kept.sizes, return_counts=True)[1].max())
+    if degree >= most:
+        fix = "Scan more couplings."
+        raise ArgumentError(
+            "degree", f"at most {most - 1}, for {most} couplings of one size", f"{degree}", fix, reason="degree"
+        )
     form = _Form(kept, powers, degree, corrections, omega, _first_guess(kept, powers) if start is None else start)
-    count, number = len(form.nonlinear) + form.width * len(form.names), len(whitening(kept.covariance))
+    count, number = len(form.nonlinear) + form.width * len(form.names), len(kept.covariance)
     if number <= count:
         fix = "Scan more couplings or sizes, or lower degree and corrections."
-        raise ArgumentError("table", f"more than {count} independent values", f"{number}", fix, reason="values")
+        raise ArgumentError("table", f"more than {count} values", f"{number}", fix, reason="values")
     found = form.solve(kept)
     labels, values, rows = form.results(found, table.coupling)
     covariance = rows @ found.covariance @ rows.T
@@ -316,7 +322,7 @@ class ScalingFits(tuple):
 
 @call_checked
 def scan_fits(
-    table: ScalingTable, names=None, *, smallest=None, degrees=(3,), corrections=(0, 1), omega: float | None = None,
+    table: ScalingTable, names=None, *, smallest=None, degrees=(2, 3), corrections=(0, 1, 2), omega: float | None = None,
     powers: Mapping | None = None,
 ) -> ScalingFits:  # fmt: skip
     """`fit_scaling` for every smallest size, degree and number of corrections that leaves degrees of freedom.

@@ -33,7 +33,6 @@ from .pilot import window_around_crossing
 __all__ = ["finite_size_scaling", "scaling_observables"]
 
 DIMENSIONLESS = ("binder_cumulant", "correlation_length_ratio")
-GROWING = ("susceptibility", "abs_m")
 MOMENTS = {  # of a draw (T, m, F)
     "m2": lambda draw: draw[1] ** 2,
     "m4": lambda draw: draw[1] ** 4,
@@ -90,14 +89,15 @@ def scaling_observables(model: MarkovRandomField, vary: str) -> dict[str, Callab
 @call_checked
 def finite_size_scaling(
     model_of_size: Callable, *, sizes: Iterable[int], vary: Mapping, runs: Mapping | None = None, num_warmup: int = 500,
-    num_samples: int = 2000, num_chains: int = 4, kernel: Kernel | str = "auto", seed: int = 0, degree: int = 3,
-    corrections: tuple[int, ...] = (0, 1), omega: float | None = None, progress: bool | None = None,
+    num_samples: int = 2000, num_chains: int = 4, kernel: Kernel | str = "auto", seed: int = 0,
+    degrees: tuple[int, ...] = (2, 3), corrections: tuple[int, ...] = (0, 1, 2), omega: float | None = None,
+    progress: bool | None = None,
 ) -> FiniteSizeScaling:  # fmt: skip
     """The critical coupling and exponents of a family of models, from runs at several sizes and couplings.
 
     For every size one call of `sample_ensemble`, and U₄, ξ/L, χ = V⟨m²⟩ and ⟨|m|⟩ as curves along the coupling, from the draws
-    of all couplings together. Then crossings of U₄ and ξ/L, fits with every smallest size, without and with corrections to
-    scaling, their average, and a collapse; see `phi4ppl.analysis.fit_scaling`.
+    of all couplings together. Then crossings of U₄ and ξ/L, fits of all four with every smallest size, without and with
+    corrections to scaling, their average, and a collapse of U₄; see `phi4ppl.analysis.fit_scaling`.
 
     Parameters
     ----------
@@ -109,14 +109,14 @@ def finite_size_scaling(
         The name of one coupling → a range to search, in ascending order, such as ``np.linspace(0.6, 0.8, 7)``. A short run of
         the two smallest sizes finds where U₄ crosses, and each size is sampled at as many couplings in a window around it that
         shrinks like L^{−1/ν}. Or a function from L to the couplings of that size, such as
-        ``lambda L: 0.68 + np.linspace(-0.3, 0.3, 5) / L``; neighboring ones have to overlap.
+        ``lambda L: 0.68 + np.linspace(-0.15, 0.15, 5) / L``; neighboring ones have to overlap.
     runs : dict, optional
         L → tree of `sample_ensemble`, with the field or with `scaling_observables` recorded. Sizes without a tree are sampled.
     num_warmup, num_samples, num_chains, kernel, progress
         As in `phi4ppl.sample_ensemble`.
     seed : int, default 0
         Every size has a stream of its own.
-    degree, corrections, omega
+    degrees, corrections, omega
         As in `phi4ppl.analysis.scan_fits`. ω is fitted where it is not given.
 
     Returns
@@ -135,8 +135,8 @@ def finite_size_scaling(
     --------
     >>> import numpy as np, phi4ppl as p4
     >>> found = p4.finite_size_scaling(
-    ...     lambda L: p4.phi4(p4.lattice.square(L), w=0.68, a=-1.0, b=1.0), sizes=(4, 6, 8), num_warmup=100, num_samples=500,
-    ...     vary={"w": lambda L: 0.68 + np.linspace(-0.3, 0.3, 4) / L}, seed=1, degree=2, corrections=(0,),
+    ...     lambda L: p4.phi4(p4.lattice.square(L), w=0.68, a=-1.0, b=1.0), sizes=(4, 6), num_warmup=100, num_samples=500,
+    ...     vary={"w": lambda L: 0.68 + np.linspace(-0.3, 0.3, 4) / L}, seed=1, degrees=(2,), corrections=(0,),
     ... )
     >>> bool(abs(found.values["w_c"] - 0.6806) < 0.02)
     True
@@ -159,7 +159,7 @@ def finite_size_scaling(
         with Progress(None, progress) as bar:
             bar.message(f"sizes {sizes[0]} and {sizes[1]}: where the curves cross")
         shorter = {"num_samples": max(100, num_samples // SHORTER)} | chains
-        wanted = window_around_crossing(models, name, _couplings(wanted, sizes[0]), seed=seed, **shorter)
+        wanted = window_around_crossing(models, name, _couplings(wanted, sizes[0]), records, seed=seed, **shorter)
     points = {size: _couplings(_sampled(runs, size, name) if size in runs else wanted(size), size) for size in sizes}
     parts, warnings = {}, []
     for size in sizes:
@@ -173,13 +173,10 @@ def finite_size_scaling(
         parts[size] = _curves(runs[size], models[size], points[size], records[size], size)
         warnings += [f"Size {size}: {text}" for text in parts[size][2]]
     table = _joined(parts, points, name)
-    options = {"degrees": (degree,), "corrections": corrections, "omega": omega}
-    fits = {"critical point": scan_fits(table, DIMENSIONLESS, **options)}
-    fits |= {each: scan_fits(table, (DIMENSIONLESS[0], each), **options) for each in GROWING}
-    return FiniteSizeScaling(
-        table, {each: find_crossings(table, each, degree=degree) for each in DIMENSIONLESS}, fits,
-        collapse(table, DIMENSIONLESS[0]), runs, models, tuple(warnings),
-    )  # fmt: skip
+    fits = scan_fits(table, degrees=degrees, corrections=corrections, omega=omega)
+    crossings = {each: find_crossings(table, each) for each in DIMENSIONLESS}
+    collapsed = collapse(table, DIMENSIONLESS[0], smallest=fits.best.smallest, start=fits.best.values[f"{name}_c"])
+    return FiniteSizeScaling(table, crossings, fits, collapsed, runs, models, tuple(warnings))
 
 
 def _couplings(values: ArrayLike, size: int) -> np.ndarray:

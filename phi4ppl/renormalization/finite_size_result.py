@@ -14,6 +14,7 @@ from ..analysis.crossings import Crossings
 from ..analysis.scaling_fit import ScalingFits
 from ..analysis.scaling_plots import plot_scaling
 from ..analysis.scaling_table import ScalingTable
+from ..errors.arguments import call_checked
 from ..reports.numbers import value_with_error
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ __all__ = ["FiniteSizeScaling"]
 MIN_P = 0.01
 
 
+@call_checked
 @dataclass(frozen=True, repr=False)
 class FiniteSizeScaling:
     """Critical coupling and exponents; see `finite_size_scaling`.
@@ -34,9 +36,8 @@ class FiniteSizeScaling:
         Every observable at every size and coupling, with the covariance of all.
     crossings : dict
         `Crossings` of ``binder_cumulant`` and ``correlation_length_ratio``.
-    fits : dict
-        `ScalingFits`: under ``"critical point"`` of these two together, under ``"susceptibility"`` and ``"abs_m"`` of each with
-        U₄.
+    fits : ScalingFits
+        Of all four observables together, in several ways.
     collapse : Collapse
         Of U₄.
     runs : dict
@@ -47,7 +48,7 @@ class FiniteSizeScaling:
 
     table: ScalingTable
     crossings: dict[str, Crossings]
-    fits: dict[str, ScalingFits]
+    fits: ScalingFits
     collapse: Collapse
     runs: Mapping = field(repr=False)
     models: Mapping = field(repr=False)
@@ -55,11 +56,8 @@ class FiniteSizeScaling:
 
     @cached_property
     def averages(self) -> dict[str, tuple[float, float]]:
-        """Value and error of each quantity, averaged over fits; y_c, ν and the universal values from those of U₄ and ξ/L."""
-        found: dict[str, tuple[float, float]] = {}
-        for fits in self.fits.values():
-            found = fits.average() | found
-        return found
+        """Value and error of each quantity, averaged over fits."""
+        return self.fits.average()
 
     @property
     def values(self) -> dict[str, float]:
@@ -76,12 +74,10 @@ class FiniteSizeScaling:
     def warnings(self) -> tuple[str, ...]:
         """Reasons to distrust the values: of runs, of crossings, and where no fit describes the curves."""
         found = [*self.run_warnings, *(text for each in self.crossings.values() for text in each.warnings)]
-        for name, fits in self.fits.items():
-            if fits.best.p_value < MIN_P:
-                found.append(
-                    f"No fit describes the curves ({name}: p = {fits.best.p_value:.1g}). Add larger sizes, or scan a narrower "
-                    "range."
-                )
+        if (p := self.fits.best.p_value) < MIN_P:
+            found.append(
+                f"The best fit does not describe the curves (p = {p:.1g}). Add larger sizes, or scan a narrower range."
+            )
         return tuple(dict.fromkeys(found))
 
     @property
@@ -89,8 +85,8 @@ class FiniteSizeScaling:
         return not self.warnings
 
     def plot_scaling(self) -> Figure:
-        """Curves of all sizes with the fits of the largest weight, and the points scaled onto one curve."""
-        return plot_scaling([fits.best for fits in self.fits.values()], self.table)
+        """Curves of all sizes with the fit of the largest weight, and the points scaled onto one curve."""
+        return plot_scaling(self.fits.best, self.table)
 
     def to_html(self, path: PathLike) -> Path:
         """Write values, fits, crossings, curves and collapse as one self-contained page."""
@@ -103,9 +99,9 @@ class FiniteSizeScaling:
         lines = [f"finite-size scaling in {self.table.coupling}, sizes {', '.join(map(str, sizes))}"]
         width = max(map(len, self.averages))
         lines += [f"  {name.ljust(width)}  {value_with_error(*pair)}" for name, pair in self.averages.items()]
-        best = self.fits["critical point"].best
+        best = self.fits.best
         lines.append(
-            f"averages over {len(self.fits['critical point'])} fits; best: sizes from {best.smallest:g}, "
+            f"averages over {len(self.fits)} fits; best: sizes from {best.smallest:g}, "
             f"{best.corrections or 'no'} correction terms, chi2 {best.chi2:.1f} with {best.dof} degrees of freedom, "
             f"p = {best.p_value:.2g}"
         )

@@ -11,14 +11,16 @@ from ..results.ensemble_run import sample_ensemble
 
 __all__ = ["window_around_crossing"]
 
-SPREAD = 0.07  # of U₄ on either side of the crossing: scaling functions are cubic there, and couplings overlap
+SPREAD = 0.035  # of U₄ on either side of the crossing: scaling functions are cubic there, and couplings overlap
 FLATTEST, STEEPEST = 0.5, 2.5  # 1/ν, which two noisy slopes cannot fix
 
 
-def window_around_crossing(models: dict, name: str, values: np.ndarray, *, seed: int, **settings) -> Callable:
+def window_around_crossing(
+    models: dict, name: str, values: np.ndarray, records: dict, *, seed: int, **settings
+) -> Callable:
     """From a size to couplings around the crossing of the two smallest sizes, as many as ``values``.
 
-    The half-width is that in which U₄ changes by 0.07, from its slopes at the two sizes, which also give the power of L.
+    The half-width is that in which U₄ changes by 0.035, from its slopes at the two sizes, which also give the power of L.
 
     Raises
     ------
@@ -28,7 +30,9 @@ def window_around_crossing(models: dict, name: str, values: np.ndarray, *, seed:
     one, two = sorted(models)[:2]
     cumulants = []
     for size in (one, two):
-        tree = sample_ensemble(models[size], {name: values}, seed=seed + size, keep_field=False, **settings)
+        tree = sample_ensemble(  # with the records of the run that follows, whose program is then compiled
+            models[size], {name: values}, seed=seed + size, keep_field=False, observables=records[size], **settings
+        )
         m2 = tree["posterior"]["magnetization"].transpose("chain", "draw", "member").values.astype(float) ** 2
         cumulants.append(1 - (m2**2).mean(axis=(0, 1)) / (3 * m2.mean(axis=(0, 1)) ** 2))
     apart = cumulants[1] - cumulants[0]

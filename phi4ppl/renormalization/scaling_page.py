@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..reports.html import Fact, Picture, Row, Table, facts_table, png_of, write_page
 from ..reports.numbers import value_with_error
-
-if TYPE_CHECKING:
-    from .finite_size_result import FiniteSizeScaling
 
 __all__ = ["write_scaling"]
 
@@ -19,7 +15,6 @@ MEANING = {
     "nu": "ν", "gamma/nu": "γ/ν", "beta/nu": "β/ν", "omega": "ω, of corrections to scaling",
 }  # fmt: skip
 TITLES = {
-    "critical point": "U₄ and ξ/L together", "susceptibility": "χ, with U₄", "abs_m": "⟨|m|⟩, with U₄",
     "binder_cumulant": "U₄", "correlation_length_ratio": "ξ/L",
 }  # fmt: skip
 ERRORS = (
@@ -29,17 +24,17 @@ ERRORS = (
 
 
 def write_scaling(
-    result: FiniteSizeScaling,
+    result,
     path,
     facts: dict | None = None,
     heading: str | None = None,
     words: Callable[[str], str] = str,
 ) -> Path:
-    """Write the page to ``path``; ``facts`` are rows of its provenance, and ``words`` translates advice."""
+    """Write the page of a `FiniteSizeScaling`; ``facts`` are rows of its provenance, and ``words`` translates advice."""
     name, model = result.table.coupling, result.models[max(result.models)]
     averages = result.averages
     heading = heading or f"Critical point in {name}"
-    best = result.fits["critical point"].best
+    best = result.fits.best
     keys = [(f"{name}_c", "critical coupling"), ("nu", "ν"), ("gamma/nu", "γ/ν"), ("beta/nu", "β/ν")]
     content = {
         "title": f"{heading} · phi4ppl scan",
@@ -54,8 +49,8 @@ def write_scaling(
             [Row((key, value_with_error(*pair), MEANING.get(key, ""))) for key, pair in averages.items()],
         ),
         "errors_are": ERRORS,
-        "picture": Picture("Curves of all sizes with the best fits, and the same points scaled", (png_of(result.plot_scaling()),)),
-        "fits": [{"name": TITLES[key], "table": _fits(fits)} for key, fits in result.fits.items()],
+        "picture": Picture("Curves of all sizes with the best fit, and the points scaled", (png_of(result.plot_scaling()),)),
+        "fits": _fits(result.fits),
         "crossings": [
             {"name": TITLES[key], "table": _crossings(found)} for key, found in result.crossings.items() if len(found.pairs)
         ],
