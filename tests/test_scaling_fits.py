@@ -159,7 +159,7 @@ def test_average_over_fits():
     sizes, couplings = rows_of()
     rng, truth = np.random.default_rng(4), covariance_of(sizes, couplings)
     values = binder(sizes, couplings, correction=-3.0) + np.linalg.cholesky(truth) @ rng.normal(size=len(sizes))
-    fits = scan_fits(table_of(sizes, couplings, values, truth), omega=OMEGA)
+    fits = scan_fits(table_of(sizes, couplings, values, truth), corrections=(0, 1), omega=OMEGA)
     assert [(fit.smallest, fit.corrections) for fit in fits] == [(8, 0), (8, 1), (16, 0), (16, 1)]
     assert fits.weights[0] < 1e-6  # all sizes without a correction: excluded by χ²
     mean, error = fits.average()["U4*"]

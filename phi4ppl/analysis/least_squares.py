@@ -17,7 +17,7 @@ from scipy.special import gammaincc
 
 __all__ = ["LeastSquares", "aic_weights", "correlated_fit", "p_value_of", "whitening"]
 
-FLOOR = 1e-2  # of the largest eigenvalue of the correlation matrix
+FLOOR = 0.02  # of eigenvalues of the correlation matrix, whose mean is 1
 
 
 class LeastSquares(NamedTuple):
@@ -35,10 +35,10 @@ class LeastSquares(NamedTuple):
 
 
 def whitening(covariance: np.ndarray, floor: float = FLOOR) -> np.ndarray:
-    """W with W C Wᵀ = 1; eigenvalues of the correlation matrix are at least ``floor`` times the largest."""
+    """W with W C Wᵀ = 1; eigenvalues of the correlation matrix are at least ``floor``."""
     spread = np.sqrt(np.diag(covariance))
     found, vectors = np.linalg.eigh(covariance / np.outer(spread, spread))
-    return (vectors / np.sqrt(np.maximum(found, floor * found[-1]))).T / spread
+    return (vectors / np.sqrt(np.maximum(found, floor))).T / spread
 
 
 def p_value_of(chi2: float, dof: int) -> float:

@@ -322,7 +322,7 @@ class ScalingFits(tuple):
 
 @call_checked
 def scan_fits(
-    table: ScalingTable, names=None, *, smallest=None, degrees=(2, 3), corrections=(0, 1, 2), omega: float | None = None,
+    table: ScalingTable, names=None, *, smallest=None, degrees=(3,), corrections=(0, 1, 2, 3), omega: float | None = None,
     powers: Mapping | None = None,
 ) -> ScalingFits:  # fmt: skip
     """`fit_scaling` for every smallest size, degree and number of corrections that leaves degrees of freedom.

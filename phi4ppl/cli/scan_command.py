@@ -65,8 +65,8 @@ def _range(text: str) -> tuple[str, np.ndarray]:
         low, high, number = float(first), float(last), int(count)
     except ValueError:
         low, high, number = 0.0, 0.0, 0
-    if not equals or not name.isidentifier() or not low < high or number < 3:
-        expected = "NAME=FIRST:LAST:NUMBER with FIRST < LAST and a NUMBER of at least 3"
+    if not equals or not name.isidentifier() or not low < high or number < 4:
+        expected = "NAME=FIRST:LAST:NUMBER with FIRST < LAST and a NUMBER of at least 4"
         raise ArgumentError("--vary", expected, repr(text), "For example --vary a=1.4:1.7:7.", reason="range")
     return name, np.linspace(low, high, number)
 

@@ -69,10 +69,11 @@ def scaling_observables(model: MarkovRandomField, vary: str) -> dict[str, Callab
         raise ArgumentError("vary", f"one of {', '.join(model.couplings)}", repr(vary), reason="name")
     if np.ndim(model.couplings[vary]):
         raise ArgumentError("vary", "a coupling that is one number", f"{vary!r}, an array", reason="array")
-    shape = model.field_shape
-    if model.lattice.offsets is None or len(set(shape)) > 1 or shape[0] < 3 or model.lattice.sign_kinds:
-        fix = "Build it with phi4ppl.lattice.square(L) or cubic(L)."
-        raise ArgumentError("model", "a periodic lattice with equal sides", repr(model.lattice), fix, reason="lattice")
+    lattice, shape = model.lattice, model.field_shape
+    closed = lattice.offsets is not None and all(np.ravel(lattice.periodic)) and not lattice.sign_kinds
+    if not closed or len(set(shape)) > 1 or shape[0] < 3:
+        fix = "Build it with phi4ppl.lattice.square(L) or hypercubic((L, L, L))."
+        raise ArgumentError("model", "a periodic lattice with equal sides", repr(lattice), fix, reason="lattice")
     alone = model.select(lambda form: form.name == vary).replace(**{vary: 1.0})
     wave = np.exp(-2j * np.pi * np.arange(shape[0]) / shape[0])
 
@@ -90,7 +91,7 @@ def scaling_observables(model: MarkovRandomField, vary: str) -> dict[str, Callab
 def finite_size_scaling(
     model_of_size: Callable, *, sizes: Iterable[int], vary: Mapping, runs: Mapping | None = None, num_warmup: int = 500,
     num_samples: int = 2000, num_chains: int = 4, kernel: Kernel | str = "auto", seed: int = 0,
-    degrees: tuple[int, ...] = (2, 3), corrections: tuple[int, ...] = (0, 1, 2), omega: float | None = None,
+    degrees: tuple[int, ...] = (3,), corrections: tuple[int, ...] = (0, 1, 2, 3), omega: float | None = None,
     progress: bool | None = None,
 ) -> FiniteSizeScaling:  # fmt: skip
     """The critical coupling and exponents of a family of models, from runs at several sizes and couplings.
