@@ -13,7 +13,9 @@ from collections import Counter
 from pathlib import Path
 
 BUDGET = Path(__file__).parent / "budget.json"
-FACTOR = 2.0  # a file that doubles its share is over budget; which file pays for a shared program varies from run to run
+FACTOR = (
+    2.0  # a file that doubles its share is over budget; which file pays for a shared program varies from run to run
+)
 SMALL = 0.03  # no file is over budget below this share
 
 seconds: Counter[str] = Counter()  # by file, of this process, its workers and what they started
