@@ -12,7 +12,7 @@ from ._version import __version__ as __version__
 # phi4ppl costs nothing. `__init__.pyi` states the same for editors and type checkers; a test compares the two.
 PACKAGES = (
     "analysis", "energy", "errors", "inference", "kernels", "lattice", "learning", "model", "networks", "numpyro_plugin",
-    "partition", "reports", "results", "reweighting", "sampling",
+    "partition", "renormalization", "reports", "results", "reweighting", "sampling",
 )  # fmt: skip
 MODULES = {
     "exact": ".energy.exact",
@@ -36,6 +36,7 @@ NAMES = {
     ".model.hammersley_clifford": ("HammersleyCliffordReport", "check_action"),
     ".numpyro_plugin": ("GibbsField", "compile"),
     ".partition": ("PartitionEstimate", "PartitionSurface", "log_partition"),
+    ".renormalization": ("FiniteSizeScaling", "finite_size_scaling"),
     ".results": (
         "ConvergenceReport",
         "diagnose",

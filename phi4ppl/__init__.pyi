@@ -11,6 +11,7 @@ from . import (
     networks,
     numpyro_plugin,
     partition,
+    renormalization,
     reports,
     results,
     reweighting,
@@ -36,6 +37,7 @@ from .model import term as terms
 from .model.hammersley_clifford import HammersleyCliffordReport, check_action
 from .numpyro_plugin import GibbsField, compile
 from .partition import PartitionEstimate, PartitionSurface, log_partition
+from .renormalization import FiniteSizeScaling, finite_size_scaling
 from .results import (
     ConvergenceReport,
     diagnose,
@@ -54,6 +56,7 @@ __all__ = [
     "Comparison",
     "CompiledModel",
     "ConvergenceReport",
+    "FiniteSizeScaling",
     "FitStatus",
     "GibbsField",
     "HammersleyCliffordReport",
@@ -76,6 +79,7 @@ __all__ = [
     "errors",
     "estimate",
     "exact",
+    "finite_size_scaling",
     "fit_likelihood",
     "fit_variational",
     "gaussian",
@@ -100,6 +104,7 @@ __all__ = [
     "plot_history",
     "plot_scans",
     "quartic",
+    "renormalization",
     "reports",
     "results",
     "reweight",

@@ -22,6 +22,7 @@ from ..sampling.traced import Traced
 from .blocks import blocks_for, jackknife_bias, jackknife_error
 from .derived_result import Derived, Part, Share
 from .gamma_method import gamma_method
+from .named import as_functions
 from .primaries import Pooled, Run, as_runs
 
 __all__ = ["derive"]
@@ -31,7 +32,13 @@ METHODS = ("gamma", "jackknife")
 
 
 @call_checked
-def derive(runs, quantities: dict[str, Callable], *, method: str = "gamma", stau: float = 1.5) -> Derived:
+def derive(
+    runs,
+    quantities: dict[str, Callable | str] | list[Callable | str] | str,
+    *,
+    method: str = "gamma",
+    stau: float = 1.5,
+) -> Derived:
     """Smooth functions of Monte Carlo means, each with its error, bias and autocorrelation time.
 
     Parameters
@@ -40,10 +47,13 @@ def derive(runs, quantities: dict[str, Callable], *, method: str = "gamma", stau
         One run: the tree of `phi4ppl.sample`, a dataset with dimensions ``chain`` and ``draw``, or a dict of arrays of shape
         ``(num_chains, num_draws, *element_shape)``. Or reweighted means: the result of `phi4ppl.reweight` or of
         ``combine_ensembles(...).reweight``. Several independent ones: a list, or a dict by label.
-    quantities : dict of callables
-        JAX functions of the means ``m`` by name: ``m["m2"]`` for one run, ``m[0]["m2"]`` or ``m["cold"]["m2"]`` for several. A
-        result is a real or complex number or array. Names are those of the run, or moments of its magnetization m and energy
-        density e: ``m``, ``abs_m``, ``m2``, ``m4``, ``m6``, ``e``, ``e2``.
+    quantities : list of str, or dict of callables
+        Names such as ``["binder_cumulant", "susceptibility"]``; `phi4ppl.analysis.quantity_names` lists them with their
+        formulas. Of several runs each makes one quantity, ``"binder_cumulant[cold]"``. Or JAX functions of the means ``m`` by
+        name: ``m["m2"]`` for one run, ``m[0]["m2"]`` or ``m["cold"]["m2"]`` for several. A result is a real or complex
+        number or array. Means are those of the run, or moments of its magnetization m and energy density e: ``m``,
+        ``abs_m``, ``m2``, ``m4``, ``m6``, ``e``, ``e2``; and two-point functions such as ``structure_factor``, as recorded
+        or of the fields that were kept.
     method : str
         ``"gamma"``, or ``"jackknife"`` over blocks of ten autocorrelation times, as always for reweighted means.
     stau : float
@@ -70,12 +80,10 @@ def derive(runs, quantities: dict[str, Callable], *, method: str = "gamma", stau
     kurtosis  2.933(50)  -0.00061  0.515(20)
     """
     one_of("method", method, METHODS)
-    if not isinstance(quantities, dict) or not quantities:
-        fix = "For example {'U4': lambda m: 1 - m['m4'] / (3 * m['m2'] ** 2)}."
-        raise ArgumentError("quantities", "a dict of functions of the means", repr(quantities)[:80], fix)
     structure = as_runs(runs)
+    functions = as_functions(quantities, structure)
     with jax.enable_x64(True):
-        parts = {name: _derived(name, function, structure, method, stau) for name, function in quantities.items()}
+        parts = {name: _derived(name, function, structure, method, stau) for name, function in functions.items()}
     return Derived(parts, method)
 
 

@@ -22,6 +22,7 @@ OPTIONS = {  # by command, the options by the arguments that they stand for
             "progress": "--quiet"},
     "infer": _CHAINS | {"normalizer": "--normalizer", "num_auxiliary": "--num-auxiliary", "priors": "--prior",
                         "data": "--data", "progress": "--quiet"},
+    "scan": _CHAINS | {"vary": "--vary", "sizes": "--sizes", "omega": "--omega", "progress": "--quiet"},
     "compare": {"seed": "--seed", "priors": "--prior", "data": "--data", "models": "MODEL", "progress": "--quiet"},
 }  # fmt: skip
 OPTIONS["report"] = OPTIONS["run"]  # its advice is for the next run
@@ -36,7 +37,8 @@ ELSEWHERE = (
     "optimizer",
     "initial",
 )
-ARGUMENTS = sorted({*ELSEWHERE, *(name for options in OPTIONS.values() for name in options)} - {"models", "data"})
+WORDS = {"models", "data", "vary", "sizes", "omega"}  # arguments that are plain words as well
+ARGUMENTS = sorted({*ELSEWHERE, *(name for options in OPTIONS.values() for name in options)} - WORDS)
 VALUE = r"(?:'([^']*)'|([\w.+-]+))"
 PHRASES = (  # what nobody can type, and what to type instead
     (r"(?:kernel=)?phi4ppl\.sampling\.tempering\((\d+)\)", r"kernel='tempering:\1'"),

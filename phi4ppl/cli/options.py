@@ -28,6 +28,7 @@ EXAMPLES = {
     ),
     "infer": ("phi4ppl infer mine.py --data fields.npy --prior w=uniform:0.4,1.2",),
     "compare": ("phi4ppl compare one.py other.py --data fields.npy --prior b=halfnormal:0.5",),
+    "scan": ("phi4ppl scan phi4_square --vary a=1.4:1.7:7 --sizes 8,16,32",),
     "models": ("phi4ppl models --settings",),
     "doctor": ("phi4ppl doctor", "phi4ppl doctor --clear-cache"),
 }
@@ -36,6 +37,7 @@ PRIOR = "a prior, such as w=uniform:0.4,1.2 or b=halfnormal:0.5; may be repeated
 SAMPLE = "results.run:sample"
 INFER = "inference.couplings:infer_couplings"
 COMPARE = "inference.compare:compare"
+SCAN = "renormalization.finite_size:finite_size_scaling"
 FITS = ("learning.likelihood", "learning.variational")
 
 
@@ -125,6 +127,7 @@ def parser() -> argparse.ArgumentParser:
     _fit(command("fit", "fit the couplings of a model to data or to another action"))
     _infer(command("infer", "infer couplings of a model from fields, with a report"))
     _compare(command("compare", "compare models by evidence and prediction on fields"))
+    _scan(command("scan", "find the critical coupling of a model by finite-size scaling"))
     sub = command("models", "list the shipped models")
     sub.add_argument("--settings", action="store_true", help="also list what --set can change")
     sub = command("doctor", "show installed versions and run a self-test")
@@ -203,3 +206,15 @@ def _compare(sub: Command) -> None:
     sub.add_argument("--prior", action="append", metavar="[MODEL.]COUPLING=PRIOR", help=PRIOR)
     sub.borrow("--seed", f"{COMPARE}.seed", "seed", type=int)
     _with_folder(sub, "comparisons/MODELS", "earlier results")
+
+
+def _scan(sub: Command) -> None:
+    _with_model(sub)
+    text = "the coupling, and the range and number of values among which the curves of the two smallest sizes cross"
+    sub.add_argument("--vary", metavar="NAME=FIRST:LAST:NUMBER", required=True, help=text)
+    text = "sides of the lattice; the model file is a function build(size=…, …), which is called for each"
+    sub.add_argument("--sizes", metavar="L,L,…", required=True, help=text)
+    sub.add_argument("--omega", type=float, help="exponent of corrections to scaling (default: fitted)")
+    _with_chains(sub, SCAN)
+    sub.borrow("--seed", f"{SCAN}.seed", "seed", type=int)
+    _with_folder(sub, "scans/MODEL", "an earlier scan")

@@ -14,7 +14,9 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 from .._version import __version__
 from ..energy.compiled import CompiledModel
 
-__all__ = ["array_digest", "function_digest", "jaxpr_digest", "jaxprs", "model_identity", "version_identity"]
+__all__ = [
+    "array_digest", "function_digest", "jaxpr_digest", "jaxprs", "model_identity", "observed", "version_identity",
+]  # fmt: skip
 
 ADDRESS = re.compile(r"0x[0-9a-f]+")  # of functions, in the text of a jaxpr: another one in every process
 
@@ -29,8 +31,17 @@ def model_identity(compiled: CompiledModel, observables: tuple, position) -> dic
     if compiled.model is not None:
         identity["couplings"] = array_digest(compiled.model.couplings)
     identity["density"] = function_digest(compiled.potential_fn, position)
-    identity["observables"] = {name: function_digest(f, position) for name, f in observables}
+    model = compiled.model
+    identity["observables"] = {
+        name: function_digest(lambda phi, f=f: observed(f, model, phi), position) for name, f in observables
+    }
     return identity
+
+
+def observed(function, model, position):
+    """What an observable measures; one that needs the couplings has a function ``of_model(model, position)``."""
+    of_model = getattr(function, "of_model", None)
+    return function(position) if of_model is None else of_model(model, position)
 
 
 def version_identity() -> dict[str, str]:

@@ -18,7 +18,7 @@ from ..kernels.kernel import Kernel
 from ..kernels.symmetry import sign_flip
 from ..kernels.target import Target, target_of
 from ..model.field import MarkovRandomField, Structure
-from .identity import function_digest
+from .identity import function_digest, observed
 from .traced import Traced
 
 __all__ = [
@@ -140,7 +140,7 @@ class Program:
 
     def __init__(
         self, make_target, constrain, fields: tuple[str, ...], kernel: Kernel, observables, keep, flip_signs, names,
-        surely_even: bool = False, log_likelihood=None, observe=lambda f, model, position: f(position), lean: bool = False,
+        surely_even: bool = False, log_likelihood=None, observe=observed, lean: bool = False,
     ):  # fmt: skip
         self.make_target, self.constrain, self.kernel = make_target, constrain, kernel
         self.observables, self.keep, self.flip_signs = observables, keep, flip_signs

@@ -1,0 +1,373 @@
+"""Fits of critical couplings and exponents to observables at several sizes: `fit_scaling`, `scan_fits`.
+
+Near a critical point an observable is O(y, L) = L^p [Σ_k a_k x^k + L^{−ω} Σ_k b_k x^k] with x = (y − y_c) L^{1/ν}: p = 0 for U₄
+and ξ/L, γ/ν for χ and −β/ν for |m|. The b_k are corrections to scaling. Amplitudes enter linearly, so that only y_c, ν, p and ω
+are searched for, and the amplitudes solved for at each of them; errors are those of all parameters together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy.optimize import least_squares
+
+from .._typing import ArrayLike
+from ..errors import ArgumentError
+from ..errors.arguments import call_checked, positive_int
+from ..reports.numbers import value_with_error
+from .crossings import find_crossings
+from .least_squares import LeastSquares, aic_weights, correlated_fit, whitening
+from .scaling_table import ScalingTable
+
+__all__ = ["EXPONENTS", "POWERS", "ScalingFit", "ScalingFits", "fit_scaling", "powers_of", "scan_fits"]
+
+POWERS = {"susceptibility": "gamma/nu", "chi": "gamma/nu", "m2": "-2 beta/nu", "abs_m": "-beta/nu"}
+"""Observables that go with a power of the size at the critical point, by name; all others do not depend on the size there."""
+EXPONENTS = {
+    "gamma/nu": (1.0, "gamma/nu"),
+    "-beta/nu": (-1.0, "beta/nu"),
+    "-2 beta/nu": (-2.0, "beta/nu"),
+}  # factor, label
+GUESS = {"gamma/nu": 1.75, "beta/nu": 0.125}
+MIN_P = 0.01
+
+
+@dataclass(frozen=True)
+class ScalingFit:
+    """Critical coupling and exponents from one fit.
+
+    Attributes
+    ----------
+    values, errors : dict
+        By name: the critical coupling ``y_c`` (y the name of the coupling), ``nu``, ``gamma/nu`` or ``beta/nu`` where an
+        observable has them, ``omega`` if it was fitted, and for each dimensionless observable ``NAME*``, its value at y_c.
+    covariance : array
+        In the order of ``values``.
+    chi2, dof, p_value, aic : numbers
+        ``aic`` includes 2 for each value that was left out, so that fits with different smallest sizes can be compared.
+    names : tuple of str
+        The observables.
+    smallest : float
+        The smallest size kept.
+    degree, corrections : int
+        Degree of the scaling function, and number of terms b_k.
+    warnings : tuple of str
+    """
+
+    values: dict[str, float]
+    errors: dict[str, float]
+    covariance: np.ndarray
+    chi2: float
+    dof: int
+    p_value: float
+    aic: float
+    names: tuple[str, ...]
+    smallest: float
+    degree: int
+    corrections: int
+    omega: float | None
+    warnings: tuple[str, ...] = ()
+    coupling: str = "coupling"
+    form: _Form = field(repr=False, default=None)
+    parameters: np.ndarray = field(repr=False, default=None)
+
+    def power(self, name: str) -> float:
+        """p of an observable: it is L^p times a function of x at the critical point."""
+        factor, label = EXPONENTS.get(self.form.powers.get(name), (0.0, "nu"))
+        return factor * self.values[label]
+
+    def predict(self, name: str, sizes: ArrayLike, couplings: ArrayLike) -> np.ndarray:
+        """The fitted curve of an observable at sizes and couplings of one shape."""
+        sizes, couplings = np.broadcast_arrays(np.asarray(sizes, float), np.asarray(couplings, float))
+        rows = ScalingTable(sizes.ravel(), couplings.ravel(), {name: np.zeros(sizes.size)}, np.zeros((0, 0)))
+        columns = self.form.columns(name, rows, self.parameters)
+        return (columns @ self.form.amplitudes(name, self.parameters)).reshape(sizes.shape)
+
+    def __str__(self) -> str:
+        terms = "no corrections" if not self.corrections else f"{self.corrections} correction term"
+        terms += "s" * (self.corrections > 1)
+        lines = [
+            f"finite-size scaling of {', '.join(self.names)}: sizes from {self.smallest:g}, degree {self.degree}, {terms}"
+        ]
+        width = max(map(len, self.values))
+        lines += [f"  {n.ljust(width)}  {value_with_error(v, self.errors[n])}" for n, v in self.values.items()]
+        lines.append(f"  chi2 {self.chi2:.1f} with {self.dof} degrees of freedom, p = {self.p_value:.2g}")
+        return "\n".join(lines + [f"  NOT RELIABLE: {text}" for text in self.warnings])
+
+    __repr__ = __str__
+
+
+class _Form:
+    """The columns of a fit: nonlinear parameters first, then the amplitudes of each observable."""
+
+    def __init__(self, table: ScalingTable, powers: Mapping, degree: int, corrections: int, omega, start: float):
+        self.names, self.powers = table.names, powers
+        self.degree, self.corrections, self.omega = degree, corrections, omega
+        exponents = dict.fromkeys(EXPONENTS[p][1] for p in map(powers.get, self.names) if p)
+        self.scale = max(np.ptp(table.couplings) / 2, 1e-300)  # of y_c, so that parameters are of order one
+        self.center, self.middle = start, float(np.exp(np.log(table.sizes).mean()))
+        self.nonlinear = ["y_c", "nu", *exponents] + (["omega"] if corrections and omega is None else [])
+        self.start = np.array([0.0, 1.0, *(GUESS[name] for name in exponents), 1.5][: len(self.nonlinear)])
+        self.width = degree + 1 + corrections
+
+    def columns(self, name: str, rows: ScalingTable, parameters) -> np.ndarray:
+        known = dict(zip(self.nonlinear, parameters, strict=False))
+        ratio = rows.sizes / self.middle  # amplitudes are those at the middle size
+        x = (rows.couplings - self.center - self.scale * known["y_c"]) / self.scale * ratio ** (1 / known["nu"])
+        exponent = self.powers.get(name)
+        factor, label = EXPONENTS.get(exponent, (0.0, "nu"))
+        omega = known.get("omega", self.omega)
+        powers = np.vander(x, self.degree + 1, increasing=True)
+        falling = [ratio ** (-omega) * x**k for k in range(self.corrections)]
+        return (ratio ** (factor * known[label]))[:, None] * np.column_stack([powers, *falling])
+
+    def matrix(self, table: ScalingTable, parameters) -> np.ndarray:
+        """From all amplitudes to all values."""
+        whole = np.zeros((len(self.names) * len(table.sizes), len(self.names) * self.width))
+        for k, name in enumerate(self.names):
+            rows, first = slice(k * len(table.sizes), (k + 1) * len(table.sizes)), k * self.width
+            whole[rows, first : first + self.width] = self.columns(name, table, parameters)
+        return whole
+
+    def amplitudes(self, name: str, parameters) -> np.ndarray:
+        first = len(self.nonlinear) + self.names.index(name) * self.width
+        return parameters[first : first + self.width]
+
+    def solve(self, table: ScalingTable) -> LeastSquares:
+        values = np.concatenate([table.values[name] for name in self.names])
+        white = whitening(table.covariance)
+        low = np.array([-3.0, 0.1, *([-5.0] * len(self.nonlinear))][: len(self.nonlinear)])
+        high = np.array([3.0, 5.0, *([5.0] * len(self.nonlinear))][: len(self.nonlinear)])
+        if self.nonlinear[-1] == "omega":
+            low[-1] = 0.1
+
+        def amplitudes(nonlinear):
+            return np.linalg.lstsq(white @ self.matrix(table, nonlinear), white @ values, rcond=1e-12)[0]
+
+        def residual(nonlinear):
+            return white @ (self.matrix(table, nonlinear) @ amplitudes(nonlinear) - values)
+
+        near = least_squares(residual, self.start, bounds=(low, high), x_scale=[0.1, 0.1] + [0.05] * (len(low) - 2)).x
+        count = len(self.nonlinear)
+        start = np.append(near, amplitudes(near))
+        return correlated_fit(lambda p: self.matrix(table, p[:count]) @ p[count:], values, table.covariance, start)
+
+    def results(self, found: LeastSquares, coupling: str):
+        """What is reported, as numbers and a Jacobian by all parameters."""
+        p, number = found.parameters, len(found.parameters)
+        names, values, rows = [], [], []
+        for k, name in enumerate(self.nonlinear):
+            names.append(f"{coupling}_c" if name == "y_c" else name)
+            scale = self.scale if name == "y_c" else 1.0
+            values.append(self.center + scale * p[k] if name == "y_c" else p[k])
+            rows.append(scale * np.eye(number)[k])
+        for name in self.names:
+            if self.powers.get(name) is None:
+                place = len(self.nonlinear) + self.names.index(name) * self.width
+                names.append(f"{name}*")
+                values.append(p[place])
+                rows.append(np.eye(number)[place])
+        return names, values, np.array(rows)
+
+
+def powers_of(names, powers: Mapping | None) -> dict:
+    found = {name: POWERS.get(name) for name in names} | dict(powers or {})
+    for name, power in found.items():
+        if name not in names:
+            raise ArgumentError("powers", f"observables among {', '.join(names)}", repr(name), reason="name")
+        if power is not None and power not in EXPONENTS:
+            raise ArgumentError("powers", f"None or one of {', '.join(EXPONENTS)}", repr(power), reason="exponent")
+    return found
+
+
+@call_checked
+def fit_scaling(
+    table: ScalingTable, names=None, *, smallest: float = 0, degree: int = 3, corrections: int = 0, omega: float | None = None,
+    powers: Mapping | None = None, start: float | None = None,
+) -> ScalingFit:  # fmt: skip
+    """Critical coupling and exponents of observables at several sizes, by correlated least squares.
+
+    O(y, L) = L^p [Σ_{k ≤ d} a_k x^k + L^{−ω} Σ_{k < c} b_k x^k] with x = (y − y_c) L^{1/ν}. Several observables are fitted
+    together, with the same y_c, ν and ω.
+
+    Parameters
+    ----------
+    table : ScalingTable
+    names : str or tuple of str, optional
+        The observables; all by default.
+    smallest : float
+        The smallest size kept.
+    degree : int, default 3
+        d, of the scaling functions.
+    corrections : int, default 0
+        c, the number of terms that fall with L^{−ω}.
+    omega : float, optional
+        ω; without it ω is fitted where there are corrections.
+    powers : dict, optional
+        By observable ``None`` (dimensionless), ``"gamma/nu"``, ``"-beta/nu"`` or ``"-2 beta/nu"``. `POWERS` is the default.
+    start : float, optional
+        First guess of y_c; by default where the curves of the largest sizes cross, or the middle of the couplings.
+
+    Returns
+    -------
+    ScalingFit
+
+    Raises
+    ------
+    ArgumentError
+        If there are fewer than two sizes, not more values than parameters, or not more couplings of any size than ``degree``.
+
+    Notes
+    -----
+    K. Binder, Z. Phys. B 43 (1981) 119; corrections as in M. Hasenbusch, J. Phys. A 32 (1999) 4851.
+
+    Examples
+    --------
+    >>> import numpy as np, phi4ppl as p4
+    >>> L, y = np.repeat([8.0, 16.0, 32.0], 5), np.concatenate([1 + np.linspace(-1, 1, 5) / L for L in (8, 16, 32)])
+    >>> noise = np.random.default_rng(0).normal(size=15) * 0.002
+    >>> columns = {"L": L, "y": y, "U4": 0.6 + 0.2 * (y - 1) * L + noise, "U4_error": np.full(15, 0.002)}
+    >>> print(p4.analysis.fit_scaling(p4.analysis.from_table(columns, coupling="y"), "U4", degree=1))
+    finite-size scaling of U4: sizes from 8, degree 1, no corrections
+      y_c  1.00042(26)
+      nu   1.0006(65)
+      U4*  0.6011(11)
+      chi2 7.5 with 11 degrees of freedom, p = 0.76
+    """
+    whole = table.select(names)
+    kept, powers = whole.select(smallest=smallest), powers_of(whole.names, powers)
+    degree, corrections = positive_int("degree", degree), positive_int("corrections", corrections, minimum=0)
+    if len(np.unique(kept.sizes)) < 2:
+        raise ArgumentError("smallest", "at least two sizes kept", f"{len(np.unique(kept.sizes))}", reason="sizes")
+    most = int(np.unique(kept.sizes, return_counts=True)[1].max())
+    if degree >= most:
+        fix = "Scan more couplings."
+        raise ArgumentError(
+            "degree", f"at most {most - 1}, for {most} couplings of one size", f"{degree}", fix, reason="degree"
+        )
+    form = _Form(kept, powers, degree, corrections, omega, _first_guess(kept, powers) if start is None else start)
+    count, number = len(form.nonlinear) + form.width * len(form.names), len(kept.covariance)
+    if number <= count:
+        fix = "Scan more couplings or sizes, or lower degree and corrections."
+        raise ArgumentError("table", f"more than {count} values", f"{number}", fix, reason="values")
+    found = form.solve(kept)
+    labels, values, rows = form.results(found, table.coupling)
+    covariance = rows @ found.covariance @ rows.T
+    warnings = []
+    if found.p_value < MIN_P:
+        warnings.append(
+            f"The fit does not describe the values (p = {found.p_value:.1g}). Leave out small sizes, add a correction term, "
+            "or scan a narrower range."
+        )
+    left_out = len(whole.values) * (len(whole.sizes) - len(kept.sizes))
+    return ScalingFit(
+        dict(zip(labels, map(float, values), strict=True)),
+        dict(zip(labels, map(float, np.sqrt(np.diag(covariance))), strict=True)), covariance, found.chi2, found.dof,
+        found.p_value, found.aic + 2 * left_out, kept.names, float(kept.sizes.min()), degree, corrections, omega,
+        tuple(warnings), table.coupling, form, found.parameters,
+    )  # fmt: skip
+
+
+def _first_guess(table: ScalingTable, powers: Mapping) -> float:
+    for name in (name for name in table.names if powers.get(name) is None):
+        found = find_crossings(table, name).position
+        if len(found):
+            return float(found[-1])
+    return float(np.mean(table.couplings))
+
+
+class ScalingFits(tuple):
+    """Fits of the same values in several ways, and their average; see `scan_fits`."""
+
+    __slots__ = ()
+
+    @property
+    def weights(self) -> np.ndarray:
+        """∝ exp(−AIC/2)."""
+        return aic_weights([fit.aic for fit in self])
+
+    @property
+    def best(self) -> ScalingFit:
+        """The fit of the largest weight."""
+        return min(self, key=lambda fit: fit.aic)
+
+    def average(self) -> dict[str, tuple[float, float]]:
+        """Value and error of every quantity that all fits have, averaged over the fits.
+
+        The squared error is Σ w σ² + Σ w v² − (Σ w v)²: within the fits, and between them.
+        """
+        found = {}
+        for name in (n for n in self[0].values if all(n in fit.values for fit in self)):
+            values, errors = (np.array([getattr(fit, kind)[name] for fit in self]) for kind in ("values", "errors"))
+            mean = float(self.weights @ values)
+            variance = self.weights @ errors**2 + self.weights @ (values - mean) ** 2
+            found[name] = (mean, float(np.sqrt(variance)))
+        return found
+
+    def __str__(self) -> str:
+        shared = self.average()
+        rows = [("L_min", "degree", "corrections", *shared, "chi2/dof", "p", "weight")]
+        for fit, weight in zip(self, self.weights, strict=True):
+            cells = [value_with_error(fit.values[name], fit.errors[name]) for name in shared]
+            ends = (f"{fit.chi2:.1f}/{fit.dof}", f"{fit.p_value:.2g}", f"{weight:.2f}")
+            rows.append((f"{fit.smallest:g}", str(fit.degree), str(fit.corrections), *cells, *ends))
+        rows.append(("average", "", "", *(value_with_error(*pair) for pair in shared.values()), "", "", ""))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+    __repr__ = __str__
+
+
+@call_checked
+def scan_fits(
+    table: ScalingTable, names=None, *, smallest=None, degrees=(3,), corrections=(0, 1, 2, 3), omega: float | None = None,
+    powers: Mapping | None = None,
+) -> ScalingFits:  # fmt: skip
+    """`fit_scaling` for every smallest size, degree and number of corrections that leaves degrees of freedom.
+
+    Parameters
+    ----------
+    table, names, omega, powers
+        As in `fit_scaling`.
+    smallest : sequence of floats, optional
+        Smallest sizes; by default each that leaves three sizes, or two if there are no more.
+    degrees, corrections : sequences of int
+
+    Returns
+    -------
+    ScalingFits
+        A tuple of `ScalingFit`; ``print`` it for a table, ``average()`` weighs the fits by exp(−AIC/2).
+
+    Raises
+    ------
+    ArgumentError
+        If no fit is possible.
+
+    Examples
+    --------
+    >>> import numpy as np, phi4ppl as p4
+    >>> L, y = np.repeat([8.0, 16.0, 32.0, 64.0], 4), np.concatenate([1 + np.linspace(-1, 1, 4) / L for L in (8, 16, 32, 64)])
+    >>> noise = np.random.default_rng(0).normal(size=16) * 0.002
+    >>> columns = {"L": L, "y": y, "U4": 0.6 + 0.2 * (y - 1) * L + noise, "U4_error": np.full(16, 0.002)}
+    >>> fits = p4.analysis.scan_fits(p4.analysis.from_table(columns, coupling="y"), degrees=(1, 2), corrections=(0,))
+    >>> sorted(fits.average()), len(fits)
+    (['U4*', 'nu', 'y_c'], 4)
+    """
+    sizes = np.unique(table.sizes)
+    smallest = sizes[: max(1, len(sizes) - 2)] if smallest is None else smallest
+    fits, refusal = [], None
+    for size in smallest:
+        for degree in degrees:
+            for number in corrections:
+                try:
+                    fit = fit_scaling(
+                        table, names, smallest=size, degree=degree, corrections=number, omega=omega, powers=powers
+                    )
+                    fits.append(fit)
+                except ArgumentError as error:
+                    refusal = error
+    if not fits:
+        raise refusal or ArgumentError("smallest", "at least one size", "none")
+    return ScalingFits(fits)

@@ -1,0 +1,50 @@
+"""A short run of two sizes that finds where U₄ crosses, and the window of couplings that is worth sampling at each size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ..errors import ArgumentError
+from ..results.ensemble_run import sample_ensemble
+
+__all__ = ["window_around_crossing"]
+
+SPREAD = 0.035  # of U₄ on either side of the crossing: scaling functions are cubic there, and couplings overlap
+FLATTEST, STEEPEST = 0.5, 2.5  # 1/ν, which two noisy slopes cannot fix
+
+
+def window_around_crossing(
+    models: dict, name: str, values: np.ndarray, records: dict, *, seed: int, **settings
+) -> Callable:
+    """From a size to couplings around the crossing of the two smallest sizes, as many as ``values``.
+
+    The half-width is that in which U₄ changes by 0.035, from its slopes at the two sizes, which also give the power of L.
+
+    Raises
+    ------
+    ArgumentError
+        If the two do not cross between the first and the last of ``values``.
+    """
+    one, two = sorted(models)[:2]
+    cumulants = []
+    for size in (one, two):
+        tree = sample_ensemble(  # with the records of the run that follows, whose program is then compiled
+            models[size], {name: values}, seed=seed + size, keep_field=False, observables=records[size], **settings
+        )
+        m2 = tree["posterior"]["magnetization"].transpose("chain", "draw", "member").values.astype(float) ** 2
+        cumulants.append(1 - (m2**2).mean(axis=(0, 1)) / (3 * m2.mean(axis=(0, 1)) ** 2))
+    apart = cumulants[1] - cumulants[0]
+    crossing = np.flatnonzero(apart[:-1] * apart[1:] <= 0)
+    slopes = np.diff(apart) / np.diff(values)
+    if not len(crossing):
+        got = f"curves of sizes {one} and {two} that do not cross there"
+        fix = "Search a wider range, or give a function from the size to its couplings."
+        raise ArgumentError("vary", f"a range of {name} with the critical coupling", got, fix, reason="no_crossing")
+    k = crossing[np.argmax(np.abs(slopes[crossing]))]  # far from the crossing the curves agree, but for noise
+    center = values[k] - apart[k] / slopes[k] if slopes[k] else values[k]
+    near, far = (abs(np.diff(u)[k] / np.diff(values)[k]) for u in cumulants)
+    inverse_nu = float(np.clip(np.log(max(far, 1e-9) / max(near, 1e-9)) / np.log(two / one), FLATTEST, STEEPEST))
+    half = min(SPREAD / max(near, 1e-9), np.ptp(values))
+    return lambda size: center + half * (one / size) ** inverse_nu * np.linspace(-1, 1, len(values))
