@@ -18,7 +18,7 @@ with install_import_hook("phi4ppl" if __name__ == "__main__" else [], "shape_che
 
     import phi4ppl as p4
     from phi4ppl.analysis import mbar
-    from phi4ppl.analysis.blocks import blocks_for, jackknife_error
+    from phi4ppl.analysis.blocks import blocks_for, jackknife_bias, jackknife_error
     from phi4ppl.analysis.gamma_method import normalized_autocorrelation
     from phi4ppl.energy import functions
     from phi4ppl.energy.exact.gaussian import log_gaussian_integral
@@ -82,9 +82,14 @@ def series_and_weights() -> None:
     blocks = blocks_for(series)
     jackknife_error(blocks, blocks.sums(series.reshape(800, 3)))
     jackknife_error(blocks, blocks.sums(series.reshape(800, 3)[:, 0] * 1j))
+    jackknife_bias(blocks, blocks.sums(series.reshape(800, 3)), np.zeros(3))
     x = np.concatenate([RNG.normal(0, 1, 400), RNG.normal(0, 0.5, 400)])
     energies = np.stack([x**2 / 2, 2 * x**2])
     mbar.overlap_matrix(energies, [400, 400], mbar.solve_mbar(energies, [400, 400]))
+    gaussians = [p4.gaussian(p4.lattice.chain(1), w=0, a=a) for a in (0.5, 2.0)]
+    pooled = p4.combine_ensembles([x[:400].reshape(2, 200, 1), x[400:].reshape(2, 200, 1)], gaussians)
+    pooled.reweight(gaussians[0].replace(a=1.0), {"m2": lambda phi: phi**2})
+    assert pooled.log_partition_error[1] > 0
     combine_directions(RNG.normal(size=20), RNG.normal(size=30))
     statistics = [statistics_matrix(MODEL, part).reshape(1, 20, 3) for part in FIELDS]
     pool = Pool(np.stack([THETA, 1.1 * THETA]), statistics)

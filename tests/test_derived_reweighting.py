@@ -157,6 +157,8 @@ def test_functions_of_reweighted_means():
     found = derive(turned, {"m2": lambda m: m["m2"], "log Z": lambda m: m["log_partition_ratio"]})
     np.testing.assert_allclose(found["m2"].value, turned.mean["m2"])
     np.testing.assert_allclose(found["m2"].error, turned.error["m2"], rtol=0.2)  # 200 blocks know it to 5 %
+    one = derive(turned, {"m2": lambda m: m["m2"].real.mean()})
+    assert "nan" not in str(one) and f"{one['m2'].tau_int:.2g}" in str(one)
     assert found["log Z"].value == pytest.approx(turned.log_partition_ratio)
     assert found["log Z"].error == pytest.approx(turned.log_partition_ratio_error, rel=0.2)
     # with equal weights they are those of the draws themselves

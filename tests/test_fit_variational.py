@@ -18,6 +18,7 @@ import phi4ppl as p4
 from phi4ppl.analysis.gamma_method import gamma_method
 from phi4ppl.learning import FitStatus, variational
 from phi4ppl.learning.natural import regress
+from phi4ppl.learning.search import _of_fields
 from phi4ppl.model.coupling_vector import CouplingVector, statistics_matrix
 
 pytestmark = pytest.mark.compile_quickly
@@ -327,10 +328,12 @@ def test_same_seed_same_fit():
     lattice = p4.lattice.chain(4)
     settings = dict(num_steps=2, kernel="local_hmc", log_partition_method=None, num_fields=200, progress=False)
     target = p4.phi4(lattice, w=0.3, a=2.0, b=0.2)
+    known = _of_fields.cache_info().hits
     one, two, other = (
         p4.fit_variational(p4.gaussian(lattice, w=0.1, a=1.0), target, seed=seed, **settings) for seed in (3, 3, 4)
     )
     np.testing.assert_array_equal(one.samples, two.samples)
+    assert _of_fields.cache_info().hits == known + 2  # the target is compiled once for all three
     assert one.history.identical(two.history) and not one.history.identical(other.history)
 
 

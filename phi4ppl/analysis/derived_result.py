@@ -53,7 +53,7 @@ class Part:
     tau_int_error: np.ndarray
     window: np.ndarray
     reliable: np.ndarray
-    shares: tuple[Share, ...] = field(repr=False, default=())
+    shares: tuple = field(repr=False, default=())
 
     @classmethod
     def joined(cls, value, shares: list[Share], shape, is_complex: bool) -> Part:
@@ -189,11 +189,12 @@ class Derived(Mapping):
         for name, part in self._parts.items():
             scalar = np.ndim(part.value) == 0
             real = scalar and not np.iscomplexobj(part.value)
-            tau = (
-                value_with_error(float(part.tau_int), float(part.tau_int_error))
-                if scalar
-                else f"up to {np.max(part.tau_int):.3g}"
-            )
+            tau = f"up to {np.max(part.tau_int):.3g}"
+            if scalar:  # from blocks it has no error
+                known = np.isfinite(part.tau_int_error)
+                tau = (
+                    value_with_error(float(part.tau_int), float(part.tau_int_error)) if known else f"{part.tau_int:.2g}"
+                )
             rows.append((name, str(part), f"{part.bias:.2g}" if real else "", tau))
         widths = [max(len(row[k]) for row in rows) for k in range(4)]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

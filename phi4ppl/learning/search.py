@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +17,7 @@ from ..model.coupling_vector import CouplingVector, statistics_matrix
 from ..model.field import MarkovRandomField
 from ..reweighting.energies import difference
 from ..sampling.engine import Engine
+from ..sampling.traced import Traced
 from .history import History
 
 __all__ = ["Search", "correlation_of"]
@@ -24,6 +28,12 @@ WARMUP_FIRST, WARMUP_LATER = 300, 100
 MAX_IMPROVEMENT = 0.1  # predicted nats, above which the chains must equilibrate again
 MAX_HALVINGS = 20
 KEPT_QUARTIC = 0.2
+
+
+@functools.lru_cache(maxsize=16)
+def _of_fields(function: Traced) -> Callable:
+    """A function of a model and of many fields, which another fit to the same target finds compiled."""
+    return jax.jit(jax.vmap(function, in_axes=(None, 0)))
 
 
 class Search:
@@ -43,7 +53,8 @@ class Search:
         key = stream_key(seed, "variational fit", done)
         self.ensemble = Engine(model, kernel=kernel, num_chains=NUM_CHAINS, key=key, start=start)
         self.is_warm, self.notes = False, []
-        self._excess = jax.jit(jax.vmap(lambda model, phi: difference(target, model)(phi), in_axes=(None, 0)))
+        like = jax.tree.map(jnp.asarray, self.model), jax.ShapeDtypeStruct(model.field_shape, jnp.result_type(float))
+        self._excess = _of_fields(Traced(lambda model, phi: difference(target, model)(phi), *like))
 
     @property
     def model(self) -> MarkovRandomField:

@@ -156,8 +156,8 @@ class Weighted:
         """
         targets, without = list(range(self._weights.shape[1])), []
         for k in range(len(self._mixture.sizes)):
-            spread = np.concatenate([self._spread(k, t) for t in targets], axis=1)
-            blocks = self._mixture.blocks(k, spread, MAX_REPLICAS)
+            each = (self._mixture.blocks(k, self._spread(k, t), MAX_REPLICAS) for t in targets)
+            blocks = max(each, key=lambda found: found.tau_int)  # long enough for the slowest
             estimates = self._without_each(k, blocks, targets)
             without.append((blocks, self._named(estimates[:, :, 0], estimates[:, :, 1:-1])))
         means = self._named(np.log(self._totals[:, 0]), self._means[:, 1:])

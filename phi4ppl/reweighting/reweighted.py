@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..analysis.blocks import Replicas
 from ..errors import OverlapError, Phi4pplWarning, warn
 from ..reports.card import card
 from ..reports.numbers import value_with_error
@@ -76,9 +75,9 @@ class Reweighted:
         The longest integrated autocorrelation time of the weighted series, and the draws per jackknife block.
     warnings : tuple of str
         Reasons to distrust these numbers; empty if there are none.
-    replicas : Replicas
-        The means and ``log_partition_ratio`` without one block of draws each, from which `phi4ppl.analysis.derive` finds the
-        errors of their functions.
+    replicas : object
+        What `phi4ppl.analysis.derive` finds the errors of functions from: the means, and ``log_partition_ratio``, without one
+        block of draws each.
     """
 
     mean: dict
@@ -94,7 +93,7 @@ class Reweighted:
     tau_int: float
     block_length: float
     warnings: tuple[str, ...] = ()
-    replicas: Replicas | None = None
+    replicas: object = None
 
     @property
     def reliable(self) -> bool:
