@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import solve_triangular
 from scipy.optimize import least_squares
-from scipy.stats import f as f_law
+from scipy.special import fdtrc, gammaincc
 
 from ..errors import ArgumentError
 from ..errors.arguments import call_checked
@@ -199,11 +199,18 @@ def _fit(correlator: Correlator, window: np.ndarray) -> WindowFit | None:
     chi2 = float(np.sum(solved.fun**2))
     jacobian = slopes(solved.x)
     variance = np.linalg.inv(jacobian.T @ jacobian)[1, 1]
-    known = not np.isfinite(n)
-    second, ratio = (1e12, 1.0) if known else (n - dof, (n - dof) / (n - 1))
-    inflation = 1.0 if known else (n + dof) / (n - dof)
-    probability = float(f_law.sf(chi2 * ratio / dof, dof, second))
+    if np.isfinite(n):
+        inflation, probability = (n + dof) / (n - dof), fdtrc(dof, n - dof, chi2 * (n - dof) / (n - 1) / dof)
+    else:
+        inflation, probability = 1.0, gammaincc(dof / 2, chi2 / 2)
     amplitude = float(unit * amplitude * np.exp(mass * start))
     return WindowFit(
-        float(start), float(t[-1]), float(mass), float(np.sqrt(variance * inflation)), amplitude, chi2, dof, probability
+        float(start),
+        float(t[-1]),
+        float(mass),
+        float(np.sqrt(variance * inflation)),
+        amplitude,
+        chi2,
+        dof,
+        float(probability),
     )
