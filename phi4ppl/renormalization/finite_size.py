@@ -28,7 +28,7 @@ from ..results.ensemble_run import sample_ensemble
 from ..reweighting.scan import scan_reweighting
 from ..sampling.progress import Progress
 from .finite_size_result import FiniteSizeScaling
-from .pilot import window_around_crossing
+from .pilot import Window, window_around_crossing
 
 __all__ = ["finite_size_scaling", "scaling_observables"]
 
@@ -108,9 +108,9 @@ def finite_size_scaling(
         Two sizes or more; three for fits with several smallest sizes.
     vary : dict
         The name of one coupling → a range to search, in ascending order, such as ``np.linspace(0.6, 0.8, 7)``. A short run of
-        the two smallest sizes finds where U₄ crosses, and each size is sampled at as many couplings in a window around it that
-        shrinks like L^{−1/ν}. Or a function from L to the couplings of that size, such as
-        ``lambda L: 0.68 + np.linspace(-0.15, 0.15, 5) / L``; neighboring ones have to overlap.
+        the two smallest sizes finds where U₄ crosses, and each size is sampled at as many couplings in a window that shrinks
+        like L^{−1/ν}, around where ξ/L of the two sizes before crosses. Or a function from L to the couplings of that size,
+        such as ``lambda L: 0.68 + np.linspace(-0.15, 0.15, 5) / L``; neighboring ones have to overlap.
     runs : dict, optional
         L → tree of `sample_ensemble`, with the field or with `scaling_observables` recorded. Sizes without a tree are sampled.
     num_warmup, num_samples, num_chains, kernel, progress
@@ -161,9 +161,11 @@ def finite_size_scaling(
             bar.message(f"sizes {sizes[0]} and {sizes[1]}: where the curves cross")
         shorter = {"num_samples": max(100, num_samples // SHORTER)} | chains
         wanted = window_around_crossing(models, name, _couplings(wanted, sizes[0]), records, seed=seed, **shorter)
-    points = {size: _couplings(_sampled(runs, size, name) if size in runs else wanted(size), size) for size in sizes}
-    parts, warnings = {}, []
+    points, parts, warnings = {}, {}, []
     for size in sizes:
+        if isinstance(wanted, Window) and len(parts) > 1:
+            wanted = wanted.moved(*((points[each], parts[each][0][DIMENSIONLESS[1]]) for each in list(parts)[-2:]))
+        points[size] = _couplings(_points(runs, wanted, size, name), size)
         if size not in runs:
             with Progress(None, progress) as bar:
                 bar.message(f"size {size}: {len(points[size])} couplings")
@@ -187,8 +189,10 @@ def _couplings(values: ArrayLike, size: int) -> np.ndarray:
     return values
 
 
-def _sampled(runs: Mapping, size: int, name: str) -> np.ndarray:
-    """The couplings of a tree of `sample_ensemble`."""
+def _points(runs: Mapping, wanted, size: int, name: str) -> ArrayLike:
+    """Couplings of a size: those of its tree of `sample_ensemble`, or the wanted ones."""
+    if size not in runs:
+        return wanted.at(size) if isinstance(wanted, Window) else wanted(size)
     tree = runs[size]
     constant = tree["constant_data"] if "constant_data" in getattr(tree, "children", ()) else {}
     if f"coupling_{name}" not in constant:
