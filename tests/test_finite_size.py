@@ -193,7 +193,7 @@ def deviations(found, expected: dict) -> dict:
 def test_small_corrections_in_two_dimensions():
     """The line of small corrections: universal values, and exponents within 2 % (the issue's figures)."""
     found = p4.finite_size_scaling(
-        phi4_of_size, sizes=(8, 16, 32, 64), vary={"w": np.linspace(0.6, 0.76, 5)}, num_samples=4000, seed=3
+        phi4_of_size, sizes=(8, 16, 32, 64), vary={"w": np.linspace(0.6, 0.76, 5)}, num_samples=16000, seed=3
     )
     expected = {
         "w_c": (0.6806, 0.0004), "binder_cumulant*": (0.6107, 0.004), "correlation_length_ratio*": (0.905, 0.02),
