@@ -13,8 +13,10 @@ from collections import Counter
 from pathlib import Path
 
 BUDGET = Path(__file__).parent / "budget.json"
-FACTOR = 1.75  # a file that doubles its share is over budget; noise is some ten per cent
-SMALL = 0.015  # no file is over budget below this share
+FACTOR = (
+    2.0  # a file that doubles its share is over budget; which file pays for a shared program varies from run to run
+)
+SMALL = 0.03  # no file is over budget below this share
 
 seconds: Counter[str] = Counter()  # by file, of this process, its workers and what they started
 elsewhere = 0.0  # in processes whose parent has not ended yet

@@ -36,10 +36,14 @@ def rejected(scores: dict, alarm=ALARM) -> dict:
     return {name: round(z, 2) for name, z in scores.items() if not abs(z) <= bound}
 
 
+@jax.jit  # couplings are arguments: models that differ in them only share one program
+def virials(model, fields):
+    return jax.vmap(lambda f: f * jax.grad(lambda g: model.energy(g))(f))(fields)
+
+
 def schwinger_dyson(model, phi) -> dict:
     """φ_i ∂S/∂φ_i at every site, (chain, draw) each, from the stored fields alone; the exact averages are 1."""
-    virial = jax.jit(jax.vmap(lambda f: f * jax.grad(lambda g: model.energy(g))(f)))
-    values = np.asarray(virial(jnp.asarray(phi.reshape(-1, *model.field_shape)))).reshape(*phi.shape[:2], -1)
+    values = np.asarray(virials(model, jnp.asarray(phi.reshape(-1, *model.field_shape)))).reshape(*phi.shape[:2], -1)
     return {f"SD {i}": values[:, :, i] for i in range(values.shape[2])}
 
 

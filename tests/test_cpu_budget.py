@@ -30,7 +30,7 @@ def test_a_run_within_its_budget_passes(spent):
 @pytest.mark.parametrize(
     ("spent", "file", "share"),
     [
-        (times(2.5, "tests/test_dear.py"), "tests/test_dear.py", "38.5%"),
+        (times(3.5, "tests/test_dear.py"), "tests/test_dear.py", "46.7%"),
         (times(2.3, "tests/test_middle.py"), "tests/test_middle.py", "20.4%"),
         (times(5, "tests/test_cheap.py"), "tests/test_cheap.py", "4.8%"),
         (SPENT | {"tests/test_new.py": 20.0}, "tests/test_new.py", "6.2%"),

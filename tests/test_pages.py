@@ -102,9 +102,10 @@ def test_every_cell_of_every_table_is_escaped():
     page = render("run", {
         "title": NAME, "heading": NAME, "lines": [NAME], "outcome": "passed", "verdict": NAME,
         "keys": [Fact(NAME, NAME, NAME)], "checks": part, "estimates": {"table": table, "arrays": arrays, "notes": [NAME]},
-        "pictures": [], "model": NAME, "field_checks": [NAME], "facts": table,
+        "correlations": {"table": table, "picture": None, "notes": [NAME]}, "pictures": [],
+        "model": NAME, "field_checks": [NAME], "facts": table,
     })  # fmt: skip
-    assert "<b>" not in page and page.count("&lt;b&gt;") == 1 + 1 + 1 + 1 + 3 + 1 + 1 + 4 * 5 + 1 + 2 + 1 + 1
+    assert "<b>" not in page and page.count("&lt;b&gt;") == 1 + 1 + 1 + 1 + 3 + 1 + 1 + 5 * 5 + 1 + 2 + 1 + 1 + 1
 
 
 def test_the_banner_has_the_couplings_and_three_numbers(reports):

@@ -1,8 +1,9 @@
-"""Pictures of the documentation that no example draws: `python docs/images/make_pictures.py [hero] [lattices] [fields]`.
+"""Pictures of the documentation that no example draws: `python docs/images/make_pictures.py [hero] [lattices] [fields] [mass]`.
 
 * hero.png: what the library is for, three panels (first page and README).
 * lattices.png: the graphs of all constructors (declare.md).
 * fields.png: the last fields and the traces of the run of quickstart.md.
+* mass.png: effective masses and the fit of analysis.md.
 """
 
 import sys
@@ -180,7 +181,28 @@ def fields():
     figure.savefig(FOLDER / "fields.png", dpi=130)
 
 
-PICTURES = {"hero": hero, "lattices": lattices, "fields": fields}
+def mass():
+    """The run of analysis.md: effective masses, the fit, and its windows."""
+    model = p4.phi4(p4.lattice.square(16), w=1.0, a=1.6, b=0.175)
+    tree = p4.sample(
+        model,
+        num_samples=2000,
+        seed=1,
+        keep_field=False,
+        observables=["time_slice_correlator"],
+        progress=False,
+    )
+    fit = p4.analysis.fit_mass(p4.analysis.time_slice_correlator(tree))
+    figure = p4.analysis.plot_mass(p4.analysis.effective_mass(tree), fit)
+    figure.savefig(FOLDER / "mass.png", dpi=144)
+
+
+PICTURES = {
+    "hero": hero,
+    "lattices": lattices,
+    "fields": fields,
+    "mass": mass,
+}
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or PICTURES:

@@ -25,24 +25,24 @@ class Blocks:
         First draw of every block among the draws of all chains one after the other.
     length : float
         Mean number of draws.
-    tau_int : float
-        The longest integrated autocorrelation time among the series that the blocks are for.
+    tau_int : float, or array
+        The longest integrated autocorrelation time among the series that the blocks are for; or that of each estimate.
     """
 
     starts: np.ndarray
     length: float
-    tau_int: float
+    tau_int: float | np.ndarray
 
     @property
-    def inflation(self) -> float:
+    def inflation(self) -> float | np.ndarray:
         """True variance of a mean over its estimate from the blocks, 1/(1 − (τ² − ¼)/(τ B)) for exponential decay."""
-        tau = max(self.tau_int, 0.5)
-        return 1 / max(1 - (tau**2 - 0.25) / (tau * self.length), 0.1)
+        tau = np.maximum(self.tau_int, 0.5)
+        return 1 / np.maximum(1 - (tau**2 - 0.25) / (tau * self.length), 0.1)
 
     @property
     def long_enough(self) -> bool:
         """Whether blocks of more than two autocorrelation times were possible."""
-        return self.length > 2 * self.tau_int
+        return bool(np.all(self.length > 2 * self.tau_int))
 
     def sums(self, values: PerDraw) -> PerBlock:
         """Sums over each block of ``values``, shape ``(num_draws, …)``."""

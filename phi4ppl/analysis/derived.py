@@ -8,6 +8,8 @@ of the draws measures; the same jackknife is the second way to the error.
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections.abc import Callable
 
 import jax
@@ -16,9 +18,11 @@ import numpy as np
 
 from ..errors import ArgumentError
 from ..errors.arguments import call_checked, one_of
+from ..sampling.traced import Traced
 from .blocks import blocks_for, jackknife_bias, jackknife_error
 from .derived_result import Derived, Part, Share
 from .gamma_method import gamma_method
+from .named import as_functions
 from .primaries import Pooled, Run, as_runs
 
 __all__ = ["derive"]
@@ -28,20 +32,30 @@ METHODS = ("gamma", "jackknife")
 
 
 @call_checked
-def derive(runs, quantities: dict[str, Callable], *, method: str = "gamma", stau: float = 1.5) -> Derived:
+def derive(
+    runs,
+    quantities: dict[str, Callable | str] | list[Callable | str] | str,
+    *,
+    method: str = "gamma",
+    stau: float = 1.5,
+) -> Derived:
     """Smooth functions of Monte Carlo means, each with its error, bias and autocorrelation time.
 
     Parameters
     ----------
     runs : DataTree, Dataset, dict, or several of them
         One run: the tree of `phi4ppl.sample`, a dataset with dimensions ``chain`` and ``draw``, or a dict of arrays of shape
-        ``(num_chains, num_draws, *element_shape)``. Several independent runs: a list, or a dict of runs by label.
-    quantities : dict of callables
-        JAX functions of the means ``m`` by name: ``m["m2"]`` for one run, ``m[0]["m2"]`` or ``m["cold"]["m2"]`` for several. A
-        result is a real or complex number or array. Names are those of the run, or moments of its magnetization m and energy
-        density e: ``m``, ``abs_m``, ``m2``, ``m4``, ``m6``, ``e``, ``e2``.
+        ``(num_chains, num_draws, *element_shape)``. Or reweighted means: the result of `phi4ppl.reweight` or of
+        ``combine_ensembles(...).reweight``. Several independent ones: a list, or a dict by label.
+    quantities : list of str, or dict of callables
+        Names such as ``["binder_cumulant", "susceptibility"]``; `phi4ppl.analysis.quantity_names` lists them with their
+        formulas. Of several runs each makes one quantity, ``"binder_cumulant[cold]"``. Or JAX functions of the means ``m`` by
+        name: ``m["m2"]`` for one run, ``m[0]["m2"]`` or ``m["cold"]["m2"]`` for several. A result is a real or complex
+        number or array. Means are those of the run, or moments of its magnetization m and energy density e: ``m``,
+        ``abs_m``, ``m2``, ``m4``, ``m6``, ``e``, ``e2``; and two-point functions such as ``structure_factor``, as recorded
+        or of the fields that were kept.
     method : str
-        ``"gamma"``, or ``"jackknife"`` over blocks of ten autocorrelation times.
+        ``"gamma"``, or ``"jackknife"`` over blocks of ten autocorrelation times, as always for reweighted means.
     stau : float
         As in `gamma_method`.
 
@@ -66,12 +80,10 @@ def derive(runs, quantities: dict[str, Callable], *, method: str = "gamma", stau
     kurtosis  2.933(50)  -0.00061  0.515(20)
     """
     one_of("method", method, METHODS)
-    if not isinstance(quantities, dict) or not quantities:
-        fix = "For example {'U4': lambda m: 1 - m['m4'] / (3 * m['m2'] ** 2)}."
-        raise ArgumentError("quantities", "a dict of functions of the means", repr(quantities)[:80], fix)
     structure = as_runs(runs)
+    functions = as_functions(quantities, structure)
     with jax.enable_x64(True):
-        parts = {name: _derived(name, function, structure, method, stau) for name, function in quantities.items()}
+        parts = {name: _derived(name, function, structure, method, stau) for name, function in functions.items()}
     return Derived(parts, method)
 
 
@@ -93,11 +105,9 @@ def _derived(name: str, function: Callable, structure, method: str, stau: float)
         value = jnp.asarray(function(structure.means(dict(zip(map(id, used), pieces, strict=True))))).reshape(-1)
         return jnp.concatenate([value.real, value.imag]) if is_complex else value
 
-    flat = jax.jit(flat)
     vector = jnp.asarray(means)
-    value = np.asarray(flat(vector))
-    wide = len(means) > len(value)
-    slopes = np.asarray((jax.jacrev if wide else jax.jacfwd)(flat)(vector))
+    evaluate, differentiate, of_each = _compiled(Traced(flat, vector, differentiable=True))
+    value, slopes = np.asarray(evaluate(vector)), np.asarray(differentiate(vector))
     if not np.all(np.isfinite(value)) or not np.all(np.isfinite(slopes)):
         fix = "At the means it has to be smooth: no root or quotient of zero, no maximum."
         raise ArgumentError(
@@ -111,7 +121,7 @@ def _derived(name: str, function: Callable, structure, method: str, stau: float)
             """The outputs with other means of this run, shape (replicas, size)."""
             rows = np.tile(means, (len(replicas), 1))
             rows[:, own] = replicas
-            return np.asarray(jax.lax.map(flat, jnp.asarray(rows)))
+            return np.asarray(of_each(jnp.asarray(rows)))
 
         if isinstance(run, Pooled):
             shares.append(_from_replicas(run, slopes[:, own], at, value))
@@ -120,10 +130,22 @@ def _derived(name: str, function: Callable, structure, method: str, stau: float)
     return Part.joined(value, shares, shape, is_complex)
 
 
+@functools.lru_cache(maxsize=64)
+def _compiled(flat: Traced) -> tuple[Callable, Callable, Callable]:
+    """A function of one vector, its derivative, and the function of many vectors."""
+
+    def jacobian(vector):
+        wide = len(vector) > jax.eval_shape(flat, vector).size
+        return (jax.jacrev if wide else jax.jacfwd)(flat)(vector)
+
+    return jax.jit(flat), jax.jit(jacobian), jax.jit(lambda rows: jax.lax.map(flat, rows))
+
+
 def _from_series(run: Run, slopes, at: Callable, value, method: str, stau: float) -> Share:
     series = run.project(slopes)  # (chains, draws, outputs)
     found = gamma_method(series, stau=stau)
-    blocks = blocks_for(series, most=MAX_BLOCKS)
+    # blocks are long enough for the slowest output; what their variance lacks is known for each
+    blocks = dataclasses.replace(blocks_for(series, most=MAX_BLOCKS), tau_int=found.tau_int)
     estimates = at(run.without_each(blocks))
     error = found.error if method == "gamma" else jackknife_error(blocks, estimates)
     bias = jackknife_bias(blocks, estimates, value)
@@ -132,7 +154,8 @@ def _from_series(run: Run, slopes, at: Callable, value, method: str, stau: float
 
 
 def _from_replicas(run: Pooled, slopes, at: Callable, value) -> Share:
-    squares, bias, rows, tau, enough, inflation = 0.0, 0.0, [], 0.5, True, []
+    squares, bias, rows, tau, enough = np.zeros_like(value), np.zeros_like(value), [], 0.5, True
+    inflation: list = []
     for blocks, means in run.without_each():
         estimates = at(means)
         squares = squares + jackknife_error(blocks, estimates) ** 2
@@ -142,7 +165,7 @@ def _from_replicas(run: Pooled, slopes, at: Callable, value) -> Share:
         tau, enough = max(tau, blocks.tau_int), enough and blocks.long_enough
     # The mixture weighs each ensemble by its draws, so a replica also shifts the weights. Over all ensembles these shifts
     # cancel, and would not if each had a factor of its own.
-    bias = bias * np.mean(inflation)
+    bias = bias * float(np.mean(inflation))
     same = np.ones_like(value)
     reliable = enough & ~np.any((slopes != 0) & ~run.reliable, axis=1)
     return Share(

@@ -14,6 +14,7 @@ from ..errors.arguments import call_checked
 from ..lattice.frozen import Lattice
 from ..model.field import MarkovRandomField
 from ..model.term import Term, hopping
+from .named import measured_for
 
 __all__ = ["NAMES", "standard_observables", "with_own"]
 
@@ -65,20 +66,21 @@ def _without_couplings(lattice: Lattice) -> dict[str, Callable]:
 
 
 @call_checked
-def with_own(model: MarkovRandomField, own: dict[str, Callable] | None, taken=()) -> dict[str, Callable]:
-    """Standard and user-defined observables, checked; ``taken`` are names that the latter cannot have.
+def with_own(model: MarkovRandomField, own, taken=()) -> dict[str, Callable]:
+    """Standard, named and user-defined observables, checked; ``taken`` are names that the last cannot have.
+
+    ``own`` is a list of names that `phi4ppl.analysis.quantity_names` lists, or a dict of functions and such names.
 
     Raises
     ------
     ArgumentError
-        If a name is taken or no identifier, or a function cannot be traced or does not return one real array.
+        If a name is taken, unknown or no identifier, or a function cannot be traced or does not return one real array.
     """
     observables = standard_observables(model)
     if own is None:
         return observables
-    if not isinstance(own, dict):
-        fix = "For example {'binder_m4': lambda phi: phi.mean()**4}."
-        raise ArgumentError("observables", "a dict of functions of one field", type(own).__name__, fix)
+    named, own = _named(model, own)
+    observables |= named
     for name, function in own.items():
         if not isinstance(name, str) or not name.isidentifier() or name in (*observables, "phi", *taken):
             fix = "Standard observables, the field and dimensions keep their names."
@@ -99,3 +101,21 @@ def with_own(model: MarkovRandomField, own: dict[str, Callable] | None, taken=()
                 fix = "Record its real and imaginary parts as two observables: f(phi).real and f(phi).imag."
             raise ArgumentError(what, "one array of real numbers returned", f"{result}", fix, reason="returns")
     return observables | own
+
+
+def _named(model: MarkovRandomField, own) -> tuple[dict[str, Callable], dict[str, Callable]]:
+    """What is recorded for the names among the observables that a user gives, and the functions among them."""
+    if isinstance(own, (list, tuple)) and all(isinstance(each, str) for each in own):
+        own = {name: name for name in own}
+    if not isinstance(own, dict):
+        fix = "For example ['structure_factor'], or {'binder_m4': lambda phi: phi.mean()**4}."
+        raise ArgumentError("observables", "names, or a dict of functions of one field", type(own).__name__, fix)
+    names = [name for name, function in own.items() if isinstance(function, str)]
+    for name in names:
+        if own[name] != name:
+            fix = f"Ask for it as ['{own[name]}']; it is recorded under that name."
+            raise ArgumentError(
+                "observables", "named observables under their own names", repr(name), fix, reason="name"
+            )
+    found = {key: f for name in names for key, f in measured_for(name, model).items()}
+    return found, {name: function for name, function in own.items() if name not in names}

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Mapping
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ..errors import ArgumentError
+from ..lattice.frozen import Lattice
 from .blocks import Blocks, Replicas
+from .two_point import TWO_POINT, two_point
 
-__all__ = ["MOMENTS", "Pooled", "Run", "Runs", "as_runs"]
+__all__ = ["MOMENTS", "Pooled", "Run", "Runs", "as_runs", "lattice_of_run"]
 
 MOMENTS: dict[str, tuple[str, Callable]] = {
     "m": ("magnetization", lambda m: m),
@@ -24,6 +28,8 @@ MOMENTS: dict[str, tuple[str, Callable]] = {
 }
 """Moments by name: the recorded variable, and what is done to it in each draw."""
 
+BATCH_NUMBERS = 2_000_000  # numbers of fields that one compiled call works on
+
 
 class Means:
     """Means of one run by name, and as one vector of real numbers; `Run` and `Pooled` say where they come from.
@@ -32,12 +38,23 @@ class Means:
     ----------
     label : str
         What messages call it.
+    lattice : Lattice or None
+        Of its field, if the run tells.
     used : dict
         The means that have been asked for, in order.
     """
 
-    def __init__(self, label: str):
-        self.label, self.used = label, {}
+    def __init__(self, label: str, lattice: Lattice | None = None):
+        self.label, self.used, self.lattice = label, {}, lattice
+
+    def lattice_for(self, name: str) -> Lattice:
+        """The lattice, which the quantity ``name`` needs."""
+        if self.lattice is None:
+            fix = "Hand in the tree of phi4ppl.sample; for others give a function of the means."
+            raise ArgumentError(
+                f"quantity {name!r}", f"{self.label} with its lattice", "one without", fix, reason="lattice"
+            )
+        return self.lattice
 
     @property
     def mean(self) -> np.ndarray:
@@ -98,8 +115,8 @@ class Pooled(Means):
 class Run(Means):
     """The draws of one run, by name."""
 
-    def __init__(self, label: str, variables: Mapping):
-        super().__init__(label)
+    def __init__(self, label: str, variables: Mapping, lattice: Lattice | None = None):
+        super().__init__(label, lattice)
         self._variables, self._found = variables, {}
 
     def series(self, name: str) -> np.ndarray:
@@ -117,10 +134,14 @@ class Run(Means):
         elif name in MOMENTS and MOMENTS[name][0] in self._variables:
             variable, function = MOMENTS[name]
             values = function(self.series(variable))
+        elif name in TWO_POINT and self.lattice is not None and "phi" in self._variables:
+            values = _of_fields(name, self.lattice, self._variables["phi"])
         else:
             derived = [n for n, (variable, _) in MOMENTS.items() if variable in self._variables]
             known = ", ".join(dict.fromkeys([*map(str, self._variables), *derived]))
-            fix = "Record it with observables=, or hand in a dict of arrays."
+            how = f"observables=[{name!r}]" if name in TWO_POINT else "observables="
+            fix = f"Record it with {how} of phi4ppl.sample, or hand in a dict of arrays."
+            fix += " The field is there with keep_field=True only." if name == "phi" else ""
             raise ArgumentError(f"mean of {self.label}", f"one of {known}", repr(name), fix, reason="name")
         if values.ndim < 2 or values.dtype.kind not in "fiubc":
             got = f"shape {values.shape} of {values.dtype}"
@@ -159,7 +180,7 @@ class Runs:
     """One run, or several under labels or numbers."""
 
     def __init__(self, keys: list | None, runs: list[Run | Pooled]):
-        self._keys, self.runs = keys, runs
+        self.keys, self.runs = keys, runs
 
     def means(self, replaced: dict | None = None, *, recording: bool = False):
         """What a quantity is a function of: the runs themselves while recording, otherwise dicts of means."""
@@ -171,9 +192,9 @@ class Runs:
                 return {name: jnp.asarray(mean) for name, mean in run.used.items()}
             return run.unflatten(replaced[id(run)]) if id(run) in replaced else {}
 
-        if self._keys is None:
+        if self.keys is None:
             return of(self.runs[0])
-        return dict(zip(self._keys, map(of, self.runs), strict=True))
+        return dict(zip(self.keys, map(of, self.runs), strict=True))
 
 
 def as_runs(runs) -> Runs:
@@ -197,7 +218,7 @@ def as_runs(runs) -> Runs:
 
 def _one(label: str, run) -> Run | Pooled:
     replicas = _replicas(run)
-    return Run(label, _variables(run)) if replicas is None else Pooled(label, replicas)
+    return Run(label, _variables(run), lattice_of_run(run)) if replicas is None else Pooled(label, replicas)
 
 
 def _replicas(run) -> Replicas | None:
@@ -226,3 +247,38 @@ def _variables(run) -> Mapping:
         expected = "the tree of a run, a dataset, or a dict of arrays by name"
         raise ArgumentError("runs", expected, type(run).__name__)
     return variables
+
+
+def lattice_of_run(run) -> Lattice | None:
+    """The graph of the only field of a run's tree, as far as two-point functions need it; None if there is none."""
+    fields = (
+        json.loads(getattr(run, "attrs", {}).get("phi4ppl", "{}")).get("fields", {}) if hasattr(run, "children") else {}
+    )
+    if len(fields) != 1:
+        return None
+    (field,) = fields.values()
+    constant = run["constant_data"] if "constant_data" in run.children else {}
+    edges = constant["edges"].values if "edges" in constant else np.zeros((0, 2))
+    shape, periodic = (None if field[key] is None else tuple(field[key]) for key in ("shape", "periodic"))
+    return Lattice(name=field["lattice"], num_sites=field["num_sites"], edges=edges, shape=shape, periodic=periodic)
+
+
+def _of_fields(name: str, lattice: Lattice, fields) -> np.ndarray:
+    """A two-point function of kept fields, whose last axes are those of the lattice, in double precision."""
+    if {"chain", "draw"} <= set(getattr(fields, "dims", ())):
+        fields = fields.transpose("chain", "draw", ...)
+    fields, shape, measure = np.asarray(fields), lattice.field_shape, two_point(name, lattice).measure
+    leading = fields.shape[: fields.ndim - len(shape)]
+    if fields.shape[len(leading) :] != shape:
+        raise ArgumentError(name, f"whole fields of shape {shape}", f"shape {fields.shape}", reason="fields")
+    flat, step = fields.reshape(-1, *shape), max(1, BATCH_NUMBERS // lattice.num_sites)
+    with jax.enable_x64(True):
+        parts = [np.asarray(_mapped(measure)(flat[k : k + step].astype(float))) for k in range(0, len(flat), step)]
+    values = np.concatenate(parts)
+    return values.reshape(*leading, *values.shape[1:])
+
+
+@functools.lru_cache(maxsize=64)
+def _mapped(measure: Callable) -> Callable:
+    """Compiled once for all fields of a lattice."""
+    return jax.jit(jax.vmap(measure))

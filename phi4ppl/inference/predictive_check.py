@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
@@ -15,6 +13,7 @@ from ..errors.arguments import seed_within
 from ..errors.streams import stream_key, stream_rng
 from ..lattice.labels import MISSING_FIELDS, aligned_fields
 from ..model.field import MarkovRandomField
+from ..reweighting.energies import evaluate
 from ..sampling.engine import Engine
 
 __all__ = ["PredictiveCheck", "fields_of", "predictive_check"]
@@ -103,11 +102,10 @@ def predictive_check(
     fields = fields_of(some, copies * len(data), seed).reshape(-1, len(data), *shape)
     like = models[0] if like is None else like
     measured = {name: f for name, f in standard_observables(like).items() if name != "energy_density"}
-    measure = jax.jit(jax.vmap(lambda phi: {name: f(phi) for name, f in measured.items()}))
 
     def values(fields) -> dict[str, np.ndarray]:
-        found = measure(jnp.asarray(fields.reshape(-1, *like.field_shape)))
-        return {name: np.asarray(found[name], float) for name in measured}
+        flat = np.asarray(fields).reshape(-1, *like.field_shape)
+        return {name: evaluate(f, flat) for name, f in measured.items()}
 
     observed = values(data)
     replicated = {name: v.reshape(-1, len(data)) for name, v in values(fields).items()}

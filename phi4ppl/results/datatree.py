@@ -25,6 +25,7 @@ from .settings import mark_groups, metadata, tree_of, write_metadata
 
 __all__ = [
     "add_group", "draws_digest", "frame_of", "load_run", "predictive_tree", "provenance", "save_run", "to_datatree",
+    "with_axes",
 ]  # fmt: skip
 
 PACKAGES = ("jax", "jaxlib", "numpyro", "blackjax", "arviz-base", "arviz-stats", "numpy")
@@ -65,6 +66,13 @@ def frame_of(
     return frame, arrays | {f"constant/{name}": values for name, values in constant.items()}
 
 
+def with_axes(frame: tuple[dict, dict], dims: dict[str, list[str]], coords: dict[str, np.ndarray]) -> tuple[dict, dict]:
+    """The frame with dimensions of what is measured, and coordinates along them."""
+    facts, arrays = frame
+    arrays = arrays | {f"coordinate/{name}": np.asarray(values) for name, values in coords.items()}
+    return facts | {"dims": facts["dims"] | dims}, arrays
+
+
 def to_datatree(result: RunResult, frame: tuple[dict, dict[str, np.ndarray]]) -> xr.DataTree:
     """Arrange the output of the chains.
 
@@ -93,7 +101,7 @@ def to_datatree(result: RunResult, frame: tuple[dict, dict[str, np.ndarray]]) ->
         statistics["reached_max_tree_depth"] = statistics["reached_max_treedepth"]
     tree = arviz_base.from_dict(
         {"posterior": result.values | observables, "sample_stats": statistics},
-        dims=dims, coords=coordinates(*(dims[n] for n in result.values if n in dims)),
+        dims=dims, coords=coordinates(*(dims[n] for n in (*result.values, *observables) if n in dims)),
         check_conventions=False,  # it would warn of fewer draws than chains, which a run that was cut short may have
     )  # fmt: skip
     add_group(tree, frame, "log_likelihood", result.log_likelihood)

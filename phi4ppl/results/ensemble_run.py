@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from ..analysis.observables import with_own
+from ..analysis.two_point import TWO_POINT, dims_of
 from ..energy.compiled import compile_field
 from ..energy.functions import energy, log_density
 from ..errors import ArgumentError, HammersleyCliffordError
@@ -32,8 +33,8 @@ __all__ = ["sample_ensemble"]
 @call_checked
 def sample_ensemble(
     model: MarkovRandomField, couplings: dict, *, num_warmup: int = 1000, num_samples: int = 1000, num_chains: int = 4,
-    kernel: Kernel | str = "auto", seed: int = 0, observables: dict | None = None, keep_field: bool = True, thinning: int = 1,
-    progress: bool | None = None,
+    kernel: Kernel | str = "auto", seed: int = 0, observables: dict | list[str] | None = None,
+    keep_field: bool = True, thinning: int = 1, progress: bool | None = None,
 ) -> xr.DataTree:  # fmt: skip
     """Draws of a field at many couplings at once, as one `xarray.DataTree`: scans, phase diagrams, disorder.
 
@@ -56,7 +57,7 @@ def sample_ensemble(
     kernel : str or Kernel, default "auto"
         As in `phi4ppl.sample`; ``"auto"`` looks at the first member.
     seed : int, default 0
-    observables : dict of callables, optional
+    observables : list of str, or dict of callables, optional
         As in `phi4ppl.sample`.
     keep_field : bool, default True
         Keep the fields themselves, or observables only.
@@ -114,14 +115,16 @@ def sample_ensemble(
     values["energy_density"] = -statistics["lp"] / model.lattice.num_sites
     if keep_field:
         values = {"phi": np.moveaxis(draws.fields, 0, 2)} | values
-    names = dict.fromkeys([*values, *statistics], ["member"]) | {"phi": ["member", *dims]}
+    axes, points = dims_of(measured.keys() & TWO_POINT, model.lattice)
+    names = dict.fromkeys([*values, *statistics], ["member"]) | {n: ["member", *d] for n, d in axes.items()}
+    names["phi"] = ["member", *dims]
     tree = arviz_base.from_dict(
         {"posterior": values, "sample_stats": statistics}, dims=names,
-        coords={"member": np.arange(members), **(coords if keep_field else {})}, check_conventions=False,
+        coords={"member": np.arange(members), **points, **(coords if keep_field else {})}, check_conventions=False,
     )  # fmt: skip
     constant = {f"coupling_{name}": np.asarray(value) for name, value in models.couplings.items()}
-    axes: dict = {name: ["member", f"clique_{name}"][: value.ndim] for name, value in constant.items()}
-    tree["constant_data"] = xr.DataTree(arviz_base.dict_to_dataset(constant, sample_dims=[], dims=axes))
+    clique_axes: dict = {name: ["member", f"clique_{name}"][: value.ndim] for name, value in constant.items()}
+    tree["constant_data"] = xr.DataTree(arviz_base.dict_to_dataset(constant, sample_dims=[], dims=clique_axes))
     made = {
         "members": members, "kernel": engine.kernel.name, "kernel_reason": engine.kernel_reason, "num_warmup": num_warmup,
         "num_samples": num_samples, "num_chains": num_chains, "seed": seed, "thinning": thinning,

@@ -10,6 +10,7 @@ import xarray as xr
 
 from .._typing import PathLike
 from ..analysis.observables import with_own
+from ..analysis.two_point import TWO_POINT, dims_of
 from ..errors import ArgumentError
 from ..errors.arguments import call_checked, path_of, positive_int, seed_within
 from ..kernels.choose import resolve
@@ -20,7 +21,7 @@ from ..model.field import MarkovRandomField
 from ..numpyro_plugin.numpyro_model import compile as compile_model
 from ..sampling.chains import run_chains
 from ..sampling.devices import placement, require_spreadable
-from .datatree import frame_of, to_datatree
+from .datatree import frame_of, to_datatree, with_axes
 from .predictive_groups import predictions_of
 
 __all__ = ["sample"]
@@ -31,7 +32,7 @@ MAX_WARMUP = 10**7  # each has a place in a plan
 @call_checked
 def sample(
     model: MarkovRandomField | Callable, *args: Any, num_warmup: int = 1000, num_samples: int = 1000, num_chains: int = 4,
-    kernel: Kernel | str = "auto", seed: int = 0, observables: dict | None = None,
+    kernel: Kernel | str = "auto", seed: int = 0, observables: dict | list[str] | None = None,
     keep_field: bool = True, thinning: int = 1, symmetry_moves: bool = True,
     progress: bool | None = None, checkpoint: PathLike | None = None, model_kwargs: dict | None = None,
     devices: dict | None = None, coords: dict | None = None, dims: dict | None = None,
@@ -59,8 +60,9 @@ def sample(
         ``kernel_reason`` of its settings).
     seed : int, default 0
         From 0 to 2³² − 1.
-    observables : dict of callables, optional
-        User-defined functions of one field (scalar or array), recorded at every draw in addition to the standard ones.
+    observables : list of str, or dict of callables, optional
+        Recorded at every draw in addition to the standard ones: names such as ``["structure_factor"]``, of which
+        `phi4ppl.analysis.quantity_names` has the formulas, or user-defined functions of one field (scalar or array).
         NumPyro models use ``numpyro.deterministic`` instead.
     keep_field : bool, default True
         Keep the fields themselves (as ``phi``, or under the names of the `GibbsField` sites) and the log likelihood of every
@@ -170,6 +172,8 @@ def sample(
     even = is_even(compiled)
     checks = {"phi": str(report)} if is_field else {n: str(field.check()) for n, field in compiled.fields.items()}
     frame = frame_of(compiled, checks, {"kernel_reason": reason}, dims, coords)
+    if is_field:
+        frame = with_axes(frame, *dims_of(measured.keys() & TWO_POINT, model.lattice))  # type: ignore[union-attr]
     predictions = None
     if predictive:
         predictions = predictions_of(compiled, model, args, model_kwargs or {}, num_chains, num_samples)  # type: ignore[arg-type]

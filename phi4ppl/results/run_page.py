@@ -11,6 +11,7 @@ import xarray as xr
 from ..reports.html import Fact, Row, Table, facts_table, write_page
 from ..reports.numbers import rounded, value_with_error
 from .contents import facts_of
+from .correlations import correlations_part
 from .figures import SYMBOLS, figures
 
 __all__ = ["checks_part", "estimates_part", "write_html"]
@@ -54,6 +55,7 @@ def write_html(report, path, name: str | None = None) -> Path:
         "keys": _keys(report.estimates, bool(facts.get("couplings"))),
         "checks": checks_part(report),
         "estimates": estimates_part(report.estimates),
+        "correlations": correlations_part(tree),
         "pictures": list(figures(tree).values()),
         "model": model,
         "field_checks": [f"{n}: {text}" if len(facts["checks"]) > 1 else text for n, text in facts["checks"].items()],

@@ -16,6 +16,7 @@ from ..errors import ArgumentError
 from ..lattice.frozen import Lattice
 from ..lattice.labels import aligned_fields
 from ..model.field import MarkovRandomField, Structure
+from ..sampling.traced import Traced
 
 __all__ = ["as_action", "as_samples", "difference", "evaluate", "lattice_of"]
 
@@ -93,14 +94,19 @@ def _value(action, phi):
     return action.energy(phi) if isinstance(action, MarkovRandomField) else action(phi)
 
 
+@functools.lru_cache(maxsize=64)
+def _compiled(function: Traced) -> Callable:
+    return jax.jit(jax.vmap(function))
+
+
 def evaluate(function: Callable, fields: SampledFields) -> PerField:
     """``function`` of every field, in double precision on the host; ``fields`` have shape ``(num_fields, *lattice)``.
 
-    The fields pass through one compiled program in batches of equal size.
+    The fields pass through one compiled program in batches of equal size, which the next call with the same function finds.
     """
     dtype = jnp.result_type(float)
+    compiled = _compiled(Traced(function, jax.ShapeDtypeStruct(fields.shape[1:], dtype)))
     batch = max(1, min(len(fields), BATCH_NUMBERS // max(1, fields[0].size)))
-    compiled = jax.jit(jax.vmap(function))
     values = []
     for start in range(0, len(fields), batch):
         part = np.asarray(fields[start : start + batch], dtype)

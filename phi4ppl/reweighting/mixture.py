@@ -189,7 +189,7 @@ class Weighted:
 
     def _result(self, t: int, errors, blocks: list[Blocks]) -> Reweighted:
         weights, total = self._weights[:, t], self._totals[t, 0]
-        size, tau = np.abs(weights), max(each.tau_int for each in blocks)
+        size, tau = np.abs(weights), float(max(each.tau_int for each in blocks))
         overlap = float(size.sum() ** 2 / (len(size) * (size**2).sum()))
         correlation = max(1.0, 2 * tau)
         phase = complex(total / size.sum())
@@ -199,7 +199,7 @@ class Weighted:
             pareto_k=pareto_k(np.log(np.maximum(size, 1e-300)), 1 / correlation),
             average_phase=phase if np.iscomplexobj(weights) else phase.real, average_phase_error=_number(errors[-1]),
             log_partition_ratio=_number(np.log(total) + self._largest[t]), log_partition_ratio_error=_number(errors[0]),
-            num_fields=len(size), tau_int=float(tau), block_length=float(min(each.length for each in blocks)),
+            num_fields=len(size), tau_int=tau, block_length=float(min(each.length for each in blocks)),
         )  # fmt: skip
         return dataclasses.replace(result, warnings=warnings_of(result, all(each.long_enough for each in blocks)))
 

@@ -223,7 +223,9 @@ class ReweightingScan:
 
 @call_checked
 def plot_scans(scans: dict[str, xr.Dataset], name: str, *, coupling: str = "coupling") -> Figure:
-    """One observable along a coupling with its errors, one line for each of ``scans`` (label → `ReweightingScan.estimate`).
+    """One observable along a coupling with its errors, one line for each of ``scans``.
+
+    ``scans`` are results of `ReweightingScan.estimate` by label, or of ``ReweightingScan.derive(...).dataset()``.
 
     Returns the matplotlib figure; imaginary parts get a second panel. Couplings outside the supported range are drawn hollow.
     """
@@ -249,7 +251,7 @@ def plot_scans(scans: dict[str, xr.Dataset], name: str, *, coupling: str = "coup
                         capsize=2, color=color, mfc=face, label=shown,
                     )  # fmt: skip
     for axis, part in zip(axes, ("Re " if is_complex else "", "Im "), strict=False):
-        axis.set_ylabel(f"{part}⟨{name}⟩")
+        axis.set_ylabel(part + next(iter(scans.values()))[name].attrs.get("long_name", f"⟨{name}⟩"))
         axis.legend(frameon=False)
     axes[-1].set_xlabel(coupling)
     return figure

@@ -45,6 +45,7 @@ class ScanDerived(Derived):
             data = data.assign(
                 {name: (dims, part.value), f"{name}_error": (dims, part.error), f"{name}_bias": (dims, part.bias)}
             )
+            data[name].attrs["long_name"] = name
         return data
 
 

@@ -14,7 +14,9 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 from .._version import __version__
 from ..energy.compiled import CompiledModel
 
-__all__ = ["array_digest", "function_digest", "model_identity", "version_identity"]
+__all__ = [
+    "array_digest", "function_digest", "jaxpr_digest", "jaxprs", "model_identity", "observed", "version_identity",
+]  # fmt: skip
 
 ADDRESS = re.compile(r"0x[0-9a-f]+")  # of functions, in the text of a jaxpr: another one in every process
 
@@ -29,8 +31,17 @@ def model_identity(compiled: CompiledModel, observables: tuple, position) -> dic
     if compiled.model is not None:
         identity["couplings"] = array_digest(compiled.model.couplings)
     identity["density"] = function_digest(compiled.potential_fn, position)
-    identity["observables"] = {name: function_digest(f, position) for name, f in observables}
+    model = compiled.model
+    identity["observables"] = {
+        name: function_digest(lambda phi, f=f: observed(f, model, phi), position) for name, f in observables
+    }
     return identity
+
+
+def observed(function, model, position):
+    """What an observable measures; one that needs the couplings has a function ``of_model(model, position)``."""
+    of_model = getattr(function, "of_model", None)
+    return function(position) if of_model is None else of_model(model, position)
 
 
 def version_identity() -> dict[str, str]:
@@ -52,8 +63,12 @@ def function_digest(function, *arguments) -> str:
 
     Code that computes the same in the same steps has the same digest, in every process.
     """
+    return jaxpr_digest(jax.make_jaxpr(function)(*arguments))
+
+
+def jaxpr_digest(closed: ClosedJaxpr) -> str:
+    """Digest of a traced function."""
     digest = hashlib.blake2b(digest_size=16)
-    closed = jax.make_jaxpr(function)(*arguments)
     digest.update(ADDRESS.sub("", str(closed.jaxpr)).encode())
     for constant in _constants(closed):
         _add(digest, constant, "constant")
@@ -62,15 +77,19 @@ def function_digest(function, *arguments) -> str:
 
 def _constants(closed: ClosedJaxpr) -> Iterator:
     """The values that a function closes over, and those of the functions that it calls: text shows only array shapes."""
-    yield from closed.consts
+    for part in jaxprs(closed):
+        yield from part.consts
+
+
+def jaxprs(closed: ClosedJaxpr) -> Iterator[ClosedJaxpr]:
+    """A traced function, and those inside it."""
+    yield closed
     for equation in closed.jaxpr.eqns:
         for part in jax.tree.leaves(
             list(equation.params.values()), is_leaf=lambda x: isinstance(x, Jaxpr | ClosedJaxpr)
         ):
-            if isinstance(part, ClosedJaxpr):
-                yield from _constants(part)
-            elif isinstance(part, Jaxpr):
-                yield from _constants(ClosedJaxpr(part, []))
+            if isinstance(part, ClosedJaxpr | Jaxpr):
+                yield from jaxprs(part if isinstance(part, ClosedJaxpr) else ClosedJaxpr(part, []))
 
 
 def _add(digest, leaf, name: str) -> None:

@@ -18,7 +18,8 @@ from ..kernels.kernel import Kernel
 from ..kernels.symmetry import sign_flip
 from ..kernels.target import Target, target_of
 from ..model.field import MarkovRandomField, Structure
-from .identity import function_digest
+from .identity import function_digest, observed
+from .traced import Traced
 
 __all__ = [
     "Chain",
@@ -70,10 +71,15 @@ def program_of(
 ) -> Program:
     """The program of this run; fields that differ in their couplings only share one, already compiled.
 
-    User-defined functions are traced again in every run: they may read values that have changed since.
+    User-defined functions are traced again in every run: they may read values that have changed since. A program with the
+    user's observables is found again where they still compute the same; with user-defined terms it is compiled anew.
     """
-    shared = all(getattr(function, "coupling_free", False) for _, function in observables)
-    if compiled.model is not None and shared and compiled.model.structure.is_built_in:
+    if compiled.model is not None and compiled.model.structure.is_built_in:
+        field = jax.ShapeDtypeStruct(compiled.model.field_shape, jnp.result_type(float))
+        observables = tuple(
+            (name, function if getattr(function, "coupling_free", False) else Traced(function, field))
+            for name, function in observables
+        )
         kept = tuple(name for name in compiled.fields if keep(name))
         return cached_program(compiled.model.structure, kernel, observables, kept, flip_signs, even)
     names = None if compiled.model is not None else tuple(compiled.fields) if even else ()
@@ -134,7 +140,7 @@ class Program:
 
     def __init__(
         self, make_target, constrain, fields: tuple[str, ...], kernel: Kernel, observables, keep, flip_signs, names,
-        surely_even: bool = False, log_likelihood=None, observe=lambda f, model, position: f(position), lean: bool = False,
+        surely_even: bool = False, log_likelihood=None, observe=observed, lean: bool = False,
     ):  # fmt: skip
         self.make_target, self.constrain, self.kernel = make_target, constrain, kernel
         self.observables, self.keep, self.flip_signs = observables, keep, flip_signs
