@@ -8,6 +8,7 @@ observable becomes a curve along y with the covariance of its points.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ import xarray as xr
 from .._typing import ArrayLike
 from ..analysis.collapse import collapse
 from ..analysis.crossings import find_crossings
+from ..analysis.named import QUANTITIES
 from ..analysis.scaling_fit import scan_fits
 from ..analysis.scaling_table import ScalingTable
 from ..errors import ArgumentError
@@ -33,6 +35,7 @@ from .pilot import Window, window_around_crossing
 __all__ = ["finite_size_scaling", "scaling_observables"]
 
 DIMENSIONLESS = ("binder_cumulant", "correlation_length_ratio")
+OBSERVABLES = (*DIMENSIONLESS, "susceptibility", "abs_m")
 MOMENTS = {  # of a draw (T, m, F)
     "m2": lambda draw: draw[1] ** 2,
     "m4": lambda draw: draw[1] ** 4,
@@ -231,15 +234,8 @@ def _draws(tree: xr.DataTree, model, record, size: int) -> np.ndarray:
 
 def _curves(tree, model, couplings, record, size: int):
     """Values of every observable along the couplings, their covariance, and warnings."""
-    draws, volume = _draws(tree, model, record, size), model.lattice.num_sites
-    quantities = {
-        "binder_cumulant": lambda m: 1 - m["m4"] / (3 * m["m2"] ** 2),
-        "correlation_length_ratio": lambda m: (
-            jnp.sqrt(volume * m["m2"] / m["smallest_momentum"] - 1) / (2 * size * np.sin(np.pi / size))
-        ),
-        "susceptibility": lambda m: volume * m["m2"],
-        "abs_m": lambda m: m["abs_m"],
-    }
+    draws = _draws(tree, model, record, size)
+    quantities = {each: partial(QUANTITIES[each].function, lattice=model.lattice) for each in OBSERVABLES}
     ensembles = [draws[:, :, k] for k in range(len(couplings))]
     sources = [lambda draw, y=y: y * draw[0] for y in couplings]
     scan = scan_reweighting(ensembles, sources, lambda y: lambda draw: y * draw[0], couplings)
