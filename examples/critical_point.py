@@ -20,7 +20,7 @@ found = p4.finite_size_scaling(
     model_of_size,
     sizes=(4, 6, 8) if tiny else (8, 16, 32, 64),
     vary={"w": np.linspace(0.6, 0.76, 5)},
-    num_samples=400 if tiny else 4000,
+    num_samples=400 if tiny else 16000,
     seed=3,
 )
 print(found)

@@ -94,8 +94,13 @@ def test_search_for_the_crossing(monkeypatch):
     models = {size: phi4_of_size(size) for size in (8, 16, 32)}
     window = pilot.window_around_crossing(models, "a", np.linspace(0.9, 1.2, 7), dict.fromkeys(models), seed=0)
     for size in models:  # U₄ changes by 0.02 (y − y_c) L: 0.035 on either side, and ν = 1
-        assert window(size).mean() == pytest.approx(1.03, abs=0.005) and len(window(size)) == 7
-        assert np.ptp(window(size)) * size == pytest.approx(min(2 * 0.035 / 0.02, 0.6 * 8), rel=0.1)
+        assert window.at(size).mean() == pytest.approx(1.03, abs=0.005) and len(window.at(size)) == 7
+        assert np.ptp(window.at(size)) * size == pytest.approx(min(2 * 0.035 / 0.02, 0.6 * 8), rel=0.1)
+    y = np.linspace(
+        1.0, 1.1, 5
+    )  # curves that cross at 1.06: the next window is around it; parallel ones move it by its width
+    assert window.moved((y, 0.9 - 2 * (y - 1.06)), (y, 0.9 - 4 * (y - 1.06))).center == pytest.approx(1.06)
+    assert abs(window.moved((y, 0.9 - 2 * y), (y, 0.8 - 2.001 * y)).center - window.center) == pytest.approx(0.1)
     with pytest.raises(p4.errors.ArgumentError, match=r"range of a with the critical coupling.*do not cross there"):
         pilot.window_around_crossing(models, "a", np.linspace(1.1, 1.2, 4), dict.fromkeys(models), seed=0)
 
@@ -188,7 +193,7 @@ def deviations(found, expected: dict) -> dict:
 def test_small_corrections_in_two_dimensions():
     """The line of small corrections: universal values, and exponents within 2 % (the issue's figures)."""
     found = p4.finite_size_scaling(
-        phi4_of_size, sizes=(8, 16, 32, 64), vary={"w": np.linspace(0.6, 0.76, 5)}, num_samples=4000, seed=3
+        phi4_of_size, sizes=(8, 16, 32, 64), vary={"w": np.linspace(0.6, 0.76, 5)}, num_samples=16000, seed=3
     )
     expected = {
         "w_c": (0.6806, 0.0004), "binder_cumulant*": (0.6107, 0.004), "correlation_length_ratio*": (0.905, 0.02),

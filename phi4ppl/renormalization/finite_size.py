@@ -8,6 +8,7 @@ observable becomes a curve along y with the covariance of its points.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ import xarray as xr
 from .._typing import ArrayLike
 from ..analysis.collapse import collapse
 from ..analysis.crossings import find_crossings
+from ..analysis.named import QUANTITIES
 from ..analysis.scaling_fit import scan_fits
 from ..analysis.scaling_table import ScalingTable
 from ..errors import ArgumentError
@@ -28,11 +30,12 @@ from ..results.ensemble_run import sample_ensemble
 from ..reweighting.scan import scan_reweighting
 from ..sampling.progress import Progress
 from .finite_size_result import FiniteSizeScaling
-from .pilot import window_around_crossing
+from .pilot import Window, window_around_crossing
 
 __all__ = ["finite_size_scaling", "scaling_observables"]
 
 DIMENSIONLESS = ("binder_cumulant", "correlation_length_ratio")
+OBSERVABLES = (*DIMENSIONLESS, "susceptibility", "abs_m")
 MOMENTS = {  # of a draw (T, m, F)
     "m2": lambda draw: draw[1] ** 2,
     "m4": lambda draw: draw[1] ** 4,
@@ -108,9 +111,9 @@ def finite_size_scaling(
         Two sizes or more; three for fits with several smallest sizes.
     vary : dict
         The name of one coupling → a range to search, in ascending order, such as ``np.linspace(0.6, 0.8, 7)``. A short run of
-        the two smallest sizes finds where U₄ crosses, and each size is sampled at as many couplings in a window around it that
-        shrinks like L^{−1/ν}. Or a function from L to the couplings of that size, such as
-        ``lambda L: 0.68 + np.linspace(-0.15, 0.15, 5) / L``; neighboring ones have to overlap.
+        the two smallest sizes finds where U₄ crosses, and each size is sampled at as many couplings in a window that shrinks
+        like L^{−1/ν}, around where ξ/L of the two sizes before crosses. Or a function from L to the couplings of that size,
+        such as ``lambda L: 0.68 + np.linspace(-0.15, 0.15, 5) / L``; neighboring ones have to overlap.
     runs : dict, optional
         L → tree of `sample_ensemble`, with the field or with `scaling_observables` recorded. Sizes without a tree are sampled.
     num_warmup, num_samples, num_chains, kernel, progress
@@ -161,9 +164,11 @@ def finite_size_scaling(
             bar.message(f"sizes {sizes[0]} and {sizes[1]}: where the curves cross")
         shorter = {"num_samples": max(100, num_samples // SHORTER)} | chains
         wanted = window_around_crossing(models, name, _couplings(wanted, sizes[0]), records, seed=seed, **shorter)
-    points = {size: _couplings(_sampled(runs, size, name) if size in runs else wanted(size), size) for size in sizes}
-    parts, warnings = {}, []
+    points, parts, warnings = {}, {}, []
     for size in sizes:
+        if isinstance(wanted, Window) and len(parts) > 1:
+            wanted = wanted.moved(*((points[each], parts[each][0][DIMENSIONLESS[1]]) for each in list(parts)[-2:]))
+        points[size] = _couplings(_points(runs, wanted, size, name), size)
         if size not in runs:
             with Progress(None, progress) as bar:
                 bar.message(f"size {size}: {len(points[size])} couplings")
@@ -187,8 +192,10 @@ def _couplings(values: ArrayLike, size: int) -> np.ndarray:
     return values
 
 
-def _sampled(runs: Mapping, size: int, name: str) -> np.ndarray:
-    """The couplings of a tree of `sample_ensemble`."""
+def _points(runs: Mapping, wanted, size: int, name: str) -> ArrayLike:
+    """Couplings of a size: those of its tree of `sample_ensemble`, or the wanted ones."""
+    if size not in runs:
+        return wanted.at(size) if isinstance(wanted, Window) else wanted(size)
     tree = runs[size]
     constant = tree["constant_data"] if "constant_data" in getattr(tree, "children", ()) else {}
     if f"coupling_{name}" not in constant:
@@ -227,15 +234,8 @@ def _draws(tree: xr.DataTree, model, record, size: int) -> np.ndarray:
 
 def _curves(tree, model, couplings, record, size: int):
     """Values of every observable along the couplings, their covariance, and warnings."""
-    draws, volume = _draws(tree, model, record, size), model.lattice.num_sites
-    quantities = {
-        "binder_cumulant": lambda m: 1 - m["m4"] / (3 * m["m2"] ** 2),
-        "correlation_length_ratio": lambda m: (
-            jnp.sqrt(volume * m["m2"] / m["smallest_momentum"] - 1) / (2 * size * np.sin(np.pi / size))
-        ),
-        "susceptibility": lambda m: volume * m["m2"],
-        "abs_m": lambda m: m["abs_m"],
-    }
+    draws = _draws(tree, model, record, size)
+    quantities = {each: partial(QUANTITIES[each].function, lattice=model.lattice) for each in OBSERVABLES}
     ensembles = [draws[:, :, k] for k in range(len(couplings))]
     sources = [lambda draw, y=y: y * draw[0] for y in couplings]
     scan = scan_reweighting(ensembles, sources, lambda y: lambda draw: y * draw[0], couplings)

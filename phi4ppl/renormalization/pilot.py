@@ -2,23 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
 from ..errors import ArgumentError
 from ..results.ensemble_run import sample_ensemble
 
-__all__ = ["window_around_crossing"]
+__all__ = ["Window", "window_around_crossing"]
 
 SPREAD = 0.035  # of U₄ on either side of the crossing: scaling functions are cubic there, and couplings overlap
 FLATTEST, STEEPEST = 0.5, 2.5  # 1/ν, which two noisy slopes cannot fix
 
 
+class Window(NamedTuple):
+    """Couplings worth sampling: ``number`` of them around ``center``, of half-width ``half`` at ``size`` and shrinking."""
+
+    center: float
+    half: float
+    size: int
+    inverse_nu: float
+    number: int
+
+    def at(self, size: int) -> np.ndarray:
+        half = self.half * (self.size / size) ** self.inverse_nu
+        return self.center + half * np.linspace(-1, 1, self.number)
+
+    def moved(self, one: tuple[np.ndarray, np.ndarray], two: tuple[np.ndarray, np.ndarray]) -> Window:
+        """Around where ξ/L of the two largest sizes so far cross: small sizes cross away from the critical point.
+
+        Each of them is couplings and values, almost a straight line in its window. Far outside the second window a crossing is
+        not believed.
+        """
+        (slope, level), (steep, other) = (np.polyfit(y - self.center, v, 1) for y, v in (one, two))
+        reach = float(np.ptp(two[0]))
+        return self._replace(center=self.center + float(np.clip((level - other) / (steep - slope), -reach, reach)))
+
+
 def window_around_crossing(
     models: dict, name: str, values: np.ndarray, records: dict, *, seed: int, **settings
-) -> Callable:
-    """From a size to couplings around the crossing of the two smallest sizes, as many as ``values``.
+) -> Window:
+    """Couplings around the crossing of U₄ of the two smallest sizes, as many as ``values``.
 
     The half-width is that in which U₄ changes by 0.035, from its slopes at the two sizes, which also give the power of L.
 
@@ -47,4 +71,4 @@ def window_around_crossing(
     near, far = (abs(np.diff(u)[k] / np.diff(values)[k]) for u in cumulants)
     inverse_nu = float(np.clip(np.log(max(far, 1e-9) / max(near, 1e-9)) / np.log(two / one), FLATTEST, STEEPEST))
     half = min(SPREAD / max(near, 1e-9), np.ptp(values))
-    return lambda size: center + half * (one / size) ** inverse_nu * np.linspace(-1, 1, len(values))
+    return Window(float(center), float(half), one, inverse_nu, len(values))
