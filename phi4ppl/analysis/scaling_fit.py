@@ -206,7 +206,8 @@ def fit_scaling(
     omega : float, optional
         ω; without it ω is fitted where there are corrections.
     powers : dict, optional
-        By observable ``None`` (dimensionless), ``"gamma/nu"``, ``"-beta/nu"`` or ``"-2 beta/nu"``. `POWERS` is the default.
+        By observable ``None`` (dimensionless), ``"gamma/nu"``, ``"-beta/nu"`` or ``"-2 beta/nu"``. By default ``"gamma/nu"``
+        of ``susceptibility`` and ``chi``, ``"-2 beta/nu"`` of ``m2``, ``"-beta/nu"`` of ``abs_m``, None of all others.
     start : float, optional
         First guess of y_c; by default where the curves of the largest sizes cross, or the middle of the couplings.
 

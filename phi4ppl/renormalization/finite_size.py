@@ -50,7 +50,7 @@ def scaling_observables(model: MarkovRandomField, vary: str) -> dict[str, Callab
     """What a run has to record for `finite_size_scaling`: pass it as ``observables=`` of `sample_ensemble`.
 
     ``action_of_NAME`` is T of the coupling NAME, the action being S₀ + y T; ``smallest_momentum`` is
-    F = |Σ_x φ_x e^{−ikx}|²/V at |k| = 2π/L, averaged over axes.
+    ``F = |Σ_x φ_x e^{−ikx}|²/V`` at k = 2π/L along an axis, averaged over axes.
 
     Raises
     ------
@@ -99,7 +99,7 @@ def finite_size_scaling(
 ) -> FiniteSizeScaling:  # fmt: skip
     """The critical coupling and exponents of a family of models, from runs at several sizes and couplings.
 
-    For every size one call of `sample_ensemble`, and U₄, ξ/L, χ = V⟨m²⟩ and ⟨|m|⟩ as curves along the coupling, from the draws
+    For every size one call of `sample_ensemble`, and U₄, ξ/L, χ = V⟨m²⟩ and the mean of ``|m|`` as curves along the coupling, from the draws
     of all couplings together. Then crossings of U₄ and ξ/L, fits of all four with every smallest size, without and with
     corrections to scaling, their average, and a collapse of U₄; see `phi4ppl.analysis.fit_scaling`.
 
