@@ -99,9 +99,9 @@ def finite_size_scaling(
 ) -> FiniteSizeScaling:  # fmt: skip
     """The critical coupling and exponents of a family of models, from runs at several sizes and couplings.
 
-    For every size one call of `sample_ensemble`, and U₄, ξ/L, χ = V⟨m²⟩ and the mean of ``|m|`` as curves along the coupling, from the draws
-    of all couplings together. Then crossings of U₄ and ξ/L, fits of all four with every smallest size, without and with
-    corrections to scaling, their average, and a collapse of U₄; see `phi4ppl.analysis.fit_scaling`.
+    For every size one call of `sample_ensemble`, and U₄, ξ/L, χ = V⟨m²⟩ and the mean of ``|m|`` as curves along the coupling,
+    from the draws of all couplings together. Then crossings of U₄ and ξ/L, fits of all four with every smallest size, without
+    and with corrections to scaling, their average, and a collapse of U₄; see `phi4ppl.analysis.fit_scaling`.
 
     Parameters
     ----------
