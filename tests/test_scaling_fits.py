@@ -11,6 +11,7 @@ import pytest
 
 from phi4ppl.analysis import ScalingTable, collapse, find_crossings, fit_scaling, from_table, gamma_method, scan_fits
 from phi4ppl.analysis.least_squares import correlated_fit, whitening
+from phi4ppl.analysis.scaling_fit import _Form
 
 Y_C, NU, OMEGA = 0.68, 1.0, 2.0
 SIZES = (8, 16, 32, 64)
@@ -71,6 +72,29 @@ def test_exponents_and_correction_of_exact_curves():
     assert fit.power("abs_m") == pytest.approx(-0.125, abs=1e-4)
     without = fit_scaling(table, "U4")
     assert without.p_value < 1e-3 and "does not describe" in without.warnings[0]
+
+
+@pytest.mark.parametrize("analytic", [True, False])
+def test_analytic_terms_do_not_shift_exponents(analytic, monkeypatch):
+    """A scaling field y − y_c + 1.5 (y − y_c)² and an amplitude 1 + 2 (y − y_c), also with a fit that ignores them."""
+    sizes, couplings = rows_of(points=8)
+    away = couplings - Y_C
+    x = (away + 1.5 * away**2) * sizes
+    values = {
+        "U4": 0.61 + 0.18 * x - 0.09 * x**2 - 0.05 * x**3,
+        "susceptibility": sizes**1.75 * (1 + 2 * away) * (1.1 + 0.8 * x + 0.2 * x**2),
+    }
+    one = covariance_of(sizes, couplings)
+    scales = np.concatenate([np.ones(len(x)), sizes**1.75])
+    table = table_of(sizes, couplings, values, np.kron(np.eye(2), one) * np.outer(scales, scales))
+    if not analytic:
+        columns = _Form.columns
+        monkeypatch.setattr(
+            _Form, "columns", lambda self, *a: columns(self, *a) * ([1] * 4 + [0] * (columns(self, *a).shape[1] - 4))
+        )
+    fit = fit_scaling(table)
+    off = abs(fit.values["gamma/nu"] - 1.75)
+    assert off < 0.1 * fit.errors["gamma/nu"] if analytic else off > fit.errors["gamma/nu"]
 
 
 def test_straight_line_is_the_textbook_solution():
@@ -169,7 +193,7 @@ def test_average_over_fits():
     assert error == pytest.approx(np.sqrt(by_hand))
     assert "average" in str(fits)
     # what was left out counts: an AIC without it would prefer the fit of the fewest values
-    assert fits[2].aic == pytest.approx(fits[2].chi2 + 2 * (2 + 4) + 2 * 6)
+    assert fits[2].aic == pytest.approx(fits[2].chi2 + 2 * (2 + 5) + 2 * 6)
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from ..errors import ArgumentError
 from ..errors.arguments import call_checked
 from ..reports.numbers import value_with_error
 from .correlators import Correlator
+from .least_squares import aic_weights
 
 __all__ = ["MassFit", "WindowFit", "fit_mass"]
 
@@ -148,8 +149,7 @@ def fit_mass(correlator: Correlator, *, windows: list[tuple[float, float]] | Non
             "correlator", "one that a falling exponential fits in some window", "none", fix, reason="fit"
         )
     scores = np.array([fit.chi2 + 2 * NUM_PARAMETERS + 2 * (len(x) - fit.dof - NUM_PARAMETERS) for fit in found])
-    weights = np.exp(-(scores - scores.min()) / 2)
-    weights /= weights.sum()
+    weights = aic_weights(scores)
     values, errors = (np.array([getattr(fit, key) for fit in found]) for key in ("value", "error"))
     mean = float(weights @ values)
     error = float(np.sqrt(weights @ (errors**2 + (values - mean) ** 2)))

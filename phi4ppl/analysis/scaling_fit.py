@@ -1,8 +1,10 @@
 """Fits of critical couplings and exponents to observables at several sizes: `fit_scaling`, `scan_fits`.
 
-Near a critical point an observable is O(y, L) = L^p [Σ_k a_k x^k + L^{−ω} Σ_k b_k x^k] with x = (y − y_c) L^{1/ν}: p = 0 for U₄
-and ξ/L, γ/ν for χ and −β/ν for |m|. The b_k are corrections to scaling. Amplitudes enter linearly, so that only y_c, ν, p and ω
-are searched for, and the amplitudes solved for at each of them; errors are those of all parameters together.
+Near a critical point an observable is O(y, L) = L^p [Σ_k a_k x^k + L^{−ω} Σ_k b_k x^k + (y − y_c)(c₁ x + c₀)] with
+x = (y − y_c) L^{1/ν}: p = 0 for U₄ and ξ/L, γ/ν for χ and −β/ν for |m|. The b_k are corrections to scaling; c₁ and c₀ are
+analytic: the scaling field is not exactly y − y_c, and amplitudes of powers depend on y. Without them, windows of a few
+per cent of y_c shift exponents by several errors. Amplitudes enter linearly, so that only y_c, ν, p and ω are searched for,
+and the amplitudes solved for at each of them; errors are those of all parameters together.
 """
 
 from __future__ import annotations
@@ -110,30 +112,38 @@ class _Form:
         self.center, self.middle = start, float(np.exp(np.log(table.sizes).mean()))
         self.nonlinear = ["y_c", "nu", *exponents] + (["omega"] if corrections and omega is None else [])
         self.start = np.array([0.0, 1.0, *(GUESS[name] for name in exponents), 1.5][: len(self.nonlinear)])
-        self.width = degree + 1 + corrections
+        widths = [degree + 1 + corrections + self._num_analytic(name) for name in self.names]
+        ends = np.cumsum([0, *widths])
+        self.places = {name: (ends[k], ends[k + 1]) for k, name in enumerate(self.names)}
+        self.count = len(self.nonlinear) + sum(widths)
+
+    def _num_analytic(self, name: str) -> int:
+        """They are of second order: a straight line goes without."""
+        return 0 if self.degree < 2 else 1 + (self.powers.get(name) is not None)
 
     def columns(self, name: str, rows: ScalingTable, parameters) -> np.ndarray:
         known = dict(zip(self.nonlinear, parameters, strict=False))
         ratio = rows.sizes / self.middle  # amplitudes are those at the middle size
-        x = (rows.couplings - self.center - self.scale * known["y_c"]) / self.scale * ratio ** (1 / known["nu"])
+        away = (rows.couplings - self.center - self.scale * known["y_c"]) / self.scale
+        x = away * ratio ** (1 / known["nu"])
         exponent = self.powers.get(name)
         factor, label = EXPONENTS.get(exponent, (0.0, "nu"))
         omega = known.get("omega", self.omega)
         powers = np.vander(x, self.degree + 1, increasing=True)
         falling = [ratio ** (-omega) * x**k for k in range(self.corrections)]
-        return (ratio ** (factor * known[label]))[:, None] * np.column_stack([powers, *falling])
+        analytic = [away * x, away][: self._num_analytic(name)]
+        return (ratio ** (factor * known[label]))[:, None] * np.column_stack([powers, *falling, *analytic])
 
     def matrix(self, table: ScalingTable, parameters) -> np.ndarray:
         """From all amplitudes to all values."""
-        whole = np.zeros((len(self.names) * len(table.sizes), len(self.names) * self.width))
-        for k, name in enumerate(self.names):
-            rows, first = slice(k * len(table.sizes), (k + 1) * len(table.sizes)), k * self.width
-            whole[rows, first : first + self.width] = self.columns(name, table, parameters)
+        whole = np.zeros((len(self.names) * len(table.sizes), self.count - len(self.nonlinear)))
+        for k, (name, (first, stop)) in enumerate(self.places.items()):
+            whole[k * len(table.sizes) : (k + 1) * len(table.sizes), first:stop] = self.columns(name, table, parameters)
         return whole
 
     def amplitudes(self, name: str, parameters) -> np.ndarray:
-        first = len(self.nonlinear) + self.names.index(name) * self.width
-        return parameters[first : first + self.width]
+        first, stop = (len(self.nonlinear) + place for place in self.places[name])
+        return parameters[first:stop]
 
     def solve(self, table: ScalingTable) -> LeastSquares:
         values = np.concatenate([table.values[name] for name in self.names])
@@ -165,7 +175,7 @@ class _Form:
             rows.append(scale * np.eye(number)[k])
         for name in self.names:
             if self.powers.get(name) is None:
-                place = len(self.nonlinear) + self.names.index(name) * self.width
+                place = len(self.nonlinear) + self.places[name][0]
                 names.append(f"{name}*")
                 values.append(p[place])
                 rows.append(np.eye(number)[place])
@@ -189,8 +199,10 @@ def fit_scaling(
 ) -> ScalingFit:  # fmt: skip
     """Critical coupling and exponents of observables at several sizes, by correlated least squares.
 
-    O(y, L) = L^p [Σ_{k ≤ d} a_k x^k + L^{−ω} Σ_{k < c} b_k x^k] with x = (y − y_c) L^{1/ν}. Several observables are fitted
-    together, with the same y_c, ν and ω.
+    O(y, L) = L^p [Σ_{k ≤ d} a_k x^k + L^{−ω} Σ_{k < c} b_k x^k + (y − y_c) (c₁ x + c₀)] with x = (y − y_c) L^{1/ν}. The
+    last terms are analytic: the scaling field is y − y_c only to first order, and the amplitude of what has a power depends on
+    y (c₀, absent where p = 0); straight lines (d = 1) go without them. Several observables are fitted together, with the same
+    y_c, ν and ω.
 
     Parameters
     ----------
@@ -249,7 +261,7 @@ def fit_scaling(
             "degree", f"at most {most - 1}, for {most} couplings of one size", f"{degree}", fix, reason="degree"
         )
     form = _Form(kept, powers, degree, corrections, omega, _first_guess(kept, powers) if start is None else start)
-    count, number = len(form.nonlinear) + form.width * len(form.names), len(kept.covariance)
+    count, number = form.count, len(kept.covariance)
     if number <= count:
         fix = "Scan more couplings or sizes, or lower degree and corrections."
         raise ArgumentError("table", f"more than {count} values", f"{number}", fix, reason="values")
