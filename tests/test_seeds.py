@@ -28,6 +28,12 @@ DATA = np.random.default_rng(0).normal(size=(20, 4))
 BITS = np.array([[0.0, 1.0], [1.0, 1.0]])
 MACHINE = RestrictedBoltzmannMachine(BernoulliUnits(np.zeros(2)), BernoulliUnits(np.zeros(2)), np.zeros((2, 2)))
 PRIORS = {"w": dist.Uniform(0.1, 0.6)}
+
+
+def square(size):
+    return p4.phi4(p4.lattice.square(size), a=-1.0, b=1.0)
+
+
 NAMES = ("pool", "mode search", "integration", "annealing", "average")
 
 
@@ -46,6 +52,7 @@ CALLS = {
     "infer_couplings": lambda seed: p4.infer_couplings(MODEL, DATA, PRIORS, seed=seed),
     "compare": lambda seed: p4.compare({"one": MODEL}, DATA, seed=seed),
     "predictive_check": lambda seed: predictive_check([MODEL], DATA, seed=seed),
+    "finite_size_scaling": lambda seed: p4.finite_size_scaling(square, sizes=(4, 6), vary={"w": [0.6, 0.7]}, seed=seed),
     "check_action": lambda seed: p4.check_action(MODEL.energy, RING, seed=seed),
     "train": lambda seed: train(MACHINE, BITS, seed=seed),
     "annealed": lambda seed: annealed(MACHINE, seed=seed),

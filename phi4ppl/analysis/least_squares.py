@@ -17,7 +17,7 @@ from scipy.special import gammaincc
 
 __all__ = ["LeastSquares", "aic_weights", "correlated_fit", "p_value_of", "whitening"]
 
-FLOOR = 0.02  # of eigenvalues of the correlation matrix, whose mean is 1
+FLOOR = 2e-4  # of eigenvalues of the correlation matrix, whose mean is 1
 
 
 class LeastSquares(NamedTuple):

@@ -23,7 +23,7 @@ from ..analysis.scaling_fit import scan_fits
 from ..analysis.scaling_table import ScalingTable
 from ..errors import ArgumentError
 from ..errors.arguments import call_checked, finite_array, positive_int, seed_within
-from ..errors.streams import stream_rng
+from ..errors.streams import stream_seed
 from ..kernels.kernel import Kernel
 from ..model.field import MarkovRandomField
 from ..results.ensemble_run import sample_ensemble
@@ -174,7 +174,7 @@ def finite_size_scaling(
                 bar.message(f"size {size}: {len(points[size])} couplings")
             runs[size] = sample_ensemble(
                 models[size], {name: points[size]}, num_samples=num_samples, observables=records[size], keep_field=False,
-                seed=int(stream_rng(seed, f"size {size}").integers(2**31)), **chains,
+                seed=stream_seed(seed, "size", size), **chains,
             )  # fmt: skip
         parts[size] = _curves(runs[size], models[size], points[size], records[size], size)
         warnings += [f"Size {size}: {text}" for text in parts[size][2]]

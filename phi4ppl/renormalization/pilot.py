@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import ArgumentError
+from ..errors.streams import stream_seed
 from ..results.ensemble_run import sample_ensemble
 
 __all__ = ["Window", "window_around_crossing"]
@@ -55,7 +56,12 @@ def window_around_crossing(
     cumulants = []
     for size in (one, two):
         tree = sample_ensemble(  # with the records of the run that follows, whose program is then compiled
-            models[size], {name: values}, seed=seed + size, keep_field=False, observables=records[size], **settings
+            models[size],
+            {name: values},
+            seed=stream_seed(seed, "pilot", size),
+            keep_field=False,
+            observables=records[size],
+            **settings,
         )
         m2 = tree["posterior"]["magnetization"].transpose("chain", "draw", "member").values.astype(float) ** 2
         cumulants.append(1 - (m2**2).mean(axis=(0, 1)) / (3 * m2.mean(axis=(0, 1)) ** 2))
