@@ -67,7 +67,8 @@ def test_exponents_and_correction_of_exact_curves():
     scales = np.concatenate([np.ones(len(x)), sizes**1.75, sizes**-0.125])
     table = table_of(sizes, couplings, values, np.kron(np.eye(3), one) * np.outer(scales, scales))
     fit = fit_scaling(table, corrections=1)
-    expected = {"w_c": Y_C, "nu": NU, "gamma/nu": 1.75, "beta/nu": 0.125, "omega": OMEGA, "U4*": 0.61}
+    expected = {"w_c": Y_C, "nu": NU, "gamma/nu": 1.75, "beta/nu": 0.125, "U4*": 0.61}
+    expected |= {f"omega[{name}]": OMEGA for name in values}
     assert fit.values == pytest.approx(expected, abs=2e-4)
     assert fit.power("abs_m") == pytest.approx(-0.125, abs=1e-4)
     without = fit_scaling(table, "U4")

@@ -21,6 +21,7 @@ from ..analysis.crossings import find_crossings
 from ..analysis.named import QUANTITIES
 from ..analysis.scaling_fit import scan_fits
 from ..analysis.scaling_table import ScalingTable
+from ..analysis.two_point import two_point
 from ..errors import ArgumentError
 from ..errors.arguments import call_checked, finite_array, positive_int, seed_within
 from ..errors.streams import stream_seed
@@ -78,16 +79,9 @@ def scaling_observables(model: MarkovRandomField, vary: str) -> dict[str, Callab
         fix = "Build it with phi4ppl.lattice.square(L) or hypercubic((L, L, L))."
         raise ArgumentError("model", "a periodic lattice with equal sides", repr(lattice), fix, reason="lattice")
     alone = model.select(lambda form: form.name == vary).replace(**{vary: 1.0})
-    wave = np.exp(-2j * np.pi * np.arange(shape[0]) / shape[0])
-
-    def smallest_momentum(phi):
-        slices = [phi.sum(axis=tuple(k for k in range(phi.ndim) if k != axis)) for axis in range(phi.ndim)]
-        return sum(jnp.abs(jnp.sum(each * wave)) ** 2 for each in slices) / (phi.ndim * phi.size)
-
-    found = {f"action_of_{vary}": lambda phi: alone.energy(phi), "smallest_momentum": smallest_momentum}
-    for function in found.values():
-        function.coupling_free = True  # type: ignore[attr-defined]  # one program serves all couplings
-    return found
+    action = lambda phi: alone.energy(phi)  # noqa: E731
+    action.coupling_free = True  # type: ignore[attr-defined]  # one program serves all couplings
+    return {f"action_of_{vary}": action, "smallest_momentum": two_point("smallest_momentum", lattice).measure}
 
 
 @call_checked

@@ -72,16 +72,11 @@ class FiniteSizeScaling:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Reasons to distrust the values: of runs and crossings, or no fit describes the curves, or none leaves out a size."""
+        """Reasons to distrust the values: of runs, of crossings, and where no fit describes the curves."""
         found = [*self.run_warnings, *(text for each in self.crossings.values() for text in each.warnings)]
         if (p := self.fits.best.p_value) < MIN_P:
             found.append(
                 f"The best fit does not describe the curves (p = {p:.1g}). Add larger sizes, or scan a narrower range."
-            )
-        if len({fit.smallest for fit in self.fits}) < 2:
-            found.append(
-                "Exponents rest on corrections fitted to the smallest size, which no other fit checks: in tests with sizes "
-                "8, 16 and 32, gamma/nu and beta/nu were off by up to 3 errors. Add a larger size."
             )
         return tuple(dict.fromkeys(found))
 
