@@ -138,7 +138,10 @@ def collapse(
         def slope(p):
             return tuple(np.asarray(x, float) for x in _slope(jnp.asarray(p), data, factor))
 
-        found = minimize(slope, begin, jac=True, method="BFGS", options={"gtol": 1e-4, "maxiter": 300})
+        # the bounds of `fit_scaling`: curves that do not collapse can drive ν to infinity
+        bounds = [(-3.0, 3.0), (0.1, 5.0), *[(-5.0, 5.0)] * (len(names) - 2), *[(None, None)] * len(MIDDLE)]
+        options = {"gtol": 1e-4, "ftol": 1e-13, "maxiter": 300}
+        found = minimize(slope, begin, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
         steps = STEP * np.eye(len(begin))
         curvature = np.array([slope(found.x + step)[1] - slope(found.x - step)[1] for step in steps]) / (2 * STEP)
         residual = float(np.mean(np.asarray(_left_out(jnp.asarray(found.x), data, factor)) ** 2))

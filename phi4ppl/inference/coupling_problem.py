@@ -139,14 +139,22 @@ class CouplingProblem:
 
     def prior_slope(self, theta) -> tuple[np.ndarray, np.ndarray]:
         """Gradient of the log prior, and its curvature (as a positive precision), both zero where not finite."""
-        slope, curvature = np.zeros(len(theta)), np.zeros(len(theta))
-        for k, (name, value) in enumerate(zip(self.names, theta, strict=True)):
-            if self.priors[name] is None:
-                continue
-            density = self.priors[name].log_prob
-            first, second = jax.grad(density)(float(value)), jax.grad(jax.grad(density))(float(value))
-            slope[k], curvature[k] = (float(x) if np.isfinite(x) else 0.0 for x in (first, -second))
+        first, second = (np.asarray(each, float) for each in self._prior_derivatives(np.asarray(theta, float)))
+        slope, curvature = np.nan_to_num(first, posinf=0, neginf=0), np.nan_to_num(-second, posinf=0, neginf=0)
         return slope, np.maximum(curvature, 0.0)
+
+    @cached_property
+    def _prior_derivatives(self):
+        """First and second derivatives of the log prior of every coupling; compiled, since a search asks at every step."""
+        flat = lambda value: 0.0 * value  # noqa: E731
+        densities = [flat if self.priors[name] is None else self.priors[name].log_prob for name in self.names]
+
+        def derivatives(theta):
+            first = [jax.grad(density) for density in densities]
+            second = [jax.grad(slope) for slope in first]
+            return tuple(jnp.stack([f(t) for f, t in zip(each, theta, strict=True)]) for each in (first, second))
+
+        return jax.jit(derivatives)
 
     def log_likelihood(self, thetas, log_partition) -> np.ndarray:
         """log p(φ_n | θ) with log Z at every row of ``thetas``, shape (num_thetas, num_data)."""
