@@ -32,6 +32,7 @@ import hypothesis
 import jax
 import pytest
 import quick_compile
+import rotation
 
 quick_compile.install()
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -41,6 +42,28 @@ hypothesis.settings.register_profile("phi4ppl", deadline=None, derandomize=True,
 hypothesis.settings.load_profile("phi4ppl")
 
 WATCHED_SETTINGS = ("jax_enable_x64", "jax_numpy_rank_promotion", "jax_debug_nans", "jax_disable_jit")
+
+
+ROTATED = rotation.listed()
+
+
+def pytest_addoption(parser):
+    parser.addoption("--share", metavar="K/N", type=rotation.share_of, help="one part in N of the selected tests")
+
+
+def pytest_itemcollected(item):
+    item.config.stash.setdefault(rotation.COLLECTED, []).append(item.nodeid)
+    if rotation.is_rotated(item.nodeid, ROTATED):
+        item.add_marker("rotated")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config, items):
+    """Leave out the tests of other parts."""
+    if share := config.getoption("--share"):
+        kept = [item for item in items if rotation.in_share(item.nodeid, *share)]
+        config.hook.pytest_deselected(items=[item for item in items if not rotation.in_share(item.nodeid, *share)])
+        items[:] = kept
 
 
 @pytest.hookimpl(wrapper=True)
