@@ -100,6 +100,10 @@ def test_search_for_the_crossing(monkeypatch):
         1.0, 1.1, 5
     )  # curves that cross at 1.06: the next window is around it; parallel ones move it by its width
     assert window.moved((y, 0.9 - 2 * (y - 1.06)), (y, 0.9 - 4 * (y - 1.06))).center == pytest.approx(1.06)
+    far = window._replace(center=1.0).moved((y, 0.9 - 2 * (y - 1.06)), (y, 0.9 - 4 * (y - 1.06)))
+    assert far.at(10**6).min() == pytest.approx(1.03) and far.at(10**6).max() == pytest.approx(
+        1.09
+    )  # still overlaps the last
     assert abs(window.moved((y, 0.9 - 2 * y), (y, 0.8 - 2.001 * y)).center - window.center) == pytest.approx(0.1)
     with pytest.raises(p4.errors.ArgumentError, match=r"range of a with the critical coupling.*do not cross there"):
         pilot.window_around_crossing(models, "a", np.linspace(1.1, 1.2, 4), dict.fromkeys(models), seed=0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from raising import raises
 
 from phi4ppl.analysis import ScalingTable, collapse, find_crossings, fit_scaling, from_table, gamma_method, scan_fits
 from phi4ppl.analysis.least_squares import correlated_fit, whitening
@@ -66,7 +67,7 @@ def test_exponents_and_correction_of_exact_curves():
     one = covariance_of(sizes, couplings)
     scales = np.concatenate([np.ones(len(x)), sizes**1.75, sizes**-0.125])
     table = table_of(sizes, couplings, values, np.kron(np.eye(3), one) * np.outer(scales, scales))
-    fit = fit_scaling(table, corrections=1)
+    fit = fit_scaling(table, corrections=1, omega=(1.3, 500.0))
     expected = {"w_c": Y_C, "nu": NU, "gamma/nu": 1.75, "beta/nu": 0.125, "U4*": 0.61}
     expected |= {f"omega[{name}]": OMEGA for name in values}
     assert fit.values == pytest.approx(expected, abs=2e-4)
@@ -184,7 +185,7 @@ def test_average_over_fits():
     sizes, couplings = rows_of()
     rng, truth = np.random.default_rng(4), covariance_of(sizes, couplings)
     values = binder(sizes, couplings, correction=-3.0) + np.linalg.cholesky(truth) @ rng.normal(size=len(sizes))
-    fits = scan_fits(table_of(sizes, couplings, values, truth), corrections=(0, 1), omega=OMEGA)
+    fits = scan_fits(table_of(sizes, couplings, values, truth), degrees=(3,), corrections=(0, 1), omega=OMEGA)
     assert [(fit.smallest, fit.corrections) for fit in fits] == [(8, 0), (8, 1), (16, 0), (16, 1)]
     assert fits.weights[0] < 1e-6  # all sizes without a correction: excluded by χ²
     mean, error = fits.average()["U4*"]
@@ -255,6 +256,29 @@ def test_collapse_covers_and_knows_its_residual():
     # 100 data sets: a standard deviation of 0.035 to 0.047 for the two quantities; beyond 0.14 on either side in 1 %
     assert 0.55 <= np.mean(inside) <= 0.82
     assert 0.7 < np.mean(residuals) < 1.3
+
+
+def test_prior_of_omega_decides_where_values_do_not_and_yields_where_they_do():
+    sizes, couplings = rows_of()
+    fits = {}
+    for amplitude, error in ((0.0, 0.002), (-6.0, 1e-5)):
+        values = binder(sizes, couplings, correction=amplitude)
+        table = table_of(sizes, couplings, values, covariance_of(sizes, couplings, error=error))
+        fits[amplitude] = fit_scaling(table, "U4", corrections=1, omega=(1.0, 0.25))
+    assert fits[0.0].values["omega"] == pytest.approx(
+        1.0, abs=0.05
+    )  # no correction at all tells nothing of its exponent
+    assert fits[0.0].errors["omega"] == pytest.approx(0.25, rel=0.1)
+    assert fits[-6.0].values["omega"] == pytest.approx(OMEGA, abs=0.02)  # four standard deviations from the prior
+    assert fits[-6.0].errors["omega"] < 0.05
+
+
+@pytest.mark.parametrize("omega", [0.0, -1.0, (1.0, 0.0), (1.0, 2.0, 3.0), float("nan"), None])
+def test_omega_is_a_positive_number_or_a_prior(omega):
+    sizes, couplings = rows_of()
+    table = table_of(sizes, couplings, binder(sizes, couplings), covariance_of(sizes, couplings))
+    with raises("argument.omega", "a positive number or a pair of them"):
+        fit_scaling(table, "U4", corrections=1, omega=omega)
 
 
 def test_planted_corrections_spoil_the_collapse():

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy.linalg import block_diag
 from scipy.optimize import least_squares
 
 from .._typing import ArrayLike
@@ -32,6 +33,9 @@ EXPONENTS = {
     "-beta/nu": (-1.0, "beta/nu"),
     "-2 beta/nu": (-2.0, "beta/nu"),
 }  # factor, label
+OMEGA = (1.3, 0.5)
+"""Prior mean and standard deviation of exponents of corrections: 0.8 in three dimensions, 7/4 to 2 in two."""
+Omega = float | tuple[float, float]
 GUESS = {"gamma/nu": 1.75, "beta/nu": 0.125}
 MIN_P = 0.01
 
@@ -69,7 +73,7 @@ class ScalingFit:
     smallest: float
     degree: int
     corrections: int
-    omega: float | None
+    omega: Omega
     warnings: tuple[str, ...] = ()
     coupling: str = "coupling"
     form: _Form = field(repr=False, default=None)
@@ -110,9 +114,10 @@ class _Form:
         exponents = dict.fromkeys(EXPONENTS[p][1] for p in map(powers.get, self.names) if p)
         self.scale = max(np.ptp(table.couplings) / 2, 1e-300)  # of y_c, so that parameters are of order one
         self.center, self.middle = start, float(np.exp(np.log(table.sizes).mean()))
-        fitted = [self._omega_of(name) for name in self.names] if corrections and omega is None else []
+        fitted = [self._omega_of(name) for name in self.names] if corrections and np.ndim(omega) else []
         self.nonlinear = ["y_c", "nu", *exponents, *fitted]
-        self.start = np.array([0.0, 1.0, *(GUESS[name] for name in exponents), *[1.5] * len(fitted)])
+        self.start = np.array([0.0, 1.0, *(GUESS[name] for name in exponents), *[omega[0] for _ in fitted]])
+        self.num_priors = len(fitted)
         widths = [degree + 1 + corrections + self._num_analytic(name) for name in self.names]
         ends = np.cumsum([0, *widths])
         self.places = {name: (ends[k], ends[k + 1]) for k, name in enumerate(self.names)}
@@ -150,22 +155,28 @@ class _Form:
         return parameters[first:stop]
 
     def solve(self, table: ScalingTable) -> LeastSquares:
-        values = np.concatenate([table.values[name] for name in self.names])
+        """The fit, with the prior of each fitted ω as one more value."""
+        count, priors = len(self.nonlinear), self.num_priors
+        mean, width = self.omega if priors else (0.0, 1.0)
+        values = np.concatenate([*(table.values[name] for name in self.names), np.full(priors, mean)])
         white = whitening(table.covariance)
-        low = np.array([-3.0, 0.1, *([-5.0] * len(self.nonlinear))][: len(self.nonlinear)])
-        high = np.array([3.0, 5.0, *([5.0] * len(self.nonlinear))][: len(self.nonlinear)])
-        low[[name.startswith("omega") for name in self.nonlinear]] = 0.1
+        low, high = np.array([-3.0, 0.1] + [-5.0] * (count - 2)), np.array([3.0] + [5.0] * (count - 1))
+        low[count - priors :] = 0.1
 
         def amplitudes(nonlinear):
-            return np.linalg.lstsq(white @ self.matrix(table, nonlinear), white @ values, rcond=1e-12)[0]
+            return np.linalg.lstsq(white @ self.matrix(table, nonlinear), white @ values[: len(white)], rcond=1e-12)[0]
 
         def residual(nonlinear):
-            return white @ (self.matrix(table, nonlinear) @ amplitudes(nonlinear) - values)
+            away = self.matrix(table, nonlinear) @ amplitudes(nonlinear) - values[: len(white)]
+            return np.append(white @ away, (nonlinear[count - priors :] - mean) / width)
 
-        near = least_squares(residual, self.start, bounds=(low, high), x_scale=[0.1, 0.1] + [0.05] * (len(low) - 2)).x
-        count = len(self.nonlinear)
-        start = np.append(near, amplitudes(near))
-        return correlated_fit(lambda p: self.matrix(table, p[:count]) @ p[count:], values, table.covariance, start)
+        def curves_and_priors(p):
+            return np.append(self.matrix(table, p[:count]) @ p[count:], p[count - priors : count])
+
+        scales = [0.1, 0.1] + [0.05] * (count - 2)
+        near = least_squares(residual, self.start, bounds=(low, high), x_scale=scales).x
+        covariance = block_diag(table.covariance, width**2 * np.eye(priors))
+        return correlated_fit(curves_and_priors, values, covariance, np.append(near, amplitudes(near)))
 
     def results(self, found: LeastSquares, coupling: str):
         """What is reported, as numbers and a Jacobian by all parameters."""
@@ -197,7 +208,7 @@ def powers_of(names, powers: Mapping | None) -> dict:
 
 @call_checked
 def fit_scaling(
-    table: ScalingTable, names=None, *, smallest: float = 0, degree: int = 3, corrections: int = 0, omega: float | None = None,
+    table: ScalingTable, names=None, *, smallest: float = 0, degree: int = 3, corrections: int = 0, omega: Omega = OMEGA,
     powers: Mapping | None = None, start: float | None = None,
 ) -> ScalingFit:  # fmt: skip
     """Critical coupling and exponents of observables at several sizes, by correlated least squares.
@@ -218,9 +229,10 @@ def fit_scaling(
         d, of the scaling functions.
     corrections : int, default 0
         c, the number of terms that fall with L^{−ω}.
-    omega : float, optional
-        ω of all observables; without it each has one that is fitted, where there are corrections. A fixed ω makes errors much
-        smaller, and wrong on lattices where other corrections are not small yet.
+    omega : float or pair of floats
+        ω, where there are corrections. A pair is the mean and the standard deviation of a Gaussian prior for the ω of each
+        observable, which is then fitted: 1.3 ± 0.5 by default. Without a prior, a small ω would make a correction all but equal
+        to the leading term. A number fixes ω: errors are much smaller, and wrong where other corrections are not small yet.
     powers : dict, optional
         By observable ``None`` (dimensionless), ``"gamma/nu"``, ``"-beta/nu"`` or ``"-2 beta/nu"``. By default ``"gamma/nu"``
         of ``susceptibility`` and ``chi``, ``"-2 beta/nu"`` of ``m2``, ``"-beta/nu"`` of ``abs_m``, None of all others.
@@ -238,7 +250,8 @@ def fit_scaling(
 
     Notes
     -----
-    K. Binder, Z. Phys. B 43 (1981) 119; corrections as in M. Hasenbusch, J. Phys. A 32 (1999) 4851.
+    K. Binder, Z. Phys. B 43 (1981) 119; corrections as in M. Hasenbusch, J. Phys. A 32 (1999) 4851; priors of parameters as
+    one more value each in χ²: G. P. Lepage et al., Nucl. Phys. B Proc. Suppl. 106 (2002) 12.
 
     Examples
     --------
@@ -256,6 +269,7 @@ def fit_scaling(
     whole = table.select(names)
     kept, powers = whole.select(smallest=smallest), powers_of(whole.names, powers)
     degree, corrections = positive_int("degree", degree), positive_int("corrections", corrections, minimum=0)
+    omega = _checked_omega(omega)
     if len(np.unique(kept.sizes)) < 2:
         raise ArgumentError("smallest", "at least two sizes kept", f"{len(np.unique(kept.sizes))}", reason="sizes")
     most = int(np.unique(kept.sizes, return_counts=True)[1].max())
@@ -285,6 +299,14 @@ def fit_scaling(
         found.p_value, found.aic + 2 * left_out, kept.names, float(kept.sizes.min()), degree, corrections, omega,
         tuple(warnings), table.coupling, form, found.parameters,
     )  # fmt: skip
+
+
+def _checked_omega(omega) -> Omega:
+    numbers = np.asarray(omega, float)
+    if numbers.shape not in ((), (2,)) or not np.all(np.isfinite(numbers)) or np.any(numbers <= 0):
+        fix = "A positive number fixes ω; a pair such as (1.3, 0.5) is the mean and standard deviation of its prior."
+        raise ArgumentError("omega", "a positive number or a pair of them", repr(omega), fix)
+    return (float(numbers[0]), float(numbers[1])) if numbers.ndim else float(numbers)
 
 
 def _first_guess(table: ScalingTable, powers: Mapping) -> float:
@@ -339,7 +361,7 @@ class ScalingFits(tuple):
 
 @call_checked
 def scan_fits(
-    table: ScalingTable, names=None, *, smallest=None, degrees=(3,), corrections=(0, 1, 2, 3), omega: float | None = None,
+    table: ScalingTable, names=None, *, smallest=None, degrees=(3, 4), corrections=(0, 1, 2, 3), omega: Omega = OMEGA,
     powers: Mapping | None = None,
 ) -> ScalingFits:  # fmt: skip
     """`fit_scaling` for every smallest size, degree and number of corrections that leaves degrees of freedom.

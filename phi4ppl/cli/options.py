@@ -214,7 +214,9 @@ def _scan(sub: Command) -> None:
     sub.add_argument("--vary", metavar="NAME=FIRST:LAST:NUMBER", required=True, help=text)
     text = "sides of the lattice; the model file is a function build(size=…, …), which is called for each"
     sub.add_argument("--sizes", metavar="L,L,…", required=True, help=text)
-    sub.add_argument("--omega", type=float, help="exponent of corrections to scaling (default: fitted)")
+    sub.add_argument(
+        "--omega", type=float, help="exponent of corrections to scaling (default: fitted, with a prior of 1.3 ± 0.5)"
+    )
     _with_chains(sub, SCAN)
     sub.borrow("--seed", f"{SCAN}.seed", "seed", type=int)
     _with_folder(sub, "scans/MODEL", "an earlier scan")

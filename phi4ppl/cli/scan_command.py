@@ -28,6 +28,7 @@ def scan(arguments) -> int:
     if "size" not in file.parameters or "size" in (arguments.set or {}):
         fix = "Give the file a function build(size=8, …) whose `size` is the side of the lattice, and leave --set size= out."
         raise ModelFileError("size", f"{file.path}: the model cannot be built at other sizes. {fix}")
+    from ..analysis.scaling_fit import OMEGA
     from ..renormalization.finite_size import finite_size_scaling
     from ..renormalization.scaling_page import write_scaling
 
@@ -37,7 +38,7 @@ def scan(arguments) -> int:
     print(f"{file.name}: {file.summary}", flush=True)
     found = finite_size_scaling(
         model_of_size, sizes=sizes, vary={name: values}, num_warmup=arguments.warmup, num_samples=arguments.samples,
-        num_chains=arguments.chains, seed=arguments.seed, omega=arguments.omega,
+        num_chains=arguments.chains, seed=arguments.seed, omega=OMEGA if arguments.omega is None else arguments.omega,
         progress=False if arguments.quiet else None,
     )  # fmt: skip
     print(f"\n{for_command_line(str(found), 'scan')}")

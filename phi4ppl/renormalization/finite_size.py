@@ -19,7 +19,7 @@ from .._typing import ArrayLike
 from ..analysis.collapse import collapse
 from ..analysis.crossings import find_crossings
 from ..analysis.named import QUANTITIES
-from ..analysis.scaling_fit import scan_fits
+from ..analysis.scaling_fit import OMEGA, Omega, scan_fits
 from ..analysis.scaling_table import ScalingTable
 from ..analysis.two_point import two_point
 from ..errors import ArgumentError
@@ -88,7 +88,7 @@ def scaling_observables(model: MarkovRandomField, vary: str) -> dict[str, Callab
 def finite_size_scaling(
     model_of_size: Callable, *, sizes: Iterable[int], vary: Mapping, runs: Mapping | None = None, num_warmup: int = 500,
     num_samples: int = 2000, num_chains: int = 4, kernel: Kernel | str = "auto", seed: int = 0,
-    degrees: tuple[int, ...] = (3,), corrections: tuple[int, ...] = (0, 1, 2, 3), omega: float | None = None,
+    degrees: tuple[int, ...] = (3, 4), corrections: tuple[int, ...] = (0, 1, 2, 3), omega: Omega = OMEGA,
     progress: bool | None = None,
 ) -> FiniteSizeScaling:  # fmt: skip
     """The critical coupling and exponents of a family of models, from runs at several sizes and couplings.
@@ -115,7 +115,7 @@ def finite_size_scaling(
     seed : int, default 0
         Every size has a stream of its own.
     degrees, corrections, omega
-        As in `phi4ppl.analysis.scan_fits`. ω is fitted where it is not given.
+        As in `phi4ppl.analysis.scan_fits`. ω is fitted, with a prior, unless it is a number.
 
     Returns
     -------

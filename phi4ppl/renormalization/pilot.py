@@ -17,16 +17,20 @@ FLATTEST, STEEPEST = 0.5, 2.5  # 1/ν, which two noisy slopes cannot fix
 
 
 class Window(NamedTuple):
-    """Couplings worth sampling: ``number`` of them around ``center``, of half-width ``half`` at ``size`` and shrinking."""
+    """Couplings worth sampling: ``number`` of them around ``center``, of half-width ``half`` at ``size`` and shrinking.
+
+    The half-width is at least ``least``: half of how far the center moved last, so that windows of successive sizes overlap.
+    """
 
     center: float
     half: float
     size: int
     inverse_nu: float
     number: int
+    least: float = 0.0
 
     def at(self, size: int) -> np.ndarray:
-        half = self.half * (self.size / size) ** self.inverse_nu
+        half = max(self.half * (self.size / size) ** self.inverse_nu, self.least)
         return self.center + half * np.linspace(-1, 1, self.number)
 
     def moved(self, one: tuple[np.ndarray, np.ndarray], two: tuple[np.ndarray, np.ndarray]) -> Window:
@@ -37,7 +41,8 @@ class Window(NamedTuple):
         """
         (slope, level), (steep, other) = (np.polyfit(y - self.center, v, 1) for y, v in (one, two))
         reach = float(np.ptp(two[0]))
-        return self._replace(center=self.center + float(np.clip((level - other) / (steep - slope), -reach, reach)))
+        shift = float(np.clip((level - other) / (steep - slope), -reach, reach))
+        return self._replace(center=self.center + shift, least=abs(shift) / 2)
 
 
 def window_around_crossing(
