@@ -6,6 +6,9 @@ A family of models comes in, or their runs; values with errors go out. Read `fin
 from .blocking import Blocked, block
 from .finite_size import finite_size_scaling, scaling_observables
 from .finite_size_result import FiniteSizeScaling
+from .monte_carlo_rg import monte_carlo_rg
+from .monte_carlo_rg_result import MonteCarloRG
+from .operators import Operator, operator, standard_operators
 from .rules import Average, BellWilson, Decimate, Kernel, Majority, Sign
 
 __all__ = [
@@ -16,8 +19,13 @@ __all__ = [
     "FiniteSizeScaling",
     "Kernel",
     "Majority",
+    "MonteCarloRG",
+    "Operator",
     "Sign",
     "block",
     "finite_size_scaling",
+    "monte_carlo_rg",
+    "operator",
     "scaling_observables",
+    "standard_operators",
 ]

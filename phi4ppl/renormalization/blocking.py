@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import xarray as xr
@@ -82,7 +83,7 @@ class Blocked:
             m, volume = fields.mean(axis=axes, dtype=float), lattice.num_sites
             series = {"phi2": np.mean(np.square(fields, dtype=float), axis=axes), "m2": m**2, "m4": m**4}
             quantities: dict[str, Callable | str] = {
-                "susceptibility": lambda m, volume=volume: volume * m["m2"],  # type: ignore[misc]
+                "susceptibility": partial(_scaled_m2, volume=volume),
                 "binder_cumulant": lambda m: 1 - m["m4"] / (3 * m["m2"] ** 2),
             }
             if np.ptp(series["phi2"]) > 1e-12 * np.abs(series["phi2"]).max():
@@ -188,6 +189,10 @@ def block(
         found.append(_blocked_once(found[-1], each, own, stream_rng(seed, "blocking", level)))
     result = Blocked(tuple(found), (lattice, *(own.coarse for own in blocks)), rules, tuple(blocks), seed)
     return Blocked(result.fields, result.lattices, rules, result.blocks, seed, tuple(_doubts(result)))
+
+
+def _scaled_m2(means, volume: int):
+    return volume * means["m2"]
 
 
 def _partitions(partition, lattice: Lattice) -> list:
@@ -296,7 +301,7 @@ def _doubts(blocked: Blocked) -> list[str]:
         if abs(eta - rule.eta) > ETA_TOLERANCE + 3 * error:
             found.append(
                 f"eta = {rule.eta:g} makes ⟨φ²⟩ change from {value_with_error(one, d_one)} to {value_with_error(two, d_two)} "
-                f"in the last step; it would stand still at eta = {value_with_error(eta, error)}. Either eta is not that of the "
-                "universality class, or the model is not critical."
+                f"in the last step; it would stand still at eta = {value_with_error(eta, error)}. Either eta is not that of "
+                "the universality class, or the model is not critical."
             )
     return found
