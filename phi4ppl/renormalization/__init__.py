@@ -6,6 +6,8 @@ A family of models comes in, or their runs; values with errors go out. Read `fin
 from .blocking import Blocked, block
 from .finite_size import finite_size_scaling, scaling_observables
 from .finite_size_result import FiniteSizeScaling
+from .flow import flow
+from .flow_result import Flow
 from .monte_carlo_rg import monte_carlo_rg
 from .monte_carlo_rg_result import MonteCarloRG
 from .operators import Operator, operator, standard_operators
@@ -17,6 +19,7 @@ __all__ = [
     "Blocked",
     "Decimate",
     "FiniteSizeScaling",
+    "Flow",
     "Kernel",
     "Majority",
     "MonteCarloRG",
@@ -24,6 +27,7 @@ __all__ = [
     "Sign",
     "block",
     "finite_size_scaling",
+    "flow",
     "monte_carlo_rg",
     "operator",
     "scaling_observables",

@@ -13,6 +13,7 @@ import xarray as xr
 
 from .._typing import ArrayLike, Labeled
 from ..analysis.derived import derive
+from ..analysis.gamma_method import gamma_method
 from ..analysis.primaries import lattice_of_run
 from ..errors import ArgumentError
 from ..errors.arguments import call_checked, finite_array, positive_int, seed_within
@@ -79,18 +80,16 @@ class Blocked:
         """Of every level ⟨φ²⟩, V⟨m²⟩ and U₄ with errors that know autocorrelation."""
         found = []
         for fields, lattice in zip(self.fields, self.lattices, strict=True):
-            axes = tuple(range(2, fields.ndim))
-            m, volume = fields.mean(axis=axes, dtype=float), lattice.num_sites
-            series = {"phi2": np.mean(np.square(fields, dtype=float), axis=axes), "m2": m**2, "m4": m**4}
-            quantities: dict[str, Callable | str] = {
-                "susceptibility": partial(_scaled_m2, volume=volume),
-                "binder_cumulant": lambda m: 1 - m["m4"] / (3 * m["m2"] ** 2),
-            }
-            if np.ptp(series["phi2"]) > 1e-12 * np.abs(series["phi2"]).max():
-                quantities["phi_squared"] = lambda m: m["phi2"]
-            got = derive(series, quantities)
-            found.append({name: (float(got[name].value), float(got[name].error)) for name in quantities})
-            found[-1].setdefault("phi_squared", (float(series["phi2"].mean()), 0.0))
+            m, volume = fields.mean(axis=tuple(range(2, fields.ndim)), dtype=float), lattice.num_sites
+            got = derive(
+                {"m2": m**2, "m4": m**4},
+                {
+                    "susceptibility": partial(_scaled_m2, volume=volume),
+                    "binder_cumulant": lambda m: 1 - m["m4"] / (3 * m["m2"] ** 2),
+                },
+            )
+            row = {name: (float(got[name].value), float(got[name].error)) for name in got}
+            found.append({"phi_squared": _phi_squared(fields)} | row)
         return found
 
     def __str__(self) -> str:
@@ -189,6 +188,12 @@ def block(
         found.append(_blocked_once(found[-1], each, own, stream_rng(seed, "blocking", level)))
     result = Blocked(tuple(found), (lattice, *(own.coarse for own in blocks)), rules, tuple(blocks), seed)
     return Blocked(result.fields, result.lattices, rules, result.blocks, seed, tuple(_doubts(result)))
+
+
+def _phi_squared(fields: np.ndarray) -> tuple[float, float]:
+    """⟨φ²⟩ and its error."""
+    found = gamma_method(np.mean(np.square(fields, dtype=float), axis=tuple(range(2, fields.ndim))))
+    return float(found.mean), float(found.error)
 
 
 def _scaled_m2(means, volume: int):
@@ -295,7 +300,7 @@ def _doubts(blocked: Blocked) -> list[str]:
                 )
     rule = blocked.rules[-1]
     if isinstance(rule, Linear) and rule.eta is not None and blocked.fields[0].shape[1] >= 8 and not rule.is_random:
-        (one, d_one), (two, d_two) = (row["phi_squared"] for row in blocked.moments()[-2:])
+        (one, d_one), (two, d_two) = map(_phi_squared, blocked.fields[-2:])
         log_b = math.log(blocked.factor or 2)
         eta, error = rule.eta - math.log(two / one) / log_b, math.hypot(d_one / one, d_two / two) / log_b
         if abs(eta - rule.eta) > ETA_TOLERANCE + 3 * error:

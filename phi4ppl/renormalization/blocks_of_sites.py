@@ -48,7 +48,8 @@ class BlocksOfSites:
         if self.factor is None:
             order = np.argsort(self.label, kind="stable")
             starts = np.searchsorted(self.label[order], np.arange(self.coarse.num_sites))
-            return np.add.reduceat(fields[:, order].astype(float), starts, axis=1)
+            sums = np.add.reduceat(fields.reshape(len(fields), -1)[:, order].astype(float), starts, axis=1)
+            return sums.reshape(len(fields), *self.coarse.field_shape)
         total = np.zeros((len(fields), *self.coarse.field_shape))
         for corner in itertools.product(range(self.factor), repeat=fields.ndim - 1):
             total += fields[(slice(None), *(slice(k, None, self.factor) for k in corner))]
@@ -60,7 +61,7 @@ class BlocksOfSites:
     def first(self, fields: np.ndarray) -> np.ndarray:
         """The field at the first site of every block."""
         if self.factor is None:
-            return fields[:, np.unique(self.label, return_index=True)[1]]
+            return fields.reshape(len(fields), -1)[:, np.unique(self.label, return_index=True)[1]]
         return fields[(slice(None), *(slice(None, None, self.factor),) * (fields.ndim - 1))]
 
 

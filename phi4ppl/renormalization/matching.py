@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from ..analysis.derived import derive
 from ..errors import ArgumentError
 from ..reports.numbers import value_with_error
-from .blocking import Blocked, fields_of
+from .blocking import Blocked
 from .operators import Operator, measure_operators, operator
 
 __all__ = ["Matching", "match"]
@@ -45,8 +45,8 @@ class Matching:
     side: int
 
     def best(self, name: str) -> tuple[float, float]:
-        """``"y_t"``, ``"y_h"`` or ``"distance"`` from the operator with the smallest error."""
-        return min(getattr(self, name).values(), key=lambda pair: pair[1])
+        """``"y_t"``, ``"y_h"`` or ``"distance"`` from the first operator: by default of neighbors, and the field."""
+        return next(iter(getattr(self, name).values()))
 
     def __str__(self) -> str:
         parts = [f"{n} = {value_with_error(*self.best(n))}" for n in ("y_t", "y_h") if getattr(self, n)]
@@ -57,7 +57,7 @@ class Matching:
     __repr__ = __str__
 
 
-def match(large: Blocked, small, operators: tuple[Operator, ...]) -> Matching:
+def match(large: Blocked, small: Blocked, operators: tuple[Operator, ...]) -> Matching:
     """Match the last level of ``large`` with that of ``small``, which has one level less.
 
     Raises
@@ -65,9 +65,7 @@ def match(large: Blocked, small, operators: tuple[Operator, ...]) -> Matching:
     ArgumentError
         If the two do not end with lattices of one shape.
     """
-    own = small if isinstance(small, Blocked) else None
-    last = own[own.levels] if own else fields_of(small)[0]
-    first = own[0] if own else last
+    first, last = small[0], small[small.levels]
     if last.shape[2:] != large[large.levels].shape[2:]:
         fix = f"Sample the same model on sides {[n // (large.factor or 2) for n in large.lattices[0].field_shape]}."
         got, expected = f"shape {last.shape[2:]} at its last level", f"shape {large[large.levels].shape[2:]}"

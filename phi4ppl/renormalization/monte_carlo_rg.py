@@ -20,7 +20,7 @@ from ..analysis.blocks import Blocks, blocks_for, jackknife_bias, jackknife_erro
 from ..errors import ArgumentError
 from ..errors.arguments import call_checked, finite_array, positive_int
 from ..lattice.frozen import Lattice
-from .blocking import Blocked, block
+from .blocking import Blocked, block, fields_of
 from .matching import match
 from .monte_carlo_rg_result import Choice, MonteCarloRG, Row
 from .operators import Operator, measure_operators, operators_of
@@ -110,9 +110,7 @@ def monte_carlo_rg(
             best[SECTORS[sector]] = _recommended(good)
     matching = None
     if second is not None:
-        if not isinstance(second, Blocked):
-            second = block(second, levels=blocked.levels - 1, **settings) if blocked.levels > 1 else second
-        matching = match(blocked, second, chosen)
+        matching = match(blocked, _second(blocked, second, seed), chosen)
     return MonteCarloRG(tuple(rows), best, inputs, blocked, tuple(each.name for each in chosen), matching)
 
 
@@ -124,7 +122,7 @@ def _usable(blocked: Blocked, given) -> tuple[list[int], tuple[Operator, ...]]:
     chains, draws = blocked[0].shape[:2]
     if chains * draws < MIN_DRAWS or draws < 8:
         raise ArgumentError("run", f"at least {MIN_DRAWS} fields, 8 of a chain", f"{chains} × {draws}", reason="count")
-    spins = [bool(np.all(np.abs(blocked[0][:, :8]) == 1)), *(rule.makes_spins for rule in blocked.rules)]
+    spins = [bool(np.all(np.abs(fields[:, :8]) == 1)) for fields in blocked.fields]
     steps = [k for k in range(blocked.levels) if spins[k] == spins[k + 1]]
     if not steps:
         fix = "Block once more: the first step makes spins of fields."
@@ -136,6 +134,24 @@ def _usable(blocked: Blocked, given) -> tuple[list[int], tuple[Operator, ...]]:
         expected = f"a coarsest side above {2 * reach}, twice the reach of the operators"
         raise ArgumentError("levels", expected, f"{side}", fix, reason="small")
     return steps, operators
+
+
+def _second(blocked: Blocked, second, seed: int):
+    """The second run with one step less, by the same rules, or its fields if there are none left."""
+    if isinstance(second, Blocked):
+        return second
+    lattice = blocked.lattices[1]
+    try:
+        fields, _ = fields_of(second, lattice)
+    except ArgumentError as error:
+        fix = "Sample the same model there."
+        expected = f"fields on {lattice.name}, sides shorter by the factor"
+        raise ArgumentError("second", expected, error.got, fix, reason="shape") from error
+    if blocked.levels == 1:
+        return Blocked((fields,), (lattice,), (), (), seed)
+    return block(
+        fields, blocked.rules[:-1], factor=blocked.factor or 2, levels=blocked.levels - 1, lattice=lattice, seed=seed
+    )
 
 
 def _rows(sector: str, step: int, blocked: Blocked, names, fine: Series, coarse: Series, cuts) -> list[Row]:

@@ -1,0 +1,152 @@
+"""The flow of couplings: block the fields, fit the couplings of a basis at every level, and test what the basis leaves out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .._typing import Labeled, Series
+from ..analysis.derived import derive
+from ..errors import ArgumentError
+from ..errors.arguments import call_checked, positive_int, seed_within
+from ..errors.streams import stream_seed
+from ..kernels.kernel import Kernel
+from ..lattice.frozen import Lattice
+from ..learning.likelihood import LikelihoodFit, fit_likelihood
+from ..model.field import MarkovRandomField
+from ..results.independent_fields import independent_step, note_of
+from ..results.run import sample
+from .basis import basis_model, basis_of
+from .blocking import Blocked, block
+from .flow_result import Comparison, Flow
+from .operators import Operator, measure_operators, standard_operators
+from .rules import Rule
+
+__all__ = ["flow"]
+
+SUSCEPTIBILITY = "V m2"
+
+
+@dataclass(frozen=True)
+class _Chains:
+    """Settings of the runs of fitted models."""
+
+    num_warmup: int
+    num_samples: int
+    num_chains: int
+    kernel: str | Kernel
+    progress: bool | None
+
+
+@call_checked
+def flow(
+    source: MarkovRandomField | Labeled | Blocked, rule: str | Rule | Callable | Sequence = "bell_wilson", *,
+    basis: Sequence | Mapping = ("w", "a", "b"), levels: int = 2, factor: int = 2, eta: float | None = None,
+    method="score_matching", check: bool = True, num_warmup: int = 200, num_samples: int = 1000, num_chains: int = 4,
+    kernel: Kernel | str = "auto", lattice: Lattice | None = None, seed: int = 0, progress: bool | None = None,
+) -> Flow:  # fmt: skip
+    """How the couplings of a model change from level to level of blocking.
+
+    Parameters
+    ----------
+    source : MarkovRandomField, DataTree of a run, array of shape ``(chains, draws, *lattice)``, or Blocked
+        A model is sampled first.
+    rule, factor, eta, lattice
+        As in `block`. Signs have no density to be fitted: the rule has to leave a continuous field.
+    basis : sequence of str, or dict
+        Terms of the actions that are fitted. ``"w"``, ``"w_diagonal"``, ``"w_second"``, ``"w_knight"``: −Σ φφ over pairs at
+        distances 1, √2, 2 and √5. ``"a"``, ``"b"``, ``"c"``: Σ φ², Σ φ⁴, Σ φ⁶. ``"u"``, ``"v"``: Σ φ²φ² and Σ (φ³φ + φφ³) over
+        neighbors. A dict adds clusters of offsets, in which a site named k times has the power k:
+        ``{"w": None, "g": [(0, 0), (1, 0), (1, 1), (0, 1)]}``.
+    levels : int, default 2
+        How many times to block.
+    method
+        As in `phi4ppl.fit_likelihood`.
+    check : bool, default True
+        Sample every fitted model again, and compare operators that are not in the basis.
+    num_warmup, num_samples, num_chains, kernel, progress
+        As in `phi4ppl.sample`, of a model that is sampled first, and of the fitted ones.
+    seed : int
+
+    Returns
+    -------
+    Flow
+        ``print`` it for couplings with errors and z-scores; ``plot()`` draws the flow.
+
+    Raises
+    ------
+    ArgumentError
+        If the rule makes spins, a lattice is no torus or too small for the basis, or an argument does not suit.
+
+    Examples
+    --------
+    >>> import phi4ppl as p4
+    >>> model = p4.phi4(p4.lattice.square(8), w=0.5, a=-0.2, b=0.5)
+    >>> found = p4.renormalization.flow(model, eta=0.25, levels=1, num_samples=500, check=False, seed=1)
+    >>> bool(abs(found.couplings["w"][0] - 0.5) < 4 * found.errors["w"][0])
+    True
+    """
+    levels, seed = positive_int("levels", levels), seed_within(seed)
+    chains = _Chains(num_warmup, num_samples, num_chains, kernel, progress)
+    if isinstance(source, MarkovRandomField):
+        source = _sampled(source, chains, stream_seed(seed, "flow"))
+    if not isinstance(source, Blocked):
+        settings = {"factor": factor, "eta": eta, "lattice": lattice, "seed": stream_seed(seed, "blocking")}
+        source = block(source, rule, levels=levels, **settings)
+    _require_continuous(source)
+    terms = basis_of(basis, source[0].ndim - 2)
+    families = [basis_model(terms, each.field_shape) for each in source.lattices]
+    step = independent_step(source[0], families[0])
+    thinned = [fields[:, ::step].reshape(-1, *fields.shape[2:]) for fields in source.fields]
+    fits = [fit_likelihood(model, data, method) for model, data in zip(families, thinned, strict=True)]
+    comparisons: list[dict[str, Comparison]] = []
+    for level, fit in enumerate(fits):
+        again = stream_seed(seed, "again", level)
+        comparisons.append(_compared(source[level], fit, terms, chains, again) if check and fit.converged else {})
+    return Flow(source, terms, tuple(fits), tuple(comparisons), step, note_of(step, "fits"))
+
+
+def _sampled(model: MarkovRandomField, chains: _Chains, seed: int):
+    return sample(
+        model, num_warmup=chains.num_warmup, num_samples=chains.num_samples, num_chains=chains.num_chains,
+        kernel=chains.kernel, seed=seed, progress=chains.progress,
+    )  # fmt: skip
+
+
+def _require_continuous(blocked: Blocked) -> None:
+    for level, (lattice, fields) in enumerate(zip(blocked.lattices, blocked.fields, strict=True)):
+        if lattice.shape is None or lattice.periodic is None or not all(lattice.periodic):
+            raise ArgumentError("source", "fields on a torus", repr(lattice), reason="lattice")
+        if len(np.unique(fields.ravel()[:1000])) < 10:
+            fix = "Use 'bell_wilson', 'kernel', 'average' or 'decimate'."
+            got = f"few values at level {level}"
+            raise ArgumentError("rule", "one that leaves a continuous field", got, fix, reason="spins")
+
+
+def held_out(terms: dict[str, Operator], dimension: int) -> tuple[Operator, ...]:
+    """Even standard operators that are in no basis."""
+    inside = {each.clusters for each in terms.values()}
+    return tuple(each for each in standard_operators(dimension) if each.is_even and each.clusters not in inside)
+
+
+def _compared(fields, fit: LikelihoodFit, terms, chains: _Chains, seed: int) -> dict[str, Comparison]:
+    """Densities of held-out operators, and the susceptibility, of the blocked fields and of the fitted model sampled again."""
+    tree = _sampled(fit.model, chains, seed)
+    others = held_out(terms, fields.ndim - 2)
+    side = min(fields.shape[2:])
+    others = tuple(each for each in others if 2 * each.reach < side)
+    drawn = tree["posterior"]["phi"].transpose("chain", "draw", ...).values
+    one, two = (_series(each, others) for each in (fields, drawn))
+    names = list(one)
+    found = [derive(each, {name: lambda m, name=name: m[name] for name in names}) for each in (one, two)]
+    pairs = [{name: (float(each[name].value), float(each[name].error)) for name in names} for each in found]
+    return {name: Comparison(*pairs[0][name], *pairs[1][name]) for name in names}
+
+
+def _series(fields, operators) -> dict[str, Series]:
+    volume, axes = int(np.prod(fields.shape[2:])), tuple(range(2, fields.ndim))
+    measured = measure_operators(fields, operators) / volume if operators else np.zeros((*fields.shape[:2], 0))
+    series = {each.name: measured[..., k] for k, each in enumerate(operators)}
+    return series | {SUSCEPTIBILITY: volume * fields.mean(axis=axes, dtype=float) ** 2}
