@@ -12,7 +12,7 @@ import xarray as xr
 from raising import raises
 
 import phi4ppl as p4
-from phi4ppl.renormalization import Average, BellWilson, Decimate, Kernel, block
+from phi4ppl.renormalization import Average, BellWilson, Decimate, StencilKernel, block
 from phi4ppl.renormalization.blocking import alignment
 
 pytestmark = pytest.mark.compile_quickly
@@ -69,7 +69,10 @@ def test_signs_of_fields_differ_from_majorities_of_signs():
 
 
 def test_the_inverse_of_a_kernel_gives_back_block_means(fields):
-    for rule in (Kernel(eta=0.25), Kernel(stencil=((0.0, -0.1, 0.0), (-0.1, 1.5, -0.1), (0.0, -0.1, 0.0)))):
+    for rule in (
+        StencilKernel(eta=0.25),
+        StencilKernel(stencil=((0.0, -0.1, 0.0), (-0.1, 1.5, -0.1), (0.0, -0.1, 0.0))),
+    ):
         blocked = block(fields, rule)
         means = blocked.blocks[0].mean(fields.reshape(-1, 8, 8))
         back = rule.inverse(blocked[1].reshape(-1, 4, 4), blocked.blocks[0])
@@ -80,7 +83,7 @@ def test_the_inverse_of_a_kernel_gives_back_block_means(fields):
 
 def test_a_stencil_is_applied_as_written(fields):
     stencil = np.array([[0.1, 0.2, 0.1], [0.0, 1.0, 0.0], [0.1, 0.2, 0.1]])
-    got = block(fields, Kernel(stencil=tuple(map(tuple, stencil))))[1]
+    got = block(fields, StencilKernel(stencil=tuple(map(tuple, stencil))))[1]
     means = block(fields, "average")[1]
     expected = sum(
         stencil[1 + i, 1 + j] * np.roll(means, (-i, -j), axis=(2, 3)) for i in (-1, 0, 1) for j in (-1, 0, 1)
@@ -177,9 +180,9 @@ def test_what_cannot_be_blocked(fields):
     with raises("argument.eta"):
         block(fields, "average", eta=np.nan)
     with raises("argument.stencil"):
-        Kernel(stencil=((1.0, 2.0, 3.0),))
+        StencilKernel(stencil=((1.0, 2.0, 3.0),))
     with raises("argument.stencil.singular"):
-        block(fields, Kernel(stencil=((0.25, 0.5, 0.25),)))
+        block(fields, StencilKernel(stencil=((0.25, 0.5, 0.25),)))
     with raises("argument.alpha"):
         BellWilson(alpha=0.0)
     with raises("argument.partition.empty"):

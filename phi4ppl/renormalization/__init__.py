@@ -4,26 +4,35 @@ A family of models comes in, or their runs; values with errors go out. Read `fin
 """
 
 from .blocking import Blocked, block
+from .blocks_of_sites import BlocksOfSites
 from .finite_size import finite_size_scaling, scaling_observables
 from .finite_size_result import FiniteSizeScaling
 from .flow import flow
-from .flow_result import Flow
+from .flow_result import Comparison, FixedPoint, Flow
+from .matching import Matching
 from .monte_carlo_rg import monte_carlo_rg
-from .monte_carlo_rg_result import MonteCarloRG
+from .monte_carlo_rg_result import ExponentRow, MonteCarloRG, Recommendation
 from .operators import Operator, operator, standard_operators
-from .rules import Average, BellWilson, Decimate, Kernel, Majority, Sign
+from .rules import Average, BellWilson, Decimate, Majority, Rule, Sign, StencilKernel
 
 __all__ = [
     "Average",
     "BellWilson",
     "Blocked",
+    "BlocksOfSites",
+    "Comparison",
     "Decimate",
+    "ExponentRow",
     "FiniteSizeScaling",
+    "FixedPoint",
     "Flow",
-    "Kernel",
+    "StencilKernel",
     "Majority",
+    "Matching",
     "MonteCarloRG",
     "Operator",
+    "Recommendation",
+    "Rule",
     "Sign",
     "block",
     "finite_size_scaling",

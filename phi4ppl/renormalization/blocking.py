@@ -129,7 +129,7 @@ def block(
         The tree of `phi4ppl.sample`. Of a bare array the last axes are those of a torus, unless ``lattice`` says otherwise.
     rule : str, Rule, callable, or a sequence of them
         ``"average"``, ``"decimate"``, ``"sign"`` (of the block mean), ``"majority"`` (of the signs), ``"kernel"`` or
-        ``"bell_wilson"``; the objects with their options are `Average`, `Decimate`, `Sign`, `Majority`, `Kernel` and
+        ``"bell_wilson"``; the objects with their options are `Average`, `Decimate`, `Sign`, `Majority`, `StencilKernel` and
         `BellWilson` in `phi4ppl.renormalization`. Or a JAX function from one field to the coarse one. A sequence has one rule a
         level, of which the last is repeated: ``("sign", "majority")``.
     factor : int, default 2

@@ -123,7 +123,7 @@ class Flow:
 
     @property
     def speed(self) -> np.ndarray:
-        """How far each step goes, |g' − g|/|g|: 0 at a fixed point."""
+        """How far each step goes, the length of the change of the couplings over that of the couplings: 0 at a fixed point."""
         table = np.array(list(self.couplings.values())).T
         return np.linalg.norm(np.diff(table, axis=0), axis=1) / np.linalg.norm(table[:-1], axis=1)
 

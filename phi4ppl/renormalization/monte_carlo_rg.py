@@ -22,7 +22,7 @@ from ..errors.arguments import call_checked, finite_array, positive_int
 from ..lattice.frozen import Lattice
 from .blocking import Blocked, block, fields_of
 from .matching import match
-from .monte_carlo_rg_result import Choice, MonteCarloRG, Row
+from .monte_carlo_rg_result import ExponentRow, MonteCarloRG, Recommendation
 from .operators import Operator, measure_operators, operators_of
 from .rules import BellWilson, Linear, Rule
 
@@ -154,7 +154,7 @@ def _second(blocked: Blocked, second, seed: int):
     )
 
 
-def _rows(sector: str, step: int, blocked: Blocked, names, fine: Series, coarse: Series, cuts) -> list[Row]:
+def _rows(sector: str, step: int, blocked: Blocked, names, fine: Series, coarse: Series, cuts) -> list[ExponentRow]:
     """All numbers of operators and all cuts of one step; a cut that leaves out nothing more gives no row of its own."""
     moving = np.ptp(coarse, axis=(0, 1)) > 0
     fine, coarse, names = fine[..., moving], coarse[..., moving], tuple(np.array(names)[moving].tolist())
@@ -180,7 +180,9 @@ def _rows(sector: str, step: int, blocked: Blocked, names, fine: Series, coarse:
             error, bias = float(jackknife_error(blocks, without)), float(jackknife_bias(blocks, without, y))
             own = names[:kept]
             rows.append(
-                Row(sector, step, (one, two), own, cut, rank, condition, math.exp(y * log_b), float(y), error, bias)
+                ExponentRow(
+                    sector, step, (one, two), own, cut, rank, condition, math.exp(y * log_b), float(y), error, bias
+                )
             )
     return rows
 
@@ -243,9 +245,9 @@ def _identity(blocked: Blocked, steps) -> tuple[float, str] | None:
     return None
 
 
-def _recommended(rows: list[Row]) -> Choice:
+def _recommended(rows: list[ExponentRow]) -> Recommendation:
     """The deepest level, with as many operators as B can be inverted for; or a more precise one that agrees with it."""
-    by_level: dict[int, list[Row]] = {}
+    by_level: dict[int, list[ExponentRow]] = {}
     for row in rows:
         by_level.setdefault(row.step, []).append(row)
     full = {}
@@ -269,4 +271,4 @@ def _recommended(rows: list[Row]) -> Choice:
     drift = None if before is None else apart(deepest, before)
     if drift is not None:
         reason += f", the last level by {abs(drift):.1f}"
-    return Choice(row, reason, drift)
+    return Recommendation(row, reason, drift)

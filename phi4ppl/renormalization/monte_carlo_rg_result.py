@@ -17,14 +17,14 @@ from .matching import Matching
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Choice", "MonteCarloRG", "Row"]
+__all__ = ["Recommendation", "MonteCarloRG", "ExponentRow"]
 
 MARKERS = ("o", "s", "^", "D", "v")
 EXPONENT = {"even": "y_t", "odd": "y_h"}
 AGREE = 4.0  # two levels, or two ways, differ by fewer errors
 
 
-class Row(NamedTuple):
+class ExponentRow(NamedTuple):
     """The leading exponent of one sector, from some operators at one step and one cut.
 
     Attributes
@@ -56,10 +56,10 @@ class Row(NamedTuple):
     bias: float
 
 
-class Choice(NamedTuple):
+class Recommendation(NamedTuple):
     """A recommended row, why, and how many errors it is away from the level before."""
 
-    row: Row
+    row: ExponentRow
     reason: str
     drift: float | None
 
@@ -71,7 +71,7 @@ class MonteCarloRG:
 
     Attributes
     ----------
-    rows : tuple of Row
+    rows : tuple of ExponentRow
         Sectors × levels × operators kept × cuts.
     best : dict
         ``"y_t"``, ``"y_h"`` → the recommended row with the reason.
@@ -82,10 +82,12 @@ class MonteCarloRG:
     operators : tuple of str
     matching : Matching or None
         Of two lattices, the second way.
+    values, errors : dict
+        ``y_t``, ``nu`` = 1/y_t, ``y_h`` and ``eta`` = d + 2 − 2 y_h, as far as they are measured, and their standard errors.
     """
 
-    rows: tuple[Row, ...]
-    best: dict[str, Choice]
+    rows: tuple[ExponentRow, ...]
+    best: dict[str, Recommendation]
     inputs: dict[str, tuple[float, str]]
     blocked: Blocked
     operators: tuple[str, ...]
@@ -143,7 +145,7 @@ class MonteCarloRG:
     def reliable(self) -> bool:
         return not self.warnings
 
-    def table(self, sector: str = "even", cut: float | None = None) -> list[Row]:
+    def table(self, sector: str = "even", cut: float | None = None) -> list[ExponentRow]:
         """The rows of one sector, with one cut or all of them."""
         return [row for row in self.rows if row.sector == sector and (cut is None or row.cut == cut)]
 

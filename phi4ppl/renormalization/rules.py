@@ -18,9 +18,20 @@ from ..errors import ArgumentError
 from ..errors.arguments import call_checked, finite_array
 from .blocks_of_sites import BlocksOfSites
 
-__all__ = ["RULES", "Average", "BellWilson", "Custom", "Decimate", "Kernel", "Majority", "Rule", "Sign", "rules_of"]
+__all__ = [
+    "RULES",
+    "Average",
+    "BellWilson",
+    "Custom",
+    "Decimate",
+    "StencilKernel",
+    "Majority",
+    "Rule",
+    "Sign",
+    "rules_of",
+]
 
-SHARPENING = 1 / 12  # the default stencil of `Kernel` is 1 − Δ/12, Δ the lattice Laplacian
+SHARPENING = 1 / 12  # the default stencil of `StencilKernel` is 1 − Δ/12, Δ the lattice Laplacian
 CHUNK = 1 << 24  # numbers of fields that a user's function is mapped over at once
 
 
@@ -129,7 +140,7 @@ class Majority(Rule):
 
 @call_checked
 @dataclass(frozen=True)
-class Kernel(Linear):
+class StencilKernel(Linear):
     """φ' = s K φ̄, with K a symmetric stencil on the coarse torus whose inverse is known: `inverse` undoes it.
 
     Parameters
@@ -164,7 +175,7 @@ class Kernel(Linear):
         return _filtered(coarse, self.symbol(_torus(blocks)))
 
     def inverse(self, coarse: np.ndarray, blocks: BlocksOfSites) -> np.ndarray:
-        """The block means φ̄ of which ``coarse``, shape (n, *coarse_shape), was made."""
+        """The block means φ̄ of which ``coarse``, shape ``(n, *coarse_shape)``, was made."""
         return _filtered(coarse, 1 / self.symbol(_torus(blocks))) / self.scale(blocks)
 
     def symbol(self, shape: tuple[int, ...]) -> np.ndarray:
@@ -237,7 +248,7 @@ class Custom(Rule):
 
 
 RULES: dict[str, type[Rule]] = {
-    kind.name: kind for kind in (Average, Decimate, Sign, Majority, Kernel, BellWilson)
+    kind.name: kind for kind in (Average, Decimate, Sign, Majority, StencilKernel, BellWilson)
 }  # fmt: skip
 
 
