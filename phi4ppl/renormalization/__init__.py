@@ -7,7 +7,7 @@ from .blocking import Blocked, block
 from .blocks_of_sites import BlocksOfSites
 from .finite_size import finite_size_scaling, scaling_observables
 from .finite_size_result import FiniteSizeScaling
-from .flow import flow
+from .flow import find_fixed_point, flow
 from .flow_result import Comparison, FixedPoint, Flow
 from .matching import Matching
 from .monte_carlo_rg import monte_carlo_rg
@@ -35,6 +35,7 @@ __all__ = [
     "Rule",
     "Sign",
     "block",
+    "find_fixed_point",
     "finite_size_scaling",
     "flow",
     "monte_carlo_rg",

@@ -20,11 +20,11 @@ from ..results.independent_fields import independent_step, note_of
 from ..results.run import sample
 from .basis import basis_model, basis_of
 from .blocking import Blocked, block
-from .flow_result import Comparison, Flow
+from .flow_result import Comparison, FixedPoint, Flow
 from .operators import Operator, measure_operators, standard_operators
 from .rules import Rule
 
-__all__ = ["flow"]
+__all__ = ["find_fixed_point", "flow"]
 
 SUSCEPTIBILITY = "V m2"
 
@@ -82,10 +82,11 @@ def flow(
 
     Examples
     --------
-    >>> import phi4ppl as p4
-    >>> model = p4.phi4(p4.lattice.square(8), w=0.5, a=-0.2, b=0.5)
-    >>> found = p4.renormalization.flow(model, eta=0.25, levels=1, num_samples=500, check=False, seed=1)
-    >>> bool(abs(found.couplings["w"][0] - 0.5) < 4 * found.errors["w"][0])
+    >>> import jax, phi4ppl as p4
+    >>> free = p4.gaussian(p4.lattice.square(8), w=0.3, a=1.0)
+    >>> fields = p4.GibbsField(free).sample(jax.random.key(0), (1, 1000))
+    >>> found = p4.renormalization.flow(fields, "average", basis=("w", "a"), levels=1, check=False)
+    >>> bool(abs(found.couplings["w"][0] - 0.3) < 4 * found.errors["w"][0])
     True
     """
     levels, seed = positive_int("levels", levels), seed_within(seed)
@@ -106,6 +107,55 @@ def flow(
         again = stream_seed(seed, "again", level)
         comparisons.append(_compared(source[level], fit, terms, chains, again) if check and fit.converged else {})
     return Flow(source, terms, tuple(fits), tuple(comparisons), step, note_of(step, "fits"))
+
+
+@call_checked
+def find_fixed_point(
+    start: MarkovRandomField, rule: str | Rule | Callable = "bell_wilson", *, basis: Sequence | Mapping = ("w", "a", "b"),
+    steps: int = 4, factor: int = 2, eta: float | None = None, method="score_matching", num_warmup: int = 200,
+    num_samples: int = 1000, num_chains: int = 4, kernel: Kernel | str = "auto", seed: int = 0,
+    progress: bool | None = None,
+) -> tuple[FixedPoint, ...]:  # fmt: skip
+    """Search the couplings at which the flow of a basis stands still, by Newton's method.
+
+    Each step samples the model, blocks it once, and goes where `Flow.fixed_point` points to. The search ends when a step moves
+    no coupling by more than two of its errors, when a point has no density, or after ``steps``.
+
+    Parameters
+    ----------
+    start : MarkovRandomField
+        Its couplings are those of the basis, by their names; others start at 0. Its lattice is that of all steps.
+    rule, basis, factor, eta, method, num_warmup, num_samples, num_chains, kernel, seed, progress
+        As in `flow`.
+    steps : int, default 4
+
+    Returns
+    -------
+    tuple of FixedPoint
+        One a step; the last is the answer, whose ``speed`` says how far one step of blocking still moved its start.
+
+    Raises
+    ------
+    ArgumentError
+        As `flow`, and if the start has no term of the basis.
+    """
+    terms = basis_of(basis, len(start.field_shape))
+    if not set(terms) & set(start.couplings):
+        raise ArgumentError("start", f"a model with {', '.join(terms)}", ", ".join(start.couplings), reason="name")
+    values = {name: float(np.mean(start.couplings.get(name, 0.0))) for name in terms}
+    model, points = basis_model(terms, start.field_shape, values), []
+    for step in range(positive_int("steps", steps)):
+        own = stream_seed(seed_within(seed), "fixed point", step)
+        found = flow(
+            model, rule, basis=basis, levels=1, factor=factor, eta=eta, method=method, check=False, num_warmup=num_warmup,
+            num_samples=num_samples, num_chains=num_chains, kernel=kernel, seed=own, progress=progress,
+        ).fixed_point()  # fmt: skip
+        points.append(found)
+        small = all(abs(found.couplings[name] - values[name]) < 2 * found.errors[name] for name in terms)
+        if small or not found.model.check().is_normalizable:
+            break
+        values, model = found.couplings, found.model
+    return tuple(points)
 
 
 def _sampled(model: MarkovRandomField, chains: _Chains, seed: int):

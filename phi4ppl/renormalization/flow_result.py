@@ -46,13 +46,17 @@ class Comparison(NamedTuple):
 
 
 class FixedPoint(NamedTuple):
-    """Couplings g* with errors, and T there with its eigenvalues, the largest first."""
+    """Couplings g* with errors, T there with its eigenvalues, the largest first, and the model; see `Flow.fixed_point`.
+
+    ``speed`` is how far the step of blocking that it was found from moved the couplings, relative to their length.
+    """
 
     couplings: dict[str, float]
     errors: dict[str, float]
     matrix: np.ndarray
     eigenvalues: np.ndarray
     model: MarkovRandomField
+    speed: float
 
 
 @call_checked
@@ -182,7 +186,12 @@ class Flow:
         couplings = dict(zip(names, value.tolist(), strict=True))
         model = basis_model(self.basis, shape, couplings)
         return FixedPoint(
-            couplings, dict(zip(names, errors.tolist(), strict=True)), matrix, found[np.argsort(-np.abs(found))], model
+            couplings,
+            dict(zip(names, errors.tolist(), strict=True)),
+            matrix,
+            found[np.argsort(-np.abs(found))],
+            model,
+            float(self.speed[-1]),
         )
 
     def _statistics(self, level: int) -> Series:

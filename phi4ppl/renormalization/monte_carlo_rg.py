@@ -79,11 +79,15 @@ def monte_carlo_rg(
 
     Examples
     --------
-    >>> import phi4ppl as p4
-    >>> model = p4.phi4(p4.lattice.square(16), w=0.680602, a=-1.0, b=1.0)
-    >>> run = p4.sample(model, num_warmup=100, num_samples=500, num_chains=2, thinning=2)
-    >>> found = p4.renormalization.monte_carlo_rg(run, "majority", levels=2, operators=["1", "sqrt2", "field", "corner"])
-    >>> bool(abs(found.values["y_h"] - 15 / 8) < 0.1)
+    The chain of Ising spins, whose decimation is exact: dK'/dK = tanh 2K.
+
+    >>> import numpy as np, phi4ppl as p4
+    >>> walls = np.random.default_rng(1).random((4000, 16)) < 1 / (1 + np.exp(2 * 0.6))
+    >>> walls = walls[walls.sum(axis=1) % 2 == 0]  # a ring has an even number of domain walls
+    >>> spins = np.cumprod(np.where(walls, -1.0, 1.0), axis=1)[None]
+    >>> ring = p4.lattice.chain(16)
+    >>> found = p4.renormalization.monte_carlo_rg(spins, "decimate", operators=["1"], levels=1, lattice=ring)
+    >>> bool(abs(found.values["y_t"] - np.log2(np.tanh(1.2))) < 4 * found.errors["y_t"])
     True
     """
     cuts = tuple(float(c) for c in np.atleast_1d(finite_array("cuts", cuts)))
