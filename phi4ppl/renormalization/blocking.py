@@ -25,7 +25,7 @@ from ..reports.card import card
 from ..reports.numbers import value_with_error
 from ..results.settings import metadata, tree_of
 from .blocks_of_sites import BlocksOfSites, cubes, parts, regular
-from .rules import Custom, Linear, Rule, rules_of
+from .rules import BellWilson, Custom, Decimate, Linear, Rule, rules_of
 
 __all__ = ["Blocked", "alignment", "block", "fields_of"]
 
@@ -298,9 +298,12 @@ def _doubts(blocked: Blocked) -> list[str]:
                     f"Level {level + 1}: the blocks of {rule!r} are shifted by {shift} sites against those that start at "
                     "site 0. Lifts and comparisons site by site will be wrong."
                 )
-    rule = blocked.rules[-1]
-    if isinstance(rule, Linear) and rule.eta is not None and blocked.fields[0].shape[1] >= 8 and not rule.is_random:
+    if blocked.levels < 2 or blocked.fields[0].shape[1] < 8:  # the first step also forgets what is shorter than a block
+        return found
+    rule, noise = blocked.rules[-1], _noise(blocked)
+    if isinstance(rule, Linear) and rule.eta is not None and noise is not None:
         (one, d_one), (two, d_two) = map(_phi_squared, blocked.fields[-2:])
+        one, two = max(one - noise[-2], d_one), max(two - noise[-1], d_two)
         log_b = math.log(blocked.factor or 2)
         eta, error = rule.eta - math.log(two / one) / log_b, math.hypot(d_one / one, d_two / two) / log_b
         if abs(eta - rule.eta) > ETA_TOLERANCE + 3 * error:
@@ -309,4 +312,20 @@ def _doubts(blocked: Blocked) -> list[str]:
                 f"in the last step; it would stand still at eta = {value_with_error(eta, error)}. Either eta is not that of "
                 "the universality class, or the model is not critical."
             )
+    return found
+
+
+def _noise(blocked: Blocked) -> list[float] | None:
+    """The variance of a site that is noise of Bell–Wilson blocking, by level; None where ⟨φ²⟩ says nothing of η.
+
+    Decimation leaves the distribution of a site as it is.
+    """
+    found = [0.0]
+    for rule, blocks in zip(blocked.rules, blocked.blocks, strict=True):
+        if isinstance(rule, BellWilson):
+            found.append(found[-1] * rule.scale(blocks) ** 2 / float(np.mean(blocks.sizes)) + 1 / rule.alpha)
+        elif any(found) or rule.is_random or isinstance(rule, Decimate):
+            return None
+        else:
+            found.append(0.0)
     return found

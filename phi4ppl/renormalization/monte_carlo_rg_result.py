@@ -167,6 +167,7 @@ class MonteCarloRG:
                     place.plot(x[level.index(row)], row.exponent, "o", ms=11, mfc="none", color=GRAY)
             if name in self.inputs:
                 place.set_title("an input of the rule, not measured", fontsize=9)
+            place.xaxis.get_major_locator().set_params(integer=True)
             place.set(xlabel="operators kept", ylabel=f"${name[0]}_{name[2]}$")
             place.legend(frameon=False, fontsize=8)
         return figure
