@@ -9,6 +9,7 @@ import numpy as np
 
 from .._typing import Labeled, Series
 from ..analysis.derived import derive
+from ..analysis.gamma_method import gamma_method
 from ..errors import ArgumentError
 from ..errors.arguments import call_checked, positive_int, seed_within
 from ..errors.streams import stream_seed
@@ -16,7 +17,6 @@ from ..kernels.kernel import Kernel
 from ..lattice.frozen import Lattice
 from ..learning.likelihood import LikelihoodFit, fit_likelihood
 from ..model.field import MarkovRandomField
-from ..results.independent_fields import independent_step, note_of
 from ..results.run import sample
 from .basis import basis_model, basis_of
 from .blocking import Blocked, block
@@ -27,6 +27,7 @@ from .rules import Rule
 __all__ = ["find_fixed_point", "flow"]
 
 SUSCEPTIBILITY = "V m2"
+MIN_DRAWS = 8  # of a chain, for an autocorrelation time
 
 
 @dataclass(frozen=True)
@@ -99,14 +100,26 @@ def flow(
     _require_continuous(source)
     terms = basis_of(basis, source[0].ndim - 2)
     families = [basis_model(terms, each.field_shape) for each in source.lattices]
-    step = independent_step(source[0], families[0])
+    step, inflation = _spacing(source[0], terms)
     thinned = [fields[:, ::step].reshape(-1, *fields.shape[2:]) for fields in source.fields]
     fits = [fit_likelihood(model, data, method) for model, data in zip(families, thinned, strict=True)]
     comparisons: list[dict[str, Comparison]] = []
     for level, fit in enumerate(fits):
         again = stream_seed(seed, "again", level)
         comparisons.append(_compared(source[level], fit, terms, chains, again) if check and fit.converged else {})
-    return Flow(source, terms, tuple(fits), tuple(comparisons), step, note_of(step, "fits"))
+    return Flow(source, terms, tuple(fits), tuple(comparisons), step, inflation)
+
+
+def _spacing(fields, terms: dict[str, Operator]) -> tuple[int, float]:
+    """One draw in about τ_int, which keeps nearly all that is known, and by how much that leaves the errors too small."""
+    if fields.shape[1] < MIN_DRAWS:
+        return 1, 1.0
+    square = fields.mean(axis=tuple(range(2, fields.ndim)), dtype=float)[..., None] ** 2
+    series = np.concatenate([measure_operators(fields, tuple(terms.values())), square], axis=2)
+    step = max(1, int(np.max(gamma_method(series).tau_int)))
+    if fields.shape[1] // step < MIN_DRAWS:
+        return step, 1.0
+    return step, float(np.sqrt(max(1.0, 2 * np.max(gamma_method(series[:, ::step]).tau_int))))
 
 
 @call_checked

@@ -75,6 +75,8 @@ class Flow:
         By level: held-out operator → Comparison of the blocked fields with the fitted model sampled again, with ``z``.
     step : int
         One draw in ``step`` was taken for the fits.
+    inflation : float
+        √(2 τ_int) of these draws: errors are larger by it than those of the fits, which take them for independent.
     """
 
     blocked: Blocked
@@ -82,7 +84,7 @@ class Flow:
     fits: tuple[LikelihoodFit, ...]
     comparisons: tuple[dict[str, Comparison], ...]
     step: int
-    note: str = ""
+    inflation: float = 1.0
 
     @property
     def couplings(self) -> dict[str, np.ndarray]:
@@ -92,7 +94,8 @@ class Flow:
     @property
     def errors(self) -> dict[str, np.ndarray]:
         """Standard errors; nan where a coupling is at its bound 0."""
-        return {name: np.array([float(fit.standard_errors[name]) for fit in self.fits]) for name in self.basis}
+        found = {name: np.array([float(fit.standard_errors[name]) for fit in self.fits]) for name in self.basis}
+        return {name: error * self.inflation for name, error in found.items()}
 
     @property
     def models(self) -> tuple[MarkovRandomField, ...]:
@@ -245,27 +248,30 @@ class Flow:
         result = derive(run, asked)
         return {name: (float(result[name].value), float(result[name].error)) for name in others}
 
+    def _row(self, level: int) -> list[str]:
+        return [value_with_error(self.couplings[name][level], self.errors[name][level]) for name in self.basis]
+
     def __str__(self) -> str:
         chains, draws = self.blocked[0].shape[:2]
         rules = ", ".join(dict.fromkeys(map(repr, self.blocked.rules)))
         lines = [f"flow of {chains * draws} fields by {rules}"]
         cells = [["level", *self.basis, "largest z of held-out operators"]]
-        for level, (fit, scores) in enumerate(zip(self.fits, self.z_scores, strict=True)):
-            row = [value_with_error(float(fit.model.couplings[n]), float(fit.standard_errors[n])) for n in self.basis]
+        for level, scores in enumerate(self.z_scores):
+            row = self._row(level)
             name = max(scores, key=lambda key: abs(scores[key])) if scores else ""
             cells.append([str(level), *row, f"{scores[name]:.1f} ({name})" if scores else "not compared"])
         widths = [max(len(row[k]) for row in cells) for k in range(len(cells[0]))]
         lines += ["  " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells]
-        lines += [f"  {self.note}"] * bool(self.note)
+        if self.step > 1 or self.inflation > 1:
+            lines.append(f"  fits of one draw in {self.step}; errors times {self.inflation:.2f}, for autocorrelation")
         return "\n".join([*lines, *(f"  NOT RELIABLE: {text}" for text in self.warnings)])
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
         rows = []
-        for level, (fit, scores) in enumerate(zip(self.fits, self.z_scores, strict=True)):
-            cells = [value_with_error(float(fit.model.couplings[n]), float(fit.standard_errors[n])) for n in self.basis]
-            rows.append((level, *cells, f"{max(map(abs, scores.values())):.1f}" if scores else ""))
+        for level, scores in enumerate(self.z_scores):
+            rows.append((level, *self._row(level), f"{max(map(abs, scores.values())):.1f}" if scores else ""))
         return card("Flow of couplings", ("level", *self.basis, "largest |z|"), rows, warnings=self.warnings)
 
 
