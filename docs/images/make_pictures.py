@@ -1,9 +1,10 @@
-"""Pictures of the documentation that no example draws: `python docs/images/make_pictures.py [hero] [lattices] [fields] [mass]`.
+"""Pictures of the documentation that no example draws: `python docs/images/make_pictures.py [NAMES]`.
 
 * hero.png: what the library is for, three panels (first page and README).
 * lattices.png: the graphs of all constructors (declare.md).
 * fields.png: the last fields and the traces of the run of quickstart.md.
 * mass.png: effective masses and the fit of analysis.md.
+* renormalization.png: fields, couplings and exponents by level (renormalization.md).
 """
 
 import sys
@@ -197,11 +198,60 @@ def mass():
     figure.savefig(FOLDER / "mass.png", dpi=144)
 
 
+def renormalization(run=None):
+    """Fields, couplings and exponents by level of 4,000 critical fields of 64² (renormalization.md)."""
+    rg = p4.renormalization
+    if run is None:
+        model = p4.phi4(p4.lattice.square(64), w=0.680602, a=-1.0, b=1.0)
+        settings = {"num_warmup": 200, "num_samples": 1000, "thinning": 8}
+        run = p4.sample(model, seed=1, progress=False, **settings)
+    averages = rg.block(run, "average", eta=0.25, levels=3)
+    figure = plt.figure(figsize=(9.6, 5.6), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, height_ratios=(1, 1.25))
+    for ax, fields in zip(top.subplots(1, 4), averages.fields, strict=True):
+        ax.imshow(fields[0, -1], cmap="RdBu_r", vmin=-2, vmax=2)
+        clean(ax, f"{fields.shape[2]}²")
+    left, middle, right = bottom.subplots(1, 3)
+    still = rg.flow(run, "bell_wilson", eta=0.25, levels=3, check=False)
+    basis = ("w", "a", "b", "c")
+    away = rg.flow(averages, basis=basis, levels=3, check=False)
+    for ax, found, title in (
+        (left, still, "Bell–Wilson"),
+        (middle, away, "averages"),
+    ):
+        for name, color, marker in zip(
+            found.basis, CHAIN_COLORS, "os^D", strict=False
+        ):
+            errors = np.nan_to_num(found.errors[name])
+            style = {"fmt": f"{marker}-", "color": color, "ms": 5, "capsize": 2}
+            ax.errorbar(
+                range(4), found.couplings[name], errors, label=name, **style
+            )
+        ax.set(xticks=range(4), xlabel="level", title=title, ylabel="coupling")
+        ax.legend(frameon=False, ncols=2)
+    exponents = rg.monte_carlo_rg(run, levels=3)
+    for step, color, marker in zip((1, 2), CHAIN_COLORS, "os", strict=False):
+        rows = [row for row in exponents.table("even", 0.0) if row.step == step]
+        label = f"{rows[0].sides[0]}² → {rows[0].sides[1]}²"
+        values, errors = [row.exponent for row in rows], [row.error for row in rows]
+        style = {"fmt": f"{marker}-", "color": color, "ms": 5, "capsize": 2}
+        right.errorbar(
+            np.arange(1, 8) + 0.1 * step, values, errors, label=label, **style
+        )
+    right.axhline(1, color="0.55", lw=1)
+    right.set(xlabel="operators kept", ylabel="$y_t$", title="exponent (exact: 1)")
+    right.legend(frameon=False)
+    for ax in (left, middle, right):
+        ax.spines[["top", "right"]].set_visible(False)
+    figure.savefig(FOLDER / "renormalization.png", dpi=144)
+
+
 PICTURES = {
     "hero": hero,
     "lattices": lattices,
     "fields": fields,
     "mass": mass,
+    "renormalization": renormalization,
 }
 
 if __name__ == "__main__":

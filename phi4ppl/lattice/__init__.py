@@ -8,7 +8,7 @@ lattices are built as index arrays and never touch networkx; any `networkx.Graph
 from .cliques import plaquettes
 from .frozen import Lattice
 from .graphs import from_networkx
-from .regular import bipartite, chain, complete, hypercubic, square, triangular
+from .regular import bipartite, chain, complete, from_offsets, hypercubic, square, triangular
 
 __all__ = [
     "Lattice",
@@ -16,6 +16,7 @@ __all__ = [
     "chain",
     "complete",
     "from_networkx",
+    "from_offsets",
     "hypercubic",
     "plaquettes",
     "square",

@@ -214,7 +214,9 @@ class Lattice:
         corners = {
             "triangular": (((0, 0), (1, 0), (1, 1)), ((0, 0), (0, 1), (1, 1))),
             "diagonals": (((0, 0), (0, 1), (1, 0), (1, 1)),),
-        }[self.layout_hint]
+        }.get(self.layout_hint or "")
+        if corners is None:
+            return None
         return [translates(self.shape, self.periodic, c) for c in corners]
 
     @cached_property

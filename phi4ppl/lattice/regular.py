@@ -203,3 +203,44 @@ def bipartite(num_visible: int, num_hidden: int) -> Lattice:
     edges = np.stack([np.repeat(np.arange(v), h), np.tile(np.arange(v, v + h), v)], axis=1)
     name = f"bipartite graph of {v} visible and {h} hidden sites"
     return Lattice(name=name, num_sites=v + h, edges=edges, layout_hint="bipartite")
+
+
+@call_checked
+def from_offsets(shape: tuple[int, ...], offsets: dict, *, periodic=True) -> Lattice:
+    """Lattice of any dimension whose edges are all translates of given offsets, for actions of longer range.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Sites along each axis.
+    offsets : dict
+        Kind of edges → offsets from a site to the neighbors it is joined with, such as ``{"nn": [(1, 0), (0, 1)], "second":
+        [(2, 0), (0, 2)]}``. Of an offset and its negative one is enough.
+    periodic
+        As in `square`.
+
+    Raises
+    ------
+    ArgumentError
+        If an offset is not a tuple of as many integers as there are axes, is zero, or is listed twice.
+
+    Examples
+    --------
+    >>> from phi4ppl.lattice import from_offsets
+    >>> from_offsets((6, 6), {"nn": [(1, 0), (0, 1)], "second": [(2, 0), (0, 2)]}).degree[0].item()
+    8
+    """
+    shape = tuple(positive_int(f"shape[{k}]", n) for k, n in enumerate(shape))
+    found, seen = {}, set()
+    for kind, listed in dict(offsets).items():
+        found[kind] = tuple(tuple(offset) for offset in listed)
+        for offset in found[kind]:
+            fine = len(offset) == len(shape) and all(isinstance(k, int) for k in offset) and any(offset)
+            if not fine or offset in seen:
+                expected = f"different offsets of {len(shape)} integers that are not all 0"
+                raise ArgumentError("offsets", expected, repr(offset), "Of (1, 0) and (-1, 0) give one.")
+            seen |= {offset, tuple(-k for k in offset)}
+    if not seen:
+        raise ArgumentError("offsets", "at least one offset", repr(offsets), reason="empty")
+    name = f"{'×'.join(map(str, shape))} with edges {', '.join(map(str, found))}"
+    return _regular(name, shape, periodic, found, None)
