@@ -4,6 +4,7 @@ A family of models comes in, or their runs; values with errors go out. Read `fin
 """
 
 from .blocking import Blocked, block
+from .eliminate import Eliminated, eliminate
 from .finite_size import finite_size_scaling, scaling_observables
 from .finite_size_result import FiniteSizeScaling
 from .rules import Average, BellWilson, Decimate, Kernel, Majority, Sign
@@ -13,11 +14,13 @@ __all__ = [
     "BellWilson",
     "Blocked",
     "Decimate",
+    "Eliminated",
     "FiniteSizeScaling",
     "Kernel",
     "Majority",
     "Sign",
     "block",
+    "eliminate",
     "finite_size_scaling",
     "scaling_observables",
 ]
