@@ -109,8 +109,9 @@ def _network(own, inputs):
     hidden, out, linear = own
 
     def layer(x):
-        inside = jnp.tanh(x @ hidden[:-1] + hidden[-1])
-        return inside @ out[:-1] + out[-1]
+        ones = jnp.ones_like(x[..., :1])
+        inside = jnp.tanh(jnp.concatenate([x, ones], axis=-1) @ hidden)
+        return jnp.concatenate([inside, ones], axis=-1) @ out
 
     there, back = layer(inputs), layer(-inputs)
     return inputs @ linear + there[..., 0] - back[..., 0], there[..., 1] + back[..., 1]
