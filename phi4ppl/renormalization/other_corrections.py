@@ -68,34 +68,37 @@ def _patch_move(structure, lift: Lift, scale: float):
             total = total.at[np.maximum(labels, 0)].add(jnp.where(labels >= 0, value, 0))
         return total
 
+    def widened(blocks_of_fields):
+        for axis in range(1, 1 + len(coarse)):
+            blocks_of_fields = jnp.repeat(blocks_of_fields, 2, axis)
+        return blocks_of_fields
+
     def turn(model, fields, key, this):
         mine = color == this
         means = sum(fields[(slice(None), *(slice(k, None, 2) for k in corner))] for corner in corners) / len(corners)
         own, accept = jax.random.split(key)
         proposed = lift(own, scale * means)
-        keep = jnp.asarray(mine.reshape(coarse))
-        wide = keep
-        for axis in range(len(coarse)):
-            wide = jnp.repeat(wide, 2, axis)
-        new = jnp.where(wide, proposed, fields)
+        keep = jnp.asarray(mine.reshape(1, *coarse))
+        new = jnp.where(widened(keep), proposed, fields)
         change = jax.vmap(lambda n, o: energies(model, n.reshape(-1), mine) - energies(model, o.reshape(-1), mine))(
             new, fields
         )
         weights = [lift.log_density_of_blocks(x, scale * means) for x in (new, fields)]  # type: ignore[attr-defined]
         log_ratio = weights[1] - weights[0] - change.reshape(-1, *coarse)
         taken = keep & (jnp.log1p(-jax.random.uniform(accept, log_ratio.shape)) < log_ratio)
-        wide = taken
-        for axis in range(1, 1 + len(coarse)):
-            wide = jnp.repeat(wide, 2, axis)
-        return jnp.where(wide, new, fields), jnp.sum(taken) / (len(fields) * mine.sum())
+        return jnp.where(widened(taken), new, fields), jnp.sum(taken) / (len(fields) * mine.sum())
 
-    @functools.partial(jax.jit, static_argnames="rounds")
-    def move(model, fields, key, rounds: int):
-        rate = 0.0
-        for number, this in itertools.product(range(rounds), range(2 ** len(shape))):
-            fields, taken = turn(model, fields, jax.random.fold_in(key, number * 2 ** len(shape) + this), this)
-            rate += taken / (rounds * 2 ** len(shape))
-        return fields, rate
+    @jax.jit
+    def move(model, fields, key, rounds):
+        def one_round(number, carry):
+            fields, rate = carry
+            for this in range(2 ** len(shape)):
+                own = jax.random.fold_in(jax.random.fold_in(key, number), this)
+                fields, taken = turn(model, fields, own, this)
+                rate += taken / (rounds * 2 ** len(shape))
+            return fields, rate
+
+        return jax.lax.fori_loop(0, rounds, one_round, (fields, jnp.zeros((), fields.dtype)))
 
     return move
 
