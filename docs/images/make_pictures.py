@@ -5,6 +5,7 @@
 * fields.png: the last fields and the traces of the run of quickstart.md.
 * mass.png: effective masses and the fit of analysis.md.
 * renormalization.png: fields, couplings and exponents by level (renormalization.md).
+* inverse_renormalization.png: one field on its way up (inverse_renormalization.md).
 """
 
 import sys
@@ -246,12 +247,45 @@ def renormalization(run=None):
     figure.savefig(FOLDER / "renormalization.png", dpi=144)
 
 
+def inverse_renormalization():
+    """One field of a cascade at four of its sizes (inverse_renormalization.md)."""
+
+    def model(side):
+        return p4.phi4(p4.lattice.square(side), w=0.680602, a=-1.0, b=1.0)
+
+    lift = p4.renormalization.exact_conditional_field(model(8), alpha=10.7)
+    found = p4.renormalization.cascade(
+        model,
+        start=8,
+        levels=6,
+        fields=20,
+        lift=lift,
+        sweeps=32,
+        keep_fields=True,
+        seed=3,
+    )
+    # small lattices are nearly all of one sign: the one of the smallest magnetization
+    chosen = np.argmin(np.abs(found.levels[0].fields.mean(axis=(1, 2))))
+    figure, axes = plt.subplots(1, 4, figsize=(12, 3.3), layout="constrained")
+    for ax, level in zip(axes, found.levels[::2], strict=True):
+        ax.imshow(
+            level.fields[chosen],
+            cmap="RdBu_r",
+            vmin=-1.6,
+            vmax=1.6,
+            interpolation="nearest",
+        )
+        clean(ax, f"{level.side}²")
+    figure.savefig(FOLDER / "inverse_renormalization.png", dpi=130)
+
+
 PICTURES = {
     "hero": hero,
     "lattices": lattices,
     "fields": fields,
     "mass": mass,
     "renormalization": renormalization,
+    "inverse_renormalization": inverse_renormalization,
 }
 
 if __name__ == "__main__":

@@ -5,10 +5,16 @@ A family of models comes in, or their runs; values with errors go out. Read `fin
 
 from .blocking import Blocked, block
 from .blocks_of_sites import BlocksOfSites
+from .cascade import InverseRenormalization, cascade
+from .cascade_result import Cascade
+from .conditional_field import ConditionalField, exact_conditional_field, train_conditional_field
+from .conditional_flow import ConditionalFlow, train_conditional_flow
+from .eliminate import Eliminated, eliminate
 from .finite_size import finite_size_scaling, scaling_observables
 from .finite_size_result import FiniteSizeScaling
 from .flow import find_fixed_point, flow
 from .flow_result import Comparison, FixedPoint, Flow
+from .lifts import Copy, FunctionLift, Lift, TransposedConvolution, train_transposed_convolution
 from .matching import Matching
 from .monte_carlo_rg import monte_carlo_rg
 from .monte_carlo_rg_result import ExponentRow, MonteCarloRG, Recommendation
@@ -20,13 +26,20 @@ __all__ = [
     "BellWilson",
     "Blocked",
     "BlocksOfSites",
+    "Cascade",
     "Comparison",
+    "ConditionalField",
+    "ConditionalFlow",
+    "Copy",
     "Decimate",
+    "Eliminated",
     "ExponentRow",
     "FiniteSizeScaling",
     "FixedPoint",
     "Flow",
-    "StencilKernel",
+    "FunctionLift",
+    "InverseRenormalization",
+    "Lift",
     "Majority",
     "Matching",
     "MonteCarloRG",
@@ -34,7 +47,12 @@ __all__ = [
     "Recommendation",
     "Rule",
     "Sign",
+    "StencilKernel",
+    "TransposedConvolution",
     "block",
+    "cascade",
+    "eliminate",
+    "exact_conditional_field",
     "find_fixed_point",
     "finite_size_scaling",
     "flow",
@@ -42,4 +60,7 @@ __all__ = [
     "operator",
     "scaling_observables",
     "standard_operators",
+    "train_conditional_field",
+    "train_conditional_flow",
+    "train_transposed_convolution",
 ]

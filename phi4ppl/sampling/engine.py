@@ -101,8 +101,18 @@ class Engine:
         return np.asarray(self._chains.state.position)
 
     @property
+    def acceptance(self) -> np.ndarray:
+        """Of the last iteration, by chain and site, of kernels that accept or reject every site by itself."""
+        return np.asarray(self._chains.state.acceptance)
+
+    @property
     def tuning(self) -> Any:
         return self._chains.tuning
+
+    def use(self, tuning: Any) -> None:
+        """Take over a tuning found elsewhere, in place of a warm-up; numbers stand for all chains and sites."""
+        spread = jax.tree.map(lambda new, old: jnp.broadcast_to(new, old.shape), tuning, self._chains.tuning)
+        self._chains = self._chains._replace(tuning=like(spread, self._chains.tuning))
 
     def warm_up(self, model: MarkovRandomField, num_iterations: int, *, progress: Progress | None = None) -> None:
         """Move the chains to the model's equilibrium and adapt the kernel to it, from where they are."""
