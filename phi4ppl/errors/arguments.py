@@ -110,6 +110,20 @@ def seed_within(value) -> int:
     return seed
 
 
+def object_by_name(name: str, value, kinds: dict, example: str):
+    """Return ``value`` if it is of one of the ``kinds``, or make one, with its defaults, from its name among them.
+
+    ``example`` is such an object with an option, for the message of the `ArgumentError`.
+    """
+    if isinstance(value, tuple(kinds.values())):
+        return value
+    if isinstance(value, str) and value in kinds:
+        return kinds[value]()
+    where = example.partition("(")[0].rpartition(".")[0]
+    expected = f"one of {', '.join(map(repr, kinds))}, or an object of {where}"
+    raise ArgumentError(name, expected, repr(value), f"Options go into an object, such as {example}.")
+
+
 def path_of(name: str, value) -> Path:
     """Return ``value`` as a path, or raise `ArgumentError` if it is none, or empty."""
     text = os.fspath(value) if isinstance(value, (str, os.PathLike)) else ""

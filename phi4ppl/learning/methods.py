@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from ..errors import ArgumentError
-from ..errors.arguments import call_checked, positive_int
+from ..errors.arguments import call_checked, object_by_name, positive_int
 from ..kernels.kernel import Kernel
 from .tail_average import checked_share
 
@@ -158,13 +158,7 @@ METHODS = {method.name: method for method in (ScoreMatching, PseudoLikelihood, M
 
 def method_of(value) -> ScoreMatching | PseudoLikelihood | MaximumLikelihood | PersistentCD:
     """A method object, from itself or from the name of a method with its defaults."""
-    if isinstance(value, ScoreMatching | PseudoLikelihood | MaximumLikelihood | PersistentCD):
-        return value
-    if isinstance(value, str) and value in METHODS:
-        return METHODS[value]()
-    names = ", ".join(map(repr, METHODS))
-    fix = "Options go into an object, such as phi4ppl.learning.MaximumLikelihood(num_chains=128)."
-    raise ArgumentError("method", f"one of {names}, or an object of phi4ppl.learning", repr(value), fix)
+    return object_by_name("method", value, METHODS, "phi4ppl.learning.MaximumLikelihood(num_chains=128)")
 
 
 def _checked_chains(value) -> None:

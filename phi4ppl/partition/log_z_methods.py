@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..errors import ArgumentError
-from ..errors.arguments import call_checked, positive_int
+from ..errors.arguments import call_checked, object_by_name, positive_int
 
 __all__ = ["SMC", "Annealing", "Auto", "Integration", "method_of"]
 
@@ -163,10 +162,4 @@ def _check(method) -> None:
 
 def method_of(value) -> Auto | Exact | Integration | Annealing | SMC:
     """A method object, from itself or from the name of a method with its defaults."""
-    if isinstance(value, Auto | Exact | Integration | Annealing | SMC):
-        return value
-    if isinstance(value, str) and value in METHODS:
-        return METHODS[value]()
-    names = ", ".join(map(repr, METHODS))
-    fix = "Options go into an object, such as phi4ppl.partition.Integration(num_samples=4000)."
-    raise ArgumentError("method", f"one of {names}, or an object of phi4ppl.partition", repr(value), fix)
+    return object_by_name("method", value, METHODS, "phi4ppl.partition.Integration(num_samples=4000)")
