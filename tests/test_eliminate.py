@@ -33,6 +33,13 @@ def star():
     return p4.MarkovRandomField(model.lattice, [*model.terms, own])
 
 
+def shared():
+    """Four sites with the same two neighbors: two alike, and two whose couplings to them are exchanged."""
+    lattice = p4.lattice.bipartite(2, 4)
+    weights = {(0, 2): 0.4, (1, 2): 0.4, (0, 3): 0.4, (1, 3): 0.4, (0, 4): 0.3, (1, 4): 0.6, (0, 5): 0.6, (1, 5): 0.3}
+    return p4.phi4(lattice, w=np.array([weights[tuple(edge)] for edge in lattice.edges.tolist()]), a=-0.4, b=0.5)
+
+
 def marginal_action(found, phi):
     """−ln ∫ exp(−S) over the eliminated sites, one after the other on a fine grid: they are independent given ``phi``."""
     nodes = np.linspace(-8, 8, 4001)
@@ -47,7 +54,7 @@ def marginal_action(found, phi):
     return base - total
 
 
-@pytest.mark.parametrize(("model", "sites"), [(ring, "odd"), (ring, [0, 3]), (star, [0, 4])])
+@pytest.mark.parametrize(("model", "sites"), [(ring, "odd"), (ring, [0, 3]), (star, [0, 4]), (shared, [2, 3, 4, 5])])
 def test_action_is_that_of_quadrature(x64, model, sites):
     """To 1e-10, at fields of any size; a coupling off by 1 in 1000 is seen."""
     found = eliminate(model(), sites)

@@ -314,7 +314,7 @@ def _new_terms(model: MarkovRandomField, gone, place) -> tuple[list[Term], float
         got = f"{len(groups)} different ones"
         raise ArgumentError("sites", f"at most {MAX_TERMS} different sets of couplings", got, fix, reason="too_many")
     terms, constant = [], 0.0
-    for number, (statistic, cliques) in enumerate(groups.items()):
+    for statistic, cliques in groups.items():
         if not statistic.weights:
             with jax.enable_x64(True):
                 constant -= len(cliques) * float(statistic())
@@ -322,8 +322,18 @@ def _new_terms(model: MarkovRandomField, gone, place) -> tuple[list[Term], float
             got = f"{len(statistic.weights)} neighbors"
             raise ArgumentError("sites", f"sites of at most {MAX_NEIGHBORS} neighbors", got, reason="too_many")
         else:
-            terms.append(Term(f"{COUPLING}_{number}", np.array(cliques), statistic, 1.0))
+            for rows, counts in _distinct(np.array(cliques)):
+                coupling = 1.0 if (counts == 1).all() else counts.astype(float)
+                terms.append(Term(f"{COUPLING}_{len(terms)}", rows, statistic, coupling))
     return terms, constant
+
+
+def _distinct(cliques: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Rows with how often each occurs, since sites may share all their neighbors; the same sites in another order apart."""
+    rows, counts = np.unique(cliques, axis=0, return_counts=True)
+    _, same = np.unique(np.sort(rows, axis=1), axis=0, return_inverse=True)
+    before = np.array([np.count_nonzero(same[:k] == group) for k, group in enumerate(same)])
+    return [(rows[before == k], counts[before == k]) for k in range(before.max() + 1)]
 
 
 def _require_integrals(model: MarkovRandomField, gone) -> None:
