@@ -261,6 +261,7 @@ def inverse_renormalization():
         fields=20,
         lift=lift,
         sweeps=32,
+        kernel="local_hmc",
         keep_fields=True,
         seed=3,
     )
