@@ -183,6 +183,20 @@ def test_a_wrong_envelope_is_refused(monkeypatch, law):
     assert refused(np.asarray(phi, float), law["shallow double well"])
 
 
+@pytest.mark.parametrize("extreme", [0.0, 1 - 2.0**-24])
+def test_extreme_uniform_numbers_give_finite_draws(monkeypatch, extreme):
+    """The first of 2²³ values of a float32 uniform number is 0, whose quantile is −∞."""
+    r, a, b = (jnp.array(value, jnp.float32) for value in ([0.0, 0.0, 0.3], [0.5, 1.0, -1.0], [0.0, 0.0, 0.5]))
+    envelope = quartic._envelope(r, a, b)
+    numbers = jnp.stack([jnp.full(3, extreme, jnp.float32), jnp.full(3, 0.5, jnp.float32)])
+    monkeypatch.setattr(quartic.jax.random, "uniform", lambda *_: numbers)
+    phi, _ = quartic._propose(jax.random.key(0), envelope)
+    z = (phi - envelope.mean) / envelope.width
+    assert (
+        np.isfinite(phi).all() and (abs(z[:2]) > 5).all() and (abs(z[:2]) < 5.6).all()
+    )  # the quantile of 3·10⁻⁸ is −5.42
+
+
 def test_every_envelope_is_above_its_density_and_close_to_it():
     """The share of kept proposals is Z over the mass of the envelope, and at least 0.35 (0.38 on a finer table)."""
     r, a, b = map(jnp.asarray, couplings(4000, seed=1))

@@ -368,7 +368,9 @@ def _propose(key, envelope: _Envelope):
     share = envelope.other_share
     other = uniform < share
     rest = jnp.where(other, uniform / jnp.where(share > 0, share, 1), (uniform - share) / (1 - share))
-    half = jnp.finfo(rest.dtype).eps / 4
+    half = (
+        jnp.finfo(rest.dtype).eps / 2
+    )  # the spacing below 1: half of it would round to ±1, whose quantile is infinite
     normal = math.sqrt(2) * lax.erf_inv(jnp.clip(2 * rest - 1 + half, -1 + half, 1 - half))
     phi = jnp.where(other, envelope.other_mean, envelope.mean) + envelope.width * normal
     square = phi**2

@@ -6,9 +6,10 @@ A family of models comes in, or their runs; values with errors go out. Read `fin
 from .blocking import Blocked, block
 from .blocks_of_sites import BlocksOfSites
 from .cascade import InverseRenormalization, cascade
-from .cascade_result import Cascade
+from .cascade_result import Back, Cascade, Level
 from .conditional_field import ConditionalField, exact_conditional_field, train_conditional_field
 from .conditional_flow import ConditionalFlow, train_conditional_flow
+from .correction import Corrected, Summary
 from .eliminate import Eliminated, eliminate
 from .finite_size import finite_size_scaling, scaling_observables
 from .finite_size_result import FiniteSizeScaling
@@ -23,6 +24,7 @@ from .rules import Average, BellWilson, Decimate, Majority, Rule, Sign, StencilK
 
 __all__ = [
     "Average",
+    "Back",
     "BellWilson",
     "Blocked",
     "BlocksOfSites",
@@ -31,6 +33,7 @@ __all__ = [
     "ConditionalField",
     "ConditionalFlow",
     "Copy",
+    "Corrected",
     "Decimate",
     "Eliminated",
     "ExponentRow",
@@ -39,6 +42,7 @@ __all__ = [
     "Flow",
     "FunctionLift",
     "InverseRenormalization",
+    "Level",
     "Lift",
     "Majority",
     "Matching",
@@ -48,6 +52,7 @@ __all__ = [
     "Rule",
     "Sign",
     "StencilKernel",
+    "Summary",
     "TransposedConvolution",
     "block",
     "cascade",

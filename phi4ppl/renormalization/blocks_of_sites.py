@@ -13,7 +13,7 @@ from ..errors.arguments import positive_int
 from ..lattice.frozen import Lattice
 from ..lattice.regular import chain, hypercubic, square, triangular
 
-__all__ = ["BlocksOfSites", "cubes", "parts", "regular"]
+__all__ = ["BlocksOfSites", "cubes", "lattice_like", "parts", "regular"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,12 +84,12 @@ def cubes(lattice: Lattice, factor: int) -> BlocksOfSites:
         fix = f"Blocks of side {factor} have to fill it, with two or more along every axis: block fewer times."
         expected = f"sides that are multiples of {factor}, of at least {2 * factor}"
         raise ArgumentError("fields", expected, f"shape {shape}", fix, reason="sides")
-    coarse = _like(lattice, tuple(n // factor for n in shape))
+    coarse = lattice_like(lattice, tuple(n // factor for n in shape))
     places = np.indices(shape).reshape(len(shape), -1) // factor
     return BlocksOfSites(lattice, coarse, factor, np.asarray(np.ravel_multi_index(tuple(places), coarse.field_shape)))
 
 
-def _like(lattice: Lattice, shape: tuple[int, ...]) -> Lattice:
+def lattice_like(lattice: Lattice, shape: tuple[int, ...]) -> Lattice:
     """A lattice of the same kind with other sides."""
     periodic = tuple(lattice.periodic or ())
     if lattice.layout_hint == "triangular":

@@ -21,7 +21,7 @@ from ..errors.streams import stream_key, stream_rng, stream_seed
 from ..model.field import MarkovRandomField
 from ..model.term import Term
 from ..sampling.engine import Engine
-from .blocks_of_sites import _like, cubes
+from .blocks_of_sites import cubes, lattice_like
 from .cascade_result import Cascade, Level, blocked_back
 from .conditional_field import train_conditional_field
 from .conditional_flow import train_conditional_flow
@@ -287,7 +287,7 @@ def model_at(model: MarkovRandomField, side: int) -> MarkovRandomField:
     fix = "Give a function of the side instead: lambda side: p4.phi4(p4.lattice.square(side), …)."
     if lattice.offsets is None or not all(np.ravel(lattice.periodic)) or len(set(lattice.shape or ())) != 1:
         raise ArgumentError("model", "a torus of equal sides", repr(lattice), fix, reason="lattice")
-    other, terms = _like(lattice, (side,) * len(lattice.field_shape)), []
+    other, terms = lattice_like(lattice, (side,) * len(lattice.field_shape)), []
     for form, value in model.interactions:
         if np.ndim(value):
             raise ArgumentError("model", "numbers as couplings", f"{form.name!r}, an array", fix, reason="array")

@@ -194,7 +194,7 @@ class Cascade:
         return f"NOT RELIABLE: {len(self.warnings)} reasons"
 
     def exponents(self, smallest: int | None = None) -> dict[str, tuple[float, float]]:
-        """γ/ν from χ ∝ L^{γ/ν} and β/ν from ⟨|m|⟩ ∝ L^{−β/ν}, with errors that know which fields descend from which.
+        """γ/ν from χ ∝ L^{γ/ν} and β/ν from ``⟨|m|⟩`` ∝ L^{−β/ν}, with errors that know which fields descend from which.
 
         Parameters
         ----------
