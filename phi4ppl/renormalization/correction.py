@@ -126,7 +126,7 @@ class Corrected:
 
     Attributes
     ----------
-    fields : array, shape (n, *shape)
+    fields : array, shape ``(n, *shape)``
     before, after : Summary
         Under the action of the model.
     sweeps : int
