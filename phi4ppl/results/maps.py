@@ -9,7 +9,7 @@ from ..lattice.regular import square
 from ..reports.html import Picture, png_of
 from ..reports.style import DIVERGING, GRAY, LINE_STYLES, OKABE_ITO, SEQUENTIAL, panels
 
-__all__ = ["field_map", "height_for", "site_maps"]
+__all__ = ["field_map", "height_for", "single_fields", "site_maps"]
 
 MAX_DRAWS = 4  # chains of which a draw is shown
 SIZE = 2.9  # of a map, in inches
@@ -33,6 +33,24 @@ def field_map(caption: str, values: np.ndarray, lattice: Lattice | None) -> Pict
 def site_maps(caption: str, values: np.ndarray, lattice: Lattice) -> Picture:
     """Mean and standard deviation of values of shape (chain, draw, site)."""
     return _on_lattice(caption, lattice, values.mean(axis=(0, 1)), values.std(axis=(0, 1)), [])
+
+
+def single_fields(caption: str, label: str, fields: list[tuple[str, np.ndarray, Lattice]]) -> Picture:
+    """Fields of lattices of one dimension beside each other, each with its title, in the same colors.
+
+    Of more than two dimensions the middle plane of the others is shown, and of one dimension a row of sites.
+    """
+    shown, note = [], ""
+    for title, phi, lattice in fields:
+        if phi.ndim > 2:
+            phi, note = phi[(..., *(n // 2 for n in phi.shape[2:]))], " (the middle plane of the other axes)"
+        if phi.ndim != len(lattice.shape or (1,)):
+            lattice = square(*phi.shape, periodic=False)
+        shown.append((title, phi, lattice))
+    limit = max(float(np.max(np.abs(phi))) for _, phi, _ in shown) or 1.0
+    scale = {"vmin": -limit, "vmax": limit, "cmap": DIVERGING}
+    made = tuple(_map(lattice, title, phi, scale, False) for title, phi, lattice in shown)
+    return Picture(caption + note, made, _bar(label, scale))
 
 
 def _on_lattice(caption, lattice, mean, spread, draws) -> Picture:
