@@ -49,7 +49,7 @@ def cascade(arguments) -> int:
     fields = results.add(FIELDS, lambda path: np.savez(path, phi=found.fields))
     facts = {"model": str(file.path), "settings": file.parameters | {"size": arguments.to}, "start": arguments.start,
              "to": arguments.to, "fields": arguments.fields, "lift": arguments.lift, "seed": arguments.seed}  # fmt: skip
-    model, heading = field_of(file), f"From {arguments.start} to {arguments.to}: {file.name}"
+    model, heading = model_of_side(arguments.to), f"From {arguments.start} to {arguments.to}: {file.name}"
     report = results.add(REPORT, lambda path: write_cascade(found, path, model, facts, heading, words))
     exponents = found.exponents()
     answers = {"values": {name: value for name, (value, _) in exponents.items()}, "passed": found.passed,

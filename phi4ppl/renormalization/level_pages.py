@@ -19,7 +19,7 @@ __all__ = ["couplings_by_level", "exponent_rows", "level_rows", "write_cascade",
 
 MEANING = {
     "y_t": "thermal", "nu": "1/y_t", "y_h": "magnetic", "eta": "d + 2 − 2 y_h",
-    "gamma/nu": "χ ∝ L^{γ/ν}", "beta/nu": "⟨|m|⟩ ∝ L^{−β/ν}",
+    "gamma/nu": "the power of L that χ grows by", "beta/nu": "the power of L that ⟨|m|⟩ falls by",
 }  # fmt: skip
 SYMBOLS = {"y_t": "y_t", "nu": "ν", "y_h": "y_h", "eta": "η", "gamma/nu": "γ/ν", "beta/nu": "β/ν"}
 STATISTICAL = "Errors are standard errors in units of the last digits, and know autocorrelation."
@@ -28,6 +28,7 @@ INDEPENDENT = (
     "Before: as the lift proposes the fields. After: corrected by an exact kernel of the model. ⟨φ∂S⟩ is ⟨φ ∂S/∂φ⟩, which is "
     "1 for fields of this action. Errors are standard errors of independent fields, in units of the last digits."
 )
+TURNED = "The correction by clusters turns islands over."
 LIFTS_ARE = (
     "Slope: the size of long waves of the proposal over that of the coarse field, 1 if it is kept. Correlation: of the blocked "
     "proposal with the coarse field; noise of the blocking lowers it. η: from χ of a level and the one before. Seconds are "
@@ -158,10 +159,10 @@ def _flow(found: Flow, shared: bool, words) -> dict:
     return {
         "rules": _rules(found.blocked) + why,
         "warnings": [words(text) for text in found.warnings],
-        "levels": Table(("level", "L", *found.basis, "change", "largest z of other operators"), rows),
+        "levels": Table(("level", "L", *found.basis, "change", "largest z"), rows),
         "errors_are": (
-            f"{STATISTICAL} Change: of all couplings from the level before, relative to their length. z: how many errors the "
-            "fitted model, sampled again, is away from the blocked fields."
+            f"{STATISTICAL} Change: of all couplings from the level before, relative to their length. z: by how many errors "
+            "operators outside of the basis differ between the blocked fields and the fitted model, sampled again."
         ),
         "picture": Picture("Couplings from level to level", (png_of(found.plot()),)),
         "comparisons": tables,
@@ -198,7 +199,7 @@ def write_cascade(
     heading: str | None = None,
     words: Callable[[str], str] = str,
 ) -> Path:
-    """Write the page of a `Cascade` whose fields of all levels were kept; ``model`` is that of any of its sizes."""
+    """Write the page of a `Cascade` whose fields of all levels were kept; ``model`` is that of the last."""
     first, last = found.levels[0], found.levels[-1]
     heading = heading or "Inverse renormalization"
     exponents = found.exponents()
@@ -222,7 +223,7 @@ def write_cascade(
         "lifts": _lifts(found),
         "lifts_are": LIFTS_ARE,
         "picture": single_fields(
-            f"One field on its way from {first.side} to {last.side}", "φ",
+            f"One field on its way from {first.side} to {last.side}, corrected at every level. {TURNED}", "φ",
             [(_size(level.shape), level.fields[-1], _like(model.lattice, level.shape)) for level in found.levels],
         ),
         "model": model.describe(),

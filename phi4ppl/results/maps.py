@@ -49,7 +49,7 @@ def single_fields(caption: str, label: str, fields: list[tuple[str, np.ndarray, 
         shown.append((title, phi, lattice))
     limit = max(float(np.max(np.abs(phi))) for _, phi, _ in shown) or 1.0
     scale = {"vmin": -limit, "vmax": limit, "cmap": DIVERGING}
-    made = tuple(_map(lattice, title, phi, scale, False) for title, phi, lattice in shown)
+    made = tuple(_map(lattice, title, phi, scale, None) for title, phi, lattice in shown)
     return Picture(caption + note, made, _bar(label, scale))
 
 
@@ -68,12 +68,14 @@ def _on_lattice(caption, lattice, mean, spread, draws) -> Picture:
     return Picture(caption, made, _bar("mean and draws", scale) if shared else None)
 
 
-def _map(lattice, title, field, scale, own: bool) -> bytes:
-    """One map; ``own``: with a color bar of its own below it. All maps have the same size, with one or without."""
-    figure, (axes,) = panels(1, width=SIZE, height=height_for(lattice, SIZE) + 0.35)
+def _map(lattice, title, field, scale, own: bool | None) -> bytes:
+    """One map; ``own``: with a color bar of its own below it, or only with the room of one; None for neither."""
+    figure, (axes,) = panels(1, width=SIZE, height=height_for(lattice, SIZE) + (0.2 if own is None else 0.35))
     lattice.draw(field, ax=axes, colorbar=False, **scale)
     axes.set_title(title, fontsize=9)
     axes.axis("off")
+    if own is None:
+        return png_of(figure)
     bar = figure.colorbar(axes.collections[-1], ax=axes, location="bottom", shrink=0.8, aspect=30, pad=0.02)
     bar.ax.tick_params(labelsize=7)
     if not own:
