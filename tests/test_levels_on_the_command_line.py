@@ -5,12 +5,14 @@ from __future__ import annotations
 import html
 import json
 
+import jax
 import numpy as np
 import pytest
 
 import phi4ppl as p4
 from phi4ppl.cli.entry import main
 from phi4ppl.renormalization import BellWilson, block, cascade, flow, monte_carlo_rg
+from phi4ppl.renormalization.level_pages import basis_doubts
 from phi4ppl.renormalization.monte_carlo_rg import most_levels
 from phi4ppl.reports.numbers import value_with_error
 
@@ -80,6 +82,18 @@ def test_cascade_says_what_the_call_says(folder, capsys):
     table = np.genfromtxt(results / "levels.csv", delimiter=",", names=True, dtype=None, encoding="utf-8")
     assert list(table["stage"]) == ["after", "before", "after"] and list(table["L"]) == [4, 8, 8]
     assert table["susceptibility"][2] == pytest.approx(found.levels[1].corrected.after.values["susceptibility"])
+
+
+def test_terms_that_are_not_those_of_the_model_are_told():
+    """A free field by its own terms, then as if its lattice were a triangular one; 2 × 6e-7 false alarms."""
+    free = p4.gaussian(p4.lattice.square(8), w=0.3, a=1.0)
+    fields = p4.GibbsField(free).sample(jax.random.key(0), (1, 1000))
+    found = flow(fields, "average", basis=("w", "a"), levels=1, check=False)
+    assert basis_doubts(found, free) == ()
+    (other,) = basis_doubts(found, p4.gaussian(p4.lattice.triangular(8), w=0.2, a=1.0))
+    assert other.startswith("Level 0 does not give back the model: w = ") and " for 0.2." in other
+    (lacking,) = basis_doubts(found, p4.phi4(p4.lattice.square(8), w=0.3, a=1.0, b=1.0))
+    assert "terms that are not among w, a: b." in lacking
 
 
 def test_how_often_a_lattice_can_be_blocked():

@@ -30,7 +30,7 @@ def renormalize(arguments) -> int:
     rules, flow_rules = _rules(arguments, model)
     from ..renormalization.blocking import block
     from ..renormalization.flow import flow
-    from ..renormalization.level_pages import couplings_by_level, exponent_rows, write_renormalization
+    from ..renormalization.level_pages import basis_doubts, couplings_by_level, exponent_rows, write_renormalization
     from ..renormalization.monte_carlo_rg import monte_carlo_rg
     from ..results.run import sample
 
@@ -46,7 +46,10 @@ def renormalize(arguments) -> int:
         continuous = block(tree, flow_rules, levels=len(rules), seed=arguments.seed)
     couplings = flow(continuous, check=not arguments.no_check, seed=arguments.seed, **chains)
     words = partial(for_command_line, command="renormalize")
+    doubts = basis_doubts(couplings, model)
     print(f"\n{words(str(exponents))}\n\n{words(str(couplings))}")
+    for text in doubts:
+        print(f"  NOT RELIABLE: {text}")
     results.add(EXPONENTS, lambda path: pd.DataFrame(exponent_rows(exponents)).to_csv(path, index=False))
     results.add(COUPLINGS, lambda path: pd.DataFrame(couplings_by_level(couplings)).to_csv(path, index=False))
     facts = {"model": str(file.path), "settings": file.parameters, "rules": [repr(rule) for rule in rules],
@@ -58,10 +61,10 @@ def renormalize(arguments) -> int:
     )
     answers = {"values": exponents.values, "errors": exponents.errors, "levels": len(rules),
                "inputs": {name: value for name, (value, _) in exponents.inputs.items()},
-               "warnings": [*exponents.warnings, *couplings.warnings]}  # fmt: skip
+               "warnings": [*exponents.warnings, *doubts, *couplings.warnings]}  # fmt: skip
     results.finish(facts | answers)
     print(f"\nresults: {results.path}\nreport: {report.resolve().as_uri()}")
-    return PASSED if exponents.reliable and couplings.reliable else FAILED
+    return FAILED if answers["warnings"] else PASSED
 
 
 def _rules(arguments, model):

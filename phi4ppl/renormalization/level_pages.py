@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from ..model.field import MarkovRandomField
 from ..reports.html import Fact, Picture, Row, Table, facts_table, png_of, write_page
 from ..reports.numbers import value_with_error
@@ -15,13 +17,21 @@ from .cascade_result import SHOWN, Cascade
 from .flow_result import Flow
 from .monte_carlo_rg_result import EXPONENT, MonteCarloRG
 
-__all__ = ["couplings_by_level", "exponent_rows", "level_rows", "write_cascade", "write_renormalization"]
+__all__ = [
+    "basis_doubts",
+    "couplings_by_level",
+    "exponent_rows",
+    "level_rows",
+    "write_cascade",
+    "write_renormalization",
+]
 
 MEANING = {
     "y_t": "thermal", "nu": "1/y_t", "y_h": "magnetic", "eta": "d + 2 − 2 y_h",
     "gamma/nu": "the power of L that χ grows by", "beta/nu": "the power of L that ⟨|m|⟩ falls by",
 }  # fmt: skip
 SYMBOLS = {"y_t": "y_t", "nu": "ν", "y_h": "y_h", "eta": "η", "gamma/nu": "γ/ν", "beta/nu": "β/ν"}
+GIVEN_BACK = 5.0  # errors
 STATISTICAL = "Errors are standard errors in units of the last digits, and know autocorrelation."
 EXPONENTS_ARE = f"{STATISTICAL} They do not know of operators that are left out: compare levels, and operators kept."
 INDEPENDENT = (
@@ -57,6 +67,26 @@ def couplings_by_level(found: Flow) -> list[dict]:
     return rows
 
 
+def basis_doubts(found: Flow, model: MarkovRandomField) -> tuple[str, ...]:
+    """Whether level 0 is the model that was sampled: terms that the basis lacks, and couplings that are not given back."""
+    lacking = [name for name in model.couplings if name not in found.basis]
+    basis = ", ".join(found.basis)
+    if lacking:
+        return (
+            f"The model has terms that are not among {basis}: {', '.join(lacking)}. The couplings of no level have them.",
+        )
+    far = []
+    for name, values in found.couplings.items():
+        value, error, given = values[0], found.errors[name][0], float(np.mean(model.couplings.get(name, 0.0)))
+        if abs(value - given) > GIVEN_BACK * error:
+            far.append(f"{name} = {value_with_error(value, error)} for {given:g}")
+    if not far:
+        return ()
+    return (
+        f"Level 0 does not give back the model: {', '.join(far)}. The terms {basis} of a cubic lattice are others.",
+    )
+
+
 def level_rows(found: Cascade) -> list[dict]:
     """Observables before and after the correction at every level, for a file."""
     rows: list[dict] = []
@@ -83,15 +113,18 @@ def write_renormalization(
     blocked = exponents.blocked
     chains, draws = blocked[0].shape[:2]
     heading = heading or "Renormalization"
-    reliable = exponents.reliable and couplings.reliable
-    doubtful = [what for what, each in (("the exponents", exponents), ("the flow", couplings)) if not each.reliable]
+    flow_warnings = (*basis_doubts(couplings, model), *couplings.warnings)
+    told = (("the exponents", exponents.warnings), ("the flow", flow_warnings))
+    doubtful = [what for what, warnings in told if warnings]
     drawn = (blocked,) if couplings.blocked is blocked else (couplings.blocked, blocked)
     content = {
         "title": f"{heading} · phi4ppl renormalize",
         "heading": heading,
         "lines": [model.describe().splitlines()[0], f"{chains * draws} fields, {_sides(blocked)}"],
-        "outcome": "passed" if reliable else "failed",
-        "verdict": "Nothing speaks against them" if reliable else f"There are warnings about {' and '.join(doubtful)}",
+        "outcome": "failed" if doubtful else "passed",
+        "verdict": f"There are warnings about {' and '.join(doubtful)}"
+        if doubtful
+        else "Nothing speaks against these values",
         "keys": [
             Fact(SYMBOLS[name], value_with_error(value, exponents.errors[name]), MEANING[name])
             for name, value in exponents.values.items()
@@ -100,7 +133,7 @@ def write_renormalization(
             Fact(SYMBOLS[name], f"{value:.6g}", "an input of the rule") for name, (value, _) in exponents.inputs.items()
         ],
         "exponents": _exponents(exponents, words),
-        "flow": _flow(couplings, shared=couplings.blocked is blocked, words=words),
+        "flow": _flow(couplings, couplings.blocked is blocked, model) | {"warnings": list(map(words, flow_warnings))},
         "pictures": [fields_by_level(each, model) for each in drawn],
         "model": model.describe(),
         "facts": facts_table(facts or {}),
@@ -115,7 +148,8 @@ def _sides(blocked: Blocked) -> str:
 def _rules(blocked: Blocked) -> str:
     shown = [repr(rule).removesuffix("()") for rule in blocked.rules]
     first = [rule for k, rule in enumerate(shown) if k == 0 or rule != shown[k - 1]]
-    return f"Blocked {blocked.levels} times by {', then '.join(first)}."
+    often = "once" if blocked.levels == 1 else f"{blocked.levels} times"
+    return f"Blocked {often} by {', then '.join(first)}."
 
 
 def _exponents(found: MonteCarloRG, words) -> dict:
@@ -143,8 +177,9 @@ def _exponents(found: MonteCarloRG, words) -> dict:
     }
 
 
-def _flow(found: Flow, shared: bool, words) -> dict:
-    rows, scores = [], found.z_scores
+def _flow(found: Flow, shared: bool, model: MarkovRandomField) -> dict:
+    given = (f"{np.mean(model.couplings[name]):.6g}" if name in model.couplings else "" for name in found.basis)
+    rows, scores = [Row(("model", "", *given, "", ""))], found.z_scores
     for level, lattice in enumerate(found.blocked.lattices):
         worst = max(scores[level].items(), key=lambda pair: abs(pair[1]), default=None)
         cells = (value_with_error(found.couplings[name][level], found.errors[name][level]) for name in found.basis)
@@ -158,7 +193,6 @@ def _flow(found: Flow, shared: bool, words) -> dict:
     why = "" if shared else " The rules of the exponents make spins, which have no density to be fitted."
     return {
         "rules": _rules(found.blocked) + why,
-        "warnings": [words(text) for text in found.warnings],
         "levels": Table(("level", "L", *found.basis, "change", "largest z"), rows),
         "errors_are": (
             f"{STATISTICAL} Change: of all couplings from the level before, relative to their length. z: by how many errors "
