@@ -38,7 +38,7 @@ INDEPENDENT = (
     "Before: as the lift proposes the fields. After: corrected by an exact kernel of the model. ⟨φ∂S⟩ is ⟨φ ∂S/∂φ⟩, which is "
     "1 for fields of this action. Errors are standard errors of independent fields, in units of the last digits."
 )
-TURNED = "The correction by clusters turns islands over."
+TURNED = "Clusters of the correction may turn islands over."
 LIFTS_ARE = (
     "Slope: the size of long waves of the proposal over that of the coarse field, 1 if it is kept. Correlation: of the blocked "
     "proposal with the coarse field; noise of the blocking lowers it. η: from χ of a level and the one before. Seconds are "
