@@ -180,6 +180,8 @@ SPOKEN = {  # where the messages come from that a command can show
     "infer": ("results/verdict.py", *(f"inference/{name}.py" for name in INFER)),
     "compare": tuple(f"inference/{name}.py" for name in ("compare", "average", "importance", "mode")),
     "fit": ("learning/*.py",),
+    "renormalize": tuple(f"renormalization/{name}.py" for name in ("blocking", "flow_result", "monte_carlo_rg*")),
+    "cascade": tuple(f"renormalization/{name}.py" for name in ("cascade", "cascade_result", "lifts")),
 }
 CALLED = {  # what a command calls, and arguments that it gives without an option
     "run": (p4.sample, {"observables", "model_kwargs", "devices", "coords", "dims", "predictive"}),
@@ -187,6 +189,8 @@ CALLED = {  # what a command calls, and arguments that it gives without an optio
     "compare": (p4.compare, {"prior_weights", "num_draws"}),
     "fit": (p4.fit_likelihood, {"ridge", "initial", "num_chains", "kernel", "batch_size", "sweeps", "optimizer",
                                 "average_last"}),
+    "cascade": (p4.renormalization.cascade, {"eta", "correction", "sweeps", "kernel", "keep_fields"}),
+    "renormalize": (p4.renormalization.flow, {"eta", "basis", "factor", "method", "kernel", "lattice"}),
 }  # fmt: skip
 
 

@@ -23,10 +23,13 @@ OPTIONS = {  # by command, the options by the arguments that they stand for
     "infer": _CHAINS | {"normalizer": "--normalizer", "num_auxiliary": "--num-auxiliary", "priors": "--prior",
                         "data": "--data", "progress": "--quiet"},
     "scan": _CHAINS | {"vary": "--vary", "sizes": "--sizes", "omega": "--omega", "progress": "--quiet"},
+    "renormalize": _CHAINS | {"levels": "--levels", "rule": "--rule", "check": "--no-check", "run": "--samples",
+                              "progress": "--quiet"},
+    "cascade": {"start": "--start", "levels": "--to", "fields": "--fields", "lift": "--lift", "seed": "--seed"},
     "compare": {"seed": "--seed", "priors": "--prior", "data": "--data", "models": "MODEL", "progress": "--quiet"},
 }  # fmt: skip
 OPTIONS["report"] = OPTIONS["run"]  # its advice is for the next run
-SWITCHES = ("symmetry_moves", "keep_field", "progress")  # options that say no to them
+SWITCHES = ("symmetry_moves", "keep_field", "progress", "check")  # options that say no to them
 ELSEWHERE = (
     "model_kwargs",
     "observables",
@@ -37,7 +40,9 @@ ELSEWHERE = (
     "optimizer",
     "initial",
 )
-WORDS = {"models", "data", "vary", "sizes", "omega"}  # arguments that are plain words as well
+WORDS = {  # arguments that are plain words as well
+    "models", "data", "vary", "sizes", "omega", "levels", "rule", "check", "run", "start", "fields", "lift",
+}  # fmt: skip
 ARGUMENTS = sorted({*ELSEWHERE, *(name for options in OPTIONS.values() for name in options)} - WORDS)
 VALUE = r"(?:'([^']*)'|([\w.+-]+))"
 PHRASES = (  # what nobody can type, and what to type instead
@@ -46,6 +51,7 @@ PHRASES = (  # what nobody can type, and what to type instead
     (r"[^.;]*\bPartitionSurface\b[^.;]*[.;]", " Try normalizer='exchange', which needs no surface."),
     (r" Increase num_(?:samples|steps)[^.]*\.", ""),  # of an estimate of log Z
     (r"(?i:continue) the fit from this result", "run the fit again with num_steps=1000 or so"),
+    (r"(Use 'sign' or 'majority'), or second=\.", r"\1."),
     (r"expected None with", "is not an option with"),
     (
         r"give the bare array: .*?\.(?:csv|parquet|nc)\.(?:to_numpy\(\)|values)\.",

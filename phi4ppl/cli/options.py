@@ -29,15 +29,24 @@ EXAMPLES = {
     "infer": ("phi4ppl infer mine.py --data fields.npy --prior w=uniform:0.4,1.2",),
     "compare": ("phi4ppl compare one.py other.py --data fields.npy --prior b=halfnormal:0.5",),
     "scan": ("phi4ppl scan phi4_square --vary a=1.4:1.7:7 --sizes 8,16,32",),
+    "renormalize": (
+        "phi4ppl renormalize phi4_square --set size=64",
+        "phi4ppl renormalize phi4_square --set size=128 --levels 4 --rule majority",
+    ),
+    "cascade": ("phi4ppl cascade phi4_square --to 512",),
     "models": ("phi4ppl models --settings",),
     "doctor": ("phi4ppl doctor", "phi4ppl doctor --clear-cache"),
 }
 DATA_FILES = ".npy, .npz, .nc, .csv or .parquet"
 PRIOR = "a prior, such as w=uniform:0.4,1.2 or b=halfnormal:0.5; may be repeated"
+ETA = "exponent of the scale of the field (default: that of the Ising class)"
 SAMPLE = "results.run:sample"
 INFER = "inference.couplings:infer_couplings"
 COMPARE = "inference.compare:compare"
 SCAN = "renormalization.finite_size:finite_size_scaling"
+RG = "renormalization.monte_carlo_rg:monte_carlo_rg"
+FLOW = "renormalization.flow:flow"
+CASCADE = "renormalization.cascade:cascade"
 FITS = ("learning.likelihood", "learning.variational")
 
 
@@ -128,6 +137,8 @@ def parser() -> argparse.ArgumentParser:
     _infer(command("infer", "infer couplings of a model from fields, with a report"))
     _compare(command("compare", "compare models by evidence and prediction on fields"))
     _scan(command("scan", "find the critical coupling of a model by finite-size scaling"))
+    _renormalize(command("renormalize", "block fields of a model: exponents, and the flow of couplings"))
+    _cascade(command("cascade", "make fields of large lattices from those of small ones"))
     sub = command("models", "list the shipped models")
     sub.add_argument("--settings", action="store_true", help="also list what --set can change")
     sub = command("doctor", "show installed versions and run a self-test")
@@ -220,3 +231,34 @@ def _scan(sub: Command) -> None:
     _with_chains(sub, SCAN)
     sub.borrow("--seed", f"{SCAN}.seed", "seed", type=int)
     _with_folder(sub, "scans/MODEL", "an earlier scan")
+
+
+def _renormalize(sub: Command) -> None:
+    _with_model(sub)
+    sub.add_argument("--levels", type=int, help="how many times to block (default: as many as the lattice allows)")
+    text = "rule of blocking, or several with commas, one a level: %(known)s"
+    action = sub.add_argument("--rule", metavar="RULE,…", help=text)
+    sub.choices_of[action] = "cli.options:blocking_rules"
+    sub.add_argument("--eta", type=float, help=ETA)
+    sub.add_argument("--no-check", action="store_true", help="do not sample the fitted models again")
+    _with_chains(sub, FLOW)
+    sub.borrow("--seed", f"{RG}.seed", "seed", type=int)
+    _with_folder(sub, "renormalizations/MODEL", "earlier results")
+
+
+def blocking_rules() -> str:
+    """What ``phi4ppl renormalize --rule`` can be, and what it is."""
+    usual = inspect.signature(_found(RG)).parameters["rule"].default
+    return f"{', '.join(_found('renormalization.rules:RULES'))} (default: {','.join(usual)})"
+
+
+def _cascade(sub: Command) -> None:
+    _with_model(sub)
+    text = "side of the last lattice, that of the start times a power of two; the model file is a function build(size=…, …)"
+    sub.add_argument("--to", metavar="L", type=int, required=True, help=text)
+    sub.borrow("--start", f"{CASCADE}.start", "side of the lattice that is sampled", metavar="L", type=int)
+    sub.borrow("--fields", f"{CASCADE}.fields", "number of independent fields", type=int)
+    sub.borrow("--lift", f"{CASCADE}.lift", "%(known)s", choices="renormalization.cascade:LIFTS")
+    sub.add_argument("--eta", type=float, help=ETA)
+    sub.borrow("--seed", f"{CASCADE}.seed", "seed", type=int)
+    _with_folder(sub, "cascades/MODEL", "earlier results")

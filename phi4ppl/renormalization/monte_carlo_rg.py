@@ -23,10 +23,10 @@ from ..lattice.frozen import Lattice
 from .blocking import Blocked, block, fields_of
 from .matching import match
 from .monte_carlo_rg_result import ExponentRow, MonteCarloRG, Recommendation
-from .operators import Operator, measure_operators, operators_of
+from .operators import Operator, measure_operators, operators_of, standard_operators
 from .rules import BellWilson, Linear, Rule
 
-__all__ = ["monte_carlo_rg"]
+__all__ = ["monte_carlo_rg", "most_levels"]
 
 MAX_BLOCKS = 200
 MIN_DRAWS = 100
@@ -138,6 +138,24 @@ def _usable(blocked: Blocked, given) -> tuple[list[int], tuple[Operator, ...]]:
         expected = f"a coarsest side above {2 * reach}, twice the reach of the operators"
         raise ArgumentError("levels", expected, f"{side}", fix, reason="small")
     return steps, operators
+
+
+def most_levels(lattice: Lattice, factor: int = 2) -> int:
+    """How often fields of a torus can be blocked before its sides are no multiples, or too short for standard operators.
+
+    Raises
+    ------
+    ArgumentError
+        If it is no torus.
+    """
+    shape = lattice.shape
+    if shape is None or not all(np.ravel(lattice.periodic)) or lattice.sign_kinds:
+        fix = "Build it with phi4ppl.lattice.square(L) or another regular one."
+        raise ArgumentError("model", "a periodic lattice", repr(lattice), fix, reason="lattice")
+    reach, levels = max(each.reach for each in standard_operators(len(shape))), 0
+    while all(n % factor == 0 and n // factor > 2 * reach for n in shape):
+        shape, levels = tuple(n // factor for n in shape), levels + 1
+    return levels
 
 
 def _second(blocked: Blocked, second, seed: int):

@@ -9,7 +9,7 @@ from ..lattice.regular import square
 from ..reports.html import Picture, png_of
 from ..reports.style import DIVERGING, GRAY, LINE_STYLES, OKABE_ITO, SEQUENTIAL, panels
 
-__all__ = ["field_map", "height_for", "site_maps"]
+__all__ = ["field_map", "height_for", "single_fields", "site_maps"]
 
 MAX_DRAWS = 4  # chains of which a draw is shown
 SIZE = 2.9  # of a map, in inches
@@ -35,6 +35,24 @@ def site_maps(caption: str, values: np.ndarray, lattice: Lattice) -> Picture:
     return _on_lattice(caption, lattice, values.mean(axis=(0, 1)), values.std(axis=(0, 1)), [])
 
 
+def single_fields(caption: str, label: str, fields: list[tuple[str, np.ndarray, Lattice]]) -> Picture:
+    """Fields of lattices of one dimension beside each other, each with its title, in the same colors.
+
+    Of more than two dimensions the middle plane of the others is shown, and of one dimension a row of sites.
+    """
+    shown, note = [], ""
+    for title, phi, lattice in fields:
+        if phi.ndim > 2:
+            phi, note = phi[(..., *(n // 2 for n in phi.shape[2:]))], " (the middle plane of the other axes)"
+        if phi.ndim != len(lattice.shape or (1,)):
+            lattice = square(*phi.shape, periodic=False)
+        shown.append((title, phi, lattice))
+    limit = max(float(np.max(np.abs(phi))) for _, phi, _ in shown) or 1.0
+    scale = {"vmin": -limit, "vmax": limit, "cmap": DIVERGING}
+    made = tuple(_map(lattice, title, phi, scale, None) for title, phi, lattice in shown)
+    return Picture(caption + note, made, _bar(label, scale))
+
+
 def _on_lattice(caption, lattice, mean, spread, draws) -> Picture:
     everything = np.concatenate([np.ravel(v) for v in (mean, *draws)])
     largest, smallest = float(np.nanmax(everything)), float(np.nanmin(everything))
@@ -50,12 +68,14 @@ def _on_lattice(caption, lattice, mean, spread, draws) -> Picture:
     return Picture(caption, made, _bar("mean and draws", scale) if shared else None)
 
 
-def _map(lattice, title, field, scale, own: bool) -> bytes:
-    """One map; ``own``: with a color bar of its own below it. All maps have the same size, with one or without."""
-    figure, (axes,) = panels(1, width=SIZE, height=height_for(lattice, SIZE) + 0.35)
+def _map(lattice, title, field, scale, own: bool | None) -> bytes:
+    """One map; ``own``: with a color bar of its own below it, or only with the room of one; None for neither."""
+    figure, (axes,) = panels(1, width=SIZE, height=height_for(lattice, SIZE) + (0.2 if own is None else 0.35))
     lattice.draw(field, ax=axes, colorbar=False, **scale)
     axes.set_title(title, fontsize=9)
     axes.axis("off")
+    if own is None:
+        return png_of(figure)
     bar = figure.colorbar(axes.collections[-1], ax=axes, location="bottom", shrink=0.8, aspect=30, pad=0.02)
     bar.ax.tick_params(labelsize=7)
     if not own:
