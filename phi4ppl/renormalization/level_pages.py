@@ -12,7 +12,7 @@ from ..reports.html import Fact, Picture, Row, Table, facts_table, png_of, write
 from ..reports.numbers import value_with_error
 from ..results.maps import single_fields
 from .blocking import Blocked
-from .blocks_of_sites import _like
+from .blocks_of_sites import lattice_like
 from .cascade_result import SHOWN, Cascade
 from .flow_result import Flow
 from .monte_carlo_rg_result import EXPONENT, MonteCarloRG
@@ -258,7 +258,7 @@ def write_cascade(
         "lifts_are": LIFTS_ARE,
         "picture": single_fields(
             f"One field on its way from {first.side} to {last.side}, corrected at every level. {TURNED}", "φ",
-            [(_size(level.shape), level.fields[-1], _like(model.lattice, level.shape)) for level in found.levels],
+            [(_size(level.shape), level.fields[-1], lattice_like(model.lattice, level.shape)) for level in found.levels],
         ),
         "model": model.describe(),
         "facts": facts_table(facts or {}),
