@@ -30,19 +30,16 @@ def cascade(arguments) -> int:
         raise ModelFileError("size", f"{file.path}: the model cannot be built at other sizes. {fix}")
     from ..renormalization.cascade import cascade as lifted
     from ..renormalization.level_pages import level_rows, write_cascade
-    from ..sampling.progress import Progress
 
     print(f"{file.name}: {file.summary}", flush=True)
-    with Progress(None, False if arguments.quiet else None) as progress:
 
-        def model_of_side(side: int):
-            progress.message(f"side {side} of {arguments.to}")  # each is built when its level begins
-            return field_of(load_model_file(arguments.model, {**(arguments.set or {}), "size": str(side)}))
+    def model_of_side(side: int):
+        return field_of(load_model_file(arguments.model, {**(arguments.set or {}), "size": str(side)}))
 
-        found = lifted(
-            model_of_side, start=arguments.start, levels=levels, fields=arguments.fields, lift=arguments.lift,
-            eta=arguments.eta, keep_fields=True, seed=arguments.seed,
-        )  # fmt: skip
+    found = lifted(
+        model_of_side, start=arguments.start, levels=levels, fields=arguments.fields, lift=arguments.lift,
+        eta=arguments.eta, keep_fields=True, seed=arguments.seed, progress=False if arguments.quiet else None,
+    )  # fmt: skip
     words = partial(for_command_line, command="cascade")
     print(f"\n{words(str(found))}")
     results.add(TABLE, lambda path: pd.DataFrame(level_rows(found)).to_csv(path, index=False))

@@ -25,7 +25,8 @@ OPTIONS = {  # by command, the options by the arguments that they stand for
     "scan": _CHAINS | {"vary": "--vary", "sizes": "--sizes", "omega": "--omega", "progress": "--quiet"},
     "renormalize": _CHAINS | {"levels": "--levels", "rule": "--rule", "check": "--no-check", "run": "--samples",
                               "progress": "--quiet"},
-    "cascade": {"start": "--start", "levels": "--to", "fields": "--fields", "lift": "--lift", "seed": "--seed"},
+    "cascade": {"start": "--start", "levels": "--to", "fields": "--fields", "lift": "--lift", "seed": "--seed",
+                "progress": "--quiet"},
     "compare": {"seed": "--seed", "priors": "--prior", "data": "--data", "models": "MODEL", "progress": "--quiet"},
 }  # fmt: skip
 OPTIONS["report"] = OPTIONS["run"]  # its advice is for the next run

@@ -21,6 +21,7 @@ from ..errors.streams import stream_key, stream_rng, stream_seed
 from ..model.field import MarkovRandomField
 from ..model.term import Term
 from ..sampling.engine import Engine
+from ..sampling.progress import Progress
 from .blocks_of_sites import cubes, lattice_like
 from .cascade_result import Cascade, Level, blocked_back
 from .conditional_field import train_conditional_field
@@ -202,6 +203,7 @@ def cascade(
     model: MarkovRandomField | Callable | InverseRenormalization, start: int = 8, levels: int = 6, *, fields: int = 200,
     lift: str | Lift | Callable = "conditional_field", eta: float | None = None, correction: str | Callable = "sweeps",
     sweeps: int | None = None, kernel: str = "auto", keep_fields: bool = False, seed: int = 0,
+    progress: bool | None = None,
 ) -> Cascade:  # fmt: skip
     """Independent fields of lattices of 2^levels times the size, without critical slowing down on the way.
 
@@ -218,6 +220,8 @@ def cascade(
     keep_fields : bool
         Keep the fields of all levels; by default those of the last.
     seed : int
+    progress : bool, optional
+        A line per level; by default on terminals and in notebooks.
 
     Returns
     -------
@@ -253,11 +257,14 @@ def cascade(
     if not isinstance(model, InverseRenormalization):
         up = InverseRenormalization(model, lift, eta, correction, sweeps, kernel, seed)
     assert isinstance(up, InverseRenormalization)
-    found = [up.start(start, number, seed=stream_seed(seed, "cascade"))]
-    for level in range(levels):
-        found.append(up.lifted(found[-1].fields, seed=stream_seed(seed, "level", level)))
-        if not keep_fields:
-            found[-2] = found[-2].without_fields()
+    with Progress(None, progress) as bar:
+        bar.message(f"side {start} of {start << levels}: {number} fields")
+        found = [up.start(start, number, seed=stream_seed(seed, "cascade"))]
+        for level in range(levels):
+            bar.message(f"side {start << level + 1} of {start << levels}: lift and correction")
+            found.append(up.lifted(found[-1].fields, seed=stream_seed(seed, "level", level)))
+            if not keep_fields:
+                found[-2] = found[-2].without_fields()
     return Cascade(tuple(found))
 
 
