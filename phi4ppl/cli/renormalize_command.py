@@ -68,7 +68,7 @@ def renormalize(arguments) -> int:
 
 
 def _rules(arguments, model):
-    """The rules of the exponents and of the flow, one a level; what does not fit is said before the run."""
+    """The rules of the exponents and of the flow, one per level; what does not fit is said before the run."""
     from ..renormalization.cascade import ETA
     from ..renormalization.monte_carlo_rg import monte_carlo_rg, most_levels
     from ..renormalization.rules import RULES, BellWilson, Linear, rules_of
@@ -81,7 +81,7 @@ def _rules(arguments, model):
     try:
         found = rules_of(given, None, max(len(given), asked or most))
     except ArgumentError as error:  # its words are for objects
-        fix = "Several with commas are one a level, and the last is repeated."
+        fix = "Several with commas are one per level, and the last is repeated."
         raise ArgumentError(
             "--rule", f"names among {', '.join(RULES)}", repr(arguments.rule), fix, reason="choice"
         ) from error

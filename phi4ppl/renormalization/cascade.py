@@ -119,7 +119,7 @@ class InverseRenormalization:
         return float(ETA[dimension] if self.eta is None else self.eta)
 
     def start(self, side: int, number: int, *, seed: int = 0) -> Level:
-        """Independent equilibrium fields of a small lattice, one a chain; they also tune the step size."""
+        """Independent equilibrium fields of a small lattice, one per chain; they also tune the step size."""
         model, kernel, began = self.at(side), local_kernel(self.at(side), self.kernel), time.process_time()
         engine = Engine(
             model, kernel=kernel, num_chains=number, key=stream_key(seed, "start", side), keep_field=False,

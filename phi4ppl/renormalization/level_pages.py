@@ -287,5 +287,5 @@ def _lifts(found: Cascade) -> Table:
                     )
                 )
             )
-    head = ("L", "slope", "correlation", "η of the fields", "η of the lift", "seconds a field")
+    head = ("L", "slope", "correlation", "η of the fields", "η of the lift", "seconds per field")
     return Table(head, rows)

@@ -257,7 +257,7 @@ def rules_of(rule, eta: float | None, levels: int) -> tuple[Rule, ...]:
     given = list(rule) if isinstance(rule, (list, tuple)) else [rule]
     if not given or len(given) > levels:
         fix = "The last rule of a sequence is repeated."
-        raise ArgumentError("rule", f"from 1 to {levels} rules, one a level", f"{len(given)}", fix, reason="count")
+        raise ArgumentError("rule", f"from 1 to {levels} rules, one per level", f"{len(given)}", fix, reason="count")
     found = [_rule_of(each, eta) for each in given]
     if eta is not None and not any(isinstance(each, Linear) for each in found):
         fix = "Signs have no scale: leave eta out."
