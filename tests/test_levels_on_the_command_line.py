@@ -114,7 +114,7 @@ def test_how_often_a_lattice_can_be_blocked():
         ("renormalize mine.py --rule mean", "--rule: expected names among average, decimate, sign, majority"),
         (
             "renormalize mine.py --rule average,average,average",
-            "--rule: expected from 1 to 2 rules, one a level, got 3",
+            "--rule: expected from 1 to 2 rules, one per level, got 3",
         ),
         ("cascade mine.py --to 24", "--to: expected --start, 8, times 2, 4, 8, …, got 24"),
         ("cascade mine.py --to 8", "--to: expected --start, 8, times"),

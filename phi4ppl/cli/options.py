@@ -236,7 +236,7 @@ def _scan(sub: Command) -> None:
 def _renormalize(sub: Command) -> None:
     _with_model(sub)
     sub.add_argument("--levels", type=int, help="how many times to block (default: as many as the lattice allows)")
-    text = "rule of blocking, or several with commas, one a level: %(known)s"
+    text = "rule of blocking, or several with commas, one per level: %(known)s"
     action = sub.add_argument("--rule", metavar="RULE,…", help=text)
     sub.choices_of[action] = "cli.options:blocking_rules"
     sub.add_argument("--eta", type=float, help=ETA)
