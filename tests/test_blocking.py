@@ -193,3 +193,10 @@ def test_what_cannot_be_blocked(fields):
         block(fields, Decimate(eta=0.25), partition=np.arange(64) // 4, lattice=p4.lattice.square(8))
     with raises("argument.lattice.antiperiodic"):
         block(fields, lattice=p4.lattice.square(8, periodic="antiperiodic"))
+
+
+def test_named_axes_may_come_in_any_order():
+    fields = np.random.default_rng(3).normal(size=(2, 20, 8, 8))
+    labeled = xr.DataArray(fields, dims=("chain", "draw", "x", "y"))
+    for order in (("draw", "chain", "x", "y"), ("x", "draw", "y", "chain")):
+        assert np.array_equal(block(labeled.transpose(*order), "average")[1], block(fields, "average")[1])

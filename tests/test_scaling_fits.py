@@ -287,3 +287,18 @@ def test_planted_corrections_spoil_the_collapse():
     found = collapse(table_of(sizes, couplings, values, covariance_of(sizes, couplings, error=0.001)), "U4")
     assert found.residual > 2 and any("do not collapse" in text for text in found.warnings)
     assert found.values["nu"] <= 5  # the search stays where exponents make sense
+
+
+def test_a_parameter_that_no_value_depends_on_has_no_small_error():
+    """A pseudoinverse gave such a parameter the error 0."""
+    x = np.arange(6.0)
+    found = correlated_fit(lambda p: p[0] + 0 * p[1] * x, 2.0 + 0 * x, 0.01 * np.eye(6), np.array([1.0, 1.0]))
+    assert found.covariance[0, 0] == pytest.approx(0.01 / 6) and found.covariance[1, 1] > 1e6
+
+
+def test_columns_of_very_different_size_keep_their_errors():
+    sizes, couplings = rows_of()
+    table = table_of(sizes, couplings, binder(sizes, couplings), covariance_of(sizes, couplings, shared=0.0))
+    fit = fit_scaling(table, "U4", corrections=1, omega=100.0)  # L^(−100): columns that differ by 10^60
+    plain = fit_scaling(table, "U4", smallest=16)
+    assert fit.errors["w_c"] == pytest.approx(plain.errors["w_c"], rel=0.3) and fit.errors["nu"] > 0

@@ -19,6 +19,8 @@ __all__ = ["LeastSquares", "aic_weights", "correlated_fit", "p_value_of", "white
 
 FLOOR = 2e-4  # of eigenvalues of the correlation matrix, whose mean is 1
 
+SMALLEST = 1e-12  # singular value of a Jacobian of unit columns, relative to the largest one
+
 
 class LeastSquares(NamedTuple):
     """Parameters with their covariance; ``dof`` counts values less parameters.
@@ -54,8 +56,16 @@ def correlated_fit(
     found = least_squares(lambda p: white @ (function(p) - values), start, jac="3-point", x_scale="jac", max_nfev=200)
     chi2, number = float(2 * found.cost), len(start)
     dof = len(white) - number
-    root = np.linalg.pinv(found.jac)
-    return LeastSquares(found.x, root @ root.T, chi2, dof, p_value_of(chi2, dof), chi2 + 2 * number)
+    return LeastSquares(found.x, _inverse_of_square(found.jac), chi2, dof, p_value_of(chi2, dof), chi2 + 2 * number)
+
+
+def _inverse_of_square(jacobian: np.ndarray) -> np.ndarray:
+    """(JᵀJ)⁻¹. A combination of parameters that no value depends on gets an enormous variance: a pseudoinverse gives it none."""
+    spread = np.linalg.norm(jacobian, axis=0)
+    spread = np.where(spread > 0, spread, max(1.0, float(spread.max())))
+    _, singular, right = np.linalg.svd(jacobian / spread, full_matrices=False)
+    root = right.T / np.maximum(singular, SMALLEST * singular.max()) / spread[:, None]
+    return root @ root.T
 
 
 def aic_weights(aic) -> np.ndarray:

@@ -237,6 +237,8 @@ def fields_of(fields, lattice: Lattice | None = None) -> tuple[np.ndarray, Latti
         lattice = _lattice_of(tree) if lattice is None else lattice
         values = aligned_fields("fields", posterior["phi"].transpose("chain", "draw", ...), lattice)
     else:
+        if isinstance(fields, xr.DataArray) and {"chain", "draw"} <= set(fields.dims):
+            fields = fields.transpose("chain", "draw", ...)  # axes with names may come in any order
         values = finite_array("fields", fields)
     if lattice is None:
         if values.ndim < 4:
