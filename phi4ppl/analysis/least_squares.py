@@ -60,7 +60,7 @@ def correlated_fit(
 
 
 def _inverse_of_square(jacobian: np.ndarray) -> np.ndarray:
-    """(JᵀJ)⁻¹. A combination of parameters that no value depends on gets an enormous variance: a pseudoinverse gives it none."""
+    """(JᵀJ)⁻¹. A combination of parameters that no value depends on gets an enormous variance: a pseudoinverse gives none."""
     spread = np.linalg.norm(jacobian, axis=0)
     spread = np.where(spread > 0, spread, max(1.0, float(spread.max())))
     _, singular, right = np.linalg.svd(jacobian / spread, full_matrices=False)
