@@ -273,12 +273,23 @@ def test_prior_of_omega_decides_where_values_do_not_and_yields_where_they_do():
     assert fits[-6.0].errors["omega"] < 0.05
 
 
-@pytest.mark.parametrize("omega", [0.0, -1.0, (1.0, 0.0), (1.0, 2.0, 3.0), float("nan"), None])
+@pytest.mark.parametrize("omega", [0.0, -1.0, (1.0, 0.0), (1.0, 2.0, 3.0), float("nan"), None, "x"])
 def test_omega_is_a_positive_number_or_a_prior(omega):
     sizes, couplings = rows_of()
     table = table_of(sizes, couplings, binder(sizes, couplings), covariance_of(sizes, couplings))
     with raises("argument.omega", "a positive number or a pair of them"):
         fit_scaling(table, "U4", corrections=1, omega=omega)
+
+
+def test_a_critical_coupling_outside_the_scan_is_called_an_extrapolation():
+    sizes, couplings = rows_of()
+    covariance = covariance_of(sizes, couplings)
+    inside = fit_scaling(table_of(sizes, couplings, binder(sizes, couplings), covariance), "U4")
+    assert inside.warnings == ()
+    shifted = couplings + 2 * np.ptp(couplings)  # the values stay those of curves that cross at Y_C
+    values = 0.61 + 0.18 * (shifted - Y_C) * sizes
+    outside = fit_scaling(table_of(sizes, shifted, values, covariance), "U4", degree=1)
+    assert abs(outside.values["w_c"] - Y_C) < 1e-3 and "outside the couplings scanned" in outside.warnings[0]
 
 
 def test_planted_corrections_spoil_the_collapse():

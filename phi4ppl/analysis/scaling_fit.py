@@ -292,6 +292,8 @@ def fit_scaling(
             f"The fit does not describe the values (p = {found.p_value:.1g}). Leave out small sizes, add a correction term, "
             "or scan a narrower range."
         )
+    if not kept.couplings.min() <= values[0] <= kept.couplings.max():
+        warnings.append(f"{labels[0]} is outside the couplings scanned, an extrapolation: scan around {values[0]:.6g}.")
     left_out = len(whole.values) * (len(whole.sizes) - len(kept.sizes))
     return ScalingFit(
         dict(zip(labels, map(float, values), strict=True)),
@@ -302,7 +304,10 @@ def fit_scaling(
 
 
 def _checked_omega(omega) -> Omega:
-    numbers = np.asarray(omega, float)
+    try:
+        numbers = np.asarray(omega, float)
+    except (TypeError, ValueError):
+        numbers = np.array(np.nan)
     if numbers.shape not in ((), (2,)) or not np.all(np.isfinite(numbers)) or np.any(numbers <= 0):
         fix = "A positive number fixes ω; a pair such as (1.3, 0.5) is the mean and standard deviation of its prior."
         raise ArgumentError("omega", "a positive number or a pair of them", repr(omega), fix)
