@@ -13,6 +13,7 @@ from raising import raises
 from phi4ppl.analysis import ScalingTable, collapse, find_crossings, fit_scaling, from_table, gamma_method, scan_fits
 from phi4ppl.analysis.least_squares import correlated_fit, whitening
 from phi4ppl.analysis.scaling_fit import _Form
+from phi4ppl.errors import ArgumentError
 
 Y_C, NU, OMEGA = 0.68, 1.0, 2.0
 SIZES = (8, 16, 32, 64)
@@ -279,6 +280,18 @@ def test_omega_is_a_positive_number_or_a_prior(omega):
     table = table_of(sizes, couplings, binder(sizes, couplings), covariance_of(sizes, couplings))
     with raises("argument.omega", "a positive number or a pair of them"):
         fit_scaling(table, "U4", corrections=1, omega=omega)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("degrees", (0, 3)), ("degrees", 2.5), ("corrections", (-1, 0)), ("smallest", [8, float("nan")])],
+)
+def test_a_scan_leaves_out_nothing_that_is_wrong(name, value):
+    sizes, couplings = rows_of()
+    table = table_of(sizes, couplings, binder(sizes, couplings), covariance_of(sizes, couplings))
+    with pytest.raises(ArgumentError) as caught:
+        scan_fits(table, "U4", **{name: value})
+    assert caught.value.name == name
 
 
 def test_a_critical_coupling_outside_the_scan_is_called_an_extrapolation():

@@ -18,7 +18,7 @@ from scipy.optimize import least_squares
 
 from .._typing import ArrayLike
 from ..errors import ArgumentError
-from ..errors.arguments import call_checked, positive_int
+from ..errors.arguments import call_checked, finite_array, positive_int
 from ..reports.numbers import value_with_error
 from .crossings import find_crossings
 from .least_squares import LeastSquares, aic_weights, correlated_fit, whitening
@@ -400,7 +400,11 @@ def scan_fits(
     (['U4*', 'nu', 'y_c'], 4)
     """
     sizes = np.unique(table.sizes)
-    smallest = sizes[: max(1, len(sizes) - 2)] if smallest is None else smallest
+    smallest = (
+        sizes[: max(1, len(sizes) - 2)] if smallest is None else np.atleast_1d(finite_array("smallest", smallest))
+    )
+    degrees = [positive_int("degrees", each) for each in np.atleast_1d(degrees).tolist()]
+    corrections = [positive_int("corrections", each, minimum=0) for each in np.atleast_1d(corrections).tolist()]
     fits, refusal = [], None
     for size in smallest:
         for degree in degrees:
