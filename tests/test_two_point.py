@@ -24,7 +24,16 @@ GRIDS = {
     "mixed": p4.lattice.square(4, periodic=(True, False)),
     "cube": p4.lattice.hypercubic((3, 3, 3)),
     "ring": p4.lattice.chain(5),
+    "triangular": p4.lattice.triangular(5, 4),
+    "open triangular": p4.lattice.triangular(3, 4, periodic=(False, True)),
 }
+
+
+def distance(a, b, lattice) -> float:
+    """Of two sites of a plane lattice in bonds, by their coordinates in the plane and those of all images."""
+    grid = np.eye(len(lattice.shape)) if lattice.layout_hint != "triangular" else np.array([[1, 0], [-0.5, 0.75**0.5]])
+    images = [(-n, 0, n) if p else (0,) for n, p in zip(lattice.shape, lattice.periodic, strict=True)]
+    return min(np.linalg.norm((np.subtract(b, a) + image) @ grid) for image in itertools.product(*images))
 
 
 def by_pairs(name: str, lattice, phi: np.ndarray) -> np.ndarray:
@@ -38,7 +47,7 @@ def by_pairs(name: str, lattice, phi: np.ndarray) -> np.ndarray:
         near = [min(d % n, -d % n) if p else abs(d) for d, n, p in zip(away, shape, periodic, strict=True)]
         product = phi[x] * phi[y]
         if name == "radial_correlation_function":
-            keys = [round(float(np.sqrt(sum(d * d for d in near))))]
+            keys = [round(distance(x, y, lattice))]
         elif name == "correlation_function":
             keys = [tuple(d % n for d, n in zip(away, shape, strict=True))] if all(
                 p or d >= 0 for d, p in zip(away, periodic, strict=True)) else []  # fmt: skip
@@ -80,6 +89,25 @@ def test_momenta_are_those_of_the_sum_over_sites(x64, lattice):
     found = two_point("structure_factor", lattice)
     np.testing.assert_allclose(found.points[0], momenta, atol=1e-12)
     np.testing.assert_allclose(found.measure(phi), means, atol=1e-12)
+
+
+def test_free_field_on_a_triangular_torus(x64):
+    """Bonds e, −e in three directions, w = 1: S(k) = 1/(m² + 3/2 k̂²), where k̂ is 0, and ξ = (3/2)^½/m, exactly. Planted: k̂ of
+    the square lattice."""
+    lattice = p4.lattice.triangular(6)
+    model = p4.gaussian(lattice, w=1.0, a=(6 + 0.3) / 2)
+    covariance = np.linalg.inv(np.asarray(p4.exact.gaussian_precision(model)))
+    means = {name: gaussian_mean_of(two_point(name, lattice).measure, covariance, lattice.shape)
+             for name in ("structure_factor", "smallest_momentum")}  # fmt: skip
+    k = 2 * np.pi * np.indices((6, 6)) / 6
+    squares = (2 / 3) * sum(4 * np.sin(phase / 2) ** 2 for phase in (k[0], k[1], k[0] + k[1])).reshape(-1)
+    shell = np.rint(np.sqrt(squares) / (np.pi / 6) - 1e-9).astype(int)
+    expected = [np.mean(1 / (0.3 + 1.5 * squares[shell == s])) for s in np.unique(shell)]
+    np.testing.assert_allclose(means["structure_factor"], expected, rtol=1e-10)
+    means["m2"] = covariance.mean()
+    length = p4.analysis.named.QUANTITIES["second_moment_correlation_length"].function
+    assert length(means, lattice) == pytest.approx(np.sqrt(1.5 / 0.3))
+    assert length(means, p4.lattice.square(6)) != pytest.approx(np.sqrt(1.5 / 0.3), rel=0.1)
 
 
 def gaussian_mean_of(measure, covariance, shape):
@@ -218,7 +246,7 @@ def test_what_a_lattice_or_a_run_lacks_is_said():
     with raises("argument.structure_factor.open", "laplacian_mode_correlation"):
         two_point("structure_factor", a)
     with raises("argument.radial_correlation_function.lattice", "graph_distance_correlation"):
-        two_point("radial_correlation_function", p4.lattice.triangular(4))
+        two_point("radial_correlation_function", p4.lattice.complete(4))
     with raises("argument.axis_correlation_function.lattice"):
         two_point("axis_correlation_function", p4.lattice.chain(5, periodic="antiperiodic"))
     with raises("argument.graph_distance_correlation.too_large", "1024"):

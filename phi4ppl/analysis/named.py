@@ -17,7 +17,7 @@ from ..lattice.frozen import Lattice
 from ..model.field import MarkovRandomField
 from .cluster_estimators import require_clusters
 from .primaries import Runs
-from .two_point import TWO_POINT, two_point
+from .two_point import TWO_POINT, smallest_lattice_momentum, two_point
 
 __all__ = ["QUANTITIES", "Quantity", "as_functions", "measured_for", "quantity_names"]
 
@@ -44,7 +44,7 @@ class Quantity(NamedTuple):
 def _correlation_length(m, lattice: Lattice):
     two_point("smallest_momentum", lattice)  # refuses what has none
     ratio = lattice.num_sites * m["m2"] / m["smallest_momentum"]
-    return jnp.sqrt(ratio - 1) / (2 * np.sin(np.pi / max(lattice.field_shape)))
+    return jnp.sqrt(ratio - 1) / smallest_lattice_momentum(lattice)
 
 
 def _improved(name: str) -> tuple[str, Quantity]:
@@ -112,7 +112,7 @@ QUANTITIES: dict[str, Quantity] = {
     "specific_heat": Quantity(
         "(⟨S²⟩ − ⟨S⟩²)/V", lambda m, lattice: lattice.num_sites * (m["e2"] - m["e"] ** 2)),
     "second_moment_correlation_length": Quantity(
-        "ξ = (χ/F − 1)^½ / (2 sin(π/L))", _correlation_length, ("smallest_momentum",)),
+        "ξ = (χ/F − 1)^½ / k̂, with k̂ = 2 sin(π/L) on square lattices", _correlation_length, ("smallest_momentum",)),
     "correlation_length_ratio": Quantity(
         "ξ/L", lambda m, lattice: _correlation_length(m, lattice) / max(lattice.field_shape), ("smallest_momentum",)),
     **{name: Quantity(formula, lambda m, lattice, name=name: m[name], (name,), False)

@@ -2,7 +2,8 @@
 
 On a torus of V sites, A = V/T of them in each of T time slices, with φ̂(k) = Σ_x φ(x) e^{−ikx} and φ̄(t) the mean over a slice:
 
-* structure factor ``S(k) = |φ̂(k)|²/V``, averaged over shells of k̂ = (Σ_μ 4 sin²(k_μ/2))^½;
+* structure factor ``S(k) = |φ̂(k)|²/V``, averaged over shells of k̂ = (Σ_μ 4 sin²(k_μ/2))^½, on the triangular lattice
+  k̂ = (⅔ Σ_e 4 sin²(k·e/2))^½ with its three bonds e: k̂ → |k| at long wavelengths, with distances in units of a bond;
 * correlation function G(r) = V⁻¹ Σ_x φ(x) φ(x + r), by FFT;
 * time-slice correlator C(t) = A T⁻¹ Σ_s φ̄(s) φ̄(s + t), so that Σ_t C(t) = Σ_r G(r) = S(0) = V m².
 
@@ -13,6 +14,7 @@ Along an open axis the sums run over the pairs that exist. Equal lattices have t
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -79,13 +81,12 @@ def _made(name: str, lattice: Lattice, words: str) -> TwoPoint:
 # --- regular lattices
 
 
-def _require_grid(what: str, lattice: Lattice, *, periodic: bool = False, cubic: bool = False) -> tuple[int, ...]:
+def _require_grid(what: str, lattice: Lattice, *, periodic: bool = False) -> tuple[int, ...]:
     """The shape of a regular lattice on which ``what`` is defined."""
     fix = "On any graph there are graph_distance_correlation and laplacian_mode_correlation."
     regular = lattice.shape is not None and lattice.periodic is not None
-    if not regular or "antiperiodic" in lattice.name or (cubic and "triangular" in lattice.name):
-        expected = "a regular lattice" + (" with orthogonal axes" if cubic else "") + ", open or periodic"
-        raise ArgumentError(what, expected, lattice.name, fix, reason="lattice")
+    if not regular or "antiperiodic" in lattice.name:
+        raise ArgumentError(what, "a regular lattice, open or periodic", lattice.name, fix, reason="lattice")
     if periodic and not all(lattice.periodic):
         raise ArgumentError(what, "a lattice that is periodic along all axes", lattice.name, fix, reason="open")
     return lattice.shape
@@ -105,20 +106,32 @@ def _shells(distance: np.ndarray, width: float) -> tuple[np.ndarray, np.ndarray,
     return shell, np.bincount(shell, distance.reshape(-1)) / count, count
 
 
-def lattice_momenta(shape: tuple[int, ...]) -> np.ndarray:
-    """k̂ = (Σ_μ 4 sin²(k_μ/2))^½ of every momentum of a torus, in the order of an FFT."""
-    squares = [4 * np.sin(np.pi * np.arange(n) / n) ** 2 for n in shape]
-    return np.sqrt(sum(s.reshape([-1 if k == i else 1 for i in range(len(shape))]) for k, s in enumerate(squares)))
+def _is_triangular(lattice: Lattice) -> bool:
+    return lattice.layout_hint == "triangular"
 
 
-def momentum_shells(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def lattice_momenta(lattice: Lattice) -> np.ndarray:
+    """k̂ of every momentum of a torus, in the order of an FFT."""
+    phases = np.meshgrid(*(2 * np.pi * np.arange(n) / n for n in lattice.shape or ()), indexing="ij")
+    bonds, scale = ([*phases, sum(phases)], 2 / 3) if _is_triangular(lattice) else (phases, 1.0)
+    return np.sqrt(scale * sum(4 * np.sin(phase / 2) ** 2 for phase in bonds))
+
+
+def smallest_lattice_momentum(lattice: Lattice) -> float:
+    """k̂ of the wave along one of the longest axes."""
+    axis = _main_axes(lattice)[0]
+    momenta = lattice_momenta(lattice)
+    return float(momenta[tuple(int(k == axis) for k in range(momenta.ndim))])
+
+
+def momentum_shells(lattice: Lattice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Shell of every momentum, k̂ of the shells, and their sizes; they are π/L wide, L being the longest side."""
-    return _shells(lattice_momenta(shape), np.pi / max(shape))
+    return _shells(lattice_momenta(lattice), np.pi / max(lattice.shape or (1,)))
 
 
 def _structure_factor(lattice: Lattice) -> TwoPoint:
-    shape = _require_grid("structure_factor", lattice, periodic=True, cubic=True)
-    shell, momenta, count = momentum_shells(shape)
+    _require_grid("structure_factor", lattice, periodic=True)
+    shell, momenta, count = momentum_shells(lattice)
 
     def structure_factor(phi):
         power = _power(jnp.fft.fftn(phi)) / phi.size
@@ -128,7 +141,7 @@ def _structure_factor(lattice: Lattice) -> TwoPoint:
 
 
 def _smallest_momentum(lattice: Lattice) -> TwoPoint:
-    shape = _require_grid("smallest_momentum", lattice, periodic=True, cubic=True)
+    shape = _require_grid("smallest_momentum", lattice, periodic=True)
     axes = _main_axes(lattice)
     phase = 2 * np.pi * np.arange(max(shape)) / max(shape)
 
@@ -160,10 +173,18 @@ def _number_of_pairs(shape: tuple[int, ...], periodic: tuple[bool, ...]) -> np.n
     return functools.reduce(np.multiply.outer, counts)
 
 
-def _shifts(shape: tuple[int, ...], periodic: tuple[bool, ...]) -> list[np.ndarray]:
-    """Shortest distance along each axis, by place in what `_pairs` returns."""
+def _distances(lattice: Lattice) -> np.ndarray:
+    """Length of the shortest path straight across the lattice, by place in what `_pairs` returns."""
+    shape, periodic = lattice.shape or (), lattice.periodic or ()
     padded = [n if p else 2 * n for n, p in zip(shape, periodic, strict=True)]
-    return [np.minimum(np.arange(n), n - np.arange(n)) for n in padded]
+    shifts = [np.where(2 * np.arange(n) > n, np.arange(n) - n, np.arange(n)) for n in padded]
+    images = [(0, n, -n) if p else (0,) for n, p in zip(shape, periodic, strict=True)]
+    squares = []
+    for image in itertools.product(*images):
+        moved = np.meshgrid(*(s + i for s, i in zip(shifts, image, strict=True)), indexing="ij")
+        oblique = moved[0] * moved[1] if _is_triangular(lattice) else 0  # axes at 120 degrees
+        squares.append(sum(m**2 for m in moved) - oblique)
+    return np.sqrt(np.min(squares, axis=0))
 
 
 def _correlation_function(lattice: Lattice) -> TwoPoint:
@@ -195,12 +216,11 @@ def _axis_correlation_function(lattice: Lattice) -> TwoPoint:
 
 
 def _radial_correlation_function(lattice: Lattice) -> TwoPoint:
-    shape = _require_grid("radial_correlation_function", lattice, cubic=True)
+    shape = _require_grid("radial_correlation_function", lattice)
     periodic = lattice.periodic
     count = _number_of_pairs(shape, periodic)
-    squares = functools.reduce(np.add.outer, [s**2 for s in _shifts(shape, periodic)])
     some = np.flatnonzero(count.reshape(-1)).astype(np.int32)  # at a distance that occurs
-    shell, radii, _ = _shells(np.sqrt(squares).reshape(-1)[some], 1.0)
+    shell, radii, _ = _shells(_distances(lattice).reshape(-1)[some], 1.0)
     pairs = np.bincount(shell, count.reshape(-1)[some])
 
     def radial_correlation_function(phi):
@@ -274,7 +294,7 @@ def _laplacian_mode_correlation(lattice: Lattice) -> TwoPoint:
 def _improved(name: str, lattice: Lattice) -> TwoPoint:
     if name in ("m2", "m4"):
         return TwoPoint(improved(lattice, averaged_over_signs(name, lattice)))
-    _require_grid(f"improved_{name}", lattice, periodic=True, cubic=True)
+    _require_grid(f"improved_{name}", lattice, periodic=True)
     plain = two_point(name, lattice)
     return plain._replace(measure=improved(lattice, averaged_over_signs(name, lattice, _main_axes(lattice))))
 
