@@ -25,7 +25,8 @@ SMALLEST = 1e-12  # singular value of a Jacobian of unit columns, relative to th
 class LeastSquares(NamedTuple):
     """Parameters with their covariance; ``dof`` counts values less parameters.
 
-    ``aic`` = χ² + 2 (number of parameters): smaller is better among fits of the same values.
+    ``aic`` = χ² + 2 (number of parameters): smaller is better among fits of the same values. ``success`` is False if the search
+    for the minimum stopped before it.
     """
 
     parameters: np.ndarray
@@ -34,12 +35,21 @@ class LeastSquares(NamedTuple):
     dof: int
     p_value: float
     aic: float
+    success: bool = True
 
 
 def whitening(covariance: np.ndarray, floor: float = FLOOR) -> np.ndarray:
-    """W with W C Wᵀ = 1; eigenvalues of the correlation matrix are at least ``floor``."""
+    """W with W C Wᵀ = 1; eigenvalues of the correlation matrix are at least ``floor``.
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        If the floor is 0 and the matrix is singular.
+    """
     spread = np.sqrt(np.diag(covariance))
     found, vectors = np.linalg.eigh(covariance / np.outer(spread, spread))
+    if not floor and not found[0] > len(found) * np.finfo(float).eps:
+        raise np.linalg.LinAlgError("singular covariance")
     return (vectors / np.sqrt(np.maximum(found, floor))).T / spread
 
 
@@ -49,14 +59,22 @@ def p_value_of(chi2: float, dof: int) -> float:
 
 
 def correlated_fit(
-    function: Callable, values: np.ndarray, covariance: np.ndarray, start: np.ndarray, *, floor: float = FLOOR
-) -> LeastSquares:
-    """The parameters p that minimize (y − f(p))ᵀ C⁻¹ (y − f(p)), found by Levenberg–Marquardt (MINPACK) from ``start``."""
+    function: Callable, values: np.ndarray, covariance: np.ndarray, start: np.ndarray, *, floor: float = FLOOR,
+    jacobian: Callable | None = None,
+) -> LeastSquares:  # fmt: skip
+    """The parameters p that minimize (y − f(p))ᵀ C⁻¹ (y − f(p)), found in trust regions from ``start``.
+
+    ``jacobian(p)`` is ∂f/∂p, by default from differences.
+    """
     white = whitening(covariance, floor)
-    found = least_squares(lambda p: white @ (function(p) - values), start, jac="3-point", x_scale="jac", max_nfev=200)
+    jac = "3-point" if jacobian is None else (lambda p: white @ jacobian(p))
+    found = least_squares(lambda p: white @ (function(p) - values), start, jac=jac, x_scale="jac", max_nfev=200)
     chi2, number = float(2 * found.cost), len(start)
     dof = len(white) - number
-    return LeastSquares(found.x, _inverse_of_square(found.jac), chi2, dof, p_value_of(chi2, dof), chi2 + 2 * number)
+    covered = _inverse_of_square(found.jac)
+    return LeastSquares(
+        found.x, covered, chi2, dof, p_value_of(chi2, dof), chi2 + 2 * number, success=bool(found.success)
+    )
 
 
 def _inverse_of_square(jacobian: np.ndarray) -> np.ndarray:
