@@ -86,8 +86,9 @@ class ConditionalField(Lift):
         dimension = coarse.ndim - 1
         center, shift = self._centers(coarse.shape[1:])
         values = {name: jnp.asarray(self.couplings[name], coarse.dtype) for name in _names(dimension, self.periodic)}
-        fine = _heat_bath(key, coarse - shift, values, 1 / scale_of(self.eta, dimension), self.sweeps, self.periodic)
-        return fine + center
+        coarse = coarse - jnp.broadcast_to(jnp.asarray(shift, coarse.dtype), coarse.shape)
+        fine = _heat_bath(key, coarse, values, 1 / scale_of(self.eta, dimension), self.sweeps, self.periodic)
+        return fine + jnp.broadcast_to(jnp.asarray(center, fine.dtype), fine.shape)
 
     def model(self, coarse: ArrayLike) -> MarkovRandomField:
         """S(φ | φ') at one coarse field, shape ``(X, Y, …)``: a model of this library, for any of its samplers.
@@ -179,7 +180,7 @@ class ConditionalField(Lift):
     def _centers(self, coarse_shape: tuple[int, ...]):
         """``center`` and s times its block means, or zeros."""
         if self.center is None:
-            return 0.0, 0.0
+            return np.zeros(()), np.zeros(())
         if self.center.shape != (wanted := tuple(2 * n for n in coarse_shape)):
             got = f"fields that make {wanted}"
             fix = "Train without subtract_mean for fields of several sizes."
@@ -225,7 +226,7 @@ def exact_conditional_field(model: MarkovRandomField, *, alpha: float, eta: floa
 @call_checked
 def train_conditional_field(
     coarse: ArrayLike, fine: ArrayLike, *, eta: float = 0.25, sweeps: int = SWEEPS, periodic: bool = True,
-    subtract_mean: bool = False,
+    subtract_mean: bool = False, gaussian: bool = False,
 ) -> ConditionalField:  # fmt: skip
     """The conditional field of pairs (blocked, original), by score matching of both together.
 
@@ -240,6 +241,8 @@ def train_conditional_field(
     subtract_mean : bool, default False
         Describe differences from the mean of all ``fine``, which becomes ``center``: for fields with a mean that is not the
         same at every site, such as images of digits or faces.
+    gaussian : bool, default False
+        Leave out the term of φ⁴, b = 0: the conditional mean is then exact.
 
     Raises
     ------
@@ -264,14 +267,14 @@ def train_conditional_field(
     edges["p"] = np.stack([np.arange(number), number + parent], axis=1)
     sites = np.arange(number)[:, None]
     terms = [Term(name, edges[name], hopping, 0.1) for name in edges]
-    terms += [Term("a", sites, mass, 1.0), Term("b", sites, fourth, 0.1)]
+    terms += [Term("a", sites, mass, 1.0)] + ([] if gaussian else [Term("b", sites, fourth, 0.1)])
     terms += [Term(name, where, mass, 0.1) for name, where in missing.items()]
     terms.append(Term("coarse", number + np.arange(blocks)[:, None], mass, 5.0))
     joint = MarkovRandomField(_lattice(shape, edges, number + blocks, periodic), terms)
     fit = fit_likelihood(joint, np.concatenate(flat, axis=1), method="score_matching")
     names = _names(len(shape), periodic)
-    values = {name: float(np.asarray(fit.model.couplings[name])) for name in names}
-    errors = {name: float(np.asarray(fit.standard_errors[name])) for name in names}
+    values = {name: float(np.asarray(fit.model.couplings.get(name, 0.0))) for name in names}
+    errors = {name: float(np.asarray(fit.standard_errors.get(name, 0.0))) for name in names}
     return ConditionalField(values, errors, eta, sweeps, periodic, center)
 
 
@@ -319,7 +322,7 @@ def _lattice(shape, edges: dict, number: int, periodic: bool) -> Lattice:
     return Lattice(name=name, num_sites=number, edges=np.concatenate(lists), edge_kinds=kinds, kinds=tuple(edges))
 
 
-@functools.partial(jax.jit, static_argnames=("sweeps", "periodic"))
+@functools.partial(jax.jit, static_argnames=("periodic",))
 def _heat_bath(key, coarse, values, start, sweeps: int, periodic: bool):
     """Draws of one corner of all blocks after the other, each exact: corners of different blocks do not interact."""
     dimension = coarse.ndim - 1
@@ -329,7 +332,7 @@ def _heat_bath(key, coarse, values, start, sweeps: int, periodic: bool):
     def quadratic(corner):
         if periodic:
             return values["a"]
-        own = gone[tuple(slice(k, None, 2) for k in corner)]
+        own = gone[(None, *(slice(k, None, 2) for k in corner))]
         return values["a"] + sum(values[f"e_{h}"] * (own == h) for h in range(1, dimension + 1))
 
     def across(part, step, axis):
