@@ -159,8 +159,8 @@ class ConditionalField(Lift):
         center, shift = self._centers(coarse.shape[1:])
         gaussian = self.model(coarse[0]).select(lambda form: form.name != "b")
         if not gaussian.check().is_normalizable:
-            fix = "Train it on more pairs, or on blocks with less noise."
-            raise ArgumentError("couplings", "those of a density", f"{self.couplings}", fix, reason="normalizable")
+            fix = "See that the blocks are in place; train it on more pairs, or on blocks with less noise."
+            raise ArgumentError("lift", "couplings of a density", f"{self.couplings}", fix, reason="normalizable")
         parent = _edges(shape := tuple(2 * n for n in coarse.shape[1:]), self.periodic)[1]
         pull = self.couplings["p"] * (coarse - shift).astype(float).reshape(len(coarse), -1)[:, parent]
         value = splu(sparse_gaussian(gaussian)[0]).solve(pull.T).T.reshape(-1, *shape) + center
