@@ -55,7 +55,11 @@ if path is not None:
 machines = [
     [
         p4.networks.Phi4RBM(
-            hidden, n_epochs=epochs, learning_rate=0.01, random_state=seed
+            hidden,
+            n_epochs=epochs,
+            learning_rate=0.01,
+            n_annealing_steps=10,
+            random_state=seed,
         ).fit(levels[level][0].reshape(len(digits), -1))
         for seed in range(seeds)
     ]
