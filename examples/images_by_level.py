@@ -30,13 +30,13 @@ lattice = p4.lattice.square(8, periodic=False)
 levels = rg.block(digits, "average", lattice=lattice, levels=2)
 
 
-def couplings_by_level(images, levels):
+def couplings_by_level(images, levels, *further):
     """Differences from the mean image, in units of their spread."""
     images = (images - images.mean(axis=0)) / (images - images.mean(axis=0)).std()
     return rg.flow(
         images,
         "average",
-        basis=("w", "a", "e_1", "e_2"),
+        basis=("w", "a", "e_1", "e_2", *further),
         levels=levels,
         lattice=p4.lattice.square(*images.shape[1:], periodic=False),
         subtract_mean=True,
@@ -50,7 +50,7 @@ if path is not None:
     faces = np.load(path)["faces"] / 256
     square = p4.lattice.square(64, periodic=False)
     faces = rg.block(faces, "average", lattice=square, levels=2)[2][0]
-    print("faces from 16×16 pixels on:", couplings_by_level(faces, 2))
+    print("faces from 16×16 pixels on:", couplings_by_level(faces, 2, "b"))
 
 machines = [
     [
