@@ -166,7 +166,7 @@ def _turned(fields: np.ndarray) -> list[np.ndarray]:
             if (order == tuple(axes) and not any(flips)) or tuple(shape[k] for k in order) != shape:
                 continue
             image = fields.transpose(0, *(1 + k for k in order))
-            image = np.flip(image, [1 + k for k, flip in enumerate(flips) if flip])
+            image = np.flip(image, tuple(1 + k for k, flip in enumerate(flips) if flip))
             found.append(image.reshape(len(fields), -1))
     return found
 
