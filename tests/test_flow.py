@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import networkx as nx
 import numpy as np
 import pytest
 from raising import raises
@@ -163,7 +164,8 @@ def test_what_it_refuses():
     with raises("argument.levels.small"):
         flow(phi, "average", basis=("w", "w_second"), levels=2)
     with raises("argument.source.lattice"):
-        flow(phi, "average", levels=1, lattice=p4.lattice.square(SIDE, periodic=False))
+        path = p4.lattice.from_networkx(nx.path_graph(SIDE))
+        flow(block(phi[:, :, 0], lattice=path, partition=np.arange(SIDE) // 2))
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from ..model.field import MarkovRandomField
 from ..reports.card import card
 from ..reports.numbers import value_with_error
 from ..reports.style import OKABE_ITO, panels
-from .basis import basis_model, sign_of
+from .basis import basis_model, sign_of, wraps_of
 from .blocking import Blocked
 from .operators import Operator, measure_operators, operator
 
@@ -185,9 +185,9 @@ class Flow:
         groups = Blocks(np.array([out[0] for out in keep]), len(keep[0]), 0.5)
         errors = np.asarray(jackknife_error(groups, np.array(replicas)))
         found = np.linalg.eigvals(matrix)
-        names, shape = list(self.basis), self.blocked.lattices[last - 1].field_shape
+        names, lattice = list(self.basis), self.blocked.lattices[last - 1]
         couplings = dict(zip(names, value.tolist(), strict=True))
-        model = basis_model(self.basis, shape, couplings)
+        model = basis_model(self.basis, lattice.field_shape, couplings, wraps_of(lattice))
         return FixedPoint(
             couplings,
             dict(zip(names, errors.tolist(), strict=True)),
@@ -197,9 +197,13 @@ class Flow:
             float(self.speed[-1]),
         )
 
+    @property
+    def _wraps(self) -> tuple[bool, ...]:
+        return wraps_of(self.blocked.lattices[0])
+
     def _statistics(self, level: int) -> Series:
         signs = np.array([sign_of(name, each) for name, each in self.basis.items()])
-        return measure_operators(self.blocked[level], tuple(self.basis.values())) * signs
+        return measure_operators(self.blocked[level], tuple(self.basis.values()), self._wraps) * signs
 
     def _fitted(self, level: int, left_out: np.ndarray) -> np.ndarray:
         """Couplings of a fit without some of the fields."""
@@ -233,7 +237,7 @@ class Flow:
             raise ArgumentError("along", f"one of {', '.join(self.basis)}", repr(along), reason="name")
         dimension, last = self.blocked[0].ndim - 2, len(self.fits) - 1
         deep = (operator("E", ((0,), (1,)), dimension), operator("Phi", ((0,),) * 2, dimension))
-        statistics, found = self._statistics(0), measure_operators(self.blocked[last], deep)
+        statistics, found = self._statistics(0), measure_operators(self.blocked[last], deep, self._wraps)
         run = {"E": found[..., 0], "Phi": found[..., 1]}
         for k, name in enumerate(self.basis):
             own = statistics[..., k] - statistics[..., k].mean()

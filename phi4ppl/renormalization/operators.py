@@ -170,23 +170,30 @@ def _of_function(name: str, function: Callable, shape) -> Operator:
     return Operator(name, (), bool(np.isclose(plus, minus)), function)
 
 
-def measure_operators(fields: Fields, operators: tuple[Operator, ...]) -> Series:
-    """Every operator on every field, in double precision: (chains, draws, *shape) → (chains, draws, operators)."""
+def measure_operators(fields: Fields, operators: tuple[Operator, ...], periodic=True) -> Series:
+    """Every operator on every field, in double precision: (chains, draws, *shape) → (chains, draws, operators).
+
+    Clusters that an open boundary cuts are left out; ``periodic`` is one bool, or one for each axis.
+    """
     flat, shape = fields.reshape(-1, *fields.shape[2:]), fields.shape[2:]
     batch = max(1, min(len(flat), CHUNK // int(np.prod(shape))))
+    wraps = (periodic,) * len(shape) if isinstance(periodic, bool) else tuple(periodic)
     with jax.enable_x64(True):
-        values = np.asarray(_program(operators, shape, batch)(jnp.asarray(flat)))
+        values = np.asarray(_program(operators, shape, batch, wraps)(jnp.asarray(flat)))
     return values.reshape(*fields.shape[:2], len(operators))
 
 
 @functools.lru_cache(maxsize=64)
-def _program(operators: tuple[Operator, ...], shape: tuple[int, ...], batch: int) -> Callable:
-    """One compiled loop over fields: each is widened by a halo, of which shifted fields are slices."""
+def _program(operators: tuple[Operator, ...], shape: tuple[int, ...], batch: int, wraps: tuple[bool, ...]) -> Callable:
+    """One compiled loop over fields: each is widened by a halo, of which shifted fields are slices; 0 where it is open."""
     reach = max((each.reach for each in operators), default=0)
 
     def of_one(phi):
         phi = phi.astype(float)
-        wide = jnp.pad(phi, [(0, reach)] * phi.ndim, mode="wrap") if reach else phi
+        wide = phi
+        for axis, wrap in enumerate(wraps if reach else ()):
+            halo = [(0, reach if k == axis else 0) for k in range(phi.ndim)]
+            wide = jnp.pad(wide, halo, mode="wrap" if wrap else "constant")
         shifted = functools.cache(lambda r: wide[tuple(slice(k, k + n) for k, n in zip(r, shape, strict=True))])
 
         def product(cluster):
