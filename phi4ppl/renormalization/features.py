@@ -88,7 +88,7 @@ def compare_features(
 ) -> FeatureOverlap:
     """Overlap of the blocked features of fine machines with the features of machines trained on blocked images.
 
-    With u_j the blocked features of one machine and w_k the features of the other, the overlap is
+    With u_j the blocked features of one machine and w_k the features of the other, the overlap is ::
 
         Σ_j |u_j|² max_k |cos(u_j, w_k)| / Σ_j |u_j|²,
 
