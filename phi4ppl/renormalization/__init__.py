@@ -15,6 +15,7 @@ from .finite_size import finite_size_scaling, scaling_observables
 from .finite_size_result import FiniteSizeScaling
 from .flow import find_fixed_point, flow
 from .flow_result import Comparison, FixedPoint, Flow
+from .inverse_crossings import InverseCrossings, inverse_crossings
 from .lifts import Copy, FunctionLift, Lift, TransposedConvolution, train_transposed_convolution
 from .matching import Matching
 from .monte_carlo_rg import monte_carlo_rg
@@ -41,6 +42,7 @@ __all__ = [
     "FixedPoint",
     "Flow",
     "FunctionLift",
+    "InverseCrossings",
     "InverseRenormalization",
     "Level",
     "Lift",
@@ -61,6 +63,7 @@ __all__ = [
     "find_fixed_point",
     "finite_size_scaling",
     "flow",
+    "inverse_crossings",
     "monte_carlo_rg",
     "operator",
     "scaling_observables",
