@@ -24,6 +24,7 @@ from phi4ppl.renormalization import (
     block,
     cascade,
     exact_conditional_field,
+    inverse_crossings,
     train_conditional_field,
     train_transposed_convolution,
 )
@@ -32,6 +33,7 @@ from phi4ppl.renormalization.other_corrections import by_independence, by_patche
 
 pytestmark = pytest.mark.compile_quickly
 ALPHA, ETA, NUMBER = 10.0, 0.25, 1000
+CROSSED = ("binder_cumulant", "abs_m")
 
 
 def critical(side):
@@ -178,6 +180,19 @@ def test_planted_faults_are_caught(direct):
         assert any(words in text for text in found.warnings), (words, found.warnings)
 
 
+def test_a_coupling_three_percent_off_is_caught_at_the_start():
+    """1,000 fields of 8² at w (1 + 3 %): the three equations together refuse them, about six errors away.
+
+    Threshold: 6e-5 false alarms; with the right coupling the same seed passes.
+    """
+    for more, caught in ((0.0, False), (0.03, True)):
+        off = InverseRenormalization(
+            lambda side, more=more: critical(side).replace(w=0.680602 * (1 + more)), "copy", kernel="local_hmc"
+        )
+        found = measure(critical(8), off.start(8, NUMBER, seed=3).fields)
+        assert (found.p_value() < 6e-5) is caught
+
+
 def test_too_few_sweeps_are_noticed(direct):
     """Two sweeps and two more: observables still move, and the verdict says so."""
     few = InverseRenormalization(critical, "copy", sweeps=4, kernel="local_hmc")
@@ -185,6 +200,27 @@ def test_too_few_sweeps_are_noticed(direct):
     found = few.lifted(direct[4].fields, seed=1)
     assert found.corrected.sweeps == 4
     assert any("moved" in text for text in found.doubts)
+
+
+# --- crossings
+
+
+def test_original_and_lifted_curves_cross_at_the_critical_coupling():
+    """Sides 8 and 4 → 8: w_c and 1/ν of U₄ and ⟨|m|⟩ within four errors, twice 6e-5; a wrong η moves the crossing of ⟨|m|⟩."""
+    vary = {"w": 0.6806 + np.linspace(-0.06, 0.06, 3)}
+    settings = {"side": 8, "vary": vary, "fields": 500, "kernel": "local_hmc", "observables": CROSSED, "seed": 1}
+    found = inverse_crossings(critical, **settings)
+    assert abs(found.values["w_c"] - 0.6806) < 4 * found.errors["w_c"] < 0.05
+    assert abs(found.values["1/nu"] - 1) < 4 * found.errors["1/nu"] < 1.5
+    assert found.reliable and all(name in str(found) for name in ("1/nu", *CROSSED))
+    assert np.all(np.linalg.eigvalsh(found.table.covariance) > -1e-12)
+    wrong = inverse_crossings(critical, eta=0.6, **settings)
+    assert not wrong.reliable and "eta = 0.6" in wrong.warnings[-1]
+    assert wrong.table.values["binder_cumulant"] == pytest.approx(found.table.values["binder_cumulant"], rel=1e-4)
+    with raises("argument.vary.order"):
+        inverse_crossings(critical, side=8, vary={"w": [0.7, 0.6, 0.5]})
+    with raises("argument.side.even"):
+        inverse_crossings(critical, side=10, vary=vary)
 
 
 # --- corrections by densities

@@ -236,8 +236,9 @@ def cascade(
     Notes
     -----
     The start and sweeps are asymptotically exact, everything else is measured: whether doubling the sweeps moves an observable,
-    ⟨φ ∂S/∂φ⟩ = 1 under the action of the model, whether all sublattices are alike, whether blocks of the proposal are those of
-    its coarse field, in place and in size, and whether χ grows from level to level by the η that the lift assumes.
+    whether ⟨f ∂S/∂φ⟩ = ⟨∂f/∂φ⟩ under the action of the model for f = φ, φ³ and the sum of the neighbors, whether all
+    sublattices are alike, whether blocks of the proposal are those of its coarse field, in place and in size, and whether χ
+    grows from level to level by the η that the lift assumes.
 
     Examples
     --------

@@ -34,6 +34,11 @@ TOLERANCE = 2.0  # errors
 CLUSTER_SWEEPS = 2  # an iteration of the kernel "cluster" has two
 
 
+# ⟨Σ_i f_i ∂S/∂φ_i⟩ = ⟨Σ_i ∂f_i/∂φ_i⟩ per site, for f_i = φ_i, φ_i³ and Σ_{j~i} φ_j. These f are the gradients of Σ φ²,
+# Σ φ⁴ and Σ φφ: together the equations see each of the three couplings, as score matching does.
+EQUATIONS = {"schwinger_dyson": 1.0, "schwinger_dyson_cubed": 0.0, "schwinger_dyson_neighbors": 0.0}
+
+
 class Summary(NamedTuple):
     """Values with errors of independent fields, and how every field moves each value, shape (n,), the sum of which is zero."""
 
@@ -44,11 +49,24 @@ class Summary(NamedTuple):
     def pair(self, name: str) -> tuple[float, float]:
         return self.values[name], self.errors[name]
 
+    def p_value(self) -> float:
+        """Of all `EQUATIONS` together: how often fields of the action are as far from them, by Hotelling's T²."""
+        from scipy.stats import f
+
+        away = np.array([self.values[name] - exact for name, exact in EQUATIONS.items()])
+        moves = np.stack([self.influence[name] for name in EQUATIONS])
+        size = np.linalg.norm(moves, axis=1)
+        if not size.all():
+            return 0.0 if np.any(away) else 1.0
+        n, k, correlations = moves.shape[1], len(away), (moves / size[:, None]) @ (moves / size[:, None]).T
+        t2 = n * (n - 1) * float(away / size @ np.linalg.pinv(correlations, rcond=1e-10) @ (away / size))
+        return float(f.sf(t2 * (n - k) / (k * (n - 1)), k, n - k))
+
 
 def summary_of(series: Mapping[str, np.ndarray], shape: tuple[int, ...]) -> Summary:
     """S/V, ⟨φ²⟩, χ = V⟨m²⟩, U₄, ξ/L, ⟨|m|⟩ and ⟨φ ∂S/∂φ⟩ of independent fields, errors by the delta method.
 
-    ``series`` has ``energy_density``, ``phi_squared``, ``magnetization``, ``smallest_momentum`` and ``schwinger_dyson``.
+    ``series`` has ``energy_density``, ``phi_squared``, ``magnetization``, ``smallest_momentum`` and the `EQUATIONS`.
     """
     volume, side = math.prod(shape), max(shape)
     m = series["magnetization"]
@@ -63,7 +81,7 @@ def summary_of(series: Mapping[str, np.ndarray], shape: tuple[int, ...]) -> Summ
     values["correlation_length_ratio"] = math.sqrt(ratio) / unit
     slope = 1 / (2 * math.sqrt(ratio) * unit)
     influence["correlation_length_ratio"] = slope * volume * (away["m2"] / f - m2 * away["f"] / f**2)
-    for name, x in (("abs_m", np.abs(m)), ("schwinger_dyson", series["schwinger_dyson"])):
+    for name, x in (("abs_m", np.abs(m)), *((name, series[name]) for name in EQUATIONS)):
         values[name], influence[name] = x.mean(), x - x.mean()
     errors = {name: float(np.std(x, ddof=1) / math.sqrt(len(x))) for name, x in influence.items()}
     return Summary({name: float(value) for name, value in values.items()}, errors, influence)
@@ -99,13 +117,28 @@ def _smallest_momentum(model, phi):
     return two_point("smallest_momentum", model.lattice).measure(phi)
 
 
+def _slope(model, phi):
+    return -jax.grad(log_density, argnums=1)(model, phi)
+
+
 def _schwinger_dyson(model, phi):
-    return -jnp.mean(phi * jax.grad(log_density, argnums=1)(model, phi))
+    return jnp.mean(phi * _slope(model, phi))
+
+
+def _schwinger_dyson_cubed(model, phi):
+    return jnp.mean(phi**3 * _slope(model, phi) - 3 * phi**2)
+
+
+def _schwinger_dyson_neighbors(model, phi):
+    one, two = np.asarray(model.lattice.edges).T
+    flat, slope = phi.reshape(-1), _slope(model, phi).reshape(-1)
+    return jnp.sum(flat[one] * slope[two] + flat[two] * slope[one]) / phi.size
 
 
 OBSERVABLES = (
     ("energy_density", _energy_density), ("phi_squared", _phi_squared), ("magnetization", _magnetization),
     ("smallest_momentum", _smallest_momentum), ("schwinger_dyson", _schwinger_dyson),
+    ("schwinger_dyson_cubed", _schwinger_dyson_cubed), ("schwinger_dyson_neighbors", _schwinger_dyson_neighbors),
 )  # fmt: skip
 
 
