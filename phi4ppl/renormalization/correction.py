@@ -31,6 +31,7 @@ BATCH_SITES = 1 << 18  # of fields that sweep together: clusters of what a cache
 FIRST = 8  # sweeps of single sites before clusters: these see large ones in fields that are too smooth, and turn them
 MAX_SWEEPS = 512
 TOLERANCE = 2.0  # errors
+DRIFT = 3.0  # errors of a drift since the first sweeps that has to be shown to slow down
 CLUSTER_SWEEPS = 2  # an iteration of the kernel "cluster" has two
 
 
@@ -92,13 +93,32 @@ WATCHED = ("energy_density", "phi_squared", "susceptibility", "binder_cumulant",
 
 def moved(before: Summary, after: Summary, tolerance: float = TOLERANCE) -> list[str]:
     """Observables that differ by more than ``tolerance`` errors of their difference, which is paired field by field."""
+    changes = {name: _change(before, after, name) for name in WATCHED}
+    return [name for name, (change, error) in changes.items() if abs(change) > tolerance * error]
+
+
+def relaxing(history: list[tuple[int, Summary]]) -> list[str]:
+    """Observables that have drifted since the first sweeps, and may have far to go.
+
+    The last doubling alone sees little where long waves relax slowly: fields differ more by chance than by their drift. Means
+    relax at the pace at which fields forget. So with r the correlation of fields before and after the last doubling, in which
+    an observable changed by d ± e, at most (|d| + 2e) r/(1 − r) is left, which has to be below half of the drift since the
+    first sweeps, if that is above three of its errors.
+    """
+    (_, first), (_, before), (_, last) = history[1], history[-2], history[-1]
     found = []
     for name in WATCHED:
-        apart = after.influence[name] - before.influence[name]
-        error = np.std(apart, ddof=1) / math.sqrt(len(apart))
-        if abs(after.values[name] - before.values[name]) > tolerance * error:
+        (whole, error), (late, noise) = (_change(each, last, name) for each in (first, before))
+        memory = float(np.corrcoef(before.influence[name], last.influence[name])[0, 1])
+        left = (abs(late) + TOLERANCE * noise) * max(memory, 0.0)
+        if abs(whole) > DRIFT * error and left > (1 - memory) * abs(whole) / 2:
             found.append(name)
     return found
+
+
+def _change(before: Summary, after: Summary, name: str) -> tuple[float, float]:
+    apart = after.influence[name] - before.influence[name]
+    return after.values[name] - before.values[name], float(np.std(apart, ddof=1) / math.sqrt(len(apart)))
 
 
 def _energy_density(model, phi):
@@ -166,7 +186,7 @@ class Corrected:
     history : list of (int, Summary)
         After so many sweeps.
     converged : bool
-        Whether nothing moved by more than two errors in the second half of the sweeps.
+        Whether nothing moved by more than two errors in the second half of the sweeps, and what drifted has slowed down.
     figures : dict
         What a correction says of itself, such as rates of acceptance.
     """
@@ -225,8 +245,8 @@ def by_sweeps(
     """Sweeps over all sites: first of single sites, then with clusters where the kernel has them.
 
     Without ``sweeps`` their number is doubled until no observable of the second half differs from that of the first by more
-    than two errors of the paired difference. Clusters change the long waves of which χ consists, so that what is left of the
-    lift is not seen at once: there are 32 sweeps or more.
+    than two errors of the paired difference, and none that drifted may still drift (`relaxing`). Clusters change the long
+    waves of which χ consists, so that what is left of the lift is not seen at once: there are 32 sweeps or more.
     """
     kernel, sweeper = local_kernel(model, kernel), _Sweeper(model, len(fields), step_size, seed)
     before = measure(model, fields)
@@ -240,7 +260,7 @@ def by_sweeps(
         fields, now, rate = sweeper(fields, kernel if clusters else "local_hmc", iterations)
         done += CLUSTER_SWEEPS * iterations if clusters else iterations
         history.append((done, now))
-        converged = not sweeps and len(history) > fewest and not moved(history[-2][1], now)
+        converged = not sweeps and len(history) > fewest and not (moved(history[-2][1], now) or relaxing(history))
     if sweeps:
-        converged = len(history) > 2 and not moved(history[-2][1], history[-1][1])
+        converged = len(history) > 2 and not (moved(history[-2][1], history[-1][1]) or relaxing(history))
     return Corrected(fields, before, history[-1][1], done, history, converged, {"acceptance": rate})

@@ -174,8 +174,8 @@ def find_fixed_point(
     speeds = ", ".join(f"{each.speed:.2g}" for each in points)
     message = (
         f"The search for a fixed point did not settle in {len(points)} steps; a step of blocking moved the couplings by "
-        f"{speeds} of their length. The terms {', '.join(terms)} may not be enough, and with score matching the search then drifts: "
-        "take method='maximum_likelihood', a larger basis, or more samples."
+        f"{speeds} of their length. The terms {', '.join(terms)} may not be enough, and with score matching the search then "
+        "drifts: take method='maximum_likelihood', a larger basis, or more samples."
     )
     warn(Phi4pplWarning("fixed_point.not_settled", message, {"steps": len(points), "speed": points[-1].speed}))
     return tuple(points)

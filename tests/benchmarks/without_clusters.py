@@ -1,8 +1,8 @@
-"""The cascade against ``kernel="auto"`` from a cold start, at 64², where clusters do not help or do not exist.
+"""The cascade against ``kernel="auto"`` from a cold start, at 32², where clusters do not help or do not exist.
 
     python tests/benchmarks/without_clusters.py [MODEL …]
 
-What is compared is processor time by independent field: fields of a cascade from 8² to 64² are independent of each other, a
+What is compared is processor time by independent field: fields of a cascade from 8² to 32² are independent of each other, a
 chain has N/(2 τ_int) of them. Both see the model as ``auto`` does. Couplings of the first two models are near their critical
 points, where U₄ of 8², 16² and 32² cross.
 """
@@ -19,8 +19,8 @@ import phi4ppl as p4
 from phi4ppl.analysis.gamma_method import gamma_method
 from phi4ppl.reports.numbers import value_with_error
 
-SIDE, START, FIELDS = 64, 8, 400
-CHAINS, DRAWS, APART, WARMUP = 16, 500, 8, 500
+SIDE, START, FIELDS = 32, 8, 300
+CHAINS, DRAWS, APART, WARMUP = 8, 500, 8, 300
 
 
 def four_fields(phi_1, phi_2, phi_3, phi_4):
