@@ -309,12 +309,22 @@ def test_refusals():
         InverseRenormalization(inhomogeneous).at(8)
     with raises("argument.model.lattice"):
         InverseRenormalization(p4.phi4(p4.lattice.square(4, periodic=False), a=1.0, b=1.0)).at(8)
+    with raises("argument.model.lattice"):
+        exact_conditional_field(p4.phi4(p4.lattice.square(8, diagonals=True), w=0.3, a=1.0, b=1.0), alpha=ALPHA)
     with raises("argument.lift"):
         InverseRenormalization(critical(4), "bicubic")
     with raises("argument.start.even"):
         cascade(critical(4), start=5)
     with raises("argument.eta.dimension", "1"):
         InverseRenormalization(p4.phi4(p4.lattice.chain(4), a=1.0, b=1.0)).eta_of(1)
+
+
+def test_models_of_longer_range_keep_their_bonds_on_other_sizes():
+    for kinds in ({"nn": [(1, 0), (0, 1)], "second": [(2, 0), (0, 2)]}, {"nn": [(1, 0), (0, 1), (2, 0), (0, 2)]}):
+        small, large = (p4.phi4(p4.lattice.from_offsets((n, n), kinds), w=0.2, a=1.0, b=1.0) for n in (8, 12))
+        found, phi = InverseRenormalization(small).at(12), np.random.default_rng(0).normal(size=(12, 12))
+        assert len(found.lattice.edges) == 4 * 144
+        assert float(found.energy(phi)) == pytest.approx(float(large.energy(phi)), rel=1e-5)
 
 
 @pytest.mark.slow

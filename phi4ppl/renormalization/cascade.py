@@ -18,6 +18,7 @@ import numpy as np
 from ..errors import ArgumentError
 from ..errors.arguments import call_checked, one_of, positive_int, seed_within
 from ..errors.streams import stream_key, stream_rng, stream_seed
+from ..lattice.regular import from_offsets
 from ..model.field import MarkovRandomField
 from ..model.term import Term
 from ..sampling.engine import Engine
@@ -296,6 +297,8 @@ def model_at(model: MarkovRandomField, side: int) -> MarkovRandomField:
     if lattice.offsets is None or not all(np.ravel(lattice.periodic)) or len(set(lattice.shape or ())) != 1:
         raise ArgumentError("model", "a torus of equal sides", repr(lattice), fix, reason="lattice")
     other, terms = lattice_like(lattice, (side,) * len(lattice.field_shape)), []
+    if other.offsets != lattice.offsets:  # of longer range
+        other = from_offsets((side,) * len(lattice.field_shape), lattice.offsets)
     for form, value in model.interactions:
         if np.ndim(value):
             raise ArgumentError("model", "numbers as couplings", f"{form.name!r}, an array", fix, reason="array")

@@ -93,6 +93,9 @@ def exact_conditional_field(model: MarkovRandomField, *, alpha: float, eta: floa
     if set(couplings) != {"w", "a", "b"} or any(value.ndim for value in couplings.values()):
         fix = "Train it on pairs: train_conditional_field."
         raise ArgumentError("model", "p4.phi4 with numbers w, a and b", repr(model), fix, reason="terms")
+    if model.lattice.shape is None or model.lattice.offsets != regular(model.lattice.shape).offsets:
+        fix = "Train it on pairs: train_conditional_field."
+        raise ArgumentError("model", "neighbors along the axes only", repr(model.lattice), fix, reason="lattice")
     dimension = len(model.field_shape)
     s = scale_of(eta, dimension)
     q = alpha * s**2 / 4**dimension
