@@ -121,7 +121,7 @@ def test_numbers_that_are_one_number_count_once():
     assert found.covariance[0, 0] == pytest.approx(1.0)
 
 
-def crossing_coverage(covariance_used, seed=5, repeats=300):
+def crossing_coverage(covariance_used, seed=5, repeats=300, of="position", exact=Y_C):
     """Of the crossings of two pairs of sizes: draws have the true covariance, the errors come from another."""
     sizes, couplings = rows_of((8, 16, 32))
     truth = covariance_of(sizes, couplings)
@@ -129,12 +129,27 @@ def crossing_coverage(covariance_used, seed=5, repeats=300):
     for _ in range(repeats):
         values = binder(sizes, couplings) + root @ rng.normal(size=len(sizes))
         found = find_crossings(table_of(sizes, couplings, values, covariance_used(truth)), "U4")
-        inside.append(np.abs(found.position - Y_C) < found.position_error)
+        inside.append(np.abs(getattr(found, of) - exact) < getattr(found, f"{of}_error"))
     return np.mean(np.concatenate(inside))
 
 
 def test_crossings_cover():
     assert in_interval(crossing_coverage(lambda truth: truth))
+    assert in_interval(crossing_coverage(lambda truth: truth, of="inverse_nu", exact=1 / NU))
+
+
+def test_slopes_at_a_crossing_give_nu():
+    """(L'/L)^{1/ν} exactly, at another ν; and the derivatives are those of finite differences."""
+    sizes, couplings = rows_of((8, 16))
+    values = 0.61 + 0.2 * (couplings - Y_C) * sizes**0.8 + 0.3 * (couplings - Y_C) ** 2 * sizes**1.6
+    find = lambda v: find_crossings(table_of(sizes, couplings, v, covariance_of(sizes, couplings)), "U4")  # noqa: E731
+    found = find(values)
+    assert found.inverse_nu == pytest.approx([0.8], abs=1e-9) and found.inverse_nu_error.shape == (1,)
+    for k, row in ((2, "position"), (5, "value"), (9, "inverse_nu")):
+        step = 1e-6 * (np.arange(len(values)) == k)
+        difference = getattr(find(values + step), row) - getattr(find(values - step), row)
+        place = ("position", "value", "inverse_nu").index(row)
+        assert found.jacobian[place, k] == pytest.approx(difference[0] / 2e-6, rel=1e-4)
 
 
 def test_planted_crossing_without_covariance_is_caught():

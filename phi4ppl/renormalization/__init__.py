@@ -17,6 +17,7 @@ from .finite_size_result import FiniteSizeScaling
 from .flow import find_fixed_point, flow
 from .flow_result import Comparison, FixedPoint, Flow
 from .held_out import HeldOutErrors, HeldOutRow, held_out_errors
+from .inverse_crossings import InverseCrossings, inverse_crossings
 from .lifts import Bicubic, Copy, FunctionLift, Lift, TransposedConvolution, train_transposed_convolution
 from .matching import Matching
 from .monte_carlo_rg import monte_carlo_rg
@@ -48,6 +49,7 @@ __all__ = [
     "FunctionLift",
     "HeldOutErrors",
     "HeldOutRow",
+    "InverseCrossings",
     "InverseRenormalization",
     "Level",
     "Lift",
@@ -71,6 +73,7 @@ __all__ = [
     "finite_size_scaling",
     "flow",
     "held_out_errors",
+    "inverse_crossings",
     "monte_carlo_rg",
     "operator",
     "scaling_observables",

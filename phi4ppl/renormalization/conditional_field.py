@@ -213,6 +213,9 @@ def exact_conditional_field(model: MarkovRandomField, *, alpha: float, eta: floa
     if len(open_axes) > 1:
         expected = "a torus, or a lattice that is open along every axis"
         raise ArgumentError("model", expected, repr(model.lattice), reason="lattice")
+    if model.lattice.shape is None or model.lattice.offsets != regular(model.lattice.shape).offsets:
+        fix = "Train it on pairs: train_conditional_field."
+        raise ArgumentError("model", "neighbors along the axes only", repr(model.lattice), fix, reason="lattice")
     dimension, periodic = len(model.field_shape), not open_axes.pop()
     s = scale_of(eta, dimension)
     q = alpha * s**2 / 4**dimension

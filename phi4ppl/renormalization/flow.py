@@ -10,7 +10,7 @@ import numpy as np
 from .._typing import Labeled, Series
 from ..analysis.derived import derive
 from ..analysis.gamma_method import gamma_method
-from ..errors import ArgumentError
+from ..errors import ArgumentError, Phi4pplWarning, warn
 from ..errors.arguments import call_checked, positive_int, seed_within
 from ..errors.streams import stream_seed
 from ..kernels.kernel import Kernel
@@ -158,7 +158,8 @@ def find_fixed_point(
     Returns
     -------
     tuple of FixedPoint
-        One a step; the last is the answer, whose ``speed`` says how far one step of blocking still moved its start.
+        One a step; the last is the answer, whose ``speed`` says how far one step of blocking still moved its start. A search
+        that does not end within two errors warns (``fixed_point.not_settled``): then the last point is no fixed point.
 
     Raises
     ------
@@ -178,9 +179,18 @@ def find_fixed_point(
         ).fixed_point()  # fmt: skip
         points.append(found)
         small = all(abs(found.couplings[name] - values[name]) < 2 * found.errors[name] for name in terms)
-        if small or not found.model.check().is_normalizable:
+        if small:
+            return tuple(points)
+        if not found.model.check().is_normalizable:
             break
         values, model = found.couplings, found.model
+    speeds = ", ".join(f"{each.speed:.2g}" for each in points)
+    message = (
+        f"The search for a fixed point did not settle in {len(points)} steps; a step of blocking moved the couplings by "
+        f"{speeds} of their length. The terms {', '.join(terms)} may not be enough, and with score matching the search then "
+        "drifts: take method='maximum_likelihood', a larger basis, or more samples."
+    )
+    warn(Phi4pplWarning("fixed_point.not_settled", message, {"steps": len(points), "speed": points[-1].speed}))
     return tuple(points)
 
 

@@ -107,21 +107,32 @@ class Flow:
         return tuple({name: each.z for name, each in found.items()} for found in self.comparisons)
 
     @property
-    def warnings(self) -> tuple[str, ...]:
-        """Levels at which the basis is not enough, fits without a density, and doubts about the blocking."""
+    def truncations(self) -> dict[int, str]:
+        """Level → what the fitted model misses, where the terms of the basis are not enough.
+
+        Below level 0 that is a result of blocking, which makes terms of all kinds; at level 0 the fit or its fields are wrong,
+        or the model has other terms.
+        """
         from scipy.stats import norm
 
+        found = {}
+        for level, scores in enumerate(self.z_scores):
+            name = max(scores, key=lambda key: abs(scores[key]), default="")
+            if scores and abs(scores[name]) > norm.isf(FALSE_ALARM / 2 / len(scores)):
+                found[level] = (
+                    f"Level {level}: the terms {', '.join(self.basis)} are not enough. The fitted model has {name!r} "
+                    f"{abs(scores[name]):.1f} errors away from the blocked fields."
+                )
+        return found
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Levels at which the basis is not enough, fits without a density, and doubts about the blocking."""
         found = list(self.blocked.warnings)
-        for level, (fit, scores) in enumerate(zip(self.fits, self.z_scores, strict=True)):
+        for level, fit in enumerate(self.fits):
             if not fit.converged:
                 found.append(f"Level {level}: {fit.status}")
-            if scores:
-                name = max(scores, key=lambda key: abs(scores[key]))
-                if abs(scores[name]) > norm.isf(FALSE_ALARM / 2 / len(scores)):
-                    found.append(
-                        f"Level {level}: the terms {', '.join(self.basis)} are not enough. The fitted model has {name!r} "
-                        f"{abs(scores[name]):.1f} errors away from the blocked fields."
-                    )
+            found += [text for place, text in self.truncations.items() if place == level]
         return tuple(dict.fromkeys(found))
 
     @property

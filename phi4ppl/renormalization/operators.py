@@ -128,12 +128,21 @@ def operators_of(given, lattice: Lattice, spins: bool) -> tuple[Operator, ...]:
     Raises
     ------
     ArgumentError
-        If a name is unknown or used twice, or a function is neither even nor odd.
+        If a name is unknown or used twice, a function is neither even nor odd, or the lattice lacks the symmetries over
+        which clusters are summed.
     """
     shape = lattice.shape
     if shape is None or lattice.periodic is None or not all(lattice.periodic) or "antiperiodic" in lattice.name:
         raise ArgumentError("operators", "a torus to sum them over", repr(lattice), reason="lattice")
     known = {each.name: each for each in standard_operators(len(shape), spins=spins)}
+    expected = f"names among {', '.join(known)}, or clusters or functions by name"
+    if given is not None and (isinstance(given, str) or not np.iterable(given)):
+        raise ArgumentError("operators", expected, repr(given)[:80], "For example operators=['1', 'field'].")
+    own = given is not None and all(callable(f) for f in (given.values() if isinstance(given, Mapping) else [None]))
+    if not own and not has_symmetries_of_cubes(lattice):
+        fix = "Give functions of one field that have the symmetries of the lattice: operators={'nn': lambda phi: …}."
+        wanted = "a lattice that looks the same along all axes, whose symmetries clusters are summed over"
+        raise ArgumentError("operators", wanted, lattice.name, fix, reason="symmetries")
     if given is None:
         return tuple(known.values())
     found = []
@@ -146,12 +155,28 @@ def operators_of(given, lattice: Lattice, spins: bool) -> tuple[Operator, ...]:
             name, what = each
             found.append(_of_function(name, what, shape) if callable(what) else operator(name, what, len(shape)))
         else:
-            expected = f"names among {', '.join(known)}, or clusters or functions by name"
             raise ArgumentError("operators", expected, repr(each)[:80], reason="name")
     names = [each.name for each in found]
     if len(set(names)) < len(names) or not names:
         raise ArgumentError("operators", "one or more, of different names", f"{names}", reason="duplicate")
     return tuple(found)
+
+
+def has_symmetries_of_cubes(lattice: Lattice) -> bool:
+    """Whether reflections and exchanges of the axes lead from edges to edges: not on a triangular lattice."""
+    if lattice.offsets is None:
+        return True
+    for steps in lattice.offsets.values():
+        both = {tuple(sign * k for k in step) for step in steps for sign in (1, -1)}
+        images = (
+            tuple(sign * step[k] for sign, k in zip(signs, order, strict=True))
+            for step in both
+            for order in itertools.permutations(range(len(step)))
+            for signs in itertools.product((1, -1), repeat=len(step))
+        )
+        if not both.issuperset(images):
+            return False
+    return True
 
 
 def _of_function(name: str, function: Callable, shape) -> Operator:
