@@ -1,4 +1,4 @@
-"""A short run of two sizes that finds where U₄ crosses, and the window of couplings that is worth sampling at each size."""
+"""Short runs of two sizes that find where U₄ and ξ/L cross, and the window of couplings that is worth sampling at each size."""
 
 from __future__ import annotations
 
@@ -6,20 +6,23 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..analysis.named import QUANTITIES
 from ..errors import ArgumentError
 from ..errors.streams import stream_seed
 from ..results.ensemble_run import sample_ensemble
 
 __all__ = ["Window", "window_around_crossing"]
 
-SPREAD = 0.035  # of U₄ on either side of the crossing: scaling functions are cubic there, and couplings overlap
+# of U₄ on either side of the crossing: a polynomial of degree four is exact there within errors, and couplings overlap
+SPREAD = 0.035
 FLATTEST, STEEPEST = 0.5, 2.5  # 1/ν, which two noisy slopes cannot fix
 
 
 class Window(NamedTuple):
     """Couplings worth sampling: ``number`` of them around ``center``, of half-width ``half`` at ``size`` and shrinking.
 
-    The half-width is at least ``least``: half of how far the center moved last, so that windows of successive sizes overlap.
+    The half-width is at least ``least``: a third of how far the center moved last. Crossings approach the critical point by a
+    factor of four or more from one pair of sizes to the next, so that it lies no farther than that.
     """
 
     center: float
@@ -42,15 +45,17 @@ class Window(NamedTuple):
         (slope, level), (steep, other) = (np.polyfit(y - self.center, v, 1) for y, v in (one, two))
         reach = float(np.ptp(two[0]))
         shift = float(np.clip((level - other) / (steep - slope), -reach, reach))
-        return self._replace(center=self.center + shift, least=abs(shift) / 2)
+        return self._replace(center=self.center + shift, least=abs(shift) / 3)
 
 
 def window_around_crossing(
     models: dict, name: str, values: np.ndarray, records: dict, *, seed: int, **settings
 ) -> Window:
-    """Couplings around the crossing of U₄ of the two smallest sizes, as many as ``values``.
+    """Couplings around the critical one, as many as ``values``, from two short runs of the two smallest sizes.
 
-    The half-width is that in which U₄ changes by 0.035, from its slopes at the two sizes, which also give the power of L.
+    The first run finds where U₄ crosses; the second one, in a window around it, where ξ/L does. Curves of small lattices cross
+    away from the critical point, U₄ farther than ξ/L, and a window off center needs scaling functions of a higher degree. The
+    half-width is that in which U₄ changes by 0.035, from its slopes at the two sizes, which also give the power of L.
 
     Raises
     ------
@@ -58,18 +63,14 @@ def window_around_crossing(
         If the two do not cross between the first and the last of ``values``.
     """
     one, two = sorted(models)[:2]
-    cumulants = []
-    for size in (one, two):
-        tree = sample_ensemble(  # with the records of the run that follows, whose program is then compiled
-            models[size],
-            {name: values},
-            seed=stream_seed(seed, "pilot", size),
-            keep_field=False,
-            observables=records[size],
-            **settings,
-        )
-        m2 = tree["posterior"]["magnetization"].transpose("chain", "draw", "member").values.astype(float) ** 2
-        cumulants.append(1 - (m2**2).mean(axis=(0, 1)) / (3 * m2.mean(axis=(0, 1)) ** 2))
+
+    def curves(size: int, couplings: np.ndarray, stage: str):
+        # with the observables of the runs that follow: one program serves all
+        run = {"seed": stream_seed(seed, stage, size), "keep_field": False, "observables": records[size]}
+        tree = sample_ensemble(models[size], {name: couplings}, **run, **settings)
+        return _dimensionless(tree, models[size].lattice)
+
+    cumulants = [curves(size, values, "pilot")[0] for size in (one, two)]
     apart = cumulants[1] - cumulants[0]
     crossing = np.flatnonzero(apart[:-1] * apart[1:] <= 0)
     slopes = np.diff(apart) / np.diff(values)
@@ -80,6 +81,33 @@ def window_around_crossing(
     k = crossing[np.argmax(np.abs(slopes[crossing]))]  # far from the crossing the curves agree, but for noise
     center = values[k] - apart[k] / slopes[k] if slopes[k] else values[k]
     near, far = (abs(np.diff(u)[k] / np.diff(values)[k]) for u in cumulants)
+    window = _window(float(center), near, far, (one, two), values)
+    points = {size: window.at(size) for size in (one, two)}
+    found = {size: curves(size, points[size], "around") for size in points}
+    near, far = (abs(np.polyfit(points[size] - window.center, found[size][0], 1)[0]) for size in points)
+    window = _window(window.center, near, far, (one, two), values)
+    if all(np.all(np.isfinite(ratio)) for _, ratio in found.values()):
+        window = window.moved(*((points[size], found[size][1]) for size in points))._replace(least=0.0)
+    return window
+
+
+def _window(center: float, near: float, far: float, sizes: tuple[int, int], values: np.ndarray) -> Window:
+    """From the slopes of U₄ at two sizes."""
+    one, two = sizes
     inverse_nu = float(np.clip(np.log(max(far, 1e-9) / max(near, 1e-9)) / np.log(two / one), FLATTEST, STEEPEST))
-    half = min(SPREAD / max(near, 1e-9), np.ptp(values))
-    return Window(float(center), float(half), one, inverse_nu, len(values))
+    return Window(center, min(SPREAD / max(near, 1e-9), float(np.ptp(values))), one, inverse_nu, len(values))
+
+
+def _dimensionless(tree, lattice) -> tuple[np.ndarray, np.ndarray]:
+    """U₄ and ξ/L at each coupling; the second is NaN where noise hides the correlation length."""
+    draws = {
+        key: tree["posterior"][key].transpose("chain", "draw", "member").values.astype(float)
+        for key in ("magnetization", "smallest_momentum")
+    }
+    means = {
+        "m2": (draws["magnetization"] ** 2).mean(axis=(0, 1)),
+        "m4": (draws["magnetization"] ** 4).mean(axis=(0, 1)),
+    }
+    means["smallest_momentum"] = draws["smallest_momentum"].mean(axis=(0, 1))
+    names = ("binder_cumulant", "correlation_length_ratio")
+    return tuple(np.asarray(QUANTITIES[each].function(means, lattice), float) for each in names)
