@@ -88,7 +88,7 @@ class ScalingFit:
         Values alone have ω_v ± σ_v, and the fit combines them with the prior μ ± s: 1/σ² = 1/σ_v² + 1/s². Then
         (ω_v − μ)/√(σ_v² + s²) = (ω − μ)/√(s² − σ²).
         """
-        if not np.ndim(self.omega):
+        if not isinstance(self.omega, tuple):
             return {}
         (mean, width), names = self.omega, [name for name in self.values if name.startswith("omega")]
         spread = {name: max(width**2 - self.errors[name] ** 2, 1e-4 * width**2) for name in names}
@@ -294,7 +294,9 @@ def fit_scaling(
 
 def warn_of_omega(fit: ScalingFit) -> None:
     """One warning for all ω whose prior the values contradict."""
-    width = fit.omega[1] if fit.tensions else 0.0
+    if not isinstance(fit.omega, tuple):
+        return
+    mean, width = fit.omega
     far = [  # and the prior moves ω by more than a share of its error, which it does not where values fix it closely
         name
         for name, tension in fit.tensions.items()
@@ -302,7 +304,6 @@ def warn_of_omega(fit: ScalingFit) -> None:
     ]
     if far:
         shown = ", ".join(f"{name} = {value_with_error(fit.values[name], fit.errors[name])}" for name in far)
-        mean, width = fit.omega
         text = (
             f"Values and the prior of omega, {mean:g} ± {width:g}, disagree: the fit found {shown}, pulled by the prior. "
             "Leave out small sizes, or give omega= another mean and a larger width."

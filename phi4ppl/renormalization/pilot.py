@@ -109,5 +109,5 @@ def _dimensionless(tree, lattice) -> tuple[np.ndarray, np.ndarray]:
         "m4": (draws["magnetization"] ** 4).mean(axis=(0, 1)),
     }
     means["smallest_momentum"] = draws["smallest_momentum"].mean(axis=(0, 1))
-    names = ("binder_cumulant", "correlation_length_ratio")
-    return tuple(np.asarray(QUANTITIES[each].function(means, lattice), float) for each in names)
+    cumulant, ratio = (QUANTITIES[name].function for name in ("binder_cumulant", "correlation_length_ratio"))
+    return np.asarray(cumulant(means, lattice), float), np.asarray(ratio(means, lattice), float)
