@@ -220,12 +220,15 @@ def test_small_corrections_in_two_dimensions():
 @pytest.mark.slow
 @pytest.mark.compile_quickly(False)
 def test_large_corrections_in_two_dimensions():
-    """At w = 1, b = 0.175 the fit without corrections fails, and a wrong a_c is not called reliable."""
+    """At w = 1, b = 0.175 fits without corrections fail, and those with them give a_c within two errors.
+
+    False alarms: 5 %, if errors were exact; the literature value 1.52425 has an error of its own, 0.0001, half of ours.
+    """
     found = p4.finite_size_scaling(
-        lambda L: p4.phi4(p4.lattice.square(L), w=1.0, a=1.5, b=0.175), sizes=(8, 16, 32, 64),
-        vary={"a": np.linspace(1.4, 1.7, 7)}, num_samples=4000, seed=3,
+        lambda L: p4.phi4(p4.lattice.square(L), w=1.0, a=1.5, b=0.175), sizes=(16, 32, 64, 128),
+        vary={"a": np.linspace(1.4, 1.7, 5)}, num_samples=2000, seed=11,
     )  # fmt: skip
-    without = [fit for fit in found.fits if fit.corrections == 0 and fit.smallest == 8]
-    assert without and all(fit.p_value < 1e-3 for fit in without)
-    assert found.fits.best.corrections
-    assert not found.reliable or abs(found.values["a_c"] - 1.52425) < 3 * found.errors["a_c"], str(found)
+    without = [fit for fit in found.fits if fit.corrections == 0]
+    assert without and all(fit.p_value < 1e-6 for fit in without)
+    assert found.fits.best.p_value > 0.01 and found.fits.best.corrections
+    assert abs(found.values["a_c"] - 1.52425) < 2 * found.errors["a_c"] < 0.001, str(found)
