@@ -226,7 +226,7 @@ def test_large_corrections_in_two_dimensions():
     """
     found = p4.finite_size_scaling(
         lambda L: p4.phi4(p4.lattice.square(L), w=1.0, a=1.5, b=0.175), sizes=(16, 32, 64, 128),
-        vary={"a": np.linspace(1.4, 1.7, 5)}, num_samples=2000, seed=11,
+        vary={"a": np.linspace(1.4, 1.7, 5)}, num_samples=1000, seed=11,
     )  # fmt: skip
     without = [fit for fit in found.fits if fit.corrections == 0]
     assert without and all(fit.p_value < 1e-6 for fit in without)

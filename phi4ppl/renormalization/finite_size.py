@@ -137,7 +137,8 @@ def finite_size_scaling(
     ...     lambda L: p4.phi4(p4.lattice.square(L), w=0.68, a=-1.0, b=1.0), sizes=(4, 6), num_warmup=100, num_samples=500,
     ...     vary={"w": lambda L: 0.68 + np.linspace(-0.3, 0.3, 4) / L}, seed=1, degrees=(2,), corrections=(0,),
     ... )
-    >>> bool(abs(found.values["w_c"] - 0.6806) < 0.02)
+    >>> crossing = found.crossings["correlation_length_ratio"]
+    >>> bool(abs(crossing.position[0] - 0.6806) < 0.03)  # of sizes 4 and 6
     True
     """
     sizes = sorted({positive_int("sizes", size, minimum=3) for size in sizes})
@@ -162,7 +163,9 @@ def finite_size_scaling(
     points, parts, warnings = {}, {}, []
     for size in sizes:
         if isinstance(wanted, Window) and len(parts) > 1:
-            wanted = wanted.moved(*((points[each], parts[each][0][DIMENSIONLESS[1]]) for each in list(parts)[-2:]))
+            last = (list(parts)[-2], list(parts)[-1])
+            cumulants, ratios = (tuple((points[each], parts[each][0][what]) for each in last) for what in DIMENSIONLESS)
+            wanted = wanted.moved(*ratios).scaled(last, *cumulants)
         points[size] = _couplings(_points(runs, wanted, size, name), size)
         if size not in runs:
             with Progress(None, progress) as bar:

@@ -36,6 +36,18 @@ class Window(NamedTuple):
         half = max(self.half * (self.size / size) ** self.inverse_nu, self.least)
         return self.center + half * np.linspace(-1, 1, self.number)
 
+    def scaled(
+        self, sizes: tuple[int, int], one: tuple[np.ndarray, np.ndarray], two: tuple[np.ndarray, np.ndarray]
+    ) -> Window:
+        """As wide as U₄ of two sizes says, each of them couplings and values: by its slopes at the center.
+
+        A straight line would not do: in a window that is too wide it is too flat, and the next window too wide again.
+        """
+        near, far = (_slope(y - self.center, u) for y, u in (one, two))
+        inverse_nu = float(np.clip(np.log(far / near) / np.log(sizes[1] / sizes[0]), FLATTEST, STEEPEST))
+        widest = max(float(np.ptp(two[0])) / 2, self.half * (self.size / sizes[1]) ** inverse_nu)
+        return self._replace(half=float(min(SPREAD / far, widest)), size=sizes[1], inverse_nu=inverse_nu)
+
     def moved(self, one: tuple[np.ndarray, np.ndarray], two: tuple[np.ndarray, np.ndarray]) -> Window:
         """Around where ξ/L of the two largest sizes so far cross: small sizes cross away from the critical point.
 
@@ -51,11 +63,11 @@ class Window(NamedTuple):
 def window_around_crossing(
     models: dict, name: str, values: np.ndarray, records: dict, *, seed: int, **settings
 ) -> Window:
-    """Couplings around the critical one, as many as ``values``, from two short runs of the two smallest sizes.
+    """Couplings around the critical one, as many as ``values``, from three short runs of the two smallest sizes.
 
-    The first run finds where U₄ crosses; the second one, in a window around it, where ξ/L does. Curves of small lattices cross
-    away from the critical point, U₄ farther than ξ/L, and a window off center needs scaling functions of a higher degree. The
-    half-width is that in which U₄ changes by 0.035, from its slopes at the two sizes, which also give the power of L.
+    The first run finds where U₄ crosses, the others where ξ/L does and how wide a window has to be. Curves of small lattices
+    cross away from the critical point, U₄ farther than ξ/L, and a window off center needs scaling functions of a higher degree.
+    The half-width is that in which U₄ changes by 0.035, from its slopes at the two sizes, which also give the power of L.
 
     Raises
     ------
@@ -72,7 +84,9 @@ def window_around_crossing(
 
     cumulants = [curves(size, values, "pilot")[0] for size in (one, two)]
     apart = cumulants[1] - cumulants[0]
-    crossing = np.flatnonzero(apart[:-1] * apart[1:] <= 0)
+    level = np.mean([(u[:-1] + u[1:]) / 2 for u in cumulants], axis=0)
+    ordered = level > np.max(level) / 2  # where U₄ is near 0 curves cross by noise
+    crossing = np.flatnonzero((apart[:-1] * apart[1:] <= 0) & ordered)
     slopes = np.diff(apart) / np.diff(values)
     if not len(crossing):
         got = f"curves of sizes {one} and {two} that do not cross there"
@@ -80,22 +94,22 @@ def window_around_crossing(
         raise ArgumentError("vary", f"a range of {name} with the critical coupling", got, fix, reason="no_crossing")
     k = crossing[np.argmax(np.abs(slopes[crossing]))]  # far from the crossing the curves agree, but for noise
     center = values[k] - apart[k] / slopes[k] if slopes[k] else values[k]
-    near, far = (abs(np.diff(u)[k] / np.diff(values)[k]) for u in cumulants)
-    window = _window(float(center), near, far, (one, two), values)
-    points = {size: window.at(size) for size in (one, two)}
-    found = {size: curves(size, points[size], "around") for size in points}
-    near, far = (abs(np.polyfit(points[size] - window.center, found[size][0], 1)[0]) for size in points)
-    window = _window(window.center, near, far, (one, two), values)
-    if all(np.all(np.isfinite(ratio)) for _, ratio in found.values()):
-        window = window.moved(*((points[size], found[size][1]) for size in points))._replace(least=0.0)
+    near, far = (max(abs(np.diff(u)[k] / np.diff(values)[k]), 1e-9) for u in cumulants)
+    inverse_nu = float(np.clip(np.log(far / near) / np.log(two / one), FLATTEST, STEEPEST))
+    window = Window(float(center), min(SPREAD / near, float(np.ptp(values))), one, inverse_nu, len(values))
+    for stage in ("around", "near"):  # slopes between two of ``values`` are too flat, and a wide window is off center
+        points = {size: window.at(size) for size in (one, two)}
+        found = {size: curves(size, points[size], stage) for size in points}
+        finite = all(np.all(np.isfinite(ratio)) for _, ratio in found.values())
+        if finite:
+            window = window.moved(*((points[size], found[size][1]) for size in points))._replace(least=0.0)
+        window = window.scaled((one, two), *((points[size], found[size][0]) for size in points))
     return window
 
 
-def _window(center: float, near: float, far: float, sizes: tuple[int, int], values: np.ndarray) -> Window:
-    """From the slopes of U₄ at two sizes."""
-    one, two = sizes
-    inverse_nu = float(np.clip(np.log(max(far, 1e-9) / max(near, 1e-9)) / np.log(two / one), FLATTEST, STEEPEST))
-    return Window(center, min(SPREAD / max(near, 1e-9), float(np.ptp(values))), one, inverse_nu, len(values))
+def _slope(away: np.ndarray, values: np.ndarray) -> float:
+    """At 0, from a polynomial of degree three, or of as many as there are points."""
+    return max(abs(float(np.polyfit(away, values, min(3, len(away) - 1))[-2])), 1e-9)
 
 
 def _dimensionless(tree, lattice) -> tuple[np.ndarray, np.ndarray]:
