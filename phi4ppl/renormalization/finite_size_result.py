@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from .._typing import PathLike
 from ..analysis.collapse import Collapse
 from ..analysis.crossings import Crossings
-from ..analysis.scaling_fit import ScalingFits
 from ..analysis.scaling_plots import plot_scaling
+from ..analysis.scaling_scan import ScalingFits
 from ..analysis.scaling_table import ScalingTable
 from ..errors.arguments import call_checked
 from ..reports.numbers import value_with_error
