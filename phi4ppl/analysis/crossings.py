@@ -43,7 +43,10 @@ class Crossings:
         Derivatives of these by the values of the table: with its covariance, crossings of several observables go together.
     p_values : dict
         By size, how well the polynomial fits its curve.
-    warnings : tuple of str
+    misfits : tuple of str
+        Warnings of curves that their polynomial does not fit.
+    missing : tuple of pairs
+        Sizes whose curves do not cross inside the couplings of both.
     """
 
     name: str
@@ -55,7 +58,8 @@ class Crossings:
     covariance: np.ndarray
     jacobian: np.ndarray
     p_values: dict[float, float]
-    warnings: tuple[str, ...] = ()
+    misfits: tuple[str, ...] = ()
+    missing: tuple[tuple[float, float], ...] = ()
 
     @property
     def position_error(self) -> np.ndarray:
@@ -68,6 +72,12 @@ class Crossings:
     @property
     def inverse_nu_error(self) -> np.ndarray:
         return np.sqrt(np.diag(self.covariance))[2 * len(self.position) :]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Of curves that do not cross, or that their polynomial does not fit."""
+        text = "The curves of sizes {:g} and {:g} do not cross in the range scanned. Scan a wider one."
+        return (*self.misfits, *(text.format(*pair) for pair in self.missing))
 
     def __str__(self) -> str:
         rows = [("sizes", self.coupling, self.name)]
@@ -117,7 +127,7 @@ def find_crossings(table: ScalingTable, name: str, *, degree: int = 3) -> Crossi
     if len(sizes) < 2:
         raise ArgumentError("table", "at least two sizes", f"{len(sizes)}", reason="sizes")
     center, width = np.mean(table.couplings), max(np.ptp(table.couplings) / 2, 1e-300)
-    curves, p_values, warnings, first = {}, {}, [], 0
+    curves, p_values, misfits, first = {}, {}, [], 0
     maps = []  # from the values of the table to the coefficients of all curves
     for size in sizes:
         rows = np.flatnonzero(table.sizes == size)
@@ -134,19 +144,17 @@ def find_crossings(table: ScalingTable, name: str, *, degree: int = 3) -> Crossi
         p_values[float(size)] = p_value_of(chi2, len(white) - powers.shape[1])
         if p_values[float(size)] < MIN_P:
             text = f"A polynomial of degree {powers.shape[1] - 1} does not fit the curve of size {size:g} (p = "
-            warnings.append(f"{text}{p_values[float(size)]:.1g}). Scan a narrower range, or increase degree.")
+            misfits.append(f"{text}{p_values[float(size)]:.1g}). Scan a narrower range, or increase degree.")
         maps.append(np.zeros((powers.shape[1], len(table.sizes))))
         maps[-1][:, rows] = inverse
         curves[size] = (coefficients, first, scaled.min(), scaled.max())
         first += powers.shape[1]
     spread = np.concatenate(maps) @ table.covariance @ np.concatenate(maps).T
-    found = []
+    found, missing = [], []
     for one, two in zip(sizes[:-1], sizes[1:], strict=True):
         row = _crossing(curves[one], curves[two], first)
         if row is None:
-            warnings.append(
-                f"The curves of sizes {one:g} and {two:g} do not cross in the range scanned. Scan a wider one."
-            )
+            missing.append((float(one), float(two)))
         else:
             found.append(((one, two), *row))
     logs = [np.log(two / one) for (one, two), *_ in found]
@@ -156,7 +164,7 @@ def find_crossings(table: ScalingTable, name: str, *, degree: int = 3) -> Crossi
         name, table.coupling, np.array([f[0] for f in found]).reshape(-1, 2),
         np.array([center + width * f[1] for f in found]), np.array([f[2] for f in found]),
         np.array([f[5] / log for f, log in zip(found, logs, strict=True)]), jacobian @ spread @ jacobian.T,
-        jacobian @ np.concatenate(maps), p_values, tuple(warnings),
+        jacobian @ np.concatenate(maps), p_values, tuple(misfits), tuple(missing),
     )  # fmt: skip
 
 

@@ -178,7 +178,7 @@ def finite_size_scaling(
         warnings += [f"Size {size}: {text}" for text in parts[size][2]]
     table = _joined(parts, points, name)
     fits = scan_fits(table, degrees=degrees, corrections=corrections, omega=omega)
-    crossings = {each: find_crossings(table, each) for each in DIMENSIONLESS}
+    crossings = {each: find_crossings(table, each, degree=int(np.max(degrees))) for each in DIMENSIONLESS}
     collapsed = collapse(table, DIMENSIONLESS[0], smallest=fits.best.smallest, start=fits.best.values[f"{name}_c"])
     return FiniteSizeScaling(table, crossings, fits, collapsed, runs, models, tuple(warnings))
 

@@ -72,8 +72,14 @@ class FiniteSizeScaling:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Reasons to distrust the values: of runs, of crossings, and where no fit describes the curves."""
-        found = [*self.run_warnings, *(text for each in self.crossings.values() for text in each.warnings)]
+        """Reasons to distrust the values: of runs, of curves, and where no fit describes them.
+
+        Corrections may move the crossings of one observable out of the windows, but not of both, for the largest sizes.
+        """
+        found = [*self.run_warnings, *(text for each in self.crossings.values() for text in each.misfits)]
+        largest = tuple(map(float, sorted(self.models)[-2:]))
+        if all(largest in each.missing for each in self.crossings.values()):
+            found += [text for each in self.crossings.values() for text in each.warnings]
         if (p := self.fits.best.p_value) < MIN_P:
             found.append(
                 f"The best fit does not describe the curves (p = {p:.1g}). Add larger sizes, or scan a narrower range."
