@@ -6,6 +6,7 @@ Kernels, operators and runs come in; eigenvalues with errors, effective ranks an
 
 from .baselines import Baseline, compare_baseline
 from .decay import Decay, fit_decay
+from .field_modes import MomentumExponent, field_spectrum, momentum_exponent
 from .regularizers import entropy_rank, participation_ratio, stable_rank
 from .spectra import spectrum
 from .spectrum_result import Spectrum
@@ -13,10 +14,13 @@ from .spectrum_result import Spectrum
 __all__ = [
     "Baseline",
     "Decay",
+    "MomentumExponent",
     "Spectrum",
     "compare_baseline",
     "entropy_rank",
+    "field_spectrum",
     "fit_decay",
+    "momentum_exponent",
     "participation_ratio",
     "spectrum",
     "stable_rank",
