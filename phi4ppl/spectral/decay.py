@@ -1,9 +1,11 @@
 """The law by which eigenvalues fall with rank: a power, an exponential, a stretched exponential, or none.
 
-With i = 1, 2, … the rank: log λ = c − α log i, log λ = c − β i, log λ = c − β i^γ. Each is fitted by least squares in log λ over
-windows of ranks. AIC is χ² + 2 (parameters) + 2 (values left out), so that windows compare (W. I. Jay and E. T. Neil, Phys. Rev. D
-103 (2021) 114502); weights are exp(−AIC/2). The error of a value of log λ is that of λ, and a floor of 2 %, which is what a law means
-by a spectrum that follows it.
+With i = 1, 2, … the rank: log λ = c − α log i, log λ = c − β i, log λ = c − β i^γ. Each is fitted by least squares in
+log λ over
+windows of ranks. AIC is χ² + 2 (parameters) + 2 (values left out), so that windows compare (W. I. Jay and E. T. Neil,
+Phys. Rev. D
+103 (2021) 114502); weights are exp(−AIC/2). The error of a value of log λ is that of λ, and a floor of 2 %, which is
+what a law means by a spectrum that follows it.
 """
 
 from __future__ import annotations
@@ -165,9 +167,7 @@ def _spread_of_replicas(spectrum: Spectrum, law: str, window: tuple[int, int], s
     if spectrum.replicas is None:
         return np.zeros(len(LAWS[law][1])) if not spectrum.sampled else _of_values(spectrum, law, window, sigma)
     b = min(b, spectrum.replicas.shape[1])
-    each = [
-        _fit(law, rank[: b - a], np.log(np.maximum(r[a:b], 1e-300)), sigma[a:b])[0][1:] for r in spectrum.replicas
-    ]
+    each = [_fit(law, rank[: b - a], np.log(np.maximum(r[a:b], 1e-300)), sigma[a:b])[0][1:] for r in spectrum.replicas]
     return np.sqrt(spectrum.replica_factor * np.var(each, axis=0))
 
 

@@ -7,8 +7,8 @@ With λ₁ ≥ λ₂ ≥ … and shares p_i = λ_i/Σλ:
 * ``entropy_rank`` = exp(−Σ p log p);
 * ``numerical_rank``: how many exceed N ε λ₁, ε the precision of the matrix.
 
-They are 1/p₁ and the Rényi numbers of order 2, 1 and 0 (A. Rényi, 1961): each is at most the next. Eigenvalues of N ε λ₁ or less
-are rounding, and zero in all of them.
+They are 1/p₁ and the Rényi numbers of order 2, 1 and 0 (A. Rényi, 1961): each is at most the next. Eigenvalues of N ε
+λ₁ or less are rounding, and zero in all of them.
 """
 
 from __future__ import annotations
@@ -62,7 +62,9 @@ def rank_fraction(values: np.ndarray, fraction: float, total: float | None = Non
 def degrees_of_freedom(values: np.ndarray, ridge: float) -> float:
     """Σ λ/(λ + ridge): the trace of the smoother K (K + ridge)⁻¹."""
     if not 0 <= ridge < np.inf:
-        raise ArgumentError("ridge", "a finite number of at least 0", repr(ridge), "It is what is added to the diagonal.")
+        raise ArgumentError(
+            "ridge", "a finite number of at least 0", repr(ridge), "It is what is added to the diagonal."
+        )
     some = values[values > 0]
     return float(np.sum(some / (some + ridge)))
 

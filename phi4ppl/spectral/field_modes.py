@@ -34,7 +34,8 @@ def field_spectrum(run, *, connected: bool = False, max_memory: int | None = Non
     """The eigenvalues of ⟨φ_x φ_y⟩ of a sampled field, each with its error.
 
     On a lattice that is periodic along all axes, with the same couplings everywhere, the eigenvectors are plane waves:
-    ``λ(k) = ⟨|Σ_x φ(x) e^{−ikx}|²⟩/V``, with one error of the Γ-method a mode, every mode counted as often as it occurs (k and −k are
+    ``λ(k) = ⟨|Σ_x φ(x) e^{−ikx}|²⟩/V``, with one error of the Γ-method a mode, every mode counted as often as it
+    occurs (k and −k are
     two modes of one value). On any other graph the sample covariance is decomposed; errors leave out blocks of draws, and the
     participation ratio comes from pairs of draws that are ten autocorrelation times apart.
 
@@ -107,7 +108,9 @@ def half_modes(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
 def _of_torus(chains: np.ndarray, lattice, connected: bool, limit: int | None) -> Spectrum:
     shape, (num_chains, num_draws) = lattice.shape, chains.shape[:2]
     number = int(np.prod(shape))
-    require_bytes(5.0 * num_chains * num_draws * number, limit, "the modes of all draws", "Thin the draws: tree.isel(draw=...).")
+    require_bytes(
+        5.0 * num_chains * num_draws * number, limit, "the modes of all draws", "Thin the draws: tree.isel(draw=...)."
+    )
     kept, copies = half_modes(shape)
     axes = tuple(range(2, 2 + len(shape)))
     power = np.empty((num_chains, num_draws, len(kept)), np.float32)
@@ -129,16 +132,21 @@ def _of_torus(chains: np.ndarray, lattice, connected: bool, limit: int | None) -
     of_trace = float(np.sqrt((len(sums) - 1) * np.var(replicas @ copies)))
     ratio = (trace**2 - of_trace**2) / (square - float(copies @ errors**2))
     each = (replicas @ copies) ** 2 / (replicas**2 @ copies)
-    notes.append(f"participation_ratio has the noise of the eigenvalues taken out; the plain form is {trace**2 / square:.4g}.")
+    notes.append(
+        f"participation_ratio has the noise of the eigenvalues taken out; the plain form is {trace**2 / square:.4g}."
+    )
     if not np.all(found.reliable):
-        notes.append(f"the errors of {np.count_nonzero(~np.asarray(found.reliable))} of {len(kept)} modes are not reliable: draw more.")
+        notes.append(
+            f"the errors of {np.count_nonzero(~np.asarray(found.reliable))} of {len(kept)} modes are not reliable: draw more."
+        )
     order = np.argsort(np.repeat(means, copies), kind="stable")[::-1]
     momenta = np.repeat(lattice_momenta(shape).ravel()[kept], copies)[order]
     return Spectrum(
         np.repeat(means, copies)[order], np.repeat(errors, copies)[order], trace, number, f"field on {lattice.name}",
         square_norm=(square, float(2 * np.sqrt((copies * means) ** 2 @ errors**2))),
         unbiased_ratio=(ratio, float(np.sqrt((len(sums) - 1) * np.var(each)))),
-        replicas=np.repeat(replicas, copies, axis=1)[:, order], replica_factor=len(sums) - 1.0, notes=tuple(notes), momenta=momenta,
+        replicas=np.repeat(replicas, copies, axis=1)[:, order], replica_factor=len(sums) - 1.0, notes=tuple(notes),
+        momenta=momenta,
     )  # fmt: skip
 
 
@@ -153,7 +161,12 @@ def _of_graph(chains: np.ndarray, name: str, connected: bool, limit: int | None)
     num_chains, num_draws, sites = chains.shape
     if sites > MAX_SITES:
         raise ArgumentError("run", f"at most {MAX_SITES} sites on a graph", str(sites), reason="too_large")
-    require_bytes(8.0 * ((MAX_BLOCKS + 4) * sites**2 + chains.size), limit, f"the covariance of {sites} sites", "Take fewer sites.")
+    require_bytes(
+        8.0 * ((MAX_BLOCKS + 4) * sites**2 + chains.size),
+        limit,
+        f"the covariance of {sites} sites",
+        "Take fewer sites.",
+    )
     chains = chains.astype(float)
     if connected:
         chains = chains - chains.mean(axis=(0, 1))
@@ -173,7 +186,10 @@ def _of_graph(chains: np.ndarray, name: str, connected: bool, limit: int | None)
     gap = int(np.ceil(GAP * tau)) if tau > 0.6 else 1
     ratio, error = pair_ratio_of_draws(chains, gap)
     plain = float(values.sum() ** 2 / np.sum(values**2))
-    notes = [f"participation_ratio is from pairs of draws {gap} apart; the plain form is {plain:.4g}.", *spread_note(sites, effective)]
+    notes = [
+        f"participation_ratio is from pairs of draws {gap} apart; the plain form is {plain:.4g}.",
+        *spread_note(sites, effective),
+    ]
     usable = np.isfinite(ratio) and np.isfinite(error)
     return Spectrum(
         values, np.sqrt(factor * np.var(replicas, axis=0)), float(values.sum()), sites, f"field on {name}", vectors,
@@ -215,8 +231,8 @@ class MomentumExponent:
 def momentum_exponent(run) -> MomentumExponent:
     """The exponent of λ ~ k̂^−(2−η) at a critical point, from the structure factor of a run.
 
-    log λ = c − x log k̂ (+ c₂ k̂², what the lattice adds) is fitted over windows of shells of momentum k̂, k = 0 left out, with the
-    covariance of all shells; fits are averaged with weights exp(−AIC/2).
+    log λ = c − x log k̂ (+ c₂ k̂², what the lattice adds) is fitted over windows of shells of momentum k̂, k = 0 left
+    out, with the covariance of all shells; fits are averaged with weights exp(−AIC/2).
 
     Parameters
     ----------
@@ -245,7 +261,9 @@ def momentum_exponent(run) -> MomentumExponent:
                 fits.append((fit.aic - 2 * len(at), fit, (x[at[0]], x[at[-1]])))
     if not fits:
         fix = "Take a larger lattice."
-        raise ArgumentError("run", f"{MIN_SHELLS} shells of small momentum", f"{len(x)} shells", fix, reason="too_small")
+        raise ArgumentError(
+            "run", f"{MIN_SHELLS} shells of small momentum", f"{len(x)} shells", fix, reason="too_small"
+        )
     weights = aic_weights([aic for aic, _, _ in fits])
     each = np.array([fit.parameters[1] for _, fit, _ in fits])
     own = np.array([fit.covariance[1, 1] for _, fit, _ in fits])

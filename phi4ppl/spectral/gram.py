@@ -36,7 +36,9 @@ def points_of(points) -> np.ndarray:
     """Points as an array of shape ``(num_points, num_features)`` of float64."""
     values = finite_array("points", points).astype(float)
     if values.ndim == 0 or len(values) < 2:
-        raise ArgumentError("points", "at least two points, along the first axis", f"shape {values.shape}", reason="shape")
+        raise ArgumentError(
+            "points", "at least two points, along the first axis", f"shape {values.shape}", reason="shape"
+        )
     return values.reshape(len(values), -1)
 
 
@@ -144,15 +146,19 @@ def _require_symmetric(matrix: np.ndarray, epsilon: float) -> None:
 
 
 def gram_of(kernel: Callable | str, points) -> Gram:
-    """The matrix of a kernel on points: a name of `KERNELS`, a function of two blocks of points, or a JAX function of two points.
+    """The matrix of a kernel on points: a name of `KERNELS`, a function of two blocks of points, or one of two points.
 
-    Functions of blocks return K of shape ``(len(x), len(y))``, as scikit-learn's do. Others are vectorized, in double precision.
+    Functions of blocks return K of shape ``(len(x), len(y))``, as scikit-learn's do. Others are vectorized, in double
+    precision.
     """
     points = points_of(points)
     if isinstance(kernel, str):
         return Gram(points=points, function=named_kernel(kernel, points))
     some = points[np.arange(2 * points.shape[1] + 3) % len(points)]
-    x, y = some[: points.shape[1] + 2], some[: points.shape[1] + 1]  # no product of these shapes has the right one by chance
+    x, y = (
+        some[: points.shape[1] + 2],
+        some[: points.shape[1] + 1],
+    )  # no product of these shapes has the right one by chance
     try:
         found = np.asarray(kernel(x, y))
         blocks = found.shape == (len(x), len(y))

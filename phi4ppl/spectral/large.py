@@ -42,7 +42,9 @@ def square_norm(times, vectors: np.ndarray, values: np.ndarray, seed: int) -> tu
 def _largest(times, size: int, number: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """The largest eigenvalues, descending, with vectors, by ARPACK."""
     if not number < size:
-        raise ArgumentError("num_eigenvalues", f"fewer than the {size} of the matrix", str(number), "Take method='dense'.")
+        raise ArgumentError(
+            "num_eigenvalues", f"fewer than the {size} of the matrix", str(number), "Take method='dense'."
+        )
 
     def multiply(vectors):
         found = np.asarray(times(np.asarray(vectors).reshape(size, -1)), float)
@@ -79,9 +81,24 @@ def lanczos_spectrum(gram: Gram, label: str, number: int, sampled: bool, seed: i
         replicas = replicas[:, :number]
         errors = np.sqrt(factor * np.var(replicas, axis=0))
         ratio = _unbiased(gram, trace**2 - itself, norm[0] - itself, norm[1], seed)
-    note = f"the largest {number} of {n} eigenvalues, by Lanczos; Σλ² = {norm[0]:.6g} ± {norm[1]:.1g} by {NUM_PROBES} random probes."
+    probes = f"Σλ² = {norm[0]:.6g} ± {norm[1]:.1g} by {NUM_PROBES} random probes"
+    note = f"the largest {number} of {n} eigenvalues, by Lanczos; {probes}."
     return Spectrum(
-        values, errors, trace, n, label, vectors, norm, ratio, replicas, factor, sampled, 1e-7, (note,), gram=gram, seed=seed
+        values,
+        errors,
+        trace,
+        n,
+        label,
+        vectors,
+        norm,
+        ratio,
+        replicas,
+        factor,
+        sampled,
+        1e-7,
+        (note,),
+        gram=gram,
+        seed=seed,
     )
 
 
@@ -103,7 +120,9 @@ def operator_spectrum(source, size, trace, number: int, sampled: bool, seed: int
         return np.stack([np.asarray(apply(v), float).reshape(-1) for v in np.asarray(vectors).reshape(n, -1).T], axis=1)
 
     if sampled:
-        raise ArgumentError("sampled", "False for an operator", "True", "It cannot be sub-sampled: give kernel and points.")
+        raise ArgumentError(
+            "sampled", "False for an operator", "True", "It cannot be sub-sampled: give kernel and points."
+        )
     values, vectors = _largest(times, n, min(number, n - 1), seed)
     norm = square_norm(times, vectors, values, seed)
     notes = [f"the largest {len(values)} of {n} eigenvalues, by Lanczos."]
@@ -114,12 +133,21 @@ def operator_spectrum(source, size, trace, number: int, sampled: bool, seed: int
         trace, spread = float(values.sum() + each.mean()), float(each.std(ddof=1) / np.sqrt(NUM_PROBES))
         notes.append(f"trace {trace:.6g} ± {spread:.1g} by {NUM_PROBES} random probes.")
     return Spectrum(
-        values, np.zeros(len(values)), float(trace), n, "operator", vectors, norm, sampled=False, notes=tuple(notes), seed=seed
+        values,
+        np.zeros(len(values)),
+        float(trace),
+        n,
+        "operator",
+        vectors,
+        norm,
+        sampled=False,
+        notes=tuple(notes),
+        seed=seed,
     )
 
 
 def approximate_spectrum(gram, label, source, method, number, features, seed, limit) -> Spectrum:
-    """Leading eigenvalues from ``features`` landmarks or random features; the error is what half as many change, and the spread."""
+    """Leading eigenvalues from ``features`` landmarks or random features; their error is what half as many change."""
     n = gram.num_points
     require_bytes(8 * (3 * n * features + 6 * features**2), limit, f"{features} features of {n} points", FEWER)
     if number > features // 2:
@@ -154,9 +182,13 @@ def _nystrom(gram: Gram, number: int, seed: int) -> np.ndarray:
 
 def _random_features(source):
     if source != "rbf":
-        raise ArgumentError("method", "'nystrom' or 'lanczos' for this kernel", "'random_features'", "These are of 'rbf' only.")
+        raise ArgumentError(
+            "method", "'nystrom' or 'lanczos' for this kernel", "'random_features'", "These are of 'rbf' only."
+        )
     if find_spec("sklearn") is None:
-        raise MissingPackageError("sklearn", "random features need scikit-learn, which is not installed: pip install scikit-learn.")
+        raise MissingPackageError(
+            "sklearn", "random features need scikit-learn, which is not installed: pip install scikit-learn."
+        )
     from sklearn.kernel_approximation import RBFSampler
 
     def solve(gram: Gram, number: int, seed: int) -> np.ndarray:

@@ -1,6 +1,7 @@
-"""The participation ratio of a covariance from pairs of separated draws, and how far eigenvalues of an estimated one are spread.
+"""The participation ratio of a covariance from pairs of separated draws.
 
-With G_ij = φ_i·φ_j of two draws that are far apart in their chain, or of different chains, ⟨G_ij²⟩ = Σλ² and ⟨G_ii G_jj⟩ = (Σλ)²
+With G_ij = φ_i·φ_j of two draws that are far apart in their chain, or of different chains, ⟨G_ij²⟩ = Σλ² and ⟨G_ii
+G_jj⟩ = (Σλ)²
 without bias (arXiv:2509.26560). Neighboring draws of a chain are no such pairs: they would count as independent what is not.
 """
 
@@ -52,6 +53,7 @@ def spread_note(sites: int, effective: float) -> list[str]:
         return []
     low, high = max(0.0, 1 - np.sqrt(ratio)) ** 2, (1 + np.sqrt(ratio)) ** 2
     return [
-        f"{sites} sites from {effective:.0f} effective draws (ratio {ratio:.2g}, above {MAX_RATIO:g}): eigenvalues that are equal come "
-        f"out between {low:.2f} and {high:.2f} of their value. Trust the participation ratio from pairs; draw more for the rest."
+        f"{sites} sites from {effective:.0f} effective draws (ratio {ratio:.2g}, above {MAX_RATIO:g}): eigenvalues that "
+        f"are equal come out between {low:.2f} and {high:.2f} of their value. Trust the participation ratio from "
+        f"pairs; draw more for the rest."
     ]

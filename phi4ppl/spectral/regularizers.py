@@ -1,6 +1,7 @@
 """Effective ranks as JAX functions with safe gradients, for use as regularizers of features or kernels.
 
-Eigenvectors are held fixed (``stop_gradient``) and eigenvalues are taken as vᵀKv: by the Hellmann–Feynman theorem this has the right
+Eigenvectors are held fixed (``stop_gradient``) and eigenvalues are taken as vᵀKv: by the Hellmann–Feynman theorem
+this has the right
 first derivatives, also where eigenvalues are degenerate and the derivative of an eigenvector does not exist.
 """
 
@@ -29,7 +30,9 @@ def participation_ratio(kernel):
     [[0.0, 0.0], [0.0, 0.0]]
     """
     kernel = jnp.asarray(kernel)
-    scaled = kernel / _scale(jnp.trace(kernel))  # the ratio does not depend on it, and squares neither over- nor underflow
+    scaled = kernel / _scale(
+        jnp.trace(kernel)
+    )  # the ratio does not depend on it, and squares neither over- nor underflow
     return jnp.trace(scaled) ** 2 / _positive(jnp.sum(scaled**2))
 
 

@@ -42,13 +42,14 @@ def spectrum(
 ) -> Spectrum:
     """The spectrum of a kernel matrix, a kernel function, a linear operator, or the covariance of a sampled field.
 
-    ``K v_i = λ_i v_i`` with λ₁ ≥ λ₂ ≥ … ≥ 0, of a positive semidefinite K of shape (n, n). λ_i/n estimates the i-th eigenvalue of
-    the kernel as an integral operator over the distribution of the points.
+    ``K v_i = λ_i v_i`` with λ₁ ≥ λ₂ ≥ … ≥ 0, of a positive semidefinite K of shape (n, n). λ_i/n estimates the i-th
+    eigenvalue of the kernel as an integral operator over the distribution of the points.
 
     Parameters
     ----------
     source : array, callable, str, or DataTree
-        A matrix K; a kernel as a function of two blocks of points (scikit-learn's kernels are), as a JAX function of two points, or
+        A matrix K; a kernel as a function of two blocks of points (scikit-learn's kernels are), as a JAX function of
+        two points, or
         one of ``"rbf"``, ``"laplace"``, ``"matern"``, ``"polynomial"`` at the median distance and ``"linear"``; an operator
         ``v ↦ Kv`` with its ``size``; the tree of a run, see `field_spectrum`.
     points : array_like, shape ``(n, …)``, optional
@@ -60,13 +61,15 @@ def spectrum(
     num_eigenvalues : int, optional
         How many, of ``"lanczos"``, ``"nystrom"`` and ``"random_features"``: 20.
     method : str
-        ``"dense"``: all of them, the default up to 4,000 points. ``"lanczos"``: the largest, by ARPACK on products with blocks of
-        rows. ``"nystrom"`` and (of ``"rbf"``) ``"random_features"``: approximate, by scikit-learn, with an error from more features.
+        ``"dense"``: all of them, the default up to 4,000 points. ``"lanczos"``: the largest, by ARPACK on products
+        with blocks of
+        rows. ``"nystrom"`` and (of ``"rbf"``) ``"random_features"``: approximate, by scikit-learn, with an error from
+        more features.
     num_features : int, optional
         Of the latter two: 500.
     sampled : bool, optional
-        Whether the points are a sample of more, the default but for operators. Errors and the unbiased participation ratio are for
-        that. False: the matrix is all there is.
+        Whether the points are a sample of more, the default but for operators. Errors and the unbiased participation
+        ratio are for that. False: the matrix is all there is.
     jitter : float
         Added to the diagonal, in units of the mean of the diagonal.
     seed : int
@@ -132,7 +135,9 @@ def _is_operator(source, points, size) -> bool:
 def _gram(source, points) -> tuple[Gram, str]:
     if callable(source) or isinstance(source, str):
         if points is None:
-            known = f"one of {', '.join(map(repr, KERNELS))}, or a function" if isinstance(source, str) else "a function"
+            known = (
+                f"one of {', '.join(map(repr, KERNELS))}, or a function" if isinstance(source, str) else "a function"
+            )
             fix = "Of an operator v ↦ Kv give its size."
             raise ArgumentError("points", f"points for the kernel ({known})", "none", fix, reason="missing")
         name = source if isinstance(source, str) else getattr(source, "__name__", type(source).__name__)
@@ -186,7 +191,9 @@ def _unbiased(matrix: np.ndarray, seed: int) -> tuple[tuple[float, float] | None
 def sample_notes(number: int) -> list[str]:
     if number >= FEW_POINTS:
         return []
-    return [f"{number} points are few (below {FEW_POINTS}): small eigenvalues are noise; cross-validate what you conclude."]
+    return [
+        f"{number} points are few (below {FEW_POINTS}): small eigenvalues are noise; cross-validate what you conclude."
+    ]
 
 
 def clipped(values: np.ndarray, epsilon: float) -> tuple[np.ndarray, list[str]]:
@@ -204,9 +211,9 @@ def clipped(values: np.ndarray, epsilon: float) -> tuple[np.ndarray, list[str]]:
     if values[-1] < -tolerance:
         got = f"the eigenvalue {values[-1]:.3g} beside λ₁ = {values[0]:.3g} (rounding explains {tolerance:.1g})"
         fix = (
-            "Usual causes: the function is no kernel (a sigmoid, or a distance that is not Euclidean); entries were computed in lower "
-            "precision than the matrix is stored in (give them as float32); entries were changed one by one (a threshold, missing "
-            "pairs, averages over different data). jitter= hides the last two only."
+            "Usual causes: the function is no kernel (a sigmoid, or a distance that is not Euclidean); entries were "
+            "computed in lower precision than the matrix is stored in (give them as float32); entries were changed one by "
+            "one (a threshold, missing pairs, averages over different data). jitter= hides the last two only."
         )
         raise ArgumentError("source", "a positive semidefinite matrix", got, fix, reason="negative")
     told = [f"{number} negative eigenvalues within rounding (above −{tolerance:.1g}) were set to 0."] if number else []

@@ -33,8 +33,8 @@ class Spectrum:
     Attributes
     ----------
     eigenvalues : float array, descending
-        Of the kernel matrix itself, or of the covariance of a field. Divided by ``num_points`` they estimate those of the kernel as
-        an integral operator.
+        Of the kernel matrix itself, or of the covariance of a field. Divided by ``num_points`` they estimate those of
+        the kernel as an integral operator.
     errors : float array
         One standard error each; zero where the matrix is all there is, nan where the points do not tell.
     trace : float
@@ -183,7 +183,7 @@ class Spectrum:
         return fit_decay(self)
 
     def plot(self, baseline: str | None = None) -> Figure:
-        """The eigenvalues on log–log axes, with their errors, the law of their decay, and a baseline kernel on the same points."""
+        """The eigenvalues on log–log axes with errors, the law of their decay, and a baseline kernel."""
         from .baselines import compare_baseline
         from .spectral_plots import plot_spectrum
 
@@ -200,7 +200,9 @@ class Spectrum:
         known = f"{len(self.eigenvalues)} of {self.num_points}" if not self.complete else f"{self.num_points}"
         first = zip(self.eigenvalues[:SHOWN], self.errors[:SHOWN], strict=True)
         lines = [f"{self.label}: {known} eigenvalues, trace {self.trace:.6g}"]
-        lines.append("  " + "  ".join(_shown(*pair) for pair in first) + ("  …" if len(self.eigenvalues) > SHOWN else ""))
+        lines.append(
+            "  " + "  ".join(_shown(*pair) for pair in first) + ("  …" if len(self.eigenvalues) > SHOWN else "")
+        )
         width = max(len(name) for name in self.ranks)
         lines += [f"  {name.ljust(width)}  {value}" for name, value in self.rows()]
         lines.append(f"  decay: {self.decay.line()}")

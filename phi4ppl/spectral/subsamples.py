@@ -1,10 +1,12 @@
 """Errors of spectra whose points are a sample: sub-samples without replacement, and pairs of different points.
 
 A statistic of n points is compared with the same statistic of S random subsets of b of them (the delete-d jackknife, d = n − b;
-J. Shao and C. F. J. Wu, Ann. Statist. 17 (1989) 1176): its variance is b/(n − b) times the variance among the subsets. A bootstrap
+J. Shao and C. F. J. Wu, Ann. Statist. 17 (1989) 1176): its variance is b/(n − b) times the variance among the
+subsets. A bootstrap
 with replacement will not do: repeated points make repeated rows, which are features that nobody has.
 
-The plain participation ratio counts K(x, x)² of each point with itself among the products of two points, which makes it too small by
+The plain participation ratio counts K(x, x)² of each point with itself among the products of two points, which makes
+it too small by
 O(PR/n). Products of two different points in numerator and denominator, Σ_{i≠j} K_ii K_jj / Σ_{i≠j} K_ij², are unbiased each
 (arXiv:2509.26560).
 """
