@@ -17,6 +17,7 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from ..analysis.least_squares import aic_weights, p_value_of
+from ..errors.arguments import one_of
 from ..reports.numbers import value_with_error
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def _windows(number: int) -> list[tuple[int, int]]:
     return [(a, b) for a in firsts for b in lasts if b - a >= MIN_POINTS and a <= number // 4 and b <= number]
 
 
-def fit_decay(spectrum: Spectrum, window: tuple[int, int] | None = None) -> Decay:
+def fit_decay(spectrum: Spectrum, window: tuple[int, int] | None = None, laws: tuple[str, ...] = tuple(LAWS)) -> Decay:
     """The law of the decay of a spectrum.
 
     Parameters
@@ -110,6 +111,8 @@ def fit_decay(spectrum: Spectrum, window: tuple[int, int] | None = None) -> Deca
     spectrum : Spectrum
     window : (int, int), optional
         First and last rank, both counted from 1; otherwise windows are scanned.
+    laws : tuple of str
+        Among ``"power"``, ``"exponential"`` and ``"stretched exponential"``.
 
     Examples
     --------
@@ -128,7 +131,8 @@ def fit_decay(spectrum: Spectrum, window: tuple[int, int] | None = None) -> Deca
     sigma = np.hypot(errors[:number] / values[:number], FLOOR)
     windows = _windows(number) if window is None else [(window[0] - 1, min(window[1], number))]
     fits = []
-    for law, (_, names) in LAWS.items():
+    for law in (one_of("laws", each, LAWS) for each in laws):
+        names = LAWS[law][1]
         for a, b in windows:
             found, chi2 = _fit(law, rank[a:b], logs[a:b], sigma[a:b])
             aic = chi2 + 2 * (len(names) + 1) + 2 * (number - (b - a))
