@@ -4,7 +4,8 @@ With i = 1, 2, … the rank: log λ = c − α log i, log λ = c − β i, log �
 log λ over
 windows of ranks. AIC is χ² + 2 (parameters) + 2 (values left out), so that windows compare (W. I. Jay and E. T. Neil,
 Phys. Rev. D
-103 (2021) 114502); weights are exp(−AIC/2). The error of a value of log λ is that of λ, and a floor of 2 %, which is
+103 (2021) 114502); weights are exp(−AIC/2). A window holds at least half of the ranks that are above rounding and error: a law
+that holds for fewer is none. The error of a value of log λ is that of λ, and a floor of 2 %, which is
 what a law means by a spectrum that follows it.
 """
 
@@ -100,7 +101,8 @@ def _fit(law: str, rank: np.ndarray, logs: np.ndarray, sigma: np.ndarray) -> tup
 def _windows(number: int) -> list[tuple[int, int]]:
     firsts = sorted({0, 1, 2, 4, 8, *(int(number * share) for share in (0.05, 0.1, 0.2))})
     lasts = sorted({int(round(number * share)) for share in (0.35, 0.5, 0.7, 0.85, 1.0)})
-    return [(a, b) for a in firsts for b in lasts if b - a >= MIN_POINTS and a <= number // 4 and b <= number]
+    shortest = max(MIN_POINTS, (number + 1) // 2)
+    return [(a, b) for a in firsts for b in lasts if b - a >= shortest and a <= number // 4]
 
 
 def fit_decay(spectrum: Spectrum, window: tuple[int, int] | None = None, laws: tuple[str, ...] = tuple(LAWS)) -> Decay:

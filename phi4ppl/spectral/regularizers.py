@@ -56,14 +56,18 @@ def entropy_rank(kernel):
     kernel = jnp.asarray(kernel)
     _, vectors = jnp.linalg.eigh(jax.lax.stop_gradient(kernel))
     values = jnp.einsum("ji,jk,ki->i", vectors, kernel, vectors)
-    shares = values / _positive(jnp.sum(values))
+    trace = jnp.sum(values)
+    shares = values / _positive(trace)
     smallest = len(kernel) * jnp.finfo(shares.dtype).eps
     logs = jnp.log(jnp.maximum(shares, smallest))
-    return jnp.exp(-jnp.sum(jnp.where(shares > smallest, shares * logs, shares * jax.lax.stop_gradient(logs))))
+    entropy = -jnp.sum(jnp.where(shares > smallest, shares * logs, shares * jax.lax.stop_gradient(logs)))
+    return jnp.where(trace > 0, jnp.exp(entropy), 0.0)
 
 
 def stable_rank(factor):
     """‖A‖²_F/‖A‖² of a matrix A, the trace over the largest eigenvalue of AᵀA, as a differentiable JAX function.
+
+    Where the two largest are equal it has no derivative; that of one of them is taken.
 
     Parameters
     ----------
@@ -85,8 +89,8 @@ def stable_rank(factor):
 
 
 def _positive(number):
-    """The number, or something tiny where it is 0: the ranks of a zero matrix are 0, not nan."""
-    return jnp.where(number > 0, number, jnp.finfo(number.dtype).tiny)
+    """The number, or 1 where it is 0: the ranks of a zero matrix are 0, not nan, and so are their derivatives."""
+    return jnp.where(number > 0, number, 1.0)
 
 
 def _scale(number):
