@@ -32,7 +32,7 @@ def test_the_page_holds_what_is_printed(points, tmp_path):
     ("kernel", "scale", "classes", "words"),
     [
         ("rbf", 1.0, 2, "Too few points"),
-        ("linear", 1.0, 10, "features for 10 classes"),
+        ("linear", 1.0, 10, "for 10 classes"),
         ("rbf", 1.0, None, "Too few points"),
     ],
 )

@@ -269,8 +269,8 @@ def _cascade(sub: Command) -> None:
 
 def _spectrum(sub: Command) -> None:
     sub.add_argument("data", metavar="DATA", help="points in a .npz or .csv file, one a row, or the .nc file of a run")
-    text = "rbf, laplace, matern, polynomial, linear, or precomputed for a kernel matrix (default: %(default)s)"
-    sub.add_argument("--kernel", default="rbf", help=text)
+    text = "rbf, laplace, matern, polynomial, linear, or precomputed for a kernel matrix (rbf where it is not given)"
+    sub.add_argument("--kernel", help=text)
     sub.add_argument("--target", metavar="COLUMN", help="the column, or array, with classes or values to be learned")
     sub.borrow("--baseline", f"{SPECTRUM}.baseline", "rbf, laplace, matern or polynomial")
     sub.borrow("--seed", f"{SPECTRUM}.seed", "seed of the sub-samples", type=int)

@@ -16,7 +16,7 @@ from .status import FAILED, PASSED
 __all__ = ["spectrum"]
 
 RECORD, EIGENVALUES, RANKS = "spectrum.json", "eigenvalues.csv", "ranks.csv"
-PRECOMPUTED = "precomputed"
+USUAL, PRECOMPUTED = "rbf", "precomputed"
 WAYS = "Give a .csv table of numbers, a .npz file with an array of points (one a row), or the .nc file of a run."
 
 
@@ -29,7 +29,7 @@ def spectrum(arguments) -> int:
     from ..spectral.spectra import spectrum as spectrum_of
     from ..spectral.spectral_page import report
 
-    one_of("--kernel", arguments.kernel, (*KERNELS, PRECOMPUTED))
+    kernel = one_of("--kernel", arguments.kernel or USUAL, (*KERNELS, PRECOMPUTED))
     if not path.is_file():
         raise ModelFileError("data_missing", f"{path}: no such file. {WAYS}")
     target = None
@@ -43,7 +43,7 @@ def spectrum(arguments) -> int:
         found = field_spectrum(load_run(path))
     else:
         points, target = _points_of(path, arguments.target)
-        source, points = (points, None) if arguments.kernel == PRECOMPUTED else (arguments.kernel, points)
+        source, points = (points, None) if kernel == PRECOMPUTED else (kernel, points)
         found = spectrum_of(source, points, seed=arguments.seed)
     made = report(found, target=target, baseline=arguments.baseline, seed=arguments.seed)
     print(made)
@@ -53,7 +53,7 @@ def spectrum(arguments) -> int:
     results.add(RANKS, lambda at: ranks.to_csv(at, index_label="rank"))
     facts = {
         "data": str(path),
-        "kernel": "the field" if path.suffix == ".nc" else arguments.kernel,
+        "kernel": "the field" if path.suffix == ".nc" else kernel,
         "seed": arguments.seed,
     }
     page = results.add(REPORT, lambda at: made.to_html(at, heading=f"Spectrum of {path.stem}", facts=facts))

@@ -9,7 +9,9 @@ import numpy as np
 from ..errors import ArgumentError
 from ..errors.arguments import one_of
 from . import effective_ranks as ranks_of
+from .dense_spectra import dense_spectrum
 from .gram import KERNELS, Gram, named_kernel
+from .large import lanczos_spectrum
 from .spectrum_result import Spectrum
 
 __all__ = ["Baseline", "compare_baseline"]
@@ -89,12 +91,8 @@ def compare_baseline(spectrum: Spectrum, name: str = "rbf") -> Baseline:
     kernel.single = getattr(plain, "single", False)  # type: ignore[attr-defined]
     gram, label = Gram(points=points, function=kernel), f"{name} baseline"
     if spectrum.complete:
-        from .spectra import dense_spectrum
-
         found = dense_spectrum(gram, label, spectrum.sampled, 0.0, spectrum.seed, None)
         return Baseline(name, found, *_of_ranks(spectrum, found))
-    from .large import lanczos_spectrum
-
     found = lanczos_spectrum(gram, label, len(spectrum.eigenvalues), spectrum.sampled, spectrum.seed, None)
     return Baseline(name, found, *_of_leading(spectrum, found))
 

@@ -12,7 +12,6 @@ what a law means by a spectrum that follows it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.optimize import least_squares
@@ -20,9 +19,6 @@ from scipy.optimize import least_squares
 from ..analysis.least_squares import aic_weights, p_value_of
 from ..errors.arguments import one_of
 from ..reports.numbers import value_with_error
-
-if TYPE_CHECKING:
-    from .spectrum_result import Spectrum
 
 __all__ = ["LAWS", "Decay", "fit_decay"]
 
@@ -105,7 +101,7 @@ def _windows(number: int) -> list[tuple[int, int]]:
     return [(a, b) for a in firsts for b in lasts if b - a >= shortest and a <= number // 4]
 
 
-def fit_decay(spectrum: Spectrum, window: tuple[int, int] | None = None, laws: tuple[str, ...] = tuple(LAWS)) -> Decay:
+def fit_decay(spectrum, window: tuple[int, int] | None = None, laws: tuple[str, ...] = tuple(LAWS)) -> Decay:
     """The law of the decay of a spectrum.
 
     Parameters
@@ -115,6 +111,10 @@ def fit_decay(spectrum: Spectrum, window: tuple[int, int] | None = None, laws: t
         First and last rank, both counted from 1; otherwise windows are scanned.
     laws : tuple of str
         Among ``"power"``, ``"exponential"`` and ``"stretched exponential"``.
+
+    Returns
+    -------
+    Decay
 
     Examples
     --------
@@ -142,7 +142,7 @@ def fit_decay(spectrum: Spectrum, window: tuple[int, int] | None = None, laws: t
     return _chosen(spectrum, fits, sigma)
 
 
-def _chosen(spectrum: Spectrum, fits: list, sigma: np.ndarray) -> Decay:
+def _chosen(spectrum, fits: list, sigma: np.ndarray) -> Decay:
     weights = aic_weights([fit[0] for fit in fits])
     by_law = {law: float(sum(w for w, fit in zip(weights, fits, strict=True) if fit[1] == law)) for law in LAWS}
     best_law = max(by_law, key=lambda law: by_law[law])
@@ -166,7 +166,7 @@ def _spread_of_windows(law: str, fits: list, weights: np.ndarray) -> np.ndarray:
     return np.sqrt(share @ (each - mean) ** 2 / share.sum())
 
 
-def _spread_of_replicas(spectrum: Spectrum, law: str, window: tuple[int, int], sigma: np.ndarray) -> np.ndarray:
+def _spread_of_replicas(spectrum, law: str, window: tuple[int, int], sigma: np.ndarray) -> np.ndarray:
     """The error from sub-samples; of a spectrum without them the least that the values of λ allow."""
     a, b = window
     rank = np.arange(a + 1, b + 1.0)
@@ -177,7 +177,7 @@ def _spread_of_replicas(spectrum: Spectrum, law: str, window: tuple[int, int], s
     return np.sqrt(spectrum.replica_factor * np.var(each, axis=0))
 
 
-def _of_values(spectrum: Spectrum, law: str, window: tuple[int, int], sigma: np.ndarray) -> np.ndarray:
+def _of_values(spectrum, law: str, window: tuple[int, int], sigma: np.ndarray) -> np.ndarray:
     a, b = window
     rank, values = np.arange(a + 1, b + 1.0), spectrum.eigenvalues[a:b]
     random = np.random.default_rng(0)

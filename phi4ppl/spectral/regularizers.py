@@ -21,6 +21,11 @@ def participation_ratio(kernel):
     kernel : array, shape ``(n, n)``
         Of features A of shape (n, p) the matrix AAᵀ, or AᵀA, which is smaller for p < n.
 
+    Returns
+    -------
+    scalar array
+        0 for a zero matrix.
+
     Examples
     --------
     >>> import jax, jax.numpy as jnp, phi4ppl as p4
@@ -44,6 +49,11 @@ def entropy_rank(kernel):
     Parameters
     ----------
     kernel : array, shape ``(n, n)``
+
+    Returns
+    -------
+    scalar array
+        0 for a zero matrix.
 
     Examples
     --------
@@ -73,6 +83,11 @@ def stable_rank(factor):
     ----------
     factor : array, shape ``(n, p)``
         Features of n inputs, or a weight matrix.
+
+    Returns
+    -------
+    scalar array
+        0 for a zero matrix.
 
     Examples
     --------

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
-import scipy.linalg
 
 from .._typing import Labeled
 from ..errors import ArgumentError
-from ..errors.arguments import call_checked, finite_array, one_of, positive_int, seed_within
+from ..errors.arguments import call_checked, one_of, positive_int, seed_within
+from .baselines import compare_baseline
+from .dense_spectra import dense_spectrum
 from .effective_ranks import EPSILON
 from .gram import KERNELS, Gram, gram_of, points_of
-from .matrices import kernel_matrix, require_bytes
+from .matrices import kernel_matrix
 from .spectrum_result import Spectrum
-from .subsamples import pair_ratio, subset_spectra
 
 __all__ = ["spectrum"]
 
 METHODS = ("auto", "dense", "lanczos", "nystrom", "random_features")
 MAX_DENSE = 4000  # points whose matrix is decomposed unasked
 NUM_LARGE = 20  # eigenvalues of larger ones
-FEW_POINTS = 100
-SMALLER = "Take method='lanczos' or 'nystrom', or fewer points."
 
 
 @call_checked
@@ -37,6 +36,7 @@ def spectrum(
     num_features: int | None = None,
     sampled: bool | None = None,
     jitter: float = 0.0,
+    baseline: str | None = None,
     seed: int = 0,
     max_memory: int | None = None,
 ) -> Spectrum:
@@ -72,6 +72,8 @@ def spectrum(
         ratio are for that. False: the matrix is all there is.
     jitter : float
         Added to the diagonal, in units of the mean of the diagonal.
+    baseline : str, optional
+        A standard kernel on the same points, to be drawn and told beside the source: see `compare_baseline`.
     seed : int
         Of sub-samples and random probes.
     max_memory : int, optional
@@ -97,6 +99,25 @@ def spectrum(
     >>> bool(abs(value - (1 + 5**0.5) / 2) < 4 * error)  # the golden ratio
     True
     """
+    found = _spectrum(
+        source,
+        points,
+        size,
+        trace,
+        num_eigenvalues,
+        method,
+        num_features,
+        sampled,
+        jitter,
+        seed_within(seed),
+        max_memory,
+    )
+    return found if baseline is None else replace(found, baseline=compare_baseline(found, baseline))
+
+
+def _spectrum(
+    source, points, size, trace, num_eigenvalues, method, num_features, sampled, jitter, seed, max_memory
+) -> Spectrum:
     method = one_of("method", method, METHODS)
     if hasattr(source, "children") or hasattr(getattr(source, "tree", None), "children"):
         from .field_modes import field_spectrum
@@ -104,7 +125,6 @@ def spectrum(
         return field_spectrum(source)
     if not 0 <= jitter < np.inf:
         raise ArgumentError("jitter", "a number of at least 0, in units of the mean of the diagonal", repr(jitter))
-    seed = seed_within(seed)
     if _is_operator(source, points, size):
         from .large import operator_spectrum
 
@@ -151,70 +171,3 @@ def _gram(source, points) -> tuple[Gram, str]:
             got = f"{len(found.points)} points beside a matrix of {len(matrix)} rows"
             raise ArgumentError("points", "one point a row of the matrix", got, reason="shape")
     return found, "kernel matrix"
-
-
-def dense_spectrum(gram: Gram, label: str, sampled: bool, jitter: float, seed: int, limit: int | None) -> Spectrum:
-    """All eigenvalues, with errors from sub-samples."""
-    n = gram.num_points
-    require_bytes(5 * 8 * n**2, limit, f"the decomposition of a {n}×{n} matrix", SMALLER)
-    matrix = finite_array("source", gram.full())
-    notes = []
-    if jitter:
-        matrix = matrix + jitter * np.trace(matrix) / n * np.eye(n)
-        gram = Gram(matrix, gram.points, epsilon=gram.epsilon)
-        notes.append(f"jitter: {jitter:g} of the mean of the diagonal was added to it.")
-    values, vectors = scipy.linalg.eigh(matrix, check_finite=False)
-    values, told = clipped(values[::-1], gram.epsilon)
-    notes += told
-    errors, replicas, factor, ratio = np.zeros(n), None, 1.0, None
-    if sampled and n >= 8:
-        replicas, factor = subset_spectra(gram, seed)
-        errors = np.full(n, np.nan)
-        errors[: replicas.shape[1]] = np.sqrt(factor * np.var(replicas, axis=0))
-        ratio, told = _unbiased(matrix, seed)
-        notes += told + sample_notes(n)
-    return Spectrum(
-        values, errors, float(np.trace(matrix)), n, label, np.ascontiguousarray(vectors[:, ::-1]),
-        (float(np.sum(values**2)), 0.0), ratio, replicas, factor, sampled, gram.epsilon, tuple(notes), gram=gram, seed=seed,
-    )  # fmt: skip
-
-
-def _unbiased(matrix: np.ndarray, seed: int) -> tuple[tuple[float, float] | None, list[str]]:
-    plain = float(np.trace(matrix) ** 2 / np.sum(matrix**2))
-    value, error = pair_ratio(matrix, seed)
-    if not np.isfinite(value) or not error < value:
-        text = "pairs of different points have too small a kernel for a participation ratio without bias"
-        return None, [f"{text}: the plain form, {plain:.4g}, is a lower bound."]
-    return (value, error), [f"participation_ratio is from pairs of different points; the plain form is {plain:.4g}."]
-
-
-def sample_notes(number: int) -> list[str]:
-    if number >= FEW_POINTS:
-        return []
-    return [
-        f"{number} points are few (below {FEW_POINTS}): small eigenvalues are noise; cross-validate what you conclude."
-    ]
-
-
-def clipped(values: np.ndarray, epsilon: float) -> tuple[np.ndarray, list[str]]:
-    """Descending eigenvalues without negative ones, and what was done.
-
-    Raises
-    ------
-    ArgumentError
-        If one is below −N ε λ₁, which rounding does not explain.
-    """
-    tolerance = len(values) * epsilon * max(float(values[0]), 0.0)
-    number = int(np.count_nonzero(values < 0))
-    if not values[0] > 0:
-        raise ArgumentError("source", "a matrix with a positive eigenvalue", f"{values[0]:.3g} as the largest")
-    if values[-1] < -tolerance:
-        got = f"the eigenvalue {values[-1]:.3g} beside λ₁ = {values[0]:.3g} (rounding explains {tolerance:.1g})"
-        fix = (
-            "Usual causes: the function is no kernel (a sigmoid, or a distance that is not Euclidean); entries were "
-            "computed in lower precision than the matrix is stored in (give them as float32); entries were changed one by "
-            "one (a threshold, missing pairs, averages over different data). jitter= hides the last two only."
-        )
-        raise ArgumentError("source", "a positive semidefinite matrix", got, fix, reason="negative")
-    told = [f"{number} negative eigenvalues within rounding (above −{tolerance:.1g}) were set to 0."] if number else []
-    return np.maximum(values, 0.0), told

@@ -11,13 +11,10 @@ from ..reports.style import GRAY, OKABE_ITO, panels
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from .baselines import Baseline
-    from .spectrum_result import Spectrum
-
 __all__ = ["plot_cumulative", "plot_spectrum"]
 
 
-def plot_spectrum(spectrum: Spectrum, baseline: Baseline | None = None) -> Figure:
+def plot_spectrum(spectrum, baseline=None) -> Figure:
     """Eigenvalues by rank, with bands of one standard error."""
     figure, (axes,) = panels(1, width=5.0, height=3.6)
     _band(axes, spectrum, OKABE_ITO[0], spectrum.label)
@@ -35,7 +32,7 @@ def plot_spectrum(spectrum: Spectrum, baseline: Baseline | None = None) -> Figur
     return figure
 
 
-def _band(axes, spectrum: Spectrum, color: str, label: str, style: str = "-") -> None:
+def _band(axes, spectrum, color: str, label: str, style: str = "-") -> None:
     values, errors = spectrum.resolved, np.nan_to_num(spectrum.errors)
     some = values > 0
     rank, values, errors = np.arange(1, len(values) + 1)[some], values[some], errors[some]
@@ -45,7 +42,7 @@ def _band(axes, spectrum: Spectrum, color: str, label: str, style: str = "-") ->
     axes.fill_between(rank, low, values + errors, color=color, alpha=0.25, lw=0)
 
 
-def plot_cumulative(spectrum: Spectrum, baseline: Baseline | None = None) -> Figure:
+def plot_cumulative(spectrum, baseline=None) -> Figure:
     """The share of the trace that the leading eigenvalues hold."""
     figure, (axes,) = panels(1, width=5.0, height=3.6)
     pairs = [(spectrum, OKABE_ITO[0], spectrum.label, "-")]

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from .baselines import Baseline
-from .spectra import FEW_POINTS
+from .dense_spectra import FEW_POINTS
 from .spectrum_result import Spectrum
 
 __all__ = ["LIMITS", "Finding", "findings"]
@@ -50,14 +48,15 @@ def findings(spectrum: Spectrum, baseline: Baseline | None = None, classes: int 
                 "It is often the mean: center the data or the kernel, then look again.",
             )
         )  # fmt: skip
-    ratio, error = spectrum.ranks["participation_ratio"]
-    if classes is not None and ratio + 2 * (0 if np.isnan(error) else error) < classes - 1:
+    kept = spectrum.rank_fraction(0.9)
+    if classes is not None and kept < classes - 1:
         found.append(
             Finding(
-                f"{ratio:.3g} features for {classes} classes.", "participation_ratio below the number of classes less one",
+                f"{kept:.0f} features hold 90 % of the trace, for {classes} classes.",
+                "rank_fraction(0.9) below the number of classes less one",
                 "Underfitting is likely: a wider network, another kernel, or interactions of the features.",
             )
-        )  # fmt: skip
+        )
     entropy = spectrum.ranks["entropy_rank"][0]
     if kernel and spectrum.complete and entropy > SATURATED * n:
         found.append(

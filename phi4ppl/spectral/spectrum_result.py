@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,12 +13,12 @@ from ..errors import ArgumentError
 from ..errors.arguments import call_checked
 from ..reports.numbers import value_with_error
 from . import effective_ranks as ranks_of
+from .decay import Decay, fit_decay
 from .gram import Gram
+from .spectral_plots import plot_spectrum
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from .decay import Decay
 
 __all__ = ["Spectrum"]
 
@@ -64,6 +64,8 @@ class Spectrum:
         The matrix by blocks, with its points.
     seed : int
         Of the sub-samples.
+    baseline : Baseline or None
+        A standard kernel on the same points.
     """
 
     eigenvalues: np.ndarray
@@ -82,6 +84,7 @@ class Spectrum:
     momenta: np.ndarray | None = None
     gram: Gram | None = None
     seed: int = 0
+    baseline: Any = None
 
     @property
     def complete(self) -> bool:
@@ -178,16 +181,11 @@ class Spectrum:
     @cached_property
     def decay(self) -> Decay:
         """The law by which the eigenvalues fall."""
-        from .decay import fit_decay
-
         return fit_decay(self)
 
-    def plot(self, baseline: str | None = None) -> Figure:
-        """The eigenvalues on log–log axes with errors, the law of their decay, and a baseline kernel."""
-        from .baselines import compare_baseline
-        from .spectral_plots import plot_spectrum
-
-        return plot_spectrum(self, None if baseline is None else compare_baseline(self, baseline))
+    def plot(self) -> Figure:
+        """The eigenvalues on log–log axes with errors, the law of their decay, and the baseline."""
+        return plot_spectrum(self, self.baseline)
 
     def rows(self) -> list[tuple[str, str]]:
         """Names and values of the ranks, as a table shows them."""
@@ -206,6 +204,7 @@ class Spectrum:
         width = max(len(name) for name in self.ranks)
         lines += [f"  {name.ljust(width)}  {value}" for name, value in self.rows()]
         lines.append(f"  decay: {self.decay.line()}")
+        lines += [f"  {self.baseline}"] if self.baseline is not None else []
         return "\n".join([*lines, *(f"  note: {text}" for text in self.notes)])
 
     __repr__ = __str__
