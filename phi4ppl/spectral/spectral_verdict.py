@@ -70,8 +70,8 @@ def findings(spectrum: Spectrum, baseline: Baseline | None = None, classes: int 
     if baseline is not None:
         found.append(_beside(baseline))
     if not any(f.concern for f in found):
-        found.append(
-            Finding("No rule finds too few or too many features.", "all rules of this page", "Keep it.", False)
+        found.insert(
+            0, Finding("No rule finds too few or too many features.", "all rules of this page", "Keep it.", False)
         )
     return sorted(found, key=lambda f: not f.concern)
 
