@@ -10,10 +10,12 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from .._typing import Scalar
+
 __all__ = ["entropy_rank", "participation_ratio", "stable_rank"]
 
 
-def participation_ratio(kernel):
+def participation_ratio(kernel) -> Scalar:
     """(tr K)²/‖K‖²_F of a positive semidefinite matrix, as a differentiable JAX function.
 
     Parameters
@@ -41,7 +43,7 @@ def participation_ratio(kernel):
     return jnp.trace(scaled) ** 2 / _positive(jnp.sum(scaled**2))
 
 
-def entropy_rank(kernel):
+def entropy_rank(kernel) -> Scalar:
     """exp(−Σ p log p), p = λ/Σλ, of a positive semidefinite matrix, as a differentiable JAX function.
 
     Eigenvalues within rounding of zero count as zero, and have the derivative of the smallest that is above.
@@ -74,7 +76,7 @@ def entropy_rank(kernel):
     return jnp.where(trace > 0, jnp.exp(entropy), 0.0)
 
 
-def stable_rank(factor):
+def stable_rank(factor) -> Scalar:
     """‖A‖²_F/‖A‖² of a matrix A, the trace over the largest eigenvalue of AᵀA, as a differentiable JAX function.
 
     Where the two largest are equal it has no derivative; that of one of them is taken.
