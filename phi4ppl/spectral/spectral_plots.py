@@ -22,7 +22,7 @@ def plot_spectrum(spectrum, baseline=None) -> Figure:
         _band(axes, baseline.spectrum, OKABE_ITO[1], f"{baseline.name} baseline", "--")
     law = spectrum.decay
     if law.law is not None:
-        rank = np.geomspace(*law.window, 80)
+        rank = np.geomspace(law.window[0], law.window[1], 80)
         axes.plot(rank, law(rank), color=OKABE_ITO[6], lw=1, ls=":", label=law.law)
     axes.set_xscale("log")
     axes.set_yscale("log")
