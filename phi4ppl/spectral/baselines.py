@@ -105,7 +105,7 @@ def _of_ranks(one: Spectrum, other: Spectrum) -> tuple[float, float]:
         [np.log(ranks_of.entropy_rank(r)) for r in ranks_of.resolved(each.replicas, each.epsilon, each.num_points)]
         for each in (one, other)
     ]
-    return ratio, float(np.sqrt(one.replica_factor * np.var(np.subtract(*ranks))))
+    return ratio, float(np.sqrt(one.replica_factor * np.var(np.subtract(ranks[0], ranks[1]))))
 
 
 def _of_leading(one: Spectrum, other: Spectrum) -> tuple[float, float]:
