@@ -16,6 +16,7 @@ from ..errors.arguments import finite_array, one_of
 __all__ = ["KERNELS", "Gram", "gram_of", "median_distance", "named_kernel", "points_of"]
 
 BLOCK_NUMBERS = 4_000_000  # entries of a kernel at once, in each thread
+CACHED_NUMBERS = 500_000  # of single precision, which stay in the cache
 MAX_PAIRS_OF = 2000  # points among which the median distance is taken
 
 
@@ -67,9 +68,15 @@ def named_kernel(name: str, points: np.ndarray) -> Callable:
 
     def kernel(x, y):
         if x.dtype == np.float32:  # of large products: speed matters more than the last digits of short distances
-            squares = (x * x).sum(axis=1)[:, None] + (y * y).sum(axis=1)[None, :] - 2 * (x @ y.T)
-            distance = np.maximum(squares, 0) / np.float32(scale**2)
-            return np.exp(distance * np.float32(-0.5)) if name == "rbf" else radial(np.sqrt(distance))
+            x, y = x / np.float32(scale), y / np.float32(scale)
+            squares = x @ (-2 * y.T)
+            squares += (x * x).sum(axis=1)[:, None]
+            squares += (y * y).sum(axis=1)[None, :]
+            np.maximum(squares, 0, out=squares)
+            if name == "rbf":
+                squares *= np.float32(-0.5)
+                return np.exp(squares, out=squares)
+            return radial(np.sqrt(squares, out=squares))
         return radial(cdist(x, y) / scale)
 
     kernel.single = True  # type: ignore[attr-defined]  # it computes in the precision of its arguments
@@ -129,7 +136,7 @@ class Gram:
         single = getattr(self._function, "single", False)
         points = np.ascontiguousarray(self.points - self.points.mean(axis=0), np.float32) if single else self.points
         factor = vectors.astype(points.dtype)
-        step = max(1, BLOCK_NUMBERS // self.num_points)
+        step = max(1, (CACHED_NUMBERS if single else BLOCK_NUMBERS) // self.num_points)
 
         def rows(start: int) -> np.ndarray:
             return np.asarray(self._function(points[start : start + step], points)) @ factor
