@@ -1,0 +1,1 @@
+"""Spectra: how many features a kernel, a network or a field really has."""
