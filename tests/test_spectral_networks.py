@@ -89,9 +89,9 @@ def test_what_cannot_be_compared_is_refused():
 
 def test_features_of_estimators_and_machines():
     x = np.random.default_rng(0).normal(size=(40, 3))
-    fitted = MLPRegressor(hidden_layer_sizes=(5, 4), activation="tanh", max_iter=5, tol=1e9, random_state=0).fit(
-        x, x[:, 0]
-    )
+    fitted = MLPRegressor(
+        hidden_layer_sizes=(5, 4), activation="tanh", n_iter_no_change=1, tol=1e9, random_state=0
+    ).fit(x, x[:, 0])
     last = features_of(fitted, x)
     np.testing.assert_allclose(
         last @ fitted.coefs_[-1] + fitted.intercepts_[-1], fitted.predict(x)[:, None], rtol=1e-10

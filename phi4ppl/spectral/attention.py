@@ -19,9 +19,9 @@ ROUNDING = 100  # roundings by which rows may miss a sum of 1
 class AttentionSpectrum:
     """Means over inputs with their standard errors, which are nan of a single input.
 
-    ``singular_values`` of A − 11ᵀ/T, shape ``(layers, heads, T)``. ``residuals`` by layer: of the product of the
-    attention matrices up to there, head means, or of the hidden states if these were given. ``head_alignment``: cosines between heads, shape
-    ``(layers, heads, heads)``, nan where a head is uniform.
+    ``singular_values`` of A − 11ᵀ/T, shape ``(layers, heads, T)``. ``residuals`` by layer: of the product of the attention
+    matrices up to there, head means, or of the hidden states if these were given. ``head_alignment``: cosines between heads,
+    shape ``(layers, heads, heads)``, nan where a head is uniform.
     """
 
     singular_values: np.ndarray

@@ -44,7 +44,9 @@ class TargetAlignment:
 @dataclass(frozen=True)
 class KernelComparison:
     """``ratios`` are λ_i(after)/λ_i(before) of the leading eigenvalues, ``alignment`` is the centered one, ``angles`` the
-    principal angles between the leading eigenspaces in radians, smallest first. Errors are those of a jackknife over groups of points."""
+    principal angles between the leading eigenspaces in radians, smallest first. Errors are those of a jackknife over groups of
+    points.
+    """
 
     ratios: np.ndarray
     ratio_errors: np.ndarray
