@@ -123,8 +123,10 @@ def attention_spectrum(weights, *, hidden=None) -> AttentionSpectrum:
     with np.errstate(invalid="ignore", divide="ignore"):
         cosines = np.einsum("ilhab,ilgab->ilhg", rest, rest) / (norms[..., :, None] * norms[..., None, :])
     states = _products(attention) if hidden is None else _states(hidden, inputs, layers, size)
-    numbers = np.linalg.svd(rest, compute_uv=False), collapse_residual(states), cosines
-    return AttentionSpectrum(*(part for each in numbers for part in _over_inputs(each)), inputs)
+    singular, singular_errors = _over_inputs(np.linalg.svd(rest, compute_uv=False))
+    residuals, residual_errors = _over_inputs(collapse_residual(states))
+    alignment, alignment_errors = _over_inputs(cosines)
+    return AttentionSpectrum(singular, singular_errors, residuals, residual_errors, alignment, alignment_errors, inputs)
 
 
 def _products(attention: np.ndarray) -> np.ndarray:

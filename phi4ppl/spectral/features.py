@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from ..errors import ArgumentError
@@ -9,7 +11,7 @@ from ..errors.arguments import call_checked, finite_array
 
 __all__ = ["features_of", "kernel_from_features"]
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable] = {
     "identity": lambda z: z,
     "logistic": lambda z: 1 / (1 + np.exp(-z)),
     "tanh": np.tanh,
