@@ -162,16 +162,15 @@ def compare_kernels(
     errors = np.sqrt((GROUPS - 1) * np.var(leaveouts, axis=0))
     errors[errors < 1e-12 * np.abs(found)] = 0.0
     angles = np.sort(subspace_angles(_leading(one, num_eigenvalues)[1], _leading(two, num_eigenvalues)[1]))
-    with_targets = [None, None]
+    first = second = None
     if y is not None:
         rng = stream_rng(seed, "shuffles")
-        with_targets = [
-            _beside_shuffled(kernel, y, found[k], errors[k], num_shuffles, rng) for k, kernel in ((-2, one), (-1, two))
-        ]
+        first = _beside_shuffled(one, y, found[-2], errors[-2], num_shuffles, rng)
+        second = _beside_shuffled(two, y, found[-1], errors[-1], num_shuffles, rng)
     r = num_eigenvalues
     return KernelComparison(
         found[:r], errors[:r], float(found[r]), float(errors[r]), float(found[r + 1]), float(errors[r + 1]), angles,
-        *with_targets, size,
+        first, second, size,
     )  # fmt: skip
 
 
