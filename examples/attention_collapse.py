@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 
-from phi4ppl.spectral.attention import attention_spectrum
+import phi4ppl as p4
 
 tiny = os.environ.get("PHI4PPL_TINY") == "1"
 inputs, layers, heads, tokens, width = 2 if tiny else 20, 8, 4, 32, 16
@@ -34,7 +34,7 @@ keys = jax.random.split(jax.random.key(0), inputs)
 figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
 for skip, name in ((False, "no skips"), (True, "with skips")):
     attention, states = jax.jit(jax.vmap(lambda k, skip=skip: run(k, skip)))(keys)
-    found = attention_spectrum(attention, hidden=states)
+    found = p4.spectral.attention_spectrum(attention, hidden=states)
     print(f"{name}: {found}")
     layer = np.arange(1, layers + 1)
     left.errorbar(

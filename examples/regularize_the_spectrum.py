@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import optax
 
-from phi4ppl.spectral.features import kernel_from_features
+import phi4ppl as p4
 
 steps = 20 if os.environ.get("PHI4PPL_TINY") == "1" else 2000
 width, points = 32, 100
@@ -23,16 +23,15 @@ def hidden(params, x):
     return jnp.tanh(x @ params["w"] + params["b"][None, :])
 
 
-def participation_ratio(features):
-    """tr(K)²/tr(K²) of K = F Fᵀ, from the smaller matrix Fᵀ F."""
-    square = features.T @ features
-    return jnp.trace(square) ** 2 / jnp.sum(square**2)
+def features_in_use(features):
+    """The participation ratio of K = F Fᵀ, which is that of the smaller Fᵀ F."""
+    return p4.spectral.participation_ratio(features.T @ features)
 
 
 def loss(params, strength):
     features = hidden(params, x)
     fit = jnp.mean((features @ params["v"] - y) ** 2)
-    return fit - strength * jnp.log(participation_ratio(features)), fit
+    return fit - strength * jnp.log(features_in_use(features)), fit
 
 
 def trained(strength):
@@ -61,8 +60,9 @@ figure, axes = plt.subplots(figsize=(5, 3.2), layout="constrained")
 for strength, mark in ((0.0, "o"), (0.1, "s")):
     params, fit = trained(strength)
     features = hidden(params, x)
-    values = np.linalg.eigvalsh(kernel_from_features(features))[::-1][:width]
-    ratio = float(participation_ratio(features))
+    kernel = p4.spectral.kernel_from_features(features)
+    values = np.linalg.eigvalsh(kernel)[::-1][:width]
+    ratio = float(features_in_use(features))
     print(f"strength {strength}: participation ratio {ratio:.2f}, fit {fit:.4f}")
     axes.plot(
         np.arange(1, width + 1), values / values.sum(), mark, ms=3,

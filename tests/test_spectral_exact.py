@@ -7,6 +7,8 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -152,6 +154,31 @@ def test_a_graph_needs_no_torus():
     assert np.all(np.abs(found.eigenvalues - exact) < 4.5 * found.errors)
     value, error = found.ranks["participation_ratio"]
     assert abs(value - exact.sum() ** 2 / np.sum(exact**2)) < 4 * error
+
+
+def observed(y=None):
+    phi = numpyro.sample("phi", p4.GibbsField(p4.gaussian(p4.lattice.square(3), w=1.0, a=2.5)))
+    numpyro.sample("y", dist.Normal(phi[0, 0], 0.3), obs=y)
+
+
+@pytest.mark.parametrize("kind", ["couplings of every site", "data"])
+def test_a_torus_whose_sites_differ_has_no_plane_waves(kind):
+    """Against the inverse of the precision, within 4.5 errors (false alarm 1e-4). Plane waves would have
+    the diagonal of the covariance between them, of which an element is off by more than ten errors."""
+    lattice = p4.lattice.square(3)
+    a = np.full(9, 2.5)
+    if kind == "data":
+        a[0] += 0.5 / 0.3**2
+        run = p4.sample(observed, model_kwargs={"y": 0.0}, num_warmup=100, num_samples=1000, seed=2)
+    else:
+        a += np.arange(9.0)
+        run = p4.sample(p4.gaussian(lattice, w=1.0, a=a), num_warmup=100, num_samples=1000, seed=2)
+    covariance = np.linalg.inv(np.asarray(p4.exact.gaussian_precision(p4.gaussian(lattice, w=1.0, a=a))))
+    found, exact = p4.spectral.field_spectrum(run), np.linalg.eigvalsh(covariance)[::-1]
+    assert np.all(np.abs(found.eigenvalues - exact) < 4.5 * found.errors)
+    columns = np.fft.fft2(np.fft.ifft2(covariance.reshape(9, 3, 3)).reshape(9, 9).T.reshape(9, 3, 3)).reshape(9, 9)
+    waves = np.sort(np.diag(columns).real)[::-1]
+    assert np.any(np.abs(waves - exact) > 10 * found.errors)
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=20).filter(lambda values: max(values) > 1e-6))

@@ -72,7 +72,7 @@ def test_points_on_a_circle_are_flagged():
     leading modes, for all of which the two are compared: 100 splits have errors of 0.02, and the gap is 0.1."""
     kernel, y = circle()
     found = learnability(kernel, y, 20, num_splits=100)
-    assert not found.holds and "DOES NOT HOLD" in str(found)
+    assert not found.holds and "does NOT hold" in str(found)
     predicted, measured = found.learnabilities[9:11].mean(), found.measured_learnabilities[9:11].mean()
     assert predicted == pytest.approx(0.63, abs=0.02) and measured == pytest.approx(0.525, abs=0.04)
 

@@ -19,12 +19,24 @@ def points() -> np.ndarray:
 
 def test_the_page_holds_what_is_printed(points, tmp_path):
     target = (points[:, 0] > 0).astype(int)
-    found = p4.spectral.report("rbf", points, target=target, learnability=lambda s, y: f"{len(y)} targets",
-                               path=tmp_path / "page.html")  # fmt: skip
+    found = p4.spectral.report("rbf", points, target=target, path=tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
-    for text in ("participation_ratio", "entropy_rank", "rank_fraction(0.9)", "rbf baseline", "110 targets", "Verdict"):
+    for text in (
+        "participation_ratio",
+        "entropy_rank",
+        "rank_fraction(0.9)",
+        "laplace baseline",
+        "Verdict",
+        "from 55 of 110",
+    ):
         assert text in page
-    assert found.baseline.outcome == "alike" and found.passed and "rule:" in str(found)
+    assert found.baseline.outcome == "faster" and found.passed and "rule:" in str(found)
+    same = p4.spectral.report("rbf", points, baseline="rbf")
+    assert same.baseline.outcome == "alike" and same.learnability is None
+    centered = np.stack([target == 0, target == 1], axis=1) - [1 - target.mean(), target.mean()]
+    kernel = found.spectrum.gram.full()
+    direct = p4.spectral.learnability(kernel, centered, ridge=np.trace(kernel) / 110 / 100)
+    assert found.learnability.predicted_error == pytest.approx(direct.predicted_error, rel=1e-4)
     assert page.count("<img") == 2 and "<script" not in page
 
 

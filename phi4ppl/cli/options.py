@@ -272,6 +272,6 @@ def _spectrum(sub: Command) -> None:
     text = "rbf, laplace, matern, polynomial, linear, or precomputed for a kernel matrix (rbf where it is not given)"
     sub.add_argument("--kernel", help=text)
     sub.add_argument("--target", metavar="COLUMN", help="the column, or array, with classes or values to be learned")
-    sub.borrow("--baseline", f"{SPECTRUM}.baseline", "rbf, laplace, matern or polynomial")
+    sub.borrow("--baseline", f"{SPECTRUM}.baseline", "auto, rbf, laplace, matern or polynomial")
     sub.borrow("--seed", f"{SPECTRUM}.seed", "seed of the sub-samples", type=int)
     _with_folder(sub, "spectra/DATA", "an earlier spectrum")

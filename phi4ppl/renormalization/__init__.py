@@ -11,7 +11,7 @@ from .conditional_field import ConditionalField, ConditionalMean, exact_conditio
 from .conditional_flow import ConditionalFlow, train_conditional_flow
 from .correction import Corrected, Summary
 from .eliminate import Eliminated, eliminate
-from .features import FeatureOverlap, blocked_features, compare_features
+from .features_by_level import FeatureOverlap, blocked_features, compare_features
 from .finite_size import finite_size_scaling, scaling_observables
 from .finite_size_result import FiniteSizeScaling
 from .flow import find_fixed_point, flow

@@ -45,7 +45,7 @@ class AttentionSpectrum:
 
 @call_checked
 def collapse_residual(hidden) -> np.ndarray:
-    """|H − 1hᵀ|/|H| with h the mean over tokens: 0 where all tokens are one vector, and for H = 0.
+    """``|H − 1hᵀ|/|H|`` with h the mean over tokens: 0 where all tokens are one vector, and for H = 0.
 
     Parameters
     ----------

@@ -23,7 +23,7 @@ NOTHING = 1e-14  # share of a kernel that is left of it by rounding, when it is 
 class TargetAlignment:
     """Centered alignment with the targets; beside it, with targets that are shuffled among the points.
 
-    ``shuffled_mean`` is exact: tr(K) tr(YYᵀ)/((n−1) |K| |YYᵀ|), both centered. ``shuffled_sd`` is that of the shuffles drawn.
+    ``shuffled_mean`` is exact: ``tr(K) tr(YYᵀ)/((n−1) |K| |YYᵀ|)``, both centered. ``shuffled_sd`` is that of the shuffles drawn.
     """
 
     value: float
@@ -125,7 +125,7 @@ def compare_kernels(
 
     Notes
     -----
-    Centered alignment is ⟨HKH, HK′H⟩/(|HKH| |HK′H|): C. Cortes, M. Mohri and A. Rostamizadeh, arXiv:1203.0550. Errors are
+    Centered alignment is ``⟨HKH, HK′H⟩/(|HKH| |HK′H|)``: C. Cortes, M. Mohri and A. Rostamizadeh, arXiv:1203.0550. Errors are
     square roots of (g−1)/g Σ (θ_g − θ̄)² over g = 20 groups of points that are left out in turn, and call for at least 40
     points.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,10 +34,9 @@ MIN_SHELLS = 6
 def field_spectrum(run, *, connected: bool = False, max_memory: int | None = None) -> Spectrum:
     """The eigenvalues of ⟨φ_x φ_y⟩ of a sampled field, each with its error.
 
-    On a lattice that is periodic along all axes, with the same couplings everywhere, the eigenvectors are plane waves:
-    ``λ(k) = ⟨|Σ_x φ(x) e^{−ikx}|²⟩/V``, with one error of the Γ-method a mode, every mode counted as often as it
-    occurs (k and −k are
-    two modes of one value). On any other graph the sample covariance is decomposed; errors leave out blocks of draws, and the
+    On a lattice that is periodic along all axes, with the same terms and couplings everywhere, the eigenvectors are plane
+    waves: ``λ(k) = ⟨|Σ_x φ(x) e^{−ikx}|²⟩/V``, with one error of the Γ-method a mode, every mode counted as often as it
+    occurs (k and −k are two modes of one value). On any other graph, and for NumPyro models, the sample covariance is decomposed; errors leave out blocks of draws, and the
     participation ratio comes from pairs of draws that are ten autocorrelation times apart.
 
     Parameters
@@ -76,16 +76,21 @@ def field_spectrum(run, *, connected: bool = False, max_memory: int | None = Non
     if chains.shape[1] < 32:
         raise ArgumentError("run", "at least 32 draws a chain", str(chains.shape[1]), reason="too_short")
     on_torus = lattice.shape is not None and lattice.periodic is not None and all(lattice.periodic)
-    if on_torus and "antiperiodic" not in lattice.name and _homogeneous(tree):
+    if on_torus and "antiperiodic" not in lattice.name and _invariant(tree, lattice.num_sites):
         return _of_torus(chains, lattice, connected, max_memory)
     return _of_graph(chains.reshape(*chains.shape[:2], -1), lattice.name, connected, max_memory)
 
 
-def _homogeneous(tree) -> bool:
-    """Whether all couplings of the run are single numbers."""
+def _invariant(tree, num_sites: int) -> bool:
+    """Whether the run is of an action that translations leave as it is, as far as its record tells.
+
+    Couplings are single numbers, and every term has as many cliques as translations make of one, or a multiple. A NumPyro
+    model has data, or other variables, and is taken for none.
+    """
     facts = json.loads(tree.attrs.get("phi4ppl", "{}"))
-    couplings = facts.get("couplings") or facts.get("settings", {}).get("couplings") or {}
-    return all(np.ndim(value) == 0 and not isinstance(value, (str, dict)) for value in couplings.values())
+    couplings, counts = facts.get("couplings"), re.findall(r" on (\d+) ", facts.get("model", ""))
+    numbers = [not isinstance(value, str) and np.ndim(value) == 0 for value in (couplings or {}).values()]
+    return bool(numbers) and all(numbers) and all(int(count) % num_sites == 0 for count in counts)
 
 
 def _blocks(number: int, tau: float) -> np.ndarray:
@@ -140,7 +145,7 @@ def _of_torus(chains: np.ndarray, lattice, connected: bool, limit: int | None) -
             f"the errors of {np.count_nonzero(~np.asarray(found.reliable))} of {len(kept)} modes are not reliable: draw more."
         )
     order = np.argsort(np.repeat(means, copies), kind="stable")[::-1]
-    momenta = np.repeat(lattice_momenta(shape).ravel()[kept], copies)[order]
+    momenta = np.repeat(lattice_momenta(lattice).ravel()[kept], copies)[order]
     return Spectrum(
         np.repeat(means, copies)[order], np.repeat(errors, copies)[order], trace, number, f"field on {lattice.name}",
         square_norm=(square, float(2 * np.sqrt((copies * means) ** 2 @ errors**2))),

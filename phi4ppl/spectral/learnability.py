@@ -152,7 +152,7 @@ class Learnability:
             f"  degrees of freedom {self.degrees_of_freedom:.4g}, share of the target that is learned {self.learned_share:.3g}",
             f"  error on points left out: predicted {self.predicted_error:.4g}, measured {measured}"
             f" ({self.num_splits} splits); of the prediction zero {self.reference_error:.4g}",
-            "  the theory holds here" if self.holds else "  THE THEORY DOES NOT HOLD HERE",
+            "  the theory holds here" if self.holds else "  the theory does NOT hold here",
         ]
         return "\n".join([*lines, *(f"  {warning}" for warning in self.warnings)])
 
@@ -160,7 +160,7 @@ class Learnability:
 @call_checked
 def learnability(
     kernel, targets, num_train: int | None = None, *, ridge: float = 0.0, num_splits: int = 50, seed: int = 0
-):
+) -> Learnability:
     """What kernel regression learns of a target from n of N points, and a check on the points that are left out.
 
     Parameters

@@ -13,6 +13,7 @@ from ..errors.arguments import call_checked
 from ..reports.html import Fact, Picture, Row, Table, facts_table, png_of, write_page
 from ..reports.numbers import value_with_error
 from .baselines import Baseline, compare_baseline
+from .learnability import Learnability, learnability
 from .spectra import spectrum
 from .spectral_plots import plot_cumulative, plot_spectrum
 from .spectral_verdict import LIMITS, Finding, findings
@@ -38,8 +39,10 @@ class SpectralReport:
     ``passed`` is False where a finding is a reason to act.
     """
 
-    def __init__(self, found: Spectrum, baseline: Baseline | None, verdict: list[Finding], learnability=None):
-        self.spectrum, self.baseline, self.findings, self.learnability = found, baseline, verdict, learnability
+    def __init__(
+        self, found: Spectrum, baseline: Baseline | None, verdict: list[Finding], learned: Learnability | None
+    ):
+        self.spectrum, self.baseline, self.findings, self.learnability = found, baseline, verdict, learned
 
     @property
     def passed(self) -> bool:
@@ -74,8 +77,9 @@ class SpectralReport:
             "findings": Table(("finding", "rule", "advice"), [Row((f.text, f.rule, f.advice)) for f in self.findings], texts=3),
             "limits": LIMITS,
             "ranks": Table(
-                ("rank", "value", ""),
-                [Row((name, value, MEANING.get(name, ""))) for name, value in found.rows()],
+                ("rank", "", "value"),
+                [Row((name, MEANING.get(name, ""), value)) for name, value in found.rows()],
+                texts=2,
             ),
             "errors_are": ERRORS,
             "picture": Picture("Eigenvalues with bands of one error, and the cumulative trace", panels),
@@ -98,9 +102,9 @@ def report(
     points: Labeled = None,
     *,
     target: Labeled = None,
-    baseline: str | None = "rbf",
+    baseline: str | None = "auto",
     path: PathLike | None = None,
-    learnability: Callable | None = None,
+    ridge: float | None = None,
     seed: int = 0,
 ) -> SpectralReport:
     """The checklist for a kernel, a network or a run: how many features it has, and what to do about it.
@@ -110,13 +114,15 @@ def report(
     source : as of `spectrum`, or a Spectrum
     points : array_like, shape ``(n, …)``, optional
     target : array_like, shape ``(n,)``, optional
-        Classes (at most 20 different whole numbers), or real values: for the number of classes, and for the learnability.
+        Classes (words, or at most 20 different whole numbers; one column of zeros and ones each), or real values. What a
+        regression with the kernel learns of it is predicted, and measured on points left out, if all eigenvectors are known.
     baseline : str or None
-        A kernel of `compare_baseline`; left out where there are no points.
+        A kernel of `compare_baseline`; left out where there are no points. ``"auto"`` is ``"rbf"``, or ``"laplace"`` beside an
+        RBF kernel.
     path : path-like, optional
         Of a page to write.
-    learnability : callable, optional
-        Of the spectrum and the target; what it returns is printed.
+    ridge : float, optional
+        Added to the diagonal where the learnability of the target is worked out; by default a hundredth of its mean.
     seed : int
 
     Returns
@@ -131,7 +137,7 @@ def report(
     Too few points: 60.
     """
     found = source if isinstance(source, Spectrum) else spectrum(source, points, seed=seed)
-    classes, values = None, None
+    classes, values, learned = None, None, None
     if target is not None:
         values = np.asarray(target)
         if len(values) != found.num_points:
@@ -141,8 +147,14 @@ def report(
         whole = values.dtype.kind not in "f" or np.array_equal(values, np.rint(values))
         classes = len(different) if whole and len(different) <= FEW_CLASSES else None
     has_points = getattr(found.gram, "points", None) is not None
+    if baseline == "auto":
+        baseline = "laplace" if found.label.lower().startswith("rbf") else "rbf"
     beside = compare_baseline(found, baseline) if baseline is not None and has_points else None
-    learned = None if values is None or learnability is None else learnability(found, values)
+    if values is not None and found.complete and found.vectors is not None:
+        columns = values if classes is None else values[:, None] == np.unique(values)
+        columns = np.asarray(columns, float).reshape(len(values), -1)
+        ridge = found.trace / found.num_points / 100 if ridge is None else ridge
+        learned = learnability(found, columns - columns.mean(axis=0), ridge=ridge, seed=seed)
     made = SpectralReport(found, beside, findings(found, beside, classes), learned)
     if path is not None:
         made.to_html(path)

@@ -84,7 +84,7 @@ def _product(form: Form, parameters, fixed, batch, v):
 @call_checked
 def ntk(
     apply: Callable, params, x, *, outputs: str = "mean", method: str = "gradients", memory_limit: int | None = None
-):
+) -> np.ndarray | TangentOperator:
     """The empirical neural tangent kernel K(x, x′) = ∇f(x)·∇f(x′), with the gradients by all parameters.
 
     Parameters
