@@ -53,7 +53,7 @@ class InverseCrossings:
     p_values : dict
         By the same names, how well the observables agree.
     eta : float
-        Of the lift: it moves the crossing of ⟨|m|⟩, and no other.
+        Of the lift: it moves the crossing of ``⟨|m|⟩``, and no other.
     warnings : tuple of str
     """
 

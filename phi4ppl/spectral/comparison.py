@@ -23,7 +23,8 @@ NOTHING = 1e-14  # share of a kernel that is left of it by rounding, when it is 
 class TargetAlignment:
     """Centered alignment with the targets; beside it, with targets that are shuffled among the points.
 
-    ``shuffled_mean`` is exact: ``tr(K) tr(YYᵀ)/((n−1) |K| |YYᵀ|)``, both centered. ``shuffled_sd`` is that of the shuffles drawn.
+    ``shuffled_mean`` is exact: ``tr(K) tr(YYᵀ)/((n−1) |K| |YYᵀ|)``, both centered.
+    ``shuffled_sd`` is that of the shuffles drawn.
     """
 
     value: float

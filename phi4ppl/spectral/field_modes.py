@@ -36,8 +36,9 @@ def field_spectrum(run, *, connected: bool = False, max_memory: int | None = Non
 
     On a lattice that is periodic along all axes, with the same terms and couplings everywhere, the eigenvectors are plane
     waves: ``λ(k) = ⟨|Σ_x φ(x) e^{−ikx}|²⟩/V``, with one error of the Γ-method a mode, every mode counted as often as it
-    occurs (k and −k are two modes of one value). On any other graph, and for NumPyro models, the sample covariance is decomposed; errors leave out blocks of draws, and the
-    participation ratio comes from pairs of draws that are ten autocorrelation times apart.
+    occurs (k and −k are two modes of one value). On any other graph, and for NumPyro models, the sample covariance is
+    decomposed; errors leave out blocks of draws, and the participation ratio comes from pairs of draws that are ten
+    autocorrelation times apart.
 
     Parameters
     ----------

@@ -65,8 +65,8 @@ def fock_weights(
     kernel : str or array
         ``"rbf"``: ``exp(−|x − y|²/2ℓ²) = e^(−|x|²/2ℓ²) e^(−|y|²/2ℓ²) Σ_n (x·y)ⁿ/(ℓ²ⁿ n!)``; the shares are
         Poisson of mean ``|x|²/ℓ²``.
-        ``"polynomial"``: (c + x·y)^p; Binomial of p trials with ``|x|²/(c + |x|²)``. Or a_n ≥ 0 of Σ_n a_n (x·y)ⁿ, such as those
-        of a dual activation on the sphere.
+        ``"polynomial"``: (c + x·y)^p; Binomial of p trials with ``|x|²/(c + |x|²)``. Or a_n ≥ 0 of
+        Σ_n a_n (x·y)ⁿ, such as those of a dual activation on the sphere.
     max_particles : int
         Sectors 0, …, max_particles are given, the rest as ``remainder``.
     length_scale, degree, offset : float, int, float
