@@ -1,0 +1,8 @@
+"""Fields that move: processes on lattices and graphs, evolved in time by the loops of sampling, drawn and filmed.
+
+A process and a field come in; a `DataTree` with a dimension ``time``, pictures and films go out. Read `process` first.
+"""
+
+from .process import Process, process
+
+__all__ = ["Process", "process"]
