@@ -3,6 +3,8 @@
 A process and a field come in; a `DataTree` with a dimension ``time``, pictures and films go out. Read `process` first.
 """
 
+from .diffusion import Diffusion
+from .evolve import evolve
 from .process import Process, process
 
-__all__ = ["Process", "process"]
+__all__ = ["Diffusion", "Process", "evolve", "process"]
