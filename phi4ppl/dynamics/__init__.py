@@ -4,7 +4,17 @@ A process and a field come in; a `DataTree` with a dimension ``time``, pictures 
 """
 
 from .diffusion import Diffusion
+from .drift import Drift
+from .drive import DriveTo
 from .evolve import evolve
+from .gradient_flow import GradientFlow
+from .hamiltonian import Hamiltonian
+from .laplacian import laplacian
+from .neural_field import NeuralField
 from .process import Process, process
+from .stiffness import largest_frequency
 
-__all__ = ["Diffusion", "Process", "evolve", "process"]
+__all__ = [
+    "Diffusion", "Drift", "DriveTo", "GradientFlow", "Hamiltonian", "NeuralField", "Process", "evolve", "laplacian", "largest_frequency",
+    "process",
+]  # fmt: skip
