@@ -15,6 +15,6 @@ from .process import Process, process
 from .stiffness import largest_frequency
 
 __all__ = [
-    "Diffusion", "Drift", "DriveTo", "GradientFlow", "Hamiltonian", "NeuralField", "Process", "evolve", "laplacian", "largest_frequency",
-    "process",
+    "Diffusion", "Drift", "DriveTo", "GradientFlow", "Hamiltonian", "NeuralField", "Process", "evolve", "laplacian",
+    "largest_frequency", "process",
 ]  # fmt: skip

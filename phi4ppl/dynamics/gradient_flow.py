@@ -38,7 +38,7 @@ class FlowState(NamedTuple):
 class GradientFlow(Process):
     """dφ/dt = −∂S/∂φ. Along the flow dS/dt = −|∂S/∂φ|², so that the energy never rises.
 
-    Bogacki–Shampine's pair of orders 3 and 2 (Appl. Math. Lett. 2 (1989) 321): three evaluations of the force per step. A step is
+    Bogacki–Shampine's pair of orders 3 and 2 (Appl. Math. Lett. 2 (1989) 321): three evaluations of the force a step. A step is
     repeated with a shorter one where its estimated error is above ``tolerance``, or where the energy would rise. Every
     ``step_size`` of `evolve` is reached by as many of them as it takes.
 

@@ -61,7 +61,7 @@ CORNERS = ((1, 1, 1), (-1, 1, -1), (-1, -1, 1), (1, -1, -1))
 class NeuralField(Process):
     """τ du/dt = −u + w ∗ f(u) − g a + I,   τ_a da/dt = −a + u, on a periodic domain of one or two dimensions.
 
-    The convolution (w ∗ f)(x) = ∫ w(x − y) f(u(y)) dy is a sum over sites times the volume of a cell, by FFT. With a threshold h,
+    The convolution (w ∗ f)(x) = ∫ w(x − y) f(u(y)) dy is a sum over cells, each with its volume, by FFT. With a threshold h,
     f is 1 where u > h and 0 elsewhere, and a cell that the boundary u = h crosses counts in part: bumps and fronts then do
     not pin to the sites. Steps are of fourth order (Runge–Kutta).
 
