@@ -7,14 +7,16 @@ from .diffusion import Diffusion
 from .drift import Drift
 from .drive import DriveTo
 from .evolve import evolve
+from .film import animate
 from .gradient_flow import GradientFlow
 from .hamiltonian import Hamiltonian
 from .laplacian import laplacian
 from .neural_field import NeuralField
+from .pictures import plot
 from .process import Process, process
 from .stiffness import largest_frequency
 
 __all__ = [
-    "Diffusion", "Drift", "DriveTo", "GradientFlow", "Hamiltonian", "NeuralField", "Process", "evolve", "laplacian",
-    "largest_frequency", "process",
+    "Diffusion", "Drift", "DriveTo", "GradientFlow", "Hamiltonian", "NeuralField", "Process", "animate", "evolve",
+    "laplacian", "largest_frequency", "plot", "process",
 ]  # fmt: skip
