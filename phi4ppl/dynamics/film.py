@@ -16,7 +16,7 @@ from ..errors.arguments import call_checked, path_of, positive_int, writing
 from ..reports.style import panels
 from .pictures import Recorded, recorded_field
 
-__all__ = ["animate"]
+__all__ = ["animate", "film_path"]
 
 KINDS = (".gif", ".html")
 PIXELS = 80  # per inch
@@ -74,9 +74,7 @@ def animate(
     >>> os.path.getsize(p4.dynamics.animate(tree, os.path.join(folder, "film.gif"))) > 1000
     True
     """
-    path = path_of("path", path)
-    if path.suffix.lower() not in KINDS:
-        raise ArgumentError("path", f"a name that ends in {' or '.join(KINDS)}", repr(str(path)), reason="choice")
+    path = film_path("path", path)
     rate = positive_int("frames_per_second", frames_per_second)
     shown = recorded_field(tree, replica)
     number = min(positive_int("max_frames", max_frames, minimum=2), len(shown.times))
@@ -91,6 +89,14 @@ def animate(
             title = f"φ on {shown.lattice.name}".replace("<", "&lt;")
             page = PAGE.format(title=title, last=len(pictures) - 1, frames=frames, pause=round(1000 / rate))
             path.write_text(page, encoding="utf-8")
+    return path
+
+
+def film_path(name: str, value: PathLike) -> Path:
+    """Return the path of a film, or raise `ArgumentError` if its ending is of no kind of film."""
+    path = path_of(name, value)
+    if path.suffix.lower() not in KINDS:
+        raise ArgumentError(name, f"a name that ends in {' or '.join(KINDS)}", repr(str(path)), reason="choice")
     return path
 
 
