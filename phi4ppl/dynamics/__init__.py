@@ -10,7 +10,7 @@ from .evolve import evolve
 from .film import animate
 from .gradient_flow import GradientFlow
 from .hamiltonian import Hamiltonian
-from .laplacian import laplacian
+from .laplacian import exponential, laplacian
 from .neural_field import NeuralField
 from .pictures import plot
 from .process import Process, process
@@ -18,5 +18,5 @@ from .stiffness import largest_frequency
 
 __all__ = [
     "Diffusion", "Drift", "DriveTo", "GradientFlow", "Hamiltonian", "NeuralField", "Process", "animate", "evolve",
-    "laplacian", "largest_frequency", "plot", "process",
+    "exponential", "laplacian", "largest_frequency", "plot", "process",
 ]  # fmt: skip

@@ -115,6 +115,7 @@ def plot(tree: xr.DataTree, *, snapshots: int = 6, replica: int = 0) -> Figure:
     for ax, k in zip(axes, chosen, strict=True):
         shown.lattice.draw(shown.fields[k], ax=ax, vmin=low, vmax=high, cmap=shown.cmap, colorbar=False)
         ax.set(title=f"t = {shown.times[k]:.4g}", xlabel="")
+        ax.set_axis_off()
     colors = axes[-1].collections[-1]
     figure.colorbar(colors, ax=list(axes), shrink=0.8, label="φ")
     return figure
