@@ -1,8 +1,8 @@
 """A front travels on a road network: bistable spreading on a graph, with a film.
 
-Junctions are joined where they are near. du/dt = −D Lu + u(1 − u)(u − α): at α = 0.2
-a region of u = 1 grows along the roads; where D is small it is pinned. The check: on
-a long street the front has the speed of the continuum, √(D/2)(1 − 2α).
+Junctions are joined where they are near. du/dt = −D Lu + u(1 − u)(u − α): at α = ⅕
+a region of u = 1 grows along the roads; where D is small it is pinned. On a long
+street the front has the speed of the continuum, √(D/2)(1 − 2α): that is the check.
 """
 
 import os
