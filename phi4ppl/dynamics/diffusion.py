@@ -109,7 +109,7 @@ def _centered(stencil, shape, zeros):
 
 def _checked(lattice: Lattice, stencil) -> np.ndarray:
     weights = finite_array("stencil", stencil)
-    if lattice.shape is None or not all(lattice.periodic):  # type: ignore[arg-type]
+    if lattice.shape is None or not all(lattice.periodic):
         fix = "Use the graph Laplacian (leave stencil out), or a periodic lattice."
         raise ArgumentError(
             "stencil", "None on a lattice that is not periodic in all directions", "an array", fix, "open"

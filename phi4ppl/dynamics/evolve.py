@@ -85,7 +85,7 @@ def _steps(motion: _Motion, tuning):
     return SamplingAlgorithm(init, step)
 
 
-KERNEL = Kernel("evolution", "steps of a process in time", _steps, lambda info: {}, _Fixed())
+KERNEL = Kernel("evolution", "steps of a process in time", _steps, lambda info: {}, _Fixed())  # type: ignore[arg-type]
 
 
 @functools.lru_cache(maxsize=32)

@@ -44,9 +44,9 @@ def has_fast_modes(lattice: Lattice) -> bool:
     """Whether Fourier or cosine modes diagonalize the Laplacian of all edges."""
     if lattice.offsets is None or lattice.sign_kinds:
         return False
-    opened = [axis for axis, p in enumerate(lattice.periodic) if not p]  # type: ignore[arg-type]
+    opened = [axis for axis, p in enumerate(lattice.periodic) if not p]
     steps = [np.array(offset) for offsets in lattice.offsets.values() for offset in offsets]
-    small = any(n < 3 for n, p in zip(lattice.shape, lattice.periodic, strict=True) if p)  # type: ignore[arg-type]
+    small = any(n < 3 for n, p in zip(lattice.shape, lattice.periodic, strict=True) if p)
     return not small and not (opened and any(np.count_nonzero(step) > 1 for step in steps))
 
 

@@ -141,7 +141,7 @@ class NeuralField(Process):
 
     @property
     def default_step_size(self) -> float:
-        return self.max_step_size / 27  # type: ignore[operator]  # a tenth of the time constant
+        return self.max_step_size / 27  # a tenth of the time constant
 
     @property
     def volume(self):
