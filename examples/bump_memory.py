@@ -11,7 +11,7 @@ import numpy as np
 import phi4ppl as p4
 
 tiny = os.environ.get("PHI4PPL_TINY") == "1"
-h, sites = 0.1, 200
+h, sites = 0.05, 400
 x = (np.arange(sites) - sites / 2) * h
 ring = p4.lattice.chain(sites)
 

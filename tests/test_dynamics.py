@@ -233,7 +233,7 @@ def test_steps_past_stability_are_refused_with_the_limit():
 def test_driving_has_the_mean_and_the_fixed_point_of_the_closed_form():
     """The seed's third program, α = 0.1, β = 0.01: mean t̄ + (m₀ − t̄) 0.9ⁿ, t̄ = 0.1288889, maximum → 0.8."""
     x, y = np.indices((30, 30)) - 15
-    disc = 0.8 * (x**2 + y**2 <= 49)
+    disc = 0.8 * (x**2 + y**2 < 49)
     assert disc.mean() == pytest.approx(0.1288889, abs=1e-7)
     square, start = p4.lattice.square(30), np.random.default_rng(0).normal(size=(30, 30))
     process = DriveTo(square, disc, strength=0.1, smoothing=0.01, step_kind="euler")
@@ -266,7 +266,7 @@ def mexican_hat(r):
     return (1 - r) * np.exp(-r)
 
 
-def bump(width: float, threshold: float = 0.3, time: float = 30.0, h: float = 0.1, sites: int = 200):
+def bump(width: float, threshold: float = 0.3, time: float = 30.0, h: float = 0.05, sites: int = 400):
     x = (np.arange(sites) - sites / 2) * h
     process = NeuralField(p4.lattice.chain(sites), mexican_hat, threshold, spacing=h)
     profile = np.sum([mexican_hat(abs(x - y)) for y in np.linspace(-width / 2, width / 2, 401)], 0) * width / 401
@@ -306,11 +306,11 @@ def test_front_of_amari():
 
 
 def test_share_of_a_cell_that_is_above():
-    """The area of a disc of radius 5.3 on unit cells, where plain counting is off by a percent or more; and a step at rest."""
+    """The area of discs on unit cells, within 0.3 (the curvature in each cell makes 2π/24)."""
     for radius in (5.1, 5.3, 5.7):
         at = np.indices((24, 24)) - 11.6
         cone = jnp.asarray(radius - np.sqrt((at**2).sum(0)), jnp.float32)
-        assert float(active_share(cone, 0.0).sum()) == pytest.approx(np.pi * radius**2, rel=3e-3)
+        assert float(active_share(cone, 0.0).sum()) == pytest.approx(np.pi * radius**2, abs=0.3)
     line = jnp.asarray([0.0, 0.0, 1.0, 1.0, 0.0, 0.0])
     assert float(active_share(line, 0.25).sum()) == pytest.approx(2.5)
 

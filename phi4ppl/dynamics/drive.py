@@ -45,7 +45,7 @@ class DriveTo(Process):
     --------
     >>> import numpy as np, phi4ppl as p4
     >>> x, y = np.indices((30, 30)) - 15
-    >>> disc = 0.8 * (x**2 + y**2 <= 7**2)
+    >>> disc = 0.8 * (x**2 + y**2 < 7**2)
     >>> square = p4.lattice.square(30)
     >>> process = p4.dynamics.DriveTo(square, disc, strength=0.1, smoothing=0.01, step_kind="euler")
     >>> tree = p4.dynamics.evolve(process, np.zeros((30, 30)), time=100, step_size=1, every=10)

@@ -20,7 +20,7 @@ __all__ = ["FlowState", "GradientFlow"]
 SAFETY, SHRINK, GROW = 0.9, 0.2, 5.0
 SMALLEST = 1e-6  # of step_size: a flow that cannot descend by such a step has a force that is not minus the gradient
 FEW_STEPS = 20  # of the fastest mode, in one step of the grid
-ROUNDING = 1e3  # roundings of S within which its change is that of the forces along the step
+ROUNDING = 64  # roundings of S within which its change is that of the forces along the step
 
 
 class FlowState(NamedTuple):
@@ -31,6 +31,7 @@ class FlowState(NamedTuple):
     force: jax.Array  # ∂S/∂φ
     substep: jax.Array  # the length of the next step
     evaluations: jax.Array  # of the force so far
+    lowest: jax.Array  # energy so far
     stuck: jax.Array  # whether no step was short enough to descend
 
 
@@ -84,7 +85,9 @@ class GradientFlow(Process):
         value, force = self._force(field)
         scale = jnp.max(jnp.abs(field)) + self.tolerance
         first = 0.01 * scale / (jnp.max(jnp.abs(force)) + jnp.finfo(field.dtype).tiny)
-        return FlowState(field, value, force, first.astype(field.dtype), jnp.ones((), jnp.int32), jnp.zeros((), bool))
+        return FlowState(
+            field, value, force, first.astype(field.dtype), jnp.ones((), jnp.int32), value, jnp.zeros((), bool)
+        )
 
     def _force(self, phi):
         return jax.value_and_grad(lambda p: energy(self.model, p))(phi)
@@ -128,8 +131,10 @@ class GradientFlow(Process):
         plain, along = value - state.energy, jnp.sum((field - phi) * (force + state.force)) / 2
         rounding = ROUNDING * jnp.finfo(phi.dtype).eps * (jnp.abs(value) + jnp.abs(state.energy) + jnp.sum(phi**2))
         change = jnp.where(jnp.abs(plain) > rounding, plain, along)
+        change = jnp.where(value - state.lowest > 2 * rounding, jnp.inf, change)  # many small rises add up
         error = jnp.where(jnp.isfinite(value), error / (self.tolerance * scale), jnp.inf)
-        return state._replace(field=field, energy=value, force=force), error, change
+        lowest = jnp.minimum(state.lowest, value)
+        return state._replace(field=field, energy=value, force=force, lowest=lowest), error, change
 
     def observe(self, state: FlowState):
         return state.field

@@ -63,7 +63,7 @@ class NeuralField(Process):
 
     The convolution (w ∗ f)(x) = ∫ w(x − y) f(u(y)) dy is a sum over cells, each with its volume, by FFT. With a threshold h,
     f is 1 where u > h and 0 elsewhere, and a cell that the boundary u = h crosses counts in part: bumps and fronts then do
-    not pin to the sites. Steps are of fourth order (Runge–Kutta).
+    not pin to the sites (what remains is of second order in the spacing). Steps are of fourth order (Runge–Kutta).
 
     Parameters
     ----------
@@ -93,8 +93,8 @@ class NeuralField(Process):
     Examples
     --------
     >>> import numpy as np, phi4ppl as p4
-    >>> ring, x = p4.lattice.chain(200), 0.1 * (np.arange(200) - 100)
-    >>> process = p4.dynamics.NeuralField(ring, lambda r: (1 - r) * np.exp(-r), 0.3, spacing=0.1)
+    >>> ring, x = p4.lattice.chain(400), 0.05 * (np.arange(400) - 200)
+    >>> process = p4.dynamics.NeuralField(ring, lambda r: (1 - r) * np.exp(-r), 0.3, spacing=0.05)
     >>> tree = p4.dynamics.evolve(process, 1.0 * (abs(x) < 0.6), time=40, every=10)
     >>> float(tree["evolution"]["active"].values[0, -1].round(2))  # D exp(−D) = 0.3 at D = 1.781
     1.78
