@@ -11,7 +11,7 @@ from PIL import Image
 import phi4ppl as p4
 from phi4ppl.cli.entry import main
 from phi4ppl.dynamics import Diffusion, Drift, GradientFlow, animate, evolve, plot
-from phi4ppl.dynamics.pictures import recorded_field
+from phi4ppl.dynamics.snapshots import recorded_field
 from phi4ppl.dynamics.time_grid import time_grid
 from phi4ppl.errors import ArgumentError, CheckpointError, EvolutionError, MemoryLimitError, Phi4pplWarning
 

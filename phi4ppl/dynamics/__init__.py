@@ -8,15 +8,15 @@ from .drift import Drift
 from .drive import DriveTo
 from .evolve import evolve
 from .film import animate
-from .gradient_flow import GradientFlow
-from .hamiltonian import Hamiltonian
+from .gradient_flow import FlowState, GradientFlow
+from .hamiltonian import Hamiltonian, WaveState
 from .laplacian import exponential, laplacian
-from .neural_field import NeuralField
-from .pictures import plot
+from .neural_field import NeuralField, NeuralState
 from .process import Process, process
+from .snapshots import plot
 from .stiffness import largest_frequency
 
 __all__ = [
-    "Diffusion", "Drift", "DriveTo", "GradientFlow", "Hamiltonian", "NeuralField", "Process", "animate", "evolve",
-    "exponential", "laplacian", "largest_frequency", "plot", "process",
+    "Diffusion", "Drift", "DriveTo", "FlowState", "GradientFlow", "Hamiltonian", "NeuralField", "NeuralState", "Process",
+    "WaveState", "animate", "evolve", "exponential", "laplacian", "largest_frequency", "plot", "process",
 ]  # fmt: skip

@@ -14,7 +14,7 @@ from .._typing import PathLike
 from ..errors import ArgumentError
 from ..errors.arguments import call_checked, path_of, positive_int, writing
 from ..reports.style import panels
-from .pictures import Recorded, recorded_field
+from .snapshots import Recorded, recorded_field
 
 __all__ = ["animate", "film_path"]
 
