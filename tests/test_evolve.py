@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 
 import numpy as np
@@ -47,7 +48,7 @@ def test_a_run_resumes_from_its_checkpoint_bit_for_bit(noisy, tmp_path, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr("phi4ppl.sampling.chains._Chunks.next", lambda self, most: min(2, most))
         patch.setattr("phi4ppl.sampling.chains.SECONDS_PER_CHECKPOINT", 0.0)
-        patch.setattr("phi4ppl.dynamics.evolve._Watch.energy", _stop_at(2))
+        patch.setattr(importlib.import_module("phi4ppl.dynamics.evolve")._Watch, "energy", _stop_at(2))
         with pytest.raises(KeyboardInterrupt):
             evolve(NOISY, np.ones(8), **QUICK, checkpoint=tmp_path / "run")
     partly = p4.load_run(tmp_path / "run")
