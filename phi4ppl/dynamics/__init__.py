@@ -3,6 +3,7 @@
 A process and a field come in; a `DataTree` with a dimension ``time``, pictures and films go out. Read `process` first.
 """
 
+from .langevin import Langevin, free_variance
 from .process import Process, process
 
-__all__ = ["Process", "process"]
+__all__ = ["Langevin", "Process", "free_variance", "process"]
