@@ -3,7 +3,10 @@
 A process and a field come in; a `DataTree` with a dimension ``time``, pictures and films go out. Read `process` first.
 """
 
+from .complex_langevin import ComplexLangevin
+from .diffusion import Diffusion
+from .evolve import evolve
 from .langevin import Langevin, free_variance
 from .process import Process, process
 
-__all__ = ["Langevin", "Process", "free_variance", "process"]
+__all__ = ["ComplexLangevin", "Diffusion", "Langevin", "Process", "evolve", "free_variance", "process"]

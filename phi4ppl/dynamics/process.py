@@ -12,12 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import ArgumentError, SamplingError
+from ..errors import ArgumentError, EvolutionError
 from ..lattice.frozen import Lattice
 from ..model.pytree import register_checked
 
-__all__ = ["Process", "Step", "positive", "process"]
+__all__ = ["CLOSE", "Process", "Step", "positive", "process"]
 
+CLOSE = 1e-6  # of a whole number, and of a limit
 Step = Callable[[Any, jax.Array, jax.Array], Any]
 T = TypeVar("T")
 
@@ -80,6 +81,14 @@ class Process:
             raise ArgumentError("step_size", "a positive number", "None", fix, reason="missing")
         return limit / 4
 
+    def require_step(self, step_size: float) -> None:
+        """Raise `ArgumentError` for a step size that this process cannot take: by default, one past the limit of stability."""
+        limit = self.max_step_size
+        if limit is not None and step_size > limit * (1 + CLOSE):
+            fix = "Larger steps are unstable here: the fastest mode would grow."
+            values = {"limit": limit}
+            raise ArgumentError("step_size", f"at most {limit:.6g}", f"{step_size:g}", fix, "unstable", values)
+
     def check(self, states, time: float) -> None:
         """Raise an error if the run has gone wrong; called on the host, between chunks, with the states of all replicas.
 
@@ -93,7 +102,7 @@ class Process:
                     f"replica {replica} is not finite at time {time:.6g}. The step is too large for its gradients, or the "
                     "process grows without bound: use a smaller step_size, or look at the field just before."
                 )
-                raise SamplingError("not_finite", message, {"replica": replica, "time": time})
+                raise EvolutionError("not_finite", message, {"replica": replica, "time": time})
 
 
 def positive(name: str, value, fix: str = "") -> Any:
