@@ -70,7 +70,7 @@ class ComplexLangevin(Process):
     >>> from phi4ppl.dynamics import ComplexLangevin
     >>> one = p4.gaussian(p4.lattice.chain(1), w=0.0, a=0.5)
     >>> ComplexLangevin(one, {"a": 0.5 + 0.5j}).couplings
-    {'w': (0+0j), 'a': (0.5+0.5j)}
+    {'a': (0.5+0.5j)}
     """
 
     action: Any = field(metadata={})
