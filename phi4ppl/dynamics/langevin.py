@@ -19,6 +19,7 @@ from ..lattice.frozen import Lattice
 from ..model.field import MarkovRandomField
 from .moves import Modes, Move, decay, free_modes, laplacian_modes, pathwise, white_noise
 from .process import Process, positive, process
+from .stiffness import largest_frequency
 
 __all__ = ["Langevin", "LangevinState", "STEPS", "free_variance"]
 
@@ -109,11 +110,18 @@ class Langevin(Process):
     def max_step_size(self) -> float | None:
         if self.step in ("mala", "exponential"):
             return None
-        return 2 / largest_frequency(self)
+        return 2 / self._fastest
 
     @property
     def default_step_size(self) -> float:
-        return 0.5 / largest_frequency(self)
+        return 0.5 / self._fastest
+
+    @property
+    def _fastest(self) -> float:
+        if self.step == "exponential":
+            return largest_frequency(self.model)
+        move = self.move(1.0)
+        return largest_frequency(self.model, lambda phi: move.apply(jnp.sqrt(move.drag), phi))
 
     def force_of(self, phi: Field, model: MarkovRandomField | None = None) -> tuple[jax.Array, jax.Array]:
         """S and ∂S/∂φ, of ``model`` in place of the process's own if there is one."""
@@ -217,21 +225,3 @@ def free_variance(frequency, step_size, step: str = "euler"):
         raise ArgumentError("step_size", "ω > 0 and ε below 2/ω", repr(step_size), reason="unstable")
     factor = {"euler": 1 / (1 - x / 2) if step == "euler" else 1.0, "heun": (2 - x) / (2 - x + x**2 / 2)}
     return factor.get(step, 1.0) / omega
-
-
-def largest_frequency(langevin: Langevin) -> float:
-    """The largest eigenvalue of M·∂²S at φ = 0, by power iteration."""
-    model, shape = langevin.model, langevin.model.field_shape
-    move, zero = langevin.move(1.0), jnp.zeros(shape)
-    apply = move.apply if langevin.step != "exponential" else jnp.multiply
-    drag = move.drag if langevin.step != "exponential" else 1.0
-    force = jax.grad(lambda phi: energy(model, phi))
-
-    def multiply(vector, _):
-        moved = apply(drag, jax.jvp(force, (zero,), (vector,))[1])
-        size = jnp.linalg.norm(moved)
-        return moved / jnp.maximum(size, 1e-30), size
-
-    start = jax.random.normal(jax.random.key(0), shape)
-    _, sizes = jax.lax.scan(multiply, start / jnp.linalg.norm(start), None, length=200)
-    return max(float(sizes[-1]), 1e-12)

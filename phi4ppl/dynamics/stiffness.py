@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,11 +20,12 @@ SMALL = 64  # sites up to which the Hessian is a matrix
 FAR = 30.0  # uniform fields that are tried
 
 
-def largest_frequency(model: MarkovRandomField) -> float:
+def largest_frequency(model: MarkovRandomField, root: Callable | None = None) -> float:
     """ω_max, the largest eigenvalue of ∂²S/∂φ∂φ at φ = 0 and at the uniform fields of least energy.
 
     An explicit Euler step of dφ/dt = −∂S/∂φ is stable for ε < 2/ω_max, a leapfrog step of φ″ = −∂S/∂φ for ε < 2/√ω_max. Fields
-    beyond these may be stiffer. By Lanczos iteration with products of the Hessian only.
+    beyond these may be stiffer. By Lanczos iteration with products of the Hessian only. With ``root``, φ → √M φ of a symmetric M,
+    the largest eigenvalue of M ∂²S/∂φ∂φ.
 
     Examples
     --------
@@ -30,7 +33,8 @@ def largest_frequency(model: MarkovRandomField) -> float:
     >>> round(largest_frequency(p4.gaussian(p4.lattice.square(8), w=1.0, a=2.25)), 3)
     8.5
     """
-    product = jax.jit(lambda phi, v: jax.jvp(jax.grad(lambda p: energy(model, p)), (phi,), (v,))[1])
+    root = root or (lambda v: v)
+    product = jax.jit(lambda phi, v: root(jax.jvp(jax.grad(lambda p: energy(model, p)), (phi,), (root(v),))[1]))
     return max(_largest(product, model.field_shape, value) for value in rest_fields(model))
 
 
