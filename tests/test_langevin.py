@@ -182,7 +182,7 @@ def test_complex_langevin_refuses_where_it_converges_to_a_wrong_answer(a):
 
 
 def test_complex_langevin_agrees_with_reweighting_where_both_work():
-    """An open chain of three with complex a, from a real ensemble by MALA; both against quadrature of the ratio of integrals."""
+    """An open chain of three with complex a, from a real ensemble by MALA; both against quadrature."""
     model = p4.phi4(p4.lattice.chain(3, periodic=False), w=0.5, a=0.8, b=0.25)
     target = 0.8 + 0.3j
     start = np.random.default_rng(1).normal(size=(400, 3)) / 2

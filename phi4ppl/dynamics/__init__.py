@@ -14,7 +14,10 @@ from .hamiltonian import Hamiltonian
 from .langevin import Langevin, free_variance
 from .laplacian import laplacian
 from .neural_field import NeuralField
+from .noising import Noising
 from .process import Process, process
+from .reverse_diffusion import ReverseDiffusion, Weighed, noise_times, weigh
+from .score import FittedScore, exact_score, fit_score
 from .stationary import Extrapolated, extrapolate, time_averages
 from .stiffness import largest_frequency
 
@@ -25,18 +28,26 @@ __all__ = [
     "DriveTo",
     "Driven",
     "Extrapolated",
+    "FittedScore",
     "GradientFlow",
     "Hamiltonian",
     "Langevin",
     "NeuralField",
+    "Noising",
     "Process",
+    "ReverseDiffusion",
+    "Weighed",
     "WorkEstimate",
     "evolve",
+    "exact_score",
     "extrapolate",
+    "fit_score",
     "free_energy_difference",
     "free_variance",
     "laplacian",
     "largest_frequency",
+    "noise_times",
     "process",
     "time_averages",
+    "weigh",
 ]

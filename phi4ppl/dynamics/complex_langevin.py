@@ -1,4 +1,4 @@
-"""Complex Langevin dynamics: averages at complex couplings, and the diagnostics that refuse them where they converge to a wrong answer."""
+"""Complex Langevin dynamics: fields at complex couplings, which leave the real axis."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class ComplexLangevin(Process):
 
         dφ = −∂S/∂φ dt + √2 dW,        φ complex, W real
 
-    (G. Parisi, Phys. Lett. B 131 (1983) 393; J. R. Klauder, Phys. Rev. A 29 (1984) 2036.) Averages of holomorphic observables O(φ)
-    are those of the complex density exp(−S)/Z, as long as the drift is large with a probability that falls exponentially or
-    faster (K. Nagata, J. Nishimura and S. Shimasaki, Phys. Rev. D 94 (2016) 114515). Where it falls as a power, the averages
-    converge to something else: `complex_means` measures the tail and refuses.
+    (G. Parisi, Phys. Lett. B 131 (1983) 393; J. R. Klauder, Phys. Rev. A 29 (1984) 2036.) Averages of holomorphic observables
+    O(φ) are those of the complex density exp(−S)/Z, as long as the drift is large with a probability that falls exponentially
+    or faster (K. Nagata, J. Nishimura and S. Shimasaki, Phys. Rev. D 94 (2016) 114515). Where it falls as a power, the
+    averages converge to something else: `complex_means` measures the tail and refuses.
 
     Parameters
     ----------
@@ -49,8 +49,9 @@ class ComplexLangevin(Process):
     lattice : Lattice, optional
         Of a callable action.
     max_move : float, optional
-        The largest change of a site by its drift in one step, 1 by default. A step with a larger one is divided (adaptive step size:
-        G. Aarts, F. A. James, E. Seiler and I.-O. Stamatescu, Phys. Lett. B 687 (2010) 154): rare excursions do not run away.
+        The largest change of a site by its drift in one step, 1 by default. A step with a larger one is divided (adaptive
+        step size: G. Aarts, F. A. James, E. Seiler and I.-O. Stamatescu, Phys. Lett. B 687 (2010) 154): rare excursions do
+        not run away.
 
     Raises
     ------
@@ -60,9 +61,9 @@ class ComplexLangevin(Process):
 
     Notes
     -----
-    Of a Gaussian, S = ½ σφ², an Euler step gives ⟨φ²⟩ = 1/(σ(1 − σε/2)) exactly: `extrapolate` takes averages to ε = 0. Averages
-    over several integration cycles are not noticed by the tail: one site with S = λφ⁴/4 and |arg λ| near π has such (E. Seiler, EPJ
-    Web Conf. 175 (2018) 01019), hence the real parts of couplings must confine the field.
+    Of a Gaussian, S = ½ σφ², an Euler step gives ⟨φ²⟩ = 1/(σ(1 − σε/2)) exactly: `extrapolate` takes averages to ε = 0.
+    Averages over several integration cycles are not noticed by the tail: one site with S = λφ⁴/4 and |arg λ| near π has such
+    (E. Seiler, EPJ Web Conf. 175 (2018) 01019), hence the real parts of couplings must confine the field.
 
     Examples
     --------
@@ -168,4 +169,6 @@ def _require_holomorphic(energy: Callable, shape: tuple[int, ...]) -> None:
         raise ArgumentError("action", expected, f"{type(error).__name__}: {error}"[:300], reason="raises") from error
     if jnp.shape(along) != () or not np.allclose(across, 1j * along, rtol=1e-3, atol=1e-5):
         got = f"∂S along φ + iδ is {across}, and i ∂S along φ + δ is {1j * along}"
-        raise ArgumentError("action", expected, got[:300], "Write |φ|² as φ², without abs, conj, real or imag.", reason="holomorphic")
+        raise ArgumentError(
+            "action", expected, got[:300], "Write |φ|² as φ², without abs, conj, real or imag.", reason="holomorphic"
+        )

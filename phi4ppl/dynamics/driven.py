@@ -43,12 +43,14 @@ class Driven(Process):
 
         W = Σ_steps [S(φ; θ(t + ε)) − S(φ; θ(t))] + [S(φ′; θ) − S(φ; θ) + ln T(φ → φ′) − ln T(φ′ → φ)].
 
-    The second bracket is 0 for steps in detailed balance (``"mala"``). For ``"euler"`` and ``"exponential"`` it is the work of the finite
-    step itself, T its Gaussian density (J. P. Nilmeier, G. E. Crooks, D. D. L. Minh and J. D. Chodera, PNAS 108 (2011) E1009), so that
+    The second bracket is 0 for steps in detailed balance (``"mala"``). For ``"euler"`` and ``"exponential"`` it is the work
+    of the finite step itself, T its Gaussian density (J. P. Nilmeier, G. E. Crooks, D. D. L. Minh and J. D. Chodera, PNAS 108
+    (2011) E1009), so that
 
         ⟨exp(−W)⟩ = Z(θ_end)/Z(θ_start)
 
-    holds exactly at every step size and every speed, for starts in equilibrium at θ(0) (C. Jarzynski, Phys. Rev. Lett. 78 (1997) 2690).
+    holds exactly at every step size and every speed, for starts in equilibrium at θ(0) (C. Jarzynski, Phys. Rev. Lett. 78
+    (1997) 2690).
 
     Parameters
     ----------
@@ -160,7 +162,9 @@ def _table(name: str, schedule) -> tuple[np.ndarray, np.ndarray]:
         expected = f"for {name!r} a function of time, or a pair (times, values)"
         raise ArgumentError("protocol", expected, repr(schedule)[:80]) from error
     if times.ndim != 1 or times.shape != values.shape or len(times) < 2 or np.any(np.diff(times) <= 0):
-        raise ArgumentError("protocol", f"for {name!r} rising times and as many values", repr(schedule)[:80], reason="shape")
+        raise ArgumentError(
+            "protocol", f"for {name!r} rising times and as many values", repr(schedule)[:80], reason="shape"
+        )
     return times, values
 
 
@@ -202,7 +206,8 @@ class WorkEstimate:
 
     def __str__(self) -> str:
         shown = value_with_error(self.value, self.error)
-        text = f"ΔF = {shown}, ⟨W⟩ = {value_with_error(self.work, self.work_error)}, {self.effective_sample_size:.0f} effective works"
+        work, number = value_with_error(self.work, self.work_error), f"{self.effective_sample_size:.0f} effective works"
+        text = f"ΔF = {shown}, ⟨W⟩ = {work}, {number}"
         return "\n".join([text, *(f"  NOT RELIABLE: {each}" for each in self.warnings)])
 
     __repr__ = __str__
@@ -229,8 +234,8 @@ def free_energy_difference(
     Raises
     ------
     OverlapError
-        If exp(−W) leaves less than 100 effective works, or has k̂ > 0.7: a few works carry the average, and lower ones are missing.
-        Drive more slowly, or take more replicas.
+        If exp(−W) leaves less than 100 effective works, or has k̂ > 0.7: a few works carry the average, and lower ones are
+        missing. Drive more slowly, or take more replicas.
     ArgumentError
     """
     one_of("on_poor_overlap", on_poor_overlap, ("raise", "warn"))
@@ -247,8 +252,8 @@ def free_energy_difference(
     found, work_error = list(notes), float(np.std(forward, ddof=1) / np.sqrt(len(forward)))
     if min(sizes) < MIN_EFFECTIVE_SAMPLES or max(tails) > MAX_PARETO_K:
         found.append(
-            f"The weights exp(−W) leave {min(sizes):.3g} effective of {len(forward)} works ({MIN_EFFECTIVE_SAMPLES} are required), Pareto "
-            f"k̂ = {max(tails):.2f} (at most {MAX_PARETO_K}). Drive more slowly, or take more replicas."
+            f"The weights exp(−W) leave {min(sizes):.3g} effective of {len(forward)} works ({MIN_EFFECTIVE_SAMPLES} are required), "
+            f"Pareto k̂ = {max(tails):.2f} (at most {MAX_PARETO_K}). Drive more slowly, or take more replicas."
         )
         if on_poor_overlap == "raise":
             raise OverlapError("work", f"{found[-1]} on_poor_overlap='warn' returns the numbers anyway.")

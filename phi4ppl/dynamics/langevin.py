@@ -46,9 +46,11 @@ class Langevin(Process):
 
     * ``"euler"``: φ′ = φ − εf + √(2ε) ξ, f = ∂S/∂φ. Averages are off by O(ε); of a free mode of frequency ω the variance is
       1/(ω(1 − εω/2)), and ε < 2/ω_max is stable. One force per step.
-    * ``"heun"``: f is averaged over the beginning and the end of an Euler step. O(ε²): (2 − x)/(ω(2 − x + x²/2)), x = εω. Two forces.
+    * ``"heun"``: f is averaged over the beginning and the end of an Euler step. O(ε²): (2 − x)/(ω(2 − x + x²/2)), x = εω.
+      Two forces.
     * ``"exponential"``: the Gaussian part of S exactly, the rest as in ``"euler"``,
-      φ′ = φ − (1 − e^(−ωε))/ω f + √((1 − e^(−2ωε))/ω) ξ for every mode. No error at all for a free field; O(ε) of the other terms.
+      φ′ = φ − (1 − e^(−ωε))/ω f + √((1 − e^(−2ωε))/ω) ξ for every mode. No error at all for a free field; O(ε) of the other
+      terms.
     * ``"mala"``: an Euler step that is accepted or rejected (Metropolis). Exact at every ε; a rejected step stays where it is.
 
     Parameters
@@ -56,9 +58,9 @@ class Langevin(Process):
     model : MarkovRandomField
     step : str
     acceleration : number or FreeField, optional
-        M(k) = A/(k̂² + m²) on the eigenmodes of the Laplacian (G. G. Batrouni et al., Phys. Rev. D 32 (1985) 2736), the mass matrix of
-        the kernels with ``_fourier``. A number is m², and A is then m² + max k̂², so that the fastest mode keeps its pace and slow ones
-        catch up.
+        M(k) = A/(k̂² + m²) on the eigenmodes of the Laplacian (G. G. Batrouni et al., Phys. Rev. D 32 (1985) 2736), the mass
+        matrix of the kernels with ``_fourier``. A number is m², and A is then m² + max k̂², so that the fastest mode keeps
+        its pace and slow ones catch up.
 
     Raises
     ------
@@ -91,7 +93,9 @@ class Langevin(Process):
         modes = free_modes(self.model) if self.step == "exponential" else None
         mobility = None if self.acceleration is None else _mobility(self.acceleration, self.model.lattice)
         if mobility is not None and modes is not None and modes.vectors is not None:
-            fix = "Leave one of them out: the Gaussian part of this model is not diagonal in the modes of the Laplacian."
+            fix = (
+                "Leave one of them out: the Gaussian part of this model is not diagonal in the modes of the Laplacian."
+            )
             raise ArgumentError("acceleration", "None with step='exponential'", repr(self.acceleration), fix)
         if mobility is not None and modes is None:
             modes = laplacian_modes(self.model.lattice)

@@ -1,7 +1,8 @@
 """Gaussian moves of a field along its force, the one kind of step behind Langevin dynamics, driven fields and diffusion models.
 
-A move is φ′ = φ − B f(φ) + √V ξ with white noise ξ: B and V are functions of the eigenmodes of a lattice, or numbers. Its density is
-known, so that what it does to a distribution can be corrected exactly: by accept/reject, or by weights along a path.
+A move is φ′ = φ − B f(φ) + √V ξ with white noise ξ: B and V are functions of the eigenmodes of a lattice, or numbers. Its
+density is known, so that what it does to a distribution can be corrected exactly: by accept/reject, or by weights along a
+path.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from ..kernels.metrics import MAX_DENSE_SITES, spectrum
 from ..kernels.noise import normal, random_words
 from ..lattice.frozen import Lattice
 from ..model.field import MarkovRandomField
-from ..model.pytree import register_checked, rebuilt
+from ..model.pytree import rebuilt, register_checked
 
 __all__ = ["Modes", "Move", "decay", "free_modes", "laplacian_modes", "pathwise", "white_noise"]
 
@@ -84,7 +85,7 @@ def laplacian_modes(lattice: Lattice) -> Modes:
 
 
 def free_modes(model: MarkovRandomField) -> Modes:
-    """Modes of the Gaussian part of a model, ½ φᵀKφ, with the eigenvalues of K: by Fourier transform where K allows, else dense.
+    """Modes of the Gaussian part ½ φᵀKφ of a model, with the eigenvalues of K: of Fourier where K allows, else dense.
 
     Raises
     ------
@@ -105,8 +106,8 @@ def free_modes(model: MarkovRandomField) -> Modes:
     if lattice.num_sites > MAX_DENSE_SITES:
         raise ArgumentError(
             "step", "'euler', 'heun' or 'mala' for this model", "'exponential'",
-            "Its Gaussian part is not diagonal in Fourier space (open lattice, or couplings that differ from clique to clique), and "
-            f"eigenvectors are computed up to {MAX_DENSE_SITES} sites.", reason="too_large",
+            "Its Gaussian part is not diagonal in Fourier space (open lattice, or couplings that differ from clique to "
+            f"clique), and eigenvectors are computed up to {MAX_DENSE_SITES} sites.", reason="too_large",
         )  # fmt: skip
     values, vectors = np.linalg.eigh(np.asarray(gaussian_precision(part), float))
     return rebuilt(Modes, frequencies=values, vectors=vectors, lattice=lattice)

@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from .._typing import Field, JaxField
 from ..errors import ArgumentError
@@ -28,9 +27,9 @@ class Noising(Process):
 
         φ(t) = e^(−kt) φ(0) + √(N (1 − e^(−2kt))/k) ξ.
 
-    k > 0 is the Ornstein–Uhlenbeck process, whose noise ends with variance N/k; k = 0 is Brownian motion (the variance "explodes" as
-    2Nt). Cumulants of order n > 2 are conserved without drift and fall as e^(−nkt) with it (G. Aarts, D. E. Habibi, L. Wang and K. Zhou,
-    arXiv:2410.21212).
+    k > 0 is the Ornstein–Uhlenbeck process, whose noise ends with variance N/k; k = 0 is Brownian motion (the variance
+    "explodes" as 2Nt). Cumulants of order n > 2 are conserved without drift and fall as e^(−nkt) with it (G. Aarts, D. E.
+    Habibi, L. Wang and K. Zhou, arXiv:2410.21212).
 
     Parameters
     ----------
@@ -38,8 +37,8 @@ class Noising(Process):
     rate : float
         k ≥ 0.
     noise : number or FreeField
-        N > 0, or N = A/(k̂² + m²) on the modes of the Laplacian: with the two numbers of the field's own propagator, every mode is
-        drowned at the same time, and a local action stays nearly local on the way.
+        N > 0, or N = A/(k̂² + m²) on the modes of the Laplacian: with the two numbers of the field's own propagator, every
+        mode is drowned at the same time, and a local action stays nearly local on the way.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Diffusion models of fields: noise that turns into fields along a score, with weights that correct what the score gets wrong."""
+"""Diffusion models of fields: noise turns into fields along a score, and weights correct what the score gets wrong."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from ..analysis.derived_result import Derived
 from ..errors import ArgumentError, OverlapError, Phi4pplWarning, warn
 from ..errors.arguments import call_checked, finite_array, one_of, positive_int, seed_within
 from ..errors.streams import stream_key
+from ..kernels.metrics import spectrum
 from ..lattice.frozen import Lattice
 from ..model.field import MarkovRandomField
 from ..partition.annealing import one_sided
@@ -27,7 +28,7 @@ from .moves import pathwise, white_noise
 from .noising import Noising
 from .process import Process, positive, process
 
-__all__ = ["DiffusionState", "ReverseDiffusion", "Weighed", "weigh"]
+__all__ = ["DiffusionState", "ReverseDiffusion", "Weighed", "noise_times", "weigh"]
 
 
 class DiffusionState(NamedTuple):
@@ -47,10 +48,11 @@ class ReverseDiffusion(Process):
 
         φ_s = (φ_t + v ∇log p_t(φ_t))/a + √(v V_s/V_t) ξ,        V_t = e^(−2kt) V + N (1 − e^(−2kt))/k.
 
-    It is exact for a Gaussian field of variance V per mode, and of first order in the interval for any other (B. D. O. Anderson, Stoch.
-    Proc. Appl. 12 (1982) 313; J. Sohl-Dickstein et al., arXiv:1503.03585; Y. Song et al., arXiv:2011.13456). The score and the steps
-    may be wrong and the answer still right: `evolve` records ``log_weight``, from which `weigh` makes averages and log Z in the exact density,
-    and the fields are good starts of `Langevin` with ``step="mala"``, which is exact.
+    It is exact for a Gaussian field of variance V per mode, and of first order in the interval for any other (B. D. O.
+    Anderson, Stoch. Proc. Appl. 12 (1982) 313; J. Sohl-Dickstein et al., arXiv:1503.03585; Y. Song et al., arXiv:2011.13456).
+    The score and the steps may be wrong and the answer still right: `evolve` records ``log_weight``, from which `weigh` makes
+    averages and log Z in the exact density, and the fields are good starts of `Langevin` with ``step="mala"``, which is
+    exact.
 
     Parameters
     ----------
@@ -60,8 +62,8 @@ class ReverseDiffusion(Process):
     times : array
         Noise times from the last to the first, falling to 0; one step of `evolve` goes from one to the next. See `noise_times`.
     variance : number or array
-        V > 0 of the fields, a number or one per mode of the Laplacian, in the order of `phi4ppl.kernels.metrics.spectrum`; `fit_score`
-        measures it.
+        V > 0 of the fields, a number or one per mode of the Laplacian, in the order of `phi4ppl.kernels.metrics.spectrum`;
+        `fit_score` measures it.
 
     Raises
     ------
@@ -69,8 +71,8 @@ class ReverseDiffusion(Process):
 
     Notes
     -----
-    Time of `evolve` counts steps, of size 1. Starts come from `prior`, the Gaussian of variance V_t at the last noise time. An odd score
-    keeps the symmetry φ → −φ: the fields of a `fit_score` of even terms have ⟨m⟩ = 0.
+    Time of `evolve` counts steps, of size 1. Starts come from `prior`, the Gaussian of variance V_t at the last noise time.
+    An odd score keeps the symmetry φ → −φ: the fields of a `fit_score` of even terms have ⟨m⟩ = 0.
 
     Examples
     --------
@@ -104,10 +106,13 @@ class ReverseDiffusion(Process):
         first = getattr(self.score, "smallest_time", 0.0)
         if times[-2] < first:
             fix = "Points of its grid are too far apart for less noise: use more points, or a later first noise time."
-            raise ArgumentError("times", f"a first noise time of at least {first:.3g}", f"{times[-2]:.3g}", fix, reason="unresolved")
+            raise ArgumentError(
+                "times", f"a first noise time of at least {first:.3g}", f"{times[-2]:.3g}", fix, reason="unresolved"
+            )
         variance = finite_array("variance", self.variance)
-        if variance.ndim and (modes := self.noising.lattice) and variance.shape != _num_modes(modes):
-            raise ArgumentError("variance", f"a number, or shape {_num_modes(modes)}", f"shape {variance.shape}", reason="shape")
+        if variance.ndim and variance.shape != spectrum(self.lattice).laplacian.shape:
+            expected = f"a number, or shape {spectrum(self.lattice).laplacian.shape}"
+            raise ArgumentError("variance", expected, f"shape {variance.shape}", reason="shape")
         if np.any(variance <= 0):
             raise ArgumentError("variance", "positive numbers", repr(variance)[:80])
         vars(self).update(times=times, variance=variance)
@@ -180,12 +185,6 @@ class ReverseDiffusion(Process):
         return {"log_weight": state.log_weight, "noise_time": state.noise_time}
 
 
-def _num_modes(lattice: Lattice) -> tuple[int, ...]:
-    from ..kernels.metrics import spectrum
-
-    return spectrum(lattice).laplacian.shape
-
-
 @call_checked
 def noise_times(last: float, number: int, *, first: float = 1e-3) -> np.ndarray:
     """``number + 1`` noise times from ``last`` down to ``first`` in equal ratios, and 0.
@@ -229,7 +228,8 @@ class Weighed:
 
     def __str__(self) -> str:
         lines = [
-            f"{self.num_fields} fields of a diffusion model: {self.effective_sample_size:.0f} effective, Pareto k̂ {self.pareto_k:.2f}",
+            f"{self.num_fields} fields of a diffusion model: {self.effective_sample_size:.0f} effective, "
+            f"Pareto k̂ {self.pareto_k:.2f}",
             f"  log Z  {value_with_error(self.log_partition, self.log_partition_error)}",
             *(f"  {name}  {part}" for name, part in self.mean.items()),
         ]
@@ -265,24 +265,30 @@ def weigh(
     Raises
     ------
     OverlapError
-        If less than 100 effective fields are left, or k̂ > 0.7: take more noise times, a better score, or correct by ``"mala"``.
+        If less than 100 effective fields are left, or k̂ > 0.7: take more noise times, a better score, or correct by
+        ``"mala"``.
     ArgumentError
     """
     one_of("on_poor_overlap", on_poor_overlap, ("raise", "warn"))
     if not isinstance(tree, xr.DataTree) or GROUP not in tree.children or not {"log_weight", "phi"} <= set(tree[GROUP]):
-        raise ArgumentError("tree", "the result of evolve with ReverseDiffusion and keep_field=True", type(tree).__name__)
+        raise ArgumentError(
+            "tree", "the result of evolve with ReverseDiffusion and keep_field=True", type(tree).__name__
+        )
     last = tree[GROUP].to_dataset().isel(time=-1)
     if float(last["noise_time"].max()) != 0:
         fix = "Evolve for as many steps as there are intervals between noise times."
-        raise ArgumentError("tree", "fields at noise time 0", f"at {float(last['noise_time'].max()):g}", fix, reason="time")
+        raise ArgumentError(
+            "tree", "fields at noise time 0", f"at {float(last['noise_time'].max()):g}", fix, reason="time"
+        )
     fields = jnp.asarray(last["phi"].values)
     log_weights = np.asarray(last["log_weight"], float) - np.asarray(model.energy(fields), float)
     weights = np.exp(log_weights - log_weights.max())
     size, k, notes = float(weights.sum() ** 2 / (weights**2).sum()), pareto_k(log_weights), ()
     if size < MIN_EFFECTIVE_SAMPLES or k > MAX_PARETO_K:
         notes = (
-            f"The weights leave {size:.3g} effective of {len(weights)} fields ({MIN_EFFECTIVE_SAMPLES} are required), Pareto k̂ = {k:.2f} "
-            f"(at most {MAX_PARETO_K}). Take more noise times, fit a better score, or correct the fields by Langevin with step='mala'.",
+            f"The weights leave {size:.3g} effective of {len(weights)} fields ({MIN_EFFECTIVE_SAMPLES} are required), "
+            f"Pareto k̂ = {k:.2f} (at most {MAX_PARETO_K}). Take more noise times, fit a better score, or correct the fields by "
+            "Langevin with step='mala'.",
         )
         if on_poor_overlap == "raise":
             raise OverlapError("diffusion", f"{notes[0]} on_poor_overlap='warn' returns the numbers anyway.")

@@ -38,7 +38,8 @@ def time_averages(tree: xr.DataTree, quantities: Any, *, burn_in: float, on_wron
     tree : DataTree
         Of `evolve` with `Langevin` or `ComplexLangevin`.
     quantities : list of str, or dict of callables
-        Names of what was recorded, real or complex; or JAX functions of one field by name, measured on the fields that were kept.
+        Names of what was recorded, real or complex; or JAX functions of one field by name, measured on the fields that were
+        kept.
     burn_in : float
         Times below it are left out.
     on_wrong_limit : str
@@ -53,14 +54,14 @@ def time_averages(tree: xr.DataTree, quantities: Any, *, burn_in: float, on_wron
     Raises
     ------
     EvolutionError
-        If the drift of a complex run has a tail that falls as a power: k̂ > 0.2 of the generalized Pareto distribution fitted to it,
-        where an exponential has 0 and p(u) ~ u^(−1−1/k) has k; or if there are less than 1000 records to judge it by.
+        If the drift of a complex run has a tail that falls as a power: k̂ > 0.2 of the generalized Pareto distribution fitted
+        to it, where an exponential has 0 and p(u) ~ u^(−1−1/k) has k; or if there are less than 1000 records to judge it by.
     ArgumentError
 
     Notes
     -----
-    The criterion is that of K. Nagata, J. Nishimura and S. Shimasaki, Phys. Rev. D 94 (2016) 114515, with the fit of J. Zhang and M. A.
-    Stephens, Technometrics 51 (2009) 316, for the exponent.
+    The criterion is that of K. Nagata, J. Nishimura and S. Shimasaki, Phys. Rev. D 94 (2016) 114515, with the fit of J. Zhang
+    and M. A. Stephens, Technometrics 51 (2009) 316, for the exponent.
 
     Examples
     --------
@@ -120,12 +121,12 @@ def _judge(drift: np.ndarray, on_wrong_limit: str) -> None:
     """Refuse a complex run whose drift falls as a power of its size."""
     fix = "Reweight from a real action (phi4ppl.reweight), or choose couplings nearer to the real axis."
     if drift.size < MIN_DRIFT_RECORDS:
-        message = f"{drift.size} records of the drift are too few to judge the tail of its distribution by: {MIN_DRIFT_RECORDS} are needed."
+        message = f"{drift.size} records of the drift are too few to judge its tail by: {MIN_DRIFT_RECORDS} are needed."
         _refuse("few_records", message, {"records": drift.size}, on_wrong_limit)
     elif (k := pareto_k(np.log(drift.ravel()))) > MAX_DRIFT_K:
         message = (
-            f"the drift of this complex Langevin run falls as a power of its size (Pareto k̂ = {k:.2f} > {MAX_DRIFT_K}): its averages "
-            f"need not be those of exp(−S)/Z. {fix}"
+            f"the drift of this complex Langevin run falls as a power of its size (Pareto k̂ = {k:.2f} > {MAX_DRIFT_K}): "
+            f"its averages need not be those of exp(−S)/Z. {fix}"
         )
         _refuse("wrong_limit", message, {"pareto_k": k}, on_wrong_limit)
 
@@ -233,12 +234,16 @@ def extrapolate(
     for name in averages[0]:
         parts = [each[name] for each in averages]
         if np.ndim(parts[0].value):
-            raise ArgumentError("quantities", "numbers", f"{name!r} of shape {np.shape(parts[0].value)}", reason="shape")
+            raise ArgumentError(
+                "quantities", "numbers", f"{name!r} of shape {np.shape(parts[0].value)}", reason="shape"
+            )
         values, errors = np.array([p.value for p in parts]), np.array([p.error for p in parts])
         fits = [_fit(design, part(values), part(errors)) for part in _parts_of(values)]
         p_value[name] = min(fit.p_value for fit in fits)
         found = [(fit.parameters[0], np.sqrt(fit.covariance[0, 0])) for fit in fits]
-        value[name], error[name] = (np.array(both) @ [1, 1j] if len(fits) == 2 else both[0] for both in zip(*found, strict=True))
+        value[name], error[name] = (
+            np.array(both) @ [1, 1j] if len(fits) == 2 else both[0] for both in zip(*found, strict=True)
+        )
         if p_value[name] < LIKELY:
             text = f"{name}: the fit in the step size has p = {p_value[name]:.1e}. Use smaller steps, or more terms."
             warnings.append(text)

@@ -24,8 +24,8 @@ def largest_frequency(model: MarkovRandomField, root: Callable | None = None) ->
     """ω_max, the largest eigenvalue of ∂²S/∂φ∂φ at φ = 0 and at the uniform fields of least energy.
 
     An explicit Euler step of dφ/dt = −∂S/∂φ is stable for ε < 2/ω_max, a leapfrog step of φ″ = −∂S/∂φ for ε < 2/√ω_max. Fields
-    beyond these may be stiffer. By Lanczos iteration with products of the Hessian only. With ``root``, φ → √M φ of a symmetric M,
-    the largest eigenvalue of M ∂²S/∂φ∂φ.
+    beyond these may be stiffer. By Lanczos iteration with products of the Hessian only. With ``root``, φ → √M φ of a
+    symmetric M, the largest eigenvalue of M ∂²S/∂φ∂φ.
 
     Examples
     --------
