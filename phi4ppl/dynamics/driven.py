@@ -252,8 +252,8 @@ def free_energy_difference(
     found, work_error = list(notes), float(np.std(forward, ddof=1) / np.sqrt(len(forward)))
     if min(sizes) < MIN_EFFECTIVE_SAMPLES or max(tails) > MAX_PARETO_K:
         found.append(
-            f"The weights exp(−W) leave {min(sizes):.3g} effective of {len(forward)} works ({MIN_EFFECTIVE_SAMPLES} are required), "
-            f"Pareto k̂ = {max(tails):.2f} (at most {MAX_PARETO_K}). Drive more slowly, or take more replicas."
+            f"The weights exp(−W) leave {min(sizes):.3g} effective of {len(forward)} works ({MIN_EFFECTIVE_SAMPLES} are "
+            f"required), Pareto k̂ = {max(tails):.2f} (at most {MAX_PARETO_K}). Drive more slowly, or take more replicas."
         )
         if on_poor_overlap == "raise":
             raise OverlapError("work", f"{found[-1]} on_poor_overlap='warn' returns the numbers anyway.")

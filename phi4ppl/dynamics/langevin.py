@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._typing import Field
 from ..energy.functions import energy, energy_change
 from ..errors import ArgumentError
 from ..errors.arguments import call_checked, one_of
@@ -127,7 +126,7 @@ class Langevin(Process):
         move = self.move(1.0)
         return largest_frequency(self.model, lambda phi: move.apply(jnp.sqrt(move.drag), phi))
 
-    def force_of(self, phi: Field, model: MarkovRandomField | None = None) -> tuple[jax.Array, jax.Array]:
+    def force_of(self, phi: jax.Array, model: MarkovRandomField | None = None) -> tuple[jax.Array, jax.Array]:
         """S and ∂S/∂φ, of ``model`` in place of the process's own if there is one."""
         model = self.model if model is None else model
         return jax.value_and_grad(lambda p: energy(model, p))(phi)

@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._typing import Field, JaxField
 from ..energy.exact import gaussian_precision
 from ..energy.functions import energy
 from ..errors import ArgumentError
@@ -35,20 +34,20 @@ class Move(NamedTuple):
     spread: jax.Array  # V
     apply: Callable[[jax.Array, jax.Array], jax.Array] = jnp.multiply
 
-    def mean(self, phi: Field, force: Field) -> JaxField:
+    def mean(self, phi: jax.Array, force: jax.Array) -> jax.Array:
         """φ − B f."""
         return phi - self.apply(self.drag, force)
 
-    def scatter(self, noise: Field) -> JaxField:
+    def scatter(self, noise: jax.Array) -> jax.Array:
         """√V ξ."""
         return self.apply(jnp.sqrt(self.spread), noise)
 
-    def noise_back(self, noise: Field, force: Field, new_force: Field) -> JaxField:
+    def noise_back(self, noise: jax.Array, force: jax.Array, new_force: jax.Array) -> jax.Array:
         """The noise ξ̃ that would take φ′ back to φ: −ξ + V^(−½) B (f(φ) + f(φ′))."""
         return self.apply(self.drag / jnp.sqrt(self.spread), force + new_force) - noise
 
 
-def pathwise(noise: Field, back: Field) -> jax.Array:
+def pathwise(noise: jax.Array, back: jax.Array) -> jax.Array:
     """ln T(φ → φ′) − ln T(φ′ → φ) = ½ Σ (ξ̃² − ξ²) of a `Move`: differences first, so that large fields lose nothing."""
     return jnp.sum((back - noise) * (back + noise)) / 2
 
@@ -71,7 +70,7 @@ class Modes:
     vectors: jax.Array | None
     lattice: Lattice = field(metadata={"static": True})
 
-    def apply(self, factor: jax.Array, phi: Field) -> JaxField:
+    def apply(self, factor: jax.Array, phi: jax.Array) -> jax.Array:
         """The modes of a field, each multiplied by its factor."""
         if self.vectors is None:
             return spectrum(self.lattice).apply(jnp.asarray(factor), phi)
@@ -120,7 +119,7 @@ def decay(frequency, time) -> jax.Array:
     return jnp.where(small, time * (1 - rate * time / 2), -jnp.expm1(-rate * time) / jnp.where(small, 1.0, rate))
 
 
-def white_noise(key: jax.Array, like: Field) -> JaxField:
+def white_noise(key: jax.Array, like: jax.Array) -> jax.Array:
     """Independent standard normal numbers, one per site."""
     first, second = random_words(key, 2, like.shape)
     return normal(first, second, like.dtype)

@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._typing import Field, JaxField
 from ..errors import ArgumentError
 from ..errors.arguments import call_checked
 from ..kernels.metrics import FreeField, spectrum
@@ -92,7 +91,7 @@ class Noising(Process):
         """N (1 − e^(−2kt))/k of the noise, a number or one per mode."""
         return 2 * decay(2 * jnp.asarray(self.rate), time) * self.strength()
 
-    def apply(self, factor, phi: Field) -> JaxField:
+    def apply(self, factor, phi: jax.Array) -> jax.Array:
         """A factor, a number or one per mode of the Laplacian, times a field."""
         factor = jnp.asarray(factor, phi.dtype)
         return factor * phi if factor.ndim == 0 else Modes(factor, None, self.lattice).apply(factor, phi)
@@ -104,7 +103,7 @@ class Noising(Process):
             return self.lattice.num_sites * jnp.log(factor)
         return jnp.sum(jnp.asarray(spectrum(self.lattice).multiplicity) * jnp.log(factor))
 
-    def noised(self, key, phi: Field, time) -> JaxField:
+    def noised(self, key, phi: jax.Array, time) -> jax.Array:
         """φ(t) of φ(0)."""
         return self.shrunk(time) * phi + self.apply(jnp.sqrt(self.variance(time)), white_noise(key, phi))
 

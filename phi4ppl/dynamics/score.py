@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._typing import Field, JaxField, Labeled
+from .._typing import Labeled
 from ..energy.functions import energy
 from ..errors import ArgumentError, Phi4pplWarning, warn
 from ..errors.arguments import call_checked, finite_array, positive_int, seed_within
@@ -39,7 +39,7 @@ class GaussianScore:
     modes: Modes
     noising: Noising
 
-    def __call__(self, phi: Field, time) -> JaxField:
+    def __call__(self, phi: jax.Array, time) -> jax.Array:
         kept = self.noising.shrunk(time) ** 2 / jnp.asarray(self.modes.frequencies)
         return -self.modes.apply(1 / (kept + self.noising.variance(time)), phi)
 
@@ -54,7 +54,7 @@ class GridScore:
     noising: Noising
     smallest_time: Any  # below it the nodes are seen
 
-    def __call__(self, phi: Field, time) -> JaxField:
+    def __call__(self, phi: jax.Array, time) -> jax.Array:
         nodes = jnp.asarray(self.nodes, phi.dtype)
         variance = self.noising.variance(time)
         apart = phi.reshape(-1) - self.noising.shrunk(time) * nodes
@@ -156,7 +156,7 @@ class FittedScore:
 
         return self.structure.at(between(self.couplings[form.name]) for form in self.structure.forms)
 
-    def __call__(self, phi: Field, time) -> JaxField:
+    def __call__(self, phi: jax.Array, time) -> jax.Array:
         model = self.at(time)
         return -jax.grad(lambda p: energy(model, p))(phi)
 
