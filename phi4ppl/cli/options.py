@@ -34,6 +34,7 @@ EXAMPLES = {
         "phi4ppl renormalize phi4_square --set size=128 --levels 4 --rule majority",
     ),
     "cascade": ("phi4ppl cascade phi4_square --to 512",),
+    "evolve": ("phi4ppl evolve phi4_square --time 20 --film out.gif",),
     "models": ("phi4ppl models --settings",),
     "doctor": ("phi4ppl doctor", "phi4ppl doctor --clear-cache"),
 }
@@ -46,6 +47,7 @@ COMPARE = "inference.compare:compare"
 SCAN = "renormalization.finite_size:finite_size_scaling"
 RG = "renormalization.monte_carlo_rg:monte_carlo_rg"
 FLOW = "renormalization.flow:flow"
+EVOLVE = "dynamics.evolve:evolve"
 CASCADE = "renormalization.cascade:cascade"
 FITS = ("learning.likelihood", "learning.variational")
 
@@ -139,6 +141,7 @@ def parser() -> argparse.ArgumentParser:
     _scan(command("scan", "find the critical coupling of a model by finite-size scaling"))
     _renormalize(command("renormalize", "block fields of a model: exponents, and the flow of couplings"))
     _cascade(command("cascade", "make fields of large lattices from those of small ones"))
+    _evolve(command("evolve", "move a field in time, with a film"))
     sub = command("models", "list the shipped models")
     sub.add_argument("--settings", action="store_true", help="also list what --set can change")
     sub = command("doctor", "show installed versions and run a self-test")
@@ -262,3 +265,23 @@ def _cascade(sub: Command) -> None:
     sub.add_argument("--eta", type=float, help=ETA)
     sub.borrow("--seed", f"{CASCADE}.seed", "seed", type=int)
     _with_folder(sub, "cascades/MODEL", "earlier results")
+
+
+def _evolve(sub: Command) -> None:
+    sub.add_argument(
+        "model",
+        metavar="MODEL|PROCESS.py",
+        help="a model, or a Python file with a `process` (and a `start`, if it likes)",
+    )
+    sub.add_argument("--set", action=_Set, metavar="NAME=VALUE", help="a setting of the model; may be repeated")
+    sub.add_argument("--time", type=float, required=True, help="how long, in units of the process")
+    action = sub.add_argument("--process", default="flow", help="of a model: %(known)s (default: %(default)s)")
+    sub.choices_of[action] = "cli.evolve_command:PROCESSES"
+    sub.add_argument("--start", metavar="FILE", help=f"fields to start from: {DATA_FILES} (default: small random ones)")
+    sub.add_argument("--step-size", type=float, help="time of a step (default: the process's own)")
+    sub.add_argument("--every", type=float, help="time between records (default: a hundredth of --time)")
+    sub.add_argument("--replicas", type=int, help="how many fields move (default: as many as the start has)")
+    sub.borrow("--seed", f"{EVOLVE}.seed", "seed of the noise and of a random start", type=int)
+    sub.add_argument("--film", metavar="FILE", help="a film, .gif or .html")
+    sub.add_argument("--checkpoint", metavar="FOLDER", help="save the state of the run there, or resume from it")
+    _with_folder(sub, "evolutions/MODEL", "earlier results")

@@ -9,12 +9,14 @@ from .drift import Drift
 from .drive import DriveTo
 from .driven import Driven, WorkEstimate, free_energy_difference
 from .evolve import evolve
+from .film import animate
 from .gradient_flow import GradientFlow
 from .hamiltonian import Hamiltonian
 from .langevin import Langevin, free_variance
-from .laplacian import laplacian
+from .laplacian import exponential, laplacian
 from .neural_field import NeuralField
 from .noising import Noising
+from .pictures import plot
 from .process import Process, process
 from .reverse_diffusion import ReverseDiffusion, Weighed, noise_times, weigh
 from .score import FittedScore, exact_score, fit_score
@@ -38,8 +40,10 @@ __all__ = [
     "ReverseDiffusion",
     "Weighed",
     "WorkEstimate",
+    "animate",
     "evolve",
     "exact_score",
+    "exponential",
     "extrapolate",
     "fit_score",
     "free_energy_difference",
@@ -47,6 +51,7 @@ __all__ = [
     "laplacian",
     "largest_frequency",
     "noise_times",
+    "plot",
     "process",
     "time_averages",
     "weigh",

@@ -123,8 +123,7 @@ class Langevin(Process):
     def _fastest(self) -> float:
         if self.step == "exponential":
             return largest_frequency(self.model)
-        move = self.move(1.0)
-        return largest_frequency(self.model, lambda phi: move.apply(jnp.sqrt(move.drag), phi))
+        return largest_frequency(self.model, self.acceleration)
 
     def force_of(self, phi: jax.Array, model: MarkovRandomField | None = None) -> tuple[jax.Array, jax.Array]:
         """S and ∂S/∂φ, of ``model`` in place of the process's own if there is one."""
