@@ -297,6 +297,7 @@ def weigh(
     for name, function in (quantities or {}).items():
         values = np.asarray(jax.jit(jax.vmap(function))(fields), float)
         series[name] = (weights.reshape(-1, *[1] * (values.ndim - 1)) * values)[None]
-    mean = derive(series, {name: (lambda m, name=name: m[name] / m["weight"]) for name in series if name != "weight"})
+    ratios = {name: (lambda m, name=name: m[name] / m["weight"]) for name in series if name != "weight"}
+    mean = derive(series, ratios) if ratios else Derived({}, "gamma")
     log_z, error = one_sided(-log_weights)
     return Weighed(mean, log_z, error, size, k, len(weights), notes)

@@ -57,7 +57,7 @@ class GridScore:
     def __call__(self, phi: jax.Array, time) -> jax.Array:
         nodes = jnp.asarray(self.nodes, phi.dtype)
         variance = self.noising.variance(time)
-        apart = phi.reshape(-1) - self.noising.shrunk(time) * nodes
+        apart = phi.reshape(1, -1) - self.noising.shrunk(time) * nodes
         weights = jax.nn.softmax(jnp.asarray(self.log_weights, phi.dtype) - jnp.sum(apart**2, axis=1) / (2 * variance))
         return -(weights @ apart / variance).reshape(phi.shape)
 
