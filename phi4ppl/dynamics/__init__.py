@@ -3,20 +3,59 @@
 A process and a field come in; a `DataTree` with a dimension ``time``, pictures and films go out. Read `process` first.
 """
 
+from .complex_langevin import ComplexLangevin
 from .diffusion import Diffusion
 from .drift import Drift
 from .drive import DriveTo
+from .driven import Driven, WorkEstimate, free_energy_difference
 from .evolve import evolve
 from .film import animate
 from .gradient_flow import FlowState, GradientFlow
 from .hamiltonian import Hamiltonian, WaveState
+from .langevin import Langevin, free_variance
 from .laplacian import exponential, laplacian
 from .neural_field import NeuralField, NeuralState
+from .noising import Noising
 from .process import Process, process
+from .reverse_diffusion import ReverseDiffusion, Weighed, noise_times, weigh
+from .score import FittedScore, exact_score, fit_score
 from .snapshots import plot
+from .stationary import Extrapolated, extrapolate, time_averages
 from .stiffness import largest_frequency
 
 __all__ = [
-    "Diffusion", "Drift", "DriveTo", "FlowState", "GradientFlow", "Hamiltonian", "NeuralField", "NeuralState", "Process",
-    "WaveState", "animate", "evolve", "exponential", "laplacian", "largest_frequency", "plot", "process",
-]  # fmt: skip
+    "ComplexLangevin",
+    "Diffusion",
+    "Drift",
+    "DriveTo",
+    "Driven",
+    "Extrapolated",
+    "FittedScore",
+    "FlowState",
+    "GradientFlow",
+    "Hamiltonian",
+    "Langevin",
+    "NeuralField",
+    "NeuralState",
+    "Noising",
+    "Process",
+    "ReverseDiffusion",
+    "WaveState",
+    "Weighed",
+    "WorkEstimate",
+    "animate",
+    "evolve",
+    "exact_score",
+    "exponential",
+    "extrapolate",
+    "fit_score",
+    "free_energy_difference",
+    "free_variance",
+    "laplacian",
+    "largest_frequency",
+    "noise_times",
+    "plot",
+    "process",
+    "time_averages",
+    "weigh",
+]

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from ..energy.functions import energy
+from ..kernels.metrics import FreeField, spectrum
 from ..model.field import MarkovRandomField
 
 __all__ = ["largest_frequency"]
@@ -16,11 +17,12 @@ SECTIONS = 40  # of the interval, each shorter by the golden ratio
 GOLDEN = 0.6180339887
 
 
-def largest_frequency(model: MarkovRandomField) -> float:
+def largest_frequency(model: MarkovRandomField, mobility: FreeField | None = None) -> float:
     """ω_max, the largest eigenvalue of ∂²S/∂φ∂φ at φ = 0 and at the uniform fields of least energy on both sides of it.
 
     An explicit Euler step of dφ/dt = −∂S/∂φ is stable for ε < 2/ω_max, a leapfrog step of φ″ = −∂S/∂φ for ε < 2/√ω_max. Larger
-    fields may be stiffer. By power iteration, with products of the Hessian only.
+    fields may be stiffer. By power iteration, with products of the Hessian only. With a ``mobility`` M(k) on the modes of the
+    Laplacian (Fourier acceleration), of M ∂²S/∂φ∂φ.
 
     Examples
     --------
@@ -29,11 +31,11 @@ def largest_frequency(model: MarkovRandomField) -> float:
     8.5
     """
     dtype = jnp.result_type(float)
-    return float(_frequency(jax.tree.map(lambda value: jnp.asarray(value, dtype), model)))
+    return float(_frequency(jax.tree.map(lambda value: jnp.asarray(value, dtype), model), mobility))
 
 
 @jax.jit
-def _frequency(model: MarkovRandomField):
+def _frequency(model: MarkovRandomField, mobility: FreeField | None):
     def uniform(value):
         return jnp.full(model.field_shape, value)
 
@@ -42,7 +44,9 @@ def _frequency(model: MarkovRandomField):
 
     ends = [_least(density, 0.0, FAR), _least(density, -FAR, 0.0)]
     inner = [jnp.where(jnp.abs(value) < 0.99 * FAR, value, 0.0) for value in ends]
-    return jnp.max(jax.lax.map(lambda value: _largest(model, uniform(value)), jnp.stack([jnp.zeros(()), *inner])))
+    return jnp.max(
+        jax.lax.map(lambda value: _largest(model, mobility, uniform(value)), jnp.stack([jnp.zeros(()), *inner]))
+    )
 
 
 def _least(function, low, high):
@@ -58,14 +62,20 @@ def _least(function, low, high):
     return (low + high) / 2
 
 
-def _largest(model: MarkovRandomField, phi):
+def _largest(model: MarkovRandomField, mobility: FreeField | None, phi):
     """The largest eigenvalue of the Hessian, the largest in magnitude being either that or the most negative one."""
     slope = jax.grad(lambda p: energy(model, p))
+
+    def root(v):
+        if mobility is None:
+            return v
+        basis = spectrum(model.lattice)
+        return basis.apply(jnp.sqrt(mobility.variance(jnp.asarray(basis.laplacian))), v)
 
     def power(shift):
         def once(_, carry):
             v, _ = carry
-            moved = jax.jvp(slope, (phi,), (v,))[1] - shift * v
+            moved = root(jax.jvp(slope, (phi,), (root(v),))[1]) - shift * v
             return moved / jnp.linalg.norm(moved), jnp.sum(v * moved)
 
         start = jax.random.normal(jax.random.key(0), phi.shape, phi.dtype)
