@@ -123,7 +123,8 @@ def random_label_test(
     Notes
     -----
     The loss is ``(1/2n) Σ |f(x) − y|²``. With λ_i, u_i of the joint tangent kernel and r₀ = f − y at the start, gradient
-    descent on the linearized network has the loss (1/2n) Σ_i (1 − ηλ_i/n)^(2t) (u_i·r₀)² after t steps. Modes of small λ_i are learned
+    descent on the linearized network has the loss (1/2n) Σ_i (1 − ηλ_i/n)^(2t) (u_i·r₀)² after t steps. Modes of small λ_i are
+    learned
     late or never, whatever the labels. Source: J. Lee et al., arXiv:1902.06720; random labels: C. Zhang et al.,
     arXiv:1611.03530.
 
