@@ -16,7 +16,7 @@ from ..model.field import MarkovRandomField
 from ..model.term import Term, hopping
 from .named import measured_for
 
-__all__ = ["NAMES", "require_functions", "standard_observables", "with_own"]
+__all__ = ["NAMES", "standard_observables", "with_own"]
 
 REAL = (jnp.float16, jnp.float32, jnp.float64)  # what files can hold
 

@@ -32,7 +32,7 @@ def evolve(arguments) -> int:
     if isinstance(file.model, dynamics.Process):
         process = file.model
     else:
-        kind = PROCESSES.get(arguments.process)
+        kind = PROCESSES.get(arguments.process or next(iter(PROCESSES)))
         if kind is None:
             raise ArgumentError("--process", f"one of {', '.join(PROCESSES)}", repr(arguments.process), reason="choice")
         process = getattr(dynamics, kind)(field_of(file))

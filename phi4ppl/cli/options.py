@@ -288,7 +288,7 @@ def _evolve(sub: Command) -> None:
     )
     sub.add_argument("--set", action=_Set, metavar="NAME=VALUE", help="a setting of the model; may be repeated")
     sub.add_argument("--time", type=float, required=True, help="how long, in units of the process")
-    action = sub.add_argument("--process", default="flow", help="of a model: %(known)s (default: %(default)s)")
+    action = sub.add_argument("--process", help="of a model: %(known)s (the first where none is given)")
     sub.choices_of[action] = "cli.evolve_command:PROCESSES"
     sub.add_argument("--start", metavar="FILE", help=f"fields to start from: {DATA_FILES} (default: small random ones)")
     sub.add_argument("--step-size", type=float, help="time of a step (default: the process's own)")

@@ -203,7 +203,7 @@ def laplacian_of(lattice: Lattice) -> jax.Array:
     return jnp.asarray(laplacian_modes(lattice).frequencies)
 
 
-def free_variance(frequency, step_size, step: str = "euler"):
+def free_variance(frequency, step_size, step: str = "euler") -> float | np.ndarray:
     """The variance that a step of Langevin dynamics gives to a free mode, S = ½ ωφ², in place of 1/ω.
 
     Parameters

@@ -80,7 +80,7 @@ class Modes:
 
 def laplacian_modes(lattice: Lattice) -> Modes:
     """Modes of the Laplacian of a lattice, with its eigenvalues k̂²."""
-    return Modes(np.asarray(spectrum(lattice).laplacian), None, lattice)
+    return Modes(jnp.asarray(spectrum(lattice).laplacian), None, lattice)
 
 
 def free_modes(model: MarkovRandomField) -> Modes:
@@ -101,7 +101,7 @@ def free_modes(model: MarkovRandomField) -> Modes:
         probe = jax.random.normal(jax.random.key(0), lattice.field_shape)
         found, wanted = np.asarray(basis.apply(jnp.asarray(values), probe)), np.asarray(force(probe))
         if np.allclose(found, wanted, rtol=1e-4, atol=1e-4 * (1 + np.abs(wanted).max())):
-            return Modes(values, None, lattice)
+            return Modes(jnp.asarray(values), None, lattice)
     if lattice.num_sites > MAX_DENSE_SITES:
         raise ArgumentError(
             "step", "'euler', 'heun' or 'mala' for this model", "'exponential'",

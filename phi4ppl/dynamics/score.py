@@ -90,8 +90,8 @@ def exact_score(
     >>> import jax.numpy as jnp, phi4ppl as p4
     >>> from phi4ppl.dynamics import Noising, exact_score
     >>> one = p4.gaussian(p4.lattice.chain(1), w=0.0, a=0.125)  # variance 4
-    >>> exact_score(one, Noising(one.lattice))(jnp.ones(1), jnp.asarray(1.0))  # 1/(4e⁻² + 1 − e⁻²)
-    Array([-0.711228], dtype=float32)
+    >>> exact_score(one, Noising(one.lattice))(jnp.ones(1), jnp.asarray(1.0)).round(4)  # −1/(4e⁻² + 1 − e⁻²)
+    Array([-0.7112], dtype=float32)
     """
     if not isinstance(model, MarkovRandomField) or not isinstance(noising, Noising) or model.lattice != noising.lattice:
         raise ArgumentError("model", "a MarkovRandomField on the lattice of a Noising process", repr(model)[:80])

@@ -14,7 +14,9 @@ __all__ = ["available_bytes", "readable", "record_bytes", "require_memory", "siz
 
 UNKNOWN = 16_000_000_000  # if the system does not report it
 FRACTION = 0.8  # of the available memory that a run may plan to fill
-ADVICE = "Keep observables only (keep_field=False), thin the chains (thinning=10 keeps every tenth), or request fewer draws."
+ADVICE = (
+    "Keep observables only (keep_field=False), thin the chains (thinning=10 keeps every tenth), or request fewer draws."
+)
 
 
 def record_bytes(record) -> int:
