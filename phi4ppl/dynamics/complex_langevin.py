@@ -62,8 +62,8 @@ class ComplexLangevin(Process):
     Notes
     -----
     Of a Gaussian, S = ½ σφ², an Euler step gives ⟨φ²⟩ = 1/(σ(1 − σε/2)) exactly: `extrapolate` takes averages to ε = 0.
-    Averages over several integration cycles are not noticed by the tail: one site with S = λφ⁴/4 and ``|arg λ|`` near π has such
-    (E. Seiler, EPJ Web Conf. 175 (2018) 01019), hence the real parts of couplings must confine the field.
+    Averages over several integration cycles are not noticed by the tail: one site with S = λφ⁴/4 and ``|arg λ|`` near π
+    has such (E. Seiler, EPJ Web Conf. 175 (2018) 01019), hence the real parts of couplings must confine the field.
 
     Examples
     --------
