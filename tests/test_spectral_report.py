@@ -72,7 +72,7 @@ def test_command_line(points, tmp_path, monkeypatch, capsys):
     assert record["ranks"]["entropy_rank"] == pytest.approx(direct.entropy_rank)
     assert len(pd.read_csv("there/eigenvalues.csv")) == 110 and (tmp_path / "there" / "report.html").is_file()
     assert "entropy_rank" in capsys.readouterr().out
-    np.savez("few.npz", X=points[:40], y=np.zeros(40))
+    np.savez("few.npz", X=points[:40], y=np.arange(40) % 2)
     assert main(["spectrum", "few.npz", "--target", "y", "--kernel", "linear", "--baseline", "laplace"]) == 1
     capsys.readouterr()
     assert main(["spectrum", "data.csv", "--target", "z", "--out", "two"]) == 2
