@@ -14,6 +14,7 @@ from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
 from ..errors import ArgumentError, MissingPackageError
 from ..errors.arguments import finite_array, positive_int
+from ..errors.streams import stream_rng, stream_seed
 from .gram import BLOCK_NUMBERS, Gram, median_distance
 from .matrices import require_bytes
 from .spectrum_result import Spectrum
@@ -32,7 +33,7 @@ def square_norm(times, vectors: np.ndarray, values: np.ndarray, seed: int) -> tu
 
     The share of known eigenvectors is exact. On the rest it is the mean of ‖Kz‖² over random signs z.
     """
-    random = np.random.default_rng(seed)
+    random = stream_rng(seed, "probes")
     probes = random.choice([-1.0, 1.0], size=(len(vectors), NUM_PROBES))
     probes -= vectors @ (vectors.T @ probes)
     images = times(probes)
@@ -58,8 +59,8 @@ def _largest(times, size: int, number: int, seed: int) -> tuple[np.ndarray, np.n
         return found.reshape(np.shape(vectors))
 
     operator = LinearOperator((size, size), matvec=multiply, matmat=multiply, dtype=float)
-    start = np.random.default_rng(seed).normal(size=size)
-    _require_symmetric(multiply, start, np.random.default_rng(seed + 1).normal(size=size))
+    start = stream_rng(seed, "first vector").normal(size=size)
+    _require_symmetric(multiply, start, stream_rng(seed, "symmetry").normal(size=size))
     try:  # by magnitude: a negative eigenvalue as large as these is found, not passed over
         values, vectors = eigsh(operator, number, v0=start, which="LM", tol=TOLERANCE, ncv=min(size, 2 * number + 1))
     except ArpackNoConvergence as error:
@@ -127,7 +128,7 @@ def lanczos_spectrum(gram: Gram, label: str, number: int, sampled: bool, seed: i
 
 def _unbiased(gram: Gram, traces: float, squares: float, error: float, seed: int) -> tuple[float, float]:
     """The participation ratio from pairs: of all points by the probes; how it varies with the points, by one sub-sample."""
-    some = np.random.default_rng(seed).choice(gram.num_points, min(LARGEST, gram.num_points), replace=False)
+    some = stream_rng(seed, "pairs").choice(gram.num_points, min(LARGEST, gram.num_points), replace=False)
     _, spread = pair_ratio(gram.block(some, some), seed)
     value = traces / squares
     return value, float(np.hypot(spread * np.sqrt(len(some) / gram.num_points), value * error / squares))
@@ -160,7 +161,7 @@ def operator_spectrum(source, size, trace, number: int, sampled: bool, seed: int
         if trace < (1 - TOLERANCE) * known:
             raise ArgumentError("trace", f"at least the sum of the eigenvalues found, {known:.6g}", f"{trace:.6g}")
     else:
-        probes = np.random.default_rng(seed + 1).choice([-1.0, 1.0], size=(n, NUM_PROBES))
+        probes = stream_rng(seed, "trace").choice([-1.0, 1.0], size=(n, NUM_PROBES))
         probes -= vectors @ (vectors.T @ probes)
         each = np.sum(probes * times(probes), axis=0)
         trace, spread = float(values.sum() + each.mean()), float(each.std(ddof=1) / np.sqrt(NUM_PROBES))
@@ -189,8 +190,8 @@ def approximate_spectrum(gram, label, source, method, number, features, seed, li
     if number > features // 2:
         raise ArgumentError("num_eigenvalues", f"at most half of the {features} features", str(number))
     solve = _nystrom if method == "nystrom" else _random_features(source)
-    full = np.array([solve(gram, features, seed + run)[:number] for run in range(NUM_RUNS)])
-    half = np.array([solve(gram, features // 2, seed + NUM_RUNS + run)[:number] for run in range(NUM_RUNS)])
+    full = np.array([solve(gram, features, stream_seed(seed, "features", run))[:number] for run in range(NUM_RUNS)])
+    half = np.array([solve(gram, features // 2, stream_seed(seed, "half", run))[:number] for run in range(NUM_RUNS)])
     values = full.mean(axis=0)
     own = np.maximum(full.std(axis=0, ddof=1), np.abs(values - half.mean(axis=0)))
     replicas, factor = subset_spectra(gram, seed)
@@ -208,7 +209,7 @@ def approximate_spectrum(gram, label, source, method, number, features, seed, li
 
 def _nystrom(gram: Gram, number: int, seed: int) -> np.ndarray:
     every = np.arange(gram.num_points)
-    some = np.sort(np.random.default_rng(seed).choice(every, number, replace=False))
+    some = np.sort(stream_rng(seed, "landmarks").choice(every, number, replace=False))
     columns, core = gram.block(every, some), gram.block(some, some)
     values, vectors = scipy.linalg.eigh((core + core.T) / 2)
     good = values > number * gram.epsilon * values[-1]
