@@ -171,6 +171,8 @@ def test_complex_langevin_of_a_gaussian_is_the_closed_form():
     apart = found.value - 1 / (sigma * (1 - sigma * step / 2))
     assert abs(apart.real) < SIGMAS * found.error.real and abs(apart.imag) < SIGMAS * found.error.imag
     assert abs(found.value - (0.5 - 0.5j)) > 4 * abs(found.error)  # the exact average at ε = 0
+    recorded = time_averages(tree, ["phi_squared"], burn_in=10.0)["phi_squared"]  # holomorphic too: not |φ|²
+    assert recorded.value == pytest.approx(found.value, rel=1e-4)
 
 
 @pytest.mark.parametrize("a", [0.5 + 1.5j, 0.5 + 2.5j, -0.25 + 0.5j])

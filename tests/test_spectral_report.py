@@ -31,6 +31,8 @@ def test_the_page_holds_what_is_printed(points, tmp_path):
     ):
         assert text in page
     assert found.baseline.outcome == "faster" and found.passed and "rule:" in str(found)
+    leading = p4.spectral.spectrum("rbf", points, method="lanczos", num_eigenvalues=5)
+    assert "not worked out" in str(p4.spectral.report(leading, target=target)) and "not worked out" not in str(found)
     same = p4.spectral.report("rbf", points, baseline="rbf")
     assert same.baseline.outcome == "alike" and same.learnability is None
     centered = np.stack([target == 0, target == 1], axis=1) - [1 - target.mean(), target.mean()]

@@ -37,7 +37,7 @@ class ComplexLangevin(Process):
     (G. Parisi, Phys. Lett. B 131 (1983) 393; J. R. Klauder, Phys. Rev. A 29 (1984) 2036.) Averages of holomorphic observables
     O(φ) are those of the complex density exp(−S)/Z, as long as the drift is large with a probability that falls exponentially
     or faster (K. Nagata, J. Nishimura and S. Shimasaki, Phys. Rev. D 94 (2016) 114515). Where it falls as a power, the
-    averages converge to something else: `complex_means` measures the tail and refuses.
+    averages converge to something else: `time_averages` measures the tail and refuses.
 
     Parameters
     ----------

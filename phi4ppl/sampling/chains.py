@@ -174,13 +174,8 @@ class _Run:
     def __init__(
         self, placed: _Placed, chains: Chain, keys, settings, watch: Watch, interrupts, progress, memory_limit
     ):
-        self.placed, self.chains, self.settings, self.watch, self.interrupts = (
-            placed,
-            chains,
-            settings,
-            watch,
-            interrupts,
-        )
+        self.placed, self.chains, self.settings = placed, chains, settings
+        self.watch, self.interrupts = watch, interrupts
         spread, record = placed.spread, placed.record
         self.fetch = spread.fetch
         self.num_warmup, self.num_samples, num_chains, self.thinning = (

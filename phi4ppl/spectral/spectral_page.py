@@ -191,7 +191,17 @@ def report(
         columns = values
         ridge = found.trace / found.num_points / 100 if ridge is None else ridge
         learned = learnability(found, columns - columns.mean(axis=0), ridge=ridge, seed=seed)
-    made = SpectralReport(found, beside, findings(found, beside, classes), learned)
+    verdict = findings(found, beside, classes)
+    if values is not None and learned is None:
+        verdict.append(
+            Finding(
+                "What a regression learns of the target is not worked out.",
+                "not all eigenvectors are known",
+                "Give fewer points, or method='dense'.",
+                False,
+            )
+        )
+    made = SpectralReport(found, beside, verdict, learned)
     if path is not None:
         made.to_html(path)
     return made
