@@ -1,4 +1,4 @@
-"""Spectra of matrices that do not fit in memory: Lanczos on products with blocks of rows, Nyström, random features.
+"""Spectra of matrices that do not fit in memory: Krylov methods on products with blocks of rows, Nyström, random features.
 
 Never shown are eigenvalues of a sub-matrix scaled by n/m: those of 500 points are some 50 % too high for the top 20 of 4,000.
 """
@@ -6,11 +6,12 @@ Never shown are eigenvalues of a sub-matrix scaled by n/m: those of 500 points a
 from __future__ import annotations
 
 import os
+import warnings
 from importlib.util import find_spec
 
 import numpy as np
 import scipy.linalg
-from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
+from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh, lobpcg
 
 from ..errors import ArgumentError, MissingPackageError
 from ..errors.arguments import finite_array, positive_int
@@ -23,6 +24,10 @@ from .subsamples import LARGEST, pair_ratio, subset_spectra
 __all__ = ["approximate_spectrum", "lanczos_spectrum", "operator_spectrum", "square_norm"]
 
 TOLERANCE = 1e-5  # of eigenvectors; eigenvalues are better by its square
+NUM_LANDMARKS = 1000  # whose Nyström vectors are where the iteration begins
+NUM_GUARDS = 10  # vectors beyond those that are asked for: the gap to the rest sets the speed
+MAX_PRODUCTS = 100
+RESIDUAL = 1e-4  # ‖Kv − λv‖ in units of the least eigenvalue that is asked for; eigenvalues are better by its square
 NUM_PROBES = 8
 NUM_RUNS = 4  # sets of landmarks or random features
 FEWER = "Ask for fewer eigenvalues or features, or raise max_memory."
@@ -47,9 +52,7 @@ def square_norm(times, vectors: np.ndarray, values: np.ndarray, seed: int) -> tu
 def _largest(times, size: int, number: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """The largest eigenvalues, descending, with vectors, by ARPACK."""
     if not number < size:
-        raise ArgumentError(
-            "num_eigenvalues", f"fewer than the {size} of the matrix", str(number), "Take method='dense'."
-        )
+        raise _too_many(number, size)
 
     def multiply(vectors):
         found = finite_array("source", times(np.asarray(vectors).reshape(size, -1))).astype(float)
@@ -59,28 +62,74 @@ def _largest(times, size: int, number: int, seed: int) -> tuple[np.ndarray, np.n
         return found.reshape(np.shape(vectors))
 
     operator = LinearOperator((size, size), matvec=multiply, matmat=multiply, dtype=float)
-    start = stream_rng(seed, "first vector").normal(size=size)
-    _require_symmetric(multiply, start, stream_rng(seed, "symmetry").normal(size=size))
+    start = _require_symmetric(multiply, size, seed)
     try:  # by magnitude: a negative eigenvalue as large as these is found, not passed over
         values, vectors = eigsh(operator, number, v0=start, which="LM", tol=TOLERANCE, ncv=min(size, 2 * number + 1))
     except ArpackNoConvergence as error:
-        got = f"{len(error.eigenvalues)} that converged"
-        raise ArgumentError("num_eigenvalues", "eigenvalues apart from each other", got, "Ask for fewer.") from error
+        raise _not_converged(f"{len(error.eigenvalues)} that converged") from error
     order = np.argsort(values)[::-1]
     if values.min() < -TOLERANCE * np.abs(values).max():
         raise _negative(values.min(), np.abs(values).max())
     return np.maximum(values[order], 0.0), vectors[:, order]
 
 
-def _require_symmetric(times, u: np.ndarray, v: np.ndarray) -> None:
-    """Raise `ArgumentError` if the operator is zero, or u·Kv differs from v·Ku."""
-    left, right = times(u), times(v)
+def _leading(gram: Gram, number: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The largest eigenvalues of a kernel function, descending, with vectors: LOBPCG from the vectors of Nyström.
+
+    A product with a block of 30 vectors costs twice one with a single vector, since the entries of K are what is dear; smooth
+    kernels need two products, where ARPACK needs a hundred.
+    """
+    size = gram.num_points
+    _require_symmetric(gram.times, size, seed)
+    start, nystrom = _nystrom_vectors(gram, number, seed)
+
+    def multiply(vectors):
+        return finite_array("source", gram.times(np.asarray(vectors).reshape(size, -1)))
+
+    operator = LinearOperator((size, size), matvec=multiply, matmat=multiply, dtype=float)
+    tolerance = RESIDUAL * nystrom[number - 1]
+    with warnings.catch_warnings():  # that the tolerance was not reached: looked at below
+        warnings.simplefilter("ignore", UserWarning)
+        values, vectors, history = lobpcg(
+            operator, start, largest=True, tol=tolerance, maxiter=MAX_PRODUCTS, retResidualNormsHistory=True
+        )
+    left = np.max(np.asarray(history[-1])[:number], initial=0.0)
+    if left > max(tolerance, 1e-6 * values[0]):  # the products are of single precision
+        raise _not_converged(f"a residual of {left:.2g} after {MAX_PRODUCTS} products")
+    return np.maximum(values[:number], 0.0), vectors[:, :number]
+
+
+def _nystrom_vectors(gram: Gram, number: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Orthonormal vectors near the leading eigenvectors, from landmarks, and estimates of their eigenvalues."""
+    size = gram.num_points
+    features = _nystrom_features(gram, min(size, NUM_LANDMARKS), seed)
+    values, vectors = scipy.linalg.eigh(features.T @ features)
+    width = min(number + NUM_GUARDS, size)
+    found = features @ vectors[:, ::-1][:, :width]
+    missing = width - found.shape[1]  # a kernel with fewer features than vectors
+    found = np.hstack([found, stream_rng(seed, "first vectors").normal(size=(size, missing))])
+    return np.linalg.qr(found)[0], np.pad(np.maximum(values[::-1], 0.0), (0, max(missing, 0)))
+
+
+def _too_many(number: int, size: int) -> ArgumentError:
+    return ArgumentError("num_eigenvalues", f"fewer than the {size} of the matrix", str(number), "Take method='dense'.")
+
+
+def _not_converged(got: str) -> ArgumentError:
+    return ArgumentError("num_eigenvalues", "eigenvalues apart from each other", got, "Ask for fewer.")
+
+
+def _require_symmetric(times, size: int, seed: int) -> np.ndarray:
+    """A random vector; raise `ArgumentError` if the operator is zero, or u·Kv differs from v·Ku."""
+    u, v = stream_rng(seed, "first vector").normal(size=size), stream_rng(seed, "symmetry").normal(size=size)
+    left, right = times(np.stack([u, v], axis=1)).T
     if not left.any():
         raise ArgumentError("source", "a positive semidefinite operator", "one that makes 0 of a random vector")
     difference = abs(v @ left - u @ right) / (np.linalg.norm(left) * np.linalg.norm(v))
     if difference > TOLERANCE:
         got = f"one with u·Kv and v·Ku apart by {difference:.1g} of |Ku| |v|"
         raise ArgumentError("source", "a symmetric operator or kernel", got, reason="symmetric")
+    return u
 
 
 def _negative(value: float, largest: float) -> ArgumentError:
@@ -89,13 +138,17 @@ def _negative(value: float, largest: float) -> ArgumentError:
 
 
 def lanczos_spectrum(gram: Gram, label: str, number: int, sampled: bool, seed: int, limit: int | None) -> Spectrum:
-    """The largest eigenvalues of a kernel on many points, with sampling errors from sub-samples."""
+    """The largest eigenvalues of a kernel on many points, by iteration, with sampling errors from sub-samples."""
     n = gram.num_points
-    width = 2 * number + 1
+    if not number < n:
+        raise _too_many(number, n)
     blocks = 4 * 8 * BLOCK_NUMBERS * (os.cpu_count() or 1)
-    needed = 8 * n * (3 * width + 4 * NUM_PROBES) + blocks + 4 * 8 * LARGEST**2
-    require_bytes(needed, limit, f"{number} eigenvalues of {n} points by Lanczos", FEWER)
-    values, vectors = _largest(gram.times, n, number, seed)
+    needed = 8 * n * (10 * (number + NUM_GUARDS) + 2 * NUM_LANDMARKS) + blocks + 4 * 8 * LARGEST**2
+    require_bytes(needed, limit, f"{number} eigenvalues of {n} points by iteration", FEWER)
+    if gram.matrix is None:
+        values, vectors = _leading(gram, number, seed)
+    else:  # a stored matrix may be negative anywhere; ARPACK finds eigenvalues of either sign
+        values, vectors = _largest(gram.times, n, number, seed)
     norm = square_norm(gram.times, vectors, values, seed)
     diagonal = gram.diagonal()
     trace, itself = float(diagonal.sum()), float(np.sum(diagonal**2))
@@ -106,7 +159,8 @@ def lanczos_spectrum(gram: Gram, label: str, number: int, sampled: bool, seed: i
         errors = np.sqrt(factor * np.var(replicas, axis=0))
         ratio = _unbiased(gram, trace**2 - itself, norm[0] - itself, norm[1], seed)
     probes = f"Σλ² = {norm[0]:.6g} ± {norm[1]:.1g} by {NUM_PROBES} random probes"
-    note = f"the largest {number} of {n} eigenvalues, by Lanczos; {probes}."
+    method = "LOBPCG" if gram.matrix is None else "Lanczos"
+    note = f"the largest {number} of {n} eigenvalues, by {method}; {probes}."
     return Spectrum(
         values,
         errors,
@@ -207,13 +261,21 @@ def approximate_spectrum(gram, label, source, method, number, features, seed, li
     )  # fmt: skip
 
 
-def _nystrom(gram: Gram, number: int, seed: int) -> np.ndarray:
+def _nystrom_features(gram: Gram, number: int, seed: int) -> np.ndarray:
+    """F with F Fᵀ = C W⁻¹ Cᵀ of random landmarks. Negative eigenvalues of W are, by interlacing, such of K."""
     every = np.arange(gram.num_points)
     some = np.sort(stream_rng(seed, "landmarks").choice(every, number, replace=False))
     columns, core = gram.block(every, some), gram.block(some, some)
     values, vectors = scipy.linalg.eigh((core + core.T) / 2)
-    good = values > number * gram.epsilon * values[-1]
-    features = columns @ (vectors[:, good] / np.sqrt(values[good]))
+    noise = number * gram.epsilon * np.abs(values).max()
+    if values[0] < -max(noise, TOLERANCE * np.abs(values).max()):
+        raise _negative(values[0], np.abs(values).max())
+    good = values > noise
+    return columns @ (vectors[:, good] / np.sqrt(values[good]))
+
+
+def _nystrom(gram: Gram, number: int, seed: int) -> np.ndarray:
+    features = _nystrom_features(gram, number, seed)
     found = np.linalg.eigvalsh(features.T @ features)[::-1]
     return np.pad(found, (0, number - len(found)))  # a kernel with fewer features than landmarks
 

@@ -61,10 +61,10 @@ def spectrum(
     num_eigenvalues : int, optional
         How many, of ``"lanczos"``, ``"nystrom"`` and ``"random_features"``: 20.
     method : str
-        ``"dense"``: all of them, the default up to 4,000 points. ``"lanczos"``: the largest, by ARPACK on products
-        with blocks of
-        rows. ``"nystrom"`` and (of ``"rbf"``) ``"random_features"``: approximate, by scikit-learn, with an error from
-        more features.
+        ``"dense"``: all of them, the default up to 4,000 points. ``"lanczos"``: the largest, by Krylov methods on
+        products with blocks of rows (scipy's LOBPCG for kernels, ARPACK for operators and stored
+        matrices). ``"nystrom"`` and (of ``"rbf"``) ``"random_features"``: approximate, by scikit-learn, with an error
+        from more features.
     num_features : int, optional
         Of the latter two: 500.
     sampled : bool, optional
