@@ -18,6 +18,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ..errors import ArgumentError
+from .matrices import one_number
 
 __all__ = ["RANKS", "degrees_of_freedom", "rank_fraction", "resolved"]
 
@@ -51,7 +52,7 @@ def numerical_rank(values: np.ndarray) -> float:
 
 def rank_fraction(values: np.ndarray, fraction: float, total: float | None = None) -> float:
     """The smallest number of leading eigenvalues that hold this fraction of the trace; nan if all together do not."""
-    if not 0 < fraction <= 1:
+    if not 0 < one_number("fraction", fraction) <= 1:
         raise ArgumentError("fraction", "a number above 0 and at most 1", repr(fraction), "For 90 % of the trace 0.9.")
     total = values.sum() if total is None else total
     sums = np.cumsum(values) / total
@@ -61,7 +62,7 @@ def rank_fraction(values: np.ndarray, fraction: float, total: float | None = Non
 
 def degrees_of_freedom(values: np.ndarray, ridge: float) -> float:
     """Σ λ/(λ + ridge): the trace of the smoother K (K + ridge)⁻¹."""
-    if not 0 <= ridge < np.inf:
+    if one_number("ridge", ridge) < 0:
         raise ArgumentError(
             "ridge", "a finite number of at least 0", repr(ridge), "It is what is added to the diagonal."
         )

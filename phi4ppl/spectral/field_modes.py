@@ -16,9 +16,11 @@ from ..analysis.two_point import lattice_momenta
 from ..errors import ArgumentError
 from ..errors.arguments import call_checked
 from ..reports.numbers import value_with_error
+from .effective_ranks import entropy_rank
 from .matrices import require_bytes
 from .pairs_of_draws import pair_ratio_of_draws, spread_note
 from .spectrum_result import Spectrum
+from .subsamples import eigenvalue_errors
 
 __all__ = ["MomentumExponent", "field_spectrum", "momentum_exponent"]
 
@@ -145,7 +147,7 @@ def _of_torus(chains: np.ndarray, lattice, connected: bool, limit: int | None) -
     counts = np.bincount(block) * num_chains
     replicas = (sums.sum(axis=0) - sums) / (counts.sum() - counts)[:, None]
     if connected:
-        replicas[:, 0] += means[0] - power[:, :, 0].mean(dtype=float)
+        replicas[:, 0] = _connected_without(chains, block, number)
     trace, square = float(copies @ means), float(copies @ means**2)
     of_trace = float(np.sqrt((len(sums) - 1) * np.var(replicas @ copies)))
     ratio = (trace**2 - of_trace**2) / (square - float(copies @ errors**2))
@@ -153,6 +155,8 @@ def _of_torus(chains: np.ndarray, lattice, connected: bool, limit: int | None) -
     notes.append(
         f"participation_ratio has the noise of the eigenvalues taken out; the plain form is {trace**2 / square:.4g}."
     )
+    plain = entropy_rank(np.repeat(means, copies))
+    notes.append(f"entropy_rank is extrapolated to many draws; the plain form is {plain:.4g}.")
     if not np.all(found.reliable):
         notes.append(
             f"the errors of {np.count_nonzero(~np.asarray(found.reliable))} of {len(kept)} modes are not reliable: draw more."
@@ -175,6 +179,27 @@ def _connected_zero_mode(chains: np.ndarray, number: int) -> tuple[float, float]
     return float(number * ((m**2).mean() - size**2)), float(found.error)
 
 
+def _connected_without(chains: np.ndarray, block: np.ndarray, number: int) -> np.ndarray:
+    """V(⟨m²⟩ − ⟨|m|⟩²) without each block of draws in turn."""
+    m = np.abs(chains.reshape(*chains.shape[:2], -1).mean(axis=-1, dtype=float))
+    counts = np.bincount(block) * len(m)
+    square, size = (np.bincount(np.tile(block, len(m)), values.ravel()) for values in (m**2, m))
+    left = counts.sum() - counts
+    return number * ((square.sum() - square) / left - ((size.sum() - size) / left) ** 2)
+
+
+def _sign_note(chains: np.ndarray) -> list[str]:
+    """Where the field changes sign as a whole, ⟨φ_x⟩⟨φ_y⟩ is no part of its covariance, however ordered it is."""
+    m = chains.mean(axis=-1)
+    ordered = np.mean(m**4) < 1.5 * np.mean(m**2) ** 2  # 1 of a field that is ±v, 3 of a Gaussian one
+    if not ordered or np.mean(m) ** 2 > 0.1 * np.mean(m**2):
+        return []
+    return [
+        "the field changes sign as a whole, so that ⟨φ_x⟩⟨φ_y⟩ is nearly 0 and connected=True takes out nothing: "
+        "the first eigenvalue is the order."
+    ]
+
+
 def _of_graph(chains: np.ndarray, name: str, connected: bool, limit: int | None) -> Spectrum:
     num_chains, num_draws, sites = chains.shape
     if sites > MAX_SITES:
@@ -186,6 +211,7 @@ def _of_graph(chains: np.ndarray, name: str, connected: bool, limit: int | None)
         "Take fewer sites.",
     )
     chains = chains.astype(float)
+    signs = _sign_note(chains) if connected else []
     if connected:
         chains = chains - chains.mean(axis=(0, 1))
     flat = chains.reshape(-1, sites)
@@ -206,11 +232,14 @@ def _of_graph(chains: np.ndarray, name: str, connected: bool, limit: int | None)
     plain = float(values.sum() ** 2 / np.sum(values**2))
     notes = [
         f"participation_ratio is from pairs of draws {gap} apart; the plain form is {plain:.4g}.",
+        f"entropy_rank is extrapolated to many draws; the plain form is {entropy_rank(values):.4g}.",
         *spread_note(sites, effective),
+        *signs,
     ]
     usable = np.isfinite(ratio) and np.isfinite(error)
+    errors, _ = eigenvalue_errors(values, np.array(replicas), factor)
     return Spectrum(
-        values, np.sqrt(factor * np.var(replicas, axis=0)), float(values.sum()), sites, f"field on {name}", vectors,
+        values, errors, float(values.sum()), sites, f"field on {name}", vectors,
         (float(np.sum(values**2)), 0.0), (ratio, error) if usable else None, np.array(replicas), factor, notes=tuple(notes),
     )  # fmt: skip
 
