@@ -144,6 +144,8 @@ def test_equal_features_are_counted_and_split_no_further_than_their_errors():
         scatter = np.sqrt(found.replica_factor * np.var(found.replicas[:, 0]))
         assert found.eigenvalues[0] - 100 > 3 * scatter
         assert 30 - found.plain_ranks["entropy_rank"] > 2.5 * error
+        (top, of_top), (share, of_share) = found.ranks["trace_over_max"], found.ranks["rank_fraction(0.9)"]
+        assert 15 > top > 30 - 3 * of_top and 24 > share > 27 - 3 * of_share and of_share > 0
     assert any("mostly bias" in note for note in found.notes) and any("extrapolated" in note for note in found.notes)
 
 

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import phi4ppl as p4
+from phi4ppl.errors import Phi4pplWarning
 from phi4ppl.spectral.decay import fit_decay
 from phi4ppl.spectral.effective_ranks import RANKS, resolved
 from phi4ppl.spectral.field_modes import half_modes
@@ -227,6 +228,21 @@ def test_exponent_of_a_power_is_found():
     s = np.r_[100.0, x[1:] ** -1.75]
     found = p4.spectral.momentum_exponent(p4.analysis.Correlator(x, s, np.diag((1e-3 * s) ** 2), label="k̂"))
     assert found.value == pytest.approx(1.75, abs=1e-6) and found.eta[0] == pytest.approx(0.25, abs=1e-6)
+
+
+def of_shells(values_of):
+    x = np.r_[0.0, 2 * np.pi / 64 * np.sqrt(np.arange(1, 300.0))]
+    s = np.r_[100.0, values_of(x[1:])]
+    return p4.spectral.momentum_exponent(p4.analysis.Correlator(x, s, np.diag((1e-3 * s) ** 2), label="k̂"))
+
+
+def test_a_massive_field_has_no_exponent():
+    """1/(k̂² + m²) with 1/m = 5 on 64²: told; a power, and one with a correction of k̂² beside it, are not."""
+    with pytest.warns(Phi4pplWarning, match="NOT critical"):
+        found = of_shells(lambda k: 1 / (k**2 + 0.04))
+    assert not found.critical and "NOT critical" in str(found)
+    for critical in (lambda k: k**-1.75, lambda k: k**-1.75 * (1 + 0.1 * k**2), lambda k: 1 / (k**2 + 1e-4)):
+        assert of_shells(critical).critical
 
 
 @pytest.mark.slow

@@ -119,7 +119,7 @@ def test_dual_activations_are_occupations_on_the_sphere():
     t, weights = np.polynomial.legendre.leggauss(400)
     t, weights = 7 * (t + 1), 7 * weights  # ReLU has its kink at the end, and erf is odd
     weights = weights * np.exp(-(t**2) / 2) / np.sqrt(2 * np.pi)
-    hermite = [np.polynomial.hermite_e.HermiteE.basis(n)(t) / np.sqrt(factorial(n)) for n in range(24)]
+    hermite = [np.polynomial.hermite_e.HermiteE.basis(n)(t) / np.sqrt(float(factorial(n))) for n in range(24)]
     relu = np.array([(weights @ (np.sqrt(2) * t * h)) ** 2 for h in hermite])
     odd = np.array([(2 * (n % 2) * weights @ (erf(t) * h)) ** 2 for n, h in enumerate(hermite)])
     np.testing.assert_allclose(relu[:5], [1 / np.pi, 1 / 2, 1 / (2 * np.pi), 0, 1 / (24 * np.pi)], atol=1e-9)

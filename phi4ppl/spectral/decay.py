@@ -21,6 +21,7 @@ from ..analysis.least_squares import aic_weights, p_value_of
 from ..errors import ArgumentError
 from ..errors.arguments import one_of
 from ..reports.numbers import value_with_error
+from .subsamples import eigenvalue_errors
 
 __all__ = ["LAWS", "Decay", "fit_decay"]
 
@@ -180,7 +181,7 @@ def _chosen(spectrum, fits: list, sigma: np.ndarray) -> Decay:
     _, law, (a, b), found, p_value = min((fit for fit in fits if fit[1] == best_law), key=lambda fit: fit[0])
     names = LAWS[law][1]
     spread = _spread_of_windows(law, fits, weights)
-    noise = _spread_of_replicas(spectrum, law, (a, b), sigma)
+    noise = _error_of_points(spectrum, law, (a, b), sigma, found[1:])
     errors = np.hypot(spread, noise)
     parameters = {n: (float(v), float(e)) for n, v, e in zip(names, found[1:], errors, strict=True)}
     fitting = p_value >= MIN_P
@@ -197,15 +198,15 @@ def _spread_of_windows(law: str, fits: list, weights: np.ndarray) -> np.ndarray:
     return np.sqrt(share @ (each - mean) ** 2 / share.sum())
 
 
-def _spread_of_replicas(spectrum, law: str, window: tuple[int, int], sigma: np.ndarray) -> np.ndarray:
-    """The error from sub-samples; of a spectrum without them the least that the values of λ allow."""
+def _error_of_points(spectrum, law: str, window: tuple[int, int], sigma: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """Scatter and bias from sub-samples: few points make spectra steeper. Without them, what errors of λ allow."""
     a, b = window
     rank = np.arange(a + 1, b + 1.0)
     if spectrum.replicas is None:
         return np.zeros(len(LAWS[law][1])) if not spectrum.sampled else _of_values(spectrum, law, window, sigma)
     b = min(b, spectrum.replicas.shape[1])
     each = [_fit(law, rank[: b - a], np.log(np.maximum(r[a:b], 1e-300)), sigma[a:b])[0][1:] for r in spectrum.replicas]
-    return np.sqrt(spectrum.replica_factor * np.var(each, axis=0))
+    return eigenvalue_errors(found, np.array(each), spectrum.replica_factor)[0]
 
 
 def _of_values(spectrum, law: str, window: tuple[int, int], sigma: np.ndarray) -> np.ndarray:

@@ -60,6 +60,13 @@ def rank_fraction(values: np.ndarray, fraction: float, total: float | None = Non
     return float(reached[0] + 1) if len(reached) else float("nan")
 
 
+def rank_of_share(values: np.ndarray, fraction: float) -> float:
+    """`rank_fraction` between whole numbers: its error is not zero where all sub-samples have the same whole one."""
+    sums = np.concatenate([[0.0], np.cumsum(values) / values.sum()])
+    above = int(np.searchsorted(sums, fraction * (1 - 1e-12)))
+    return float(above - 1 + (fraction - sums[above - 1]) / (sums[above] - sums[above - 1]))
+
+
 def degrees_of_freedom(values: np.ndarray, ridge: float) -> float:
     """Σ λ/(λ + ridge): the trace of the smoother K (K + ridge)⁻¹."""
     if one_number("ridge", ridge) < 0:

@@ -13,7 +13,7 @@ from ..analysis.gamma_method import gamma_method
 from ..analysis.least_squares import aic_weights, correlated_fit
 from ..analysis.primaries import lattice_of_run
 from ..analysis.two_point import lattice_momenta
-from ..errors import ArgumentError
+from ..errors import ArgumentError, Phi4pplWarning, warn
 from ..errors.arguments import call_checked
 from ..reports.numbers import value_with_error
 from .effective_ranks import entropy_rank
@@ -256,12 +256,21 @@ class MomentumExponent:
         First and last momentum of the window of the largest weight.
     p_value : float
         Of the best fit.
+    drift : (float, float)
+        log of λ at the smallest momentum over the best fit there, with its error. Far below 0 where the correlation length is
+        shorter than the lattice, and there is no such exponent.
     """
 
     value: float
     error: float
     best: tuple[float, float]
     p_value: float
+    drift: tuple[float, float] = (0.0, 0.0)
+
+    @property
+    def critical(self) -> bool:
+        """Whether the power goes on to the smallest momentum, to 25 % or five errors."""
+        return abs(self.drift[0]) <= max(0.25, 5 * self.drift[1])
 
     @property
     def eta(self) -> tuple[float, float]:
@@ -271,7 +280,13 @@ class MomentumExponent:
     def __str__(self) -> str:
         where = f"{self.best[0]:.2g} to {self.best[1]:.2g}"
         eta = value_with_error(*self.eta)
-        return f"λ ~ k̂^−{value_with_error(self.value, self.error)}, η = {eta} (best window {where}, p = {self.p_value:.2g})"
+        text = f"λ ~ k̂^−{value_with_error(self.value, self.error)}, η = {eta} (best window {where}, p = {self.p_value:.2g})"
+        return text if self.critical else f"{text}; {self.off()}"
+
+    def off(self) -> str:
+        """What is wrong where it is not critical."""
+        ratio = np.exp(self.drift[0])
+        return f"NOT critical: λ at the smallest momentum is {ratio:.2g} of what this power says"
 
 
 @call_checked
@@ -279,7 +294,8 @@ def momentum_exponent(run) -> MomentumExponent:
     """The exponent of λ ~ k̂^−(2−η) at a critical point, from the structure factor of a run.
 
     log λ = c − x log k̂ (+ c₂ k̂², what the lattice adds) is fitted over windows of shells of momentum k̂, k = 0 left
-    out, with the covariance of all shells; fits are averaged with weights exp(−AIC/2).
+    out, with the covariance of all shells; fits are averaged with weights exp(−AIC/2). A warning tells where λ at the smallest
+    momentum does not follow: there is no exponent off the critical point.
 
     Parameters
     ----------
@@ -305,16 +321,26 @@ def momentum_exponent(run) -> MomentumExponent:
                 design = np.stack(columns, axis=1)
                 start = np.linalg.lstsq(design, np.log(values[at]), rcond=None)[0]
                 fit = correlated_fit(lambda p, d=design: d @ p, np.log(values[at]), covariance[np.ix_(at, at)], start)
-                fits.append((fit.aic - 2 * len(at), fit, (x[at[0]], x[at[-1]])))
+                first_row = np.array([1.0, -np.log(x[1]), x[1] ** 2][: design.shape[1]])
+                fits.append((fit.aic - 2 * len(at), fit, (x[at[0]], x[at[-1]]), first_row))
     if not fits:
         fix = "Take a larger lattice."
         raise ArgumentError(
             "run", f"{MIN_SHELLS} shells of small momentum", f"{len(x)} shells", fix, reason="too_small"
         )
-    weights = aic_weights([aic for aic, _, _ in fits])
-    each = np.array([fit.parameters[1] for _, fit, _ in fits])
-    own = np.array([fit.covariance[1, 1] for _, fit, _ in fits])
+    weights = aic_weights([aic for aic, *_ in fits])
+    each = np.array([fit.parameters[1] for _, fit, *_ in fits])
+    own = np.array([fit.covariance[1, 1] for _, fit, *_ in fits])
     mean = float(weights @ each)
     error = float(np.sqrt(weights @ own + weights @ (each - mean) ** 2))
-    _, best, window = min(fits, key=lambda fit: fit[0])
-    return MomentumExponent(mean, error, (float(window[0]), float(window[1])), best.p_value)
+    _, best, window, row = min(fits, key=lambda fit: fit[0])
+    drift = float(np.log(values[1]) - row @ best.parameters)
+    spread = float(np.sqrt(covariance[1, 1] + row @ best.covariance @ row))
+    made = MomentumExponent(mean, error, (float(window[0]), float(window[1])), best.p_value, (drift, spread))
+    if not made.critical:
+        warn(
+            Phi4pplWarning(
+                "spectral.not_critical", f"{made.off()}: the exponent is that of one window.", {"drift": drift}
+            )
+        )
+    return made

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Spectrum"]
 
+MAX_RELATIVE = 0.9  # error of a share λ₁/Σλ
 SHOWN = 8  # eigenvalues that are printed
 
 
@@ -153,7 +154,12 @@ class Spectrum:
         found = {name: self.estimate(function) for name, function in ranks_of.RANKS.items()}
         if self.complete:
             found["entropy_rank"] = self._extrapolated(ranks_of.entropy_rank)
-            found["trace_over_max"] = self._of_sorted(ranks_of.trace_over_max)
+            share, error = self._of_sorted(lambda values: 1 / ranks_of.trace_over_max(values))
+            relative = min(error / share, MAX_RELATIVE)
+            found["trace_over_max"] = (
+                1 / share,
+                relative / (1 - relative) / share,
+            )  # of the far end: λ₁ comes out too large
             found["numerical_rank"] = self._scatter(ranks_of.numerical_rank)[:2]  # of this matrix
         else:
             top = float(self.eigenvalues[0])
@@ -173,7 +179,8 @@ class Spectrum:
 
     def _fraction(self, fraction: float) -> tuple[float, float]:
         if self.complete:
-            return self._of_sorted(lambda values: ranks_of.rank_fraction(values, fraction))
+            value = ranks_of.rank_fraction(self.resolved, fraction)
+            return value, self._of_sorted(lambda values: ranks_of.rank_of_share(values, fraction))[1]
         known = ranks_of.rank_fraction(self.resolved, fraction, self.trace)
         ends = (self.trace - self.trace_error, self.trace + self.trace_error)
         least, most = (ranks_of.rank_fraction(self.resolved, fraction, trace) for trace in ends)
