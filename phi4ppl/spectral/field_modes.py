@@ -70,7 +70,7 @@ def field_spectrum(run, *, connected: bool = False, max_memory: int | None = Non
     posterior = tree["posterior"] if "posterior" in getattr(tree, "children", {}) else {}
     if lattice is None or "phi" not in posterior:
         got = "one without" if hasattr(tree, "children") else type(run).__name__
-        raise ArgumentError("run", "the tree of phi4ppl.sample with its field 'phi'", got, "Take keep_field=True.")
+        raise ArgumentError("run", "the tree of phi4ppl.sample with its field 'phi'", got, "Take keep_field=True; in a NumPyro model, call the field 'phi'.")
     variable = posterior["phi"]
     if "member" in variable.dims:
         fix = "Select one: tree.isel(member=0)."
