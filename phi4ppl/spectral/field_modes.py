@@ -257,8 +257,8 @@ def momentum_exponent(run) -> MomentumExponent:
     ``log λ = c − x log k̂ + c₁/k̂ + c₂ k̂² (+ c₃ k̂⁴)`` is fitted over windows of shells of momentum k̂, k = 0 left out, with the
     covariance of all shells. c₁/k̂ is what the finite lattice adds, and a coupling a little off the critical one: relative
     to the power both go like ``k̂^−1/ν``, which is 1/k̂ in two dimensions (c₁L ≈ −2 at the critical point of the Ising
-    class on a square torus). k̂² and k̂⁴ are what sites and irrelevant terms add. Fits are averaged with weights exp(−AIC/2); the error contains
-    how far the acceptable ones are apart.
+    class on a square torus). k̂² and k̂⁴ are what sites and irrelevant terms add. Fits are averaged with weights
+    exp(−AIC/2); the error contains how far the acceptable ones are apart.
 
     The exponent is an effective one where corrections to scaling are large at all momenta of the lattice, as they are at weak
     coupling: 1.65(2) for 1.75 at ``w=1, a=1.5244, b=0.175`` and L = 128. Compare two sizes, or take
