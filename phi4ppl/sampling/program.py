@@ -204,8 +204,8 @@ class Program:
 
         return function_digest(steps, model, chain, jax.random.key(0), 0, 0)
 
-    def _iterate(self, model, chain: Chain, key, number, plan, warming) -> tuple[Chain, Record]:
-        """One iteration of the kernel, and its record."""
+    def _iterate(self, model, chain: Chain, key, number, plan, warming, last=True) -> tuple[Chain, Record]:
+        """One iteration of the kernel, and its record; ``last`` of the iterations of a draw."""
         step_key, flip_key = jax.random.split(jax.random.fold_in(key, number))
         target = self.make_target(model)
         state, info = self.kernel.build(target, chain.tuning).step(step_key, chain.state)
@@ -219,14 +219,21 @@ class Program:
                 target, flip_key, state, allowed, self.names, self.surely_even
             )
             chain = chain._replace(state=state)
-        return self._measured(model, chain, statistics)
+        return self._measured(model, chain, statistics, last)
 
-    def _measured(self, model, chain: Chain, statistics: dict) -> tuple[Chain, Record]:
+    def _measured(self, model, chain: Chain, statistics: dict, last=True) -> tuple[Chain, Record]:
         state = chain.state
-        measured = {name: jnp.asarray(self.observe(f, model, state.position)) for name, f in self.observables}
-        if self.lean:
+
+        def measure(position):
+            return {name: jnp.asarray(self.observe(f, model, position)) for name, f in self.observables}
+
+        if self.lean:  # nothing is streamed: observables are of the last iteration of a draw only
+            shapes = jax.eval_shape(measure, state.position)
+            empty = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+            measured = jax.lax.cond(last, measure, lambda position: empty, state.position)
             kept = {name: value for name, value in self.constrain(state.position).items() if self.keep(name)}
             return chain, Record(kept, measured, {}, {}, {})
+        measured = measure(state.position)
         gradient, _ = ravel_pytree(state.logdensity_grad)
         flat, _ = ravel_pytree(state.position)
         statistics |= {"lp": state.logdensity, "schwinger_dyson": -jnp.mean(flat * gradient)}
@@ -270,9 +277,9 @@ class Program:
 
         def body(k, carry):
             chains, buffer = carry
-            iterate = jax.vmap(self._iterate, in_axes=(None, 0, 0, None, None, None), axis_name=MAPPED_CHAINS)
+            iterate = jax.vmap(self._iterate, in_axes=(None, 0, 0, None, None, None, None), axis_name=MAPPED_CHAINS)
             number = first + k
-            chains, new = iterate(model, chains, keys, number, plan, warming)
+            chains, new = iterate(model, chains, keys, number, plan, warming, (number + 1) % thinning == 0)
             slot, part = number // thinning - first // thinning, number % thinning
             merged = {name: _merge(name, chains.merged[name], value, part) for name, value in new.statistics.items()}
             streamed = jax.tree.map(lambda b, x: b.at[:, k].set(x), buffer.streamed, new.streamed)
