@@ -255,17 +255,17 @@ def noisy(values: np.ndarray, share: float, seed: int) -> p4.spectral.Spectrum:
 
 
 def test_laws_are_found_under_noise():
-    """3 % noise on 60 eigenvalues: of 10 samples each, at least 7 have the law, and its parameter within 3 errors (nine in ten
-    have the law: false alarms 1e-2, at fixed seeds). A plateau before a power, and steps, have no such law."""
+    """3 % noise on 60 eigenvalues: of 6 samples each, at least 4 have the law, and its parameter within 3 errors (nine in ten
+    have the law: false alarms 2e-2, at fixed seeds). A plateau before a power, and steps, have no such law."""
     rank = np.arange(1.0, 61)
     for law, name, value, curve in [
         ("power", "alpha", 1.0, 1 / rank),
         ("exponential", "beta", 0.05, np.exp(-0.05 * rank)),
         ("stretched exponential", "gamma", 0.5, np.exp(-2 * rank**0.5)),
     ]:
-        found = [noisy(curve, 0.03, seed).decay for seed in range(10)]
+        found = [noisy(curve, 0.03, seed).decay for seed in range(6)]
         right = [f.parameters[name] for f in found if f.law == law]
-        assert len(right) >= 7 and all(abs(v - value) < 3 * e < 0.05 for v, e in right)
+        assert len(right) >= 4 and all(abs(v - value) < 3 * e < 0.05 for v, e in right)
     assert noisy(np.repeat([1, 0.3, 0.02, 0.001], 15), 0.03, 0).decay.law is None
 
 
