@@ -311,7 +311,7 @@ def momentum_exponent(run) -> MomentumExponent:
 
     The exponent is an effective one where corrections to scaling are large at all momenta of the lattice, as they are at weak
     coupling: 1.65(2) for 1.75 at ``w=1, a=1.5244, b=0.175`` and L = 128. Compare two sizes, or take
-    `phi4ppl.analysis.finite_size_scaling`. A warning tells where λ at the smallest momentum does not follow the power at all.
+    `phi4ppl.finite_size_scaling`. A warning tells where λ at the smallest momentum does not follow the power at all.
 
     Parameters
     ----------
