@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ __all__ = ["Annealed", "annealed_averages", "log_z_of"]
 
 MIN_CARRIERS = 10  # realisations that carry the weight
 MAX_LOG_Z_ERROR = 0.1
+MAX_POOLED = 20_000  # fields of all realisations from which log Z ratios are found
 
 
 @dataclass(frozen=True, repr=False)
@@ -84,7 +86,10 @@ def log_z_of(models: list, fields, method, seed: int) -> tuple[np.ndarray, np.nd
     if fields is None:
         fix = "Run quenched(..., overlaps=True), which keeps fields, or give another method."
         raise ArgumentError("method", "a method other than 'reweighting'", repr(method), fix, reason="fields")
-    pool = combine_ensembles([fields[:, :, k] for k in range(len(models))], models)
+    every = -(
+        -fields.shape[0] * fields.shape[1] * len(models) // MAX_POOLED
+    )  # thinning: the jackknife solves for all log Z
+    pool = combine_ensembles([fields[:, ::every, k] for k in range(len(models))], models)
     return pool.log_partition, pool.log_partition_error, False
 
 
@@ -97,7 +102,7 @@ def annealed_averages(
     values = {"Z": weight, "log_Z": log_z} | {name: primaries[name] for name in names}
     values |= {f"Z_{name}": weight * primaries[name] for name in names}
 
-    quantities = {f"annealed {n}": (lambda m, n=n: m[f"Z_{n}"] / m["Z"]) for n in names}
+    quantities: dict[str, Callable] = {f"annealed {n}": (lambda m, n=n: m[f"Z_{n}"] / m["Z"]) for n in names}
     quantities |= {f"quenched {n}": (lambda m, n=n: m[n] * 1.0) for n in names}
     quantities["F"] = lambda m: -m["log_Z"]
     quantities["F_annealed"] = lambda m: -jnp.log(m["Z"]) - top

@@ -31,7 +31,7 @@ class Budget:
     thermal_share : float
         (T/(A n))/(D + T/(A n)): the part of error² that longer chains would remove.
     num_samples : int
-        The n of smallest error at equal cost; at least 10.
+        The n of smallest error at equal cost; at least 20 autocorrelation times, which the verdict asks for.
     gain : float
         error² now over error² at that n for the same cost: 1 where nothing is to be gained.
     present : int
@@ -57,14 +57,19 @@ class Budget:
         change = "fewer draws and more" if self.num_samples < self.present else "more draws and fewer"
         return (
             f"{share}; at equal cost {change} realisations do better: num_samples={self.num_samples} has a squared error "
-            f"{self.gain:.2g} times smaller (once the verdict passes with it)"
+            f"{self.gain:.2g} times smaller"
         )
 
     __repr__ = __str__
 
 
-def budget_of(name: str, means: np.ndarray, num_warmup: int, num_samples: int, thinning: int) -> Budget:
-    """The advice for one observable from its means, shape ``(num_realizations, num_replicas)``."""
+def budget_of(
+    name: str, means: np.ndarray, num_warmup: int, num_samples: int, thinning: int, least: int = 10
+) -> Budget:
+    """The advice for one observable from its means, shape ``(num_realizations, num_replicas)``.
+
+    ``least`` draws are needed for chains that can be checked.
+    """
     number, replicas = means.shape
     within = means.var(axis=1, ddof=1)  # T/n in every realisation
     noise = float(within.mean())
@@ -74,7 +79,7 @@ def budget_of(name: str, means: np.ndarray, num_warmup: int, num_samples: int, t
     thermal, scale = noise * num_samples, np.std(within, ddof=1) / np.sqrt(number)
     floor = max(disorder, 1e-3 * spread)  # of no disorder at all, the best n is as large as one likes
     best = np.sqrt(thermal * num_warmup / (replicas * floor * thinning)) if spread > 0 else num_samples
-    best = int(np.clip(np.ceil(best), 10, 100 * num_samples))
+    best = int(np.clip(np.ceil(best), least, max(least, 100 * num_samples)))
 
     def squared_error_times_cost(draws):
         return (disorder + thermal / (replicas * draws)) * (num_warmup + draws * thinning)

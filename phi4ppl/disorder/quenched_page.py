@@ -82,7 +82,7 @@ def write_quenched(result: Quenched, path, name: str | None, facts: dict) -> Pat
         ],
         "outcome": "passed" if result.passed else "failed",
         "verdict": f"Chains {verdict.outcome}",
-        "keys": [Fact(label, value, meaning) for label, value, meaning in numbers[:4]],
+        "keys": [Fact(label, value, meaning) for label, value, meaning in numbers[:3]],
         "warnings": list(result.warnings),
         "averages": Table(("observable", "[⟨O⟩]", "[⟨O⟩²]", "[⟨O²⟩]", "R_O"), [Row(cells) for cells in result.rows()]),
         "numbers": Table(

@@ -15,6 +15,7 @@ import xarray as xr
 from .._typing import PathLike
 from ..analysis.derived import derive
 from ..analysis.derived_result import Derived
+from ..analysis.gamma_method import gamma_method
 from ..analysis.two_point import two_point
 from ..errors import ArgumentError
 from ..errors.arguments import call_checked, one_of, positive_int
@@ -25,7 +26,7 @@ from ..results.settings import metadata
 from .annealed import Annealed, annealed_averages, log_z_of
 from .budget import Budget, budget_of
 from .draws import Improper
-from .quenched_verdict import QuenchedVerdict, verdict_of
+from .quenched_verdict import MIN_TAUS, QuenchedVerdict, verdict_of
 from .realizations import (
     CORRELATIONS,
     PRODUCT,
@@ -237,8 +238,10 @@ class Quenched:
         """Where the error of [⟨O⟩] comes from, and how many draws a realisation should have; see `Budget`."""
         one_of("name", name, tuple(self.observables))
         made = metadata(self.tree)["settings"]
+        series = self.tree["posterior"][name].transpose("chain", "draw", "realization").values
+        least = max(10, int(np.ceil(MIN_TAUS * np.median(gamma_method(series).tau_int))))
         means = thermal_means(self.tree)[name]
-        return budget_of(name, means, made["num_warmup"], made["num_samples"], made["thinning"])
+        return budget_of(name, means, made["num_warmup"], made["num_samples"], made["thinning"], least)
 
     def annealed(self, method="auto", *, seed: int = 0) -> Annealed:
         """Averages in which realisations count with their Z, [Z⟨O⟩]/[Z], and both free energies.
