@@ -13,6 +13,8 @@ import phi4ppl as p4
 from phi4ppl.disorder import response
 from phi4ppl.networks import BernoulliUnits, GaussianUnits, Phi4Units, RestrictedBoltzmannMachine
 
+pytestmark = pytest.mark.compile_quickly
+
 LEVEL = 1e-4  # false-alarm rate of each statistical test: Bonferroni over its numbers
 RING = p4.gaussian(p4.lattice.chain(6), w=0.5, a=1.0)
 GRID = np.linspace(-4, 4, 4001)

@@ -49,7 +49,8 @@ class Budget:
     present: int
 
     def __str__(self) -> str:
-        share = f"{self.name}: {self.thermal_share:.0%} of the squared error is thermal, the rest is the disorder"
+        part = "less than 1%" if self.thermal_share < 0.01 else f"{self.thermal_share:.0%}"
+        share = f"{self.name}: {part} of the squared error is thermal, the rest is the disorder"
         if self.gain < 1 + LITTLE:
             return (
                 f"{share}; {self.present} draws per replica are a good choice: a smaller error takes more realisations"

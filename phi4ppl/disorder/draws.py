@@ -74,7 +74,8 @@ def _drawn(model: MarkovRandomField, name: str, source, number: int, key) -> np.
             fix = "A batch draws cliques independently, an event (MultivariateNormal) draws them together."
             expected = f"one of the shapes {', '.join(map(str, [(), *shapes]))}"
             raise ArgumentError(what, f"a distribution of {expected}", f"shape {shape}", fix, reason="shape")
-        values = np.asarray(source.sample(key, (number, cliques) if shape == () else (number,)), float)
+        with jax.numpy_rank_promotion("allow"):  # distributions of NumPyro broadcast
+            values = np.asarray(source.sample(key, (number, cliques) if shape == () else (number,)), float)
     else:
         values = _from_function(what, source, jax.random.split(key, number), shapes)
     if not np.isfinite(values).all():
@@ -184,7 +185,7 @@ def _share_below_zero(source) -> np.ndarray | None:
     if lowest is not None and np.all(np.asarray(lowest) >= 0):
         return np.zeros(1)
     try:
-        with jax.enable_x64(True):
+        with jax.enable_x64(True), jax.numpy_rank_promotion("allow"):
             below, up_to = (np.asarray(source.cdf(np.float64(x)), float) for x in (JUST_BELOW, 0.0))
     except (NotImplementedError, AttributeError, TypeError, ValueError):
         return None

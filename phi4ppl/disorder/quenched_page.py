@@ -16,8 +16,6 @@ from ..results.verdict import Check
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from .quenched_result import Quenched
-
 __all__ = ["plot_quenched", "write_quenched"]
 
 MAX_LINES = 8  # realisations whose own P(q) is drawn
@@ -28,7 +26,7 @@ ERRORS = (
 )
 
 
-def plot_quenched(result: Quenched) -> Figure:
+def plot_quenched(result) -> Figure:
     """P(q) with its errors beside single realisations, and ⟨m⟩ of every realisation with its thermal error."""
     figure, axes = panels(1 + (result.overlaps is not None), width=4.2, height=3.0)
     if result.overlaps is not None:
@@ -37,7 +35,7 @@ def plot_quenched(result: Quenched) -> Figure:
     return figure
 
 
-def _plot_overlaps(axis, result: Quenched) -> None:
+def _plot_overlaps(axis, result) -> None:
     found = result.overlap_distribution()
     q = found["q"].values
     for k, own in enumerate(found["by_realization"].values[:MAX_LINES]):
@@ -49,7 +47,7 @@ def _plot_overlaps(axis, result: Quenched) -> None:
     axis.legend(frameon=False, fontsize=8)
 
 
-def _plot_realizations(axis, result: Quenched) -> None:
+def _plot_realizations(axis, result) -> None:
     values = result.realizations["magnetization"]
     budget = result.budget("magnetization")
     thermal = np.sqrt(budget.thermal / (result.num_replicas * budget.present))
@@ -64,7 +62,7 @@ def _plot_realizations(axis, result: Quenched) -> None:
     axis.legend(frameon=False, fontsize=8)
 
 
-def write_quenched(result: Quenched, path, name: str | None, facts: dict) -> Path:
+def write_quenched(result, path, name: str | None, facts: dict) -> Path:
     """Write the page to ``path``."""
     made = metadata(result.tree)["settings"]
     numbers = result.numbers()

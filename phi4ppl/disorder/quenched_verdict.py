@@ -137,7 +137,7 @@ def _agreement(found: GammaEstimate, names: list[str], watched) -> tuple[Check, 
     q = np.where((watched == watched[:, :1]).all(axis=1).any(axis=0), 0.0, q)  # a replica that never moves
     limit = FALSE_ALARM / q.size
     worst, where = _worst(q, names, True)
-    bad = (q < limit).any(axis=1)
+    bad = np.asarray((q < limit).any(axis=1))
     listed = f"not in {_listed(np.flatnonzero(bad))}: " if bad.any() else ""
     value = f"{listed}p = {worst:.2g} ({where})"
     advice = (
@@ -153,7 +153,7 @@ def _length(found: GammaEstimate, names: list[str], draws: int) -> tuple[Check, 
     apart = found.replica_q < _MIN_REPLICA_Q
     taus = np.where(apart, np.inf, draws / np.maximum(found.tau_int - found.tau_int_error, 0.5))
     worst, where = _worst(taus, names, True)
-    bad = (taus < MIN_TAUS).any(axis=1)
+    bad = np.asarray((taus < MIN_TAUS).any(axis=1))
     more = int(np.ceil(1.5 * draws * MIN_TAUS / worst / 100) * 100)
     listed = f"not in {_listed(np.flatnonzero(bad))}: " if bad.any() else ""
     advice = f"Draw longer: num_samples={more}, or thinning for the same memory. More realisations do not help here."

@@ -140,7 +140,7 @@ class Response:
             As in `phi4ppl.sample_ensemble`.
         """
         field, seed = float(finite_array("field", field)), seed_within(seed)
-        shared = {"num_warmup": num_warmup, "num_chains": num_chains, "kernel": kernel, "progress": progress}
+        shared: dict = {"num_warmup": num_warmup, "num_chains": num_chains, "kernel": kernel, "progress": progress}
         shared |= {"observables": self._observables(), "keep_field": False}
         if step is None:
             pilot = self._members([field], num_samples=200, seed=stream_seed(seed, "pilot"), **shared)
