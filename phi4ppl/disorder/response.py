@@ -143,7 +143,7 @@ class Response:
         shared: dict = {"num_warmup": num_warmup, "num_chains": num_chains, "kernel": kernel, "progress": progress}
         shared |= {"observables": self._observables(), "keep_field": False}
         if step is None:
-            pilot = self._members([field], num_samples=200, seed=stream_seed(seed, "pilot"), **shared)
+            pilot = self._members([field] * 3, num_samples=200, seed=stream_seed(seed, "pilot"), **shared)
             step = 0.25 / (self.source.volume * float(pilot["posterior"]["m"].std()))
         if not step > 0:
             raise ArgumentError("step", "a positive number", repr(step))
