@@ -197,6 +197,19 @@ def test_quenched_and_annealed_free_energies(ring):
     assert "quenched" in text and "carry the annealed average" in text
 
 
+def test_log_z_ratios_from_draws_are_those_of_determinants():
+    """log Z of twelve realisations relative to the first, by reweighting their draws; 1e-4, and another order is caught."""
+    r, fields = gaussian_fields(12, 100, 6)
+    result = quenched_of(RING, {"r": r}, fields)
+    exact, found = result.annealed("exact"), result.annealed("reweighting")
+    truth = exact.log_partition - exact.log_partition[0]
+    z = (found.log_partition - truth)[1:] / found.log_partition_error[1:]
+    assert not found.absolute and "relative to the first" in str(found) and np.abs(z).max() < bound(11)
+    wrong = (found.log_partition - np.roll(truth, 1))[1:] / found.log_partition_error[1:]
+    assert np.abs(wrong).max() > 2 * bound(11)  # planted fault
+    assert found.difference.value == pytest.approx(exact.difference.value, abs=5 * np.max(found.log_partition_error))
+
+
 def test_an_annealed_average_that_few_realisations_carry_says_so(ring):
     steep = ring.annealed(np.linspace(0, 120, 400))
     assert steep.carriers < 10 and "realisations carry the weight" in steep.warnings[0]

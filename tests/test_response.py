@@ -156,6 +156,12 @@ def test_what_has_no_response_is_refused():
     answer = response(RING)
     with raises("argument.kernel.choice", "jump between the phases"):
         answer.hysteresis(1.0, 0.1, kernel="cluster")
+    with raises("argument.kernel.choice", "'tempering'"):
+        answer.hysteresis(1.0, 0.1, kernel=p4.sampling.tempering(4))
+    with raises("argument.values.shape", "ascending"):
+        answer.curve([0.3, 0.1])
+    with raises("hammersley_clifford.not_normalizable"):
+        answer.hysteresis(1.0, 0.1, num_steps=20, couplings={"a": np.array([1.0, 0.1])})
     with raises("argument.rate.steps", "num_steps="):
         answer.hysteresis(1.0, 0.7, num_steps=4)
     with raises("argument.amplitude", "a positive number"):

@@ -120,9 +120,10 @@ def driven_loop(
     for name, value in (("amplitude", amplitude), ("rate", rate)):
         if finite_array(name, value).shape != () or not value > 0:
             raise ArgumentError(name, "a positive number", repr(value))
-    if isinstance(kernel, str) and kernel not in ACCEPTED:
+    named = kernel if isinstance(kernel, str) else kernel.name
+    if named.removesuffix("_fourier") not in ACCEPTED:
         fix = "Clusters, exchanges and sign flips jump between the phases, where a loop is about staying in one."
-        raise ArgumentError("kernel", f"one of {', '.join(ACCEPTED)}", repr(kernel), fix, reason="choice")
+        raise ArgumentError("kernel", f"one of {', '.join(ACCEPTED)}", repr(named), fix, reason="choice")
     down = np.linspace(amplitude, -amplitude, num_steps + 1)
     fields = np.concatenate([down, down[-2::-1]])
     step = 2 * amplitude / num_steps
@@ -158,6 +159,8 @@ def _models(source: Source, couplings: dict | None, members: int):
     """h → the models of all realisations at that field, with a leading axis."""
     base = source.model
     each = [base.replace(**{n: v[k] for n, v in (couplings or {}).items()}) for k in range(members)]
+    for one in each if couplings else ():
+        one.check().raise_if_violated()
     stacked = jax.tree.map(lambda *values: jnp.stack([jnp.asarray(v) for v in values]), *each)
     names = [form.name for form in stacked.forms]
 

@@ -167,7 +167,7 @@ class Quenched:
         """``q`` = [⟨q⟩], ``abs_q``, ``q2``, the Binder ratio ``binder`` = ½(3 − [⟨q⁴⟩]/[⟨q²⟩]²), and the ``link`` overlap.
 
         q = (1/V) Σ_i φ_i^a φ_i^b of two replicas. The Binder ratio goes to 0 where q is a Gaussian around 0, and to 1 where
-        |q| has one value.
+        its size has one value.
         """
         self._require_overlaps()
         quantities: dict[str, Callable] = {

@@ -192,6 +192,8 @@ class Response:
             If the weights leave too few effective draws at a field.
         """
         values, seed = finite_array("values", values), seed_within(seed)
+        if values.ndim != 1 or len(values) < 2 or np.any(np.diff(values) <= 0):
+            raise ArgumentError("values", "two fields or more in ascending order", repr(values)[:80], reason="shape")
         middle = float((np.max(values) + np.min(values)) / 2 if field is None else finite_array("field", field))
         model = self.at(middle)
         tree = sample(
