@@ -12,7 +12,7 @@ from ..analysis.derived import derive
 from ..analysis.derived_result import Part
 from ..energy.exact.exact_log_z import exact_log_partition
 from ..errors import ArgumentError
-from ..errors.arguments import finite_array
+from ..errors.arguments import call_checked, finite_array
 from ..partition.log_partition import log_partition
 from ..reweighting.ensembles import combine_ensembles
 from .realizations import jackknifed
@@ -24,6 +24,7 @@ MAX_LOG_Z_ERROR = 0.1
 MAX_POOLED = 20_000  # fields of all realisations from which log Z ratios are found
 
 
+@call_checked
 @dataclass(frozen=True, repr=False)
 class Annealed:
     """Annealed beside quenched averages.

@@ -6,11 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..errors.arguments import call_checked
+
 __all__ = ["Budget", "budget_of"]
 
 LITTLE = 0.1  # share of the variance below which more draws do not help
 
 
+@call_checked
 @dataclass(frozen=True)
 class Budget:
     """Where the error of [⟨O⟩] comes from, and the number of draws at which a given budget buys the smallest one.

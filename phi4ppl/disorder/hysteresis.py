@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import ArgumentError
-from ..errors.arguments import finite_array, positive_int
+from ..errors.arguments import call_checked, finite_array, positive_int
 from ..errors.streams import stream_key
 from ..kernels.kernel import Kernel
 from ..model.field import MarkovRandomField
@@ -28,6 +28,7 @@ __all__ = ["Hysteresis", "driven_loop"]
 ACCEPTED = ("local_hmc", "hmc", "nuts", "chees", "adjusted_mclmc")  # dynamics that moves a field by little at a time
 
 
+@call_checked
 @dataclass(frozen=True, repr=False)
 class Hysteresis:
     """A loop of the field h: from H down to −H and back.

@@ -10,6 +10,7 @@ from scipy.special import fdtrc, stdtrit
 from scipy.stats import chi2
 
 from ..analysis.gamma_method import GammaEstimate, gamma_method
+from ..errors.arguments import call_checked
 from ..results.settings import metadata
 from ..results.verdict import FALSE_ALARM, MIN_SIGN_CHANGES, Check
 from .realizations import Overlaps
@@ -23,6 +24,7 @@ MIN_REALIZATIONS = 10
 SHOWN = 8  # numbers of realisations in a message
 
 
+@call_checked
 @dataclass(frozen=True)
 class QuenchedVerdict:
     """The result of the checks of a quenched run.

@@ -34,6 +34,7 @@ __all__ = ["LinearResponse", "Response", "response"]
 AXES = {"visible": "visible unit", "hidden": "hidden feature, in order", "response": "site"}
 
 
+@call_checked
 @dataclass(frozen=True, repr=False)
 class LinearResponse:
     """χ = ∂⟨m⟩/∂h in two ways.

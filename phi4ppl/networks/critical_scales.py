@@ -16,6 +16,7 @@ from .units import Units
 __all__ = ["CriticalScales", "critical_scales"]
 
 
+@call_checked
 @dataclass(frozen=True, repr=False)
 class CriticalScales:
     """Scales of the weights at which the modes of a machine condense, in ascending order.
