@@ -327,6 +327,26 @@ def test_improper_disorder_is_refused_before_sampling():
         p4.disorder.quenched(weak, {"w": dist.Normal(0.5, 0.5)})
 
 
+def test_without_fields_there_are_averages_and_no_overlaps(tmp_path):
+    r, fields = gaussian_fields(20, 100, 13)
+    tree = tree_of_fields(RING, fields)
+    whole = p4.disorder.Quenched(RING, {"r": r}, tree, Improper(0.0, 0.0, "exact"))
+    tree["posterior"] = xr.DataTree(tree["posterior"].dataset.drop_vars("phi"))
+    result = p4.disorder.Quenched(RING, {"r": r}, tree, Improper(0.0, 0.0, "exact"))
+    np.testing.assert_allclose(result.averages, whole.averages)
+    assert "overlap" not in str(result) and "overlap q" in str(whole) and len(result.plot().axes) == 1
+    assert "Averages over the disorder" in result.to_html(tmp_path / "page.html").read_text()
+    for ask in (lambda: result.overlap, result.overlap_distribution, result.correlations):
+        with raises("argument.overlaps.fields", "overlaps=True"):
+            ask()
+    with raises("argument.method.fields", "keeps fields"):
+        result.annealed("reweighting")
+    with raises("argument.name", "correlation_function"):
+        whole.correlations("improved_m2")
+    with raises("argument.name", "magnetization"):
+        whole.budget("spin")
+
+
 def test_what_cannot_be_disorder_is_refused():
     quenched = p4.disorder.quenched
     with raises("argument.disorder", "a dict of distributions"):

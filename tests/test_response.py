@@ -158,6 +158,8 @@ def test_what_has_no_response_is_refused():
         answer.hysteresis(1.0, 0.1, kernel="cluster")
     with raises("argument.kernel.choice", "'tempering'"):
         answer.hysteresis(1.0, 0.1, kernel=p4.sampling.tempering(4))
+    with raises("argument.step", "a positive number"):
+        answer.susceptibility(step=-0.1)
     with raises("argument.values.shape", "ascending"):
         answer.curve([0.3, 0.1])
     with raises("hammersley_clifford.not_normalizable"):

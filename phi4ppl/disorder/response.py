@@ -146,7 +146,7 @@ class Response:
         if step is None:
             pilot = self._members([field] * 3, num_samples=200, seed=stream_seed(seed, "pilot"), **shared)
             step = 0.25 / (self.source.volume * float(pilot["posterior"]["m"].std()))
-        if not step > 0:
+        if finite_array("step", step).shape != () or not step > 0:
             raise ArgumentError("step", "a positive number", repr(step))
         tree = self._members([field - step, field, field + step], num_samples=num_samples, seed=seed, **shared)
         m = tree["posterior"]["m"].transpose("member", "chain", "draw").values.astype(float)
