@@ -16,7 +16,7 @@ _CHAINS = {"num_warmup": "--warmup", "num_samples": "--samples", "num_chains": "
 OPTIONS = {  # by command, the options by the arguments that they stand for
     "run": _CHAINS | {
         "thinning": "--thinning", "kernel": "--kernel", "checkpoint": "--checkpoint", "symmetry_moves": "--no-symmetry-moves",
-        "keep_field": "--no-field", "progress": "--quiet",
+        "keep_field": "--no-field", "progress": "--quiet", "num_realizations": "--realizations", "num_replicas": "--replicas",
     },
     "fit": {"method": "--method", "seed": "--seed", "data": "--data", "target": "--target", "num_steps": "--steps",
             "progress": "--quiet"},

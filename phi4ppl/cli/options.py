@@ -20,6 +20,7 @@ EXAMPLES = {
     "run": (
         "phi4ppl run phi4_square --set size=32 --samples 4000",
         "phi4ppl run mine.py --kernel tempering:8 --output runs/cold",
+        "phi4ppl run random_field.py --realizations 100",
     ),
     "report": ("phi4ppl report runs/phi4_square",),
     "fit": (
@@ -178,6 +179,10 @@ def _run(sub: Command) -> None:
     sub.borrow("--seed", f"{SAMPLE}.seed", "seed of the run", type=int)
     sub.add_argument("--checkpoint", metavar="FOLDER", help="save the state of the run there, or resume from it")
     sub.add_argument("--no-field", action="store_true", help="keep observables only, not the fields")
+    text = "of a model file that declares `disorder`: draws of the couplings (default: 50)"
+    sub.add_argument("--realizations", type=int, metavar="N", help=text)
+    text = "of such a file: independent chains of each realisation (default: 2)"
+    sub.add_argument("--replicas", type=int, metavar="N", help=text)
     text = "leave out the exact sign flip of even models"
     sub.add_argument("--no-symmetry-moves", action="store_true", help=text)
     _with_folder(sub, "runs/MODEL", "an earlier run")
