@@ -89,6 +89,9 @@ class Process:
             values = {"limit": limit}
             raise ArgumentError("step_size", f"at most {limit:.6g}", f"{step_size:g}", fix, "unstable", values)
 
+    def require_time(self, time: float) -> None:
+        """Raise `ArgumentError` for an end of the run that this process does not reach; most go on for ever."""
+
     def check(self, states, time: float) -> None:
         """Raise an error if the run has gone wrong; called on the host, between chunks, with the states of all replicas.
 

@@ -144,6 +144,11 @@ class ReverseDiffusion(Process):
             fix = "A step goes from one noise time to the next; finer ones are set by times."
             raise ArgumentError("step_size", "1", f"{step_size:g}", fix)
 
+    def require_time(self, time: float) -> None:
+        if round(time) > len(self.times) - 1:
+            fix = "Every unit of time goes from one noise time to the next."
+            raise ArgumentError("time", f"at most {len(self.times) - 1} steps", f"{time:g}", fix, reason="range")
+
     def variance_at(self, time) -> jax.Array:
         """V_t."""
         return self.noising.shrunk(time) ** 2 * jnp.asarray(self.variance) + self.noising.variance(time)
