@@ -11,7 +11,9 @@ from .driven import Driven, DrivenState, WorkEstimate, free_energy_difference
 from .evolve import evolve
 from .film import animate
 from .gradient_flow import FlowState, GradientFlow
+from .growth import Growth, count_domains, domain_size, growth_exponent, return_probability
 from .hamiltonian import Hamiltonian, WaveState
+from .kinks import Kink, Kinks, track_kinks
 from .langevin import Langevin, LangevinState, free_variance
 from .laplacian import exponential, laplacian
 from .moves import Modes, Move
@@ -42,7 +44,10 @@ __all__ = [
     "FittedScore",
     "FlowState",
     "GradientFlow",
+    "Growth",
     "Hamiltonian",
+    "Kink",
+    "Kinks",
     "Langevin",
     "NeuralField",
     "NeuralState",
@@ -53,6 +58,8 @@ __all__ = [
     "Weighed",
     "WorkEstimate",
     "animate",
+    "count_domains",
+    "domain_size",
     "evolve",
     "exact_score",
     "exponential",
@@ -60,11 +67,14 @@ __all__ = [
     "fit_score",
     "free_energy_difference",
     "free_variance",
+    "growth_exponent",
     "laplacian",
     "largest_frequency",
     "noise_times",
     "plot",
     "process",
+    "return_probability",
     "time_averages",
+    "track_kinks",
     "weigh",
 ]
