@@ -143,8 +143,8 @@ def test_kinks_that_go_around_a_ring_annihilate_or_are_too_fast():
     assert len(kinks.whole) == 2
     assert all(kink.positions[-1] - kink.positions[0] == pytest.approx(60, abs=0.2) for kink in kinks)
     assert len(track_kinks(tree, max_shift=1.0)) > 2  # three sites in a record
-    lump = np.where(abs(x - 20) < 4, 1.0, -1.0)
-    flow = evolve(GradientFlow(p4.phi4(ring, w=1.0, a=0.5, b=0.25)), lump, time=6, every=0.2)
+    lump = np.where(abs(x - 20) < 2, 1.0, -1.0)
+    flow = evolve(GradientFlow(p4.phi4(ring, w=1.0, a=0.5, b=0.25)), lump, time=10, every=0.2)
     pair = track_kinks(flow)
     assert pair.count[0] == 2 and pair.count[-1] == 0 and len(pair) == 2 and not pair.whole
     assert pair[0].times[-1] == pair[1].times[-1]  # they disappear together

@@ -191,4 +191,3 @@ def measured_for(name: str, model: MarkovRandomField) -> dict[str, Callable]:
     if name.startswith("improved_"):
         require_clusters(name, model)
     return {each: function_of_field(each, model.lattice) for each in QUANTITIES[name].measured}
-

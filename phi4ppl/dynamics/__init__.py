@@ -4,6 +4,7 @@ A process and a field come in; a `DataTree` with a dimension ``time``, pictures 
 """
 
 from .complex_langevin import ComplexLangevin, ComplexState
+from .corrected import correct
 from .diffusion import Diffusion
 from .drift import Drift
 from .drive import DriveTo
@@ -58,6 +59,7 @@ __all__ = [
     "Weighed",
     "WorkEstimate",
     "animate",
+    "correct",
     "count_domains",
     "domain_size",
     "evolve",

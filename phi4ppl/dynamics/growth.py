@@ -196,7 +196,9 @@ def growth_exponent(size: xr.DataArray, *, first: float, last: float | None = No
     apart, spread = late - n, float(np.sqrt((len(values) - 1) * np.var(without[:, 2] - without[:, 0])))
     warnings = ()
     if abs(apart) > DRIFT * spread:
-        text = f"the exponent moves within the window, by {value_with_error(apart, spread)}: begin later, or end earlier."
+        text = (
+            f"the exponent moves within the window, by {value_with_error(apart, spread)}: begin later, or end earlier."
+        )
         warnings = (text,)
         warn(Phi4pplWarning("evolution.growth", text, {"change": apart, "error": spread}))
     return Growth(
