@@ -247,6 +247,9 @@ def _starts(process: Process, start, num_replicas: int | None) -> jax.Array:
     shape = lattice.field_shape
     if num_replicas is not None:
         num_replicas = positive_int("num_replicas", num_replicas)
+    if np.iscomplexobj(start) and not process.is_complex:
+        fix = f"{type(process).__name__} moves real ones: give start.real."
+        raise ArgumentError("start", "real numbers", "complex ones", fix, reason="complex")
     if np.iscomplexobj(start) and not is_labeled(start):
         fields = np.asarray(start)
     else:
