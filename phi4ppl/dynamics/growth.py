@@ -20,7 +20,7 @@ __all__ = ["Growth", "count_domains", "domain_size", "growth_exponent", "return_
 MIN_REPLICAS = 4
 MIN_RECORDS = 8
 NUMBER = 24  # of the records that are fitted, evenly spaced in the logarithm of time
-DRIFT = 3.0  # errors by which the exponent of the second half of the times may differ
+DRIFT = 3.0  # errors of their difference by which the exponent of late times may differ, unless it is within its own
 
 
 @call_checked
@@ -195,7 +195,7 @@ def growth_exponent(size: xr.DataArray, *, first: float, last: float | None = No
     n, offset, late = (float(x) for x in whole)
     apart, spread = late - n, float(np.sqrt((len(values) - 1) * np.var(without[:, 2] - without[:, 0])))
     warnings = ()
-    if abs(apart) > DRIFT * spread:
+    if abs(apart) > max(DRIFT * spread, errors[0]):
         text = (
             f"the exponent moves within the window, by {value_with_error(apart, spread)}: begin later, or end earlier."
         )

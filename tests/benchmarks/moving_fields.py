@@ -26,12 +26,18 @@ import numpy as np
 
 import phi4ppl as p4
 from phi4ppl.dynamics import Drift, GradientFlow, Langevin, evolve, laplacian
+from phi4ppl.energy.functions import energy
 
 CRITICAL = {"w": 1.0, "a": 1.52425, "b": 0.175}
 
 
 def random_field(size: int, width: float = 0.1) -> np.ndarray:
     return width * np.random.default_rng(0).normal(size=(size, size))
+
+
+def force(model, phi):
+    """∂S/∂φ, the one that all processes use."""
+    return jax.grad(lambda p: energy(model, p))(phi)
 
 
 def per_unit(function, units: float) -> float:
@@ -71,7 +77,7 @@ def flow(rounds: int, size: int = 256) -> list[str]:
     @jax.jit
     def forces(model, phi):
         # as in a fused loop of steps: the next one is at another field
-        return jax.lax.fori_loop(0, number, lambda _, x: x - 1e-9 * jax.grad(model.energy)(x), phi)
+        return jax.lax.fori_loop(0, number, lambda _, x: x - 1e-9 * force(model, x), phi)
 
     field = jnp.asarray(start, jnp.float32)
     seconds = in_turn(
@@ -163,7 +169,7 @@ def sde(rounds: int, size: int = 64, steps: int = 1000, step_size: float = 0.01)
         @jax.jit
         def solve(phi, key, motion=motion):
             noise = diffrax.ControlTerm(lambda t, y, a: jnp.asarray(np.sqrt(2.0), y.dtype), motion(key))
-            terms = diffrax.MultiTerm(diffrax.ODETerm(lambda t, y, a: -jax.grad(model.energy)(y)), noise)
+            terms = diffrax.MultiTerm(diffrax.ODETerm(lambda t, y, a: -force(model, y)), noise)
             found = diffrax.diffeqsolve(
                 terms, diffrax.Euler(), 0.0, end, step_size, phi, max_steps=steps + 2,
                 adjoint=diffrax.DirectAdjoint() if name == "UnsafeBrownianPath" else diffrax.RecursiveCheckpointAdjoint(),  # noqa: B023
