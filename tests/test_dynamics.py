@@ -376,7 +376,7 @@ def test_implicit_steps_need_diffrax_and_few_sites(monkeypatch):
 
 
 def test_a_stiff_flow_takes_few_implicit_steps():
-    """Spacing 1/64: ω from 0.2 to 16384. The slow mode decays as e^(−0.2t); a few hundred steps where explicit ones are 6,000."""
+    """Spacing 1/64: ω from 0.2 to 16384. The slow mode decays as e^(−0.2t); explicit steps would be 6,000."""
     pytest.importorskip("diffrax")
     sites, h = 16, 1 / 64
     model = p4.gaussian(p4.lattice.chain(sites), w=1 / h**2, a=1 / h**2 + 0.1)

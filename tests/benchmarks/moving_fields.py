@@ -87,7 +87,9 @@ def flow(rounds: int, size: int = 256) -> list[str]:
         },
         rounds,
     )
-    return [f"| `GradientFlow`, a step with its 3 forces, in bare forces | {shown(seconds['step'] / seconds['force'])} | 3 |"]
+    return [
+        f"| `GradientFlow`, a step with its 3 forces, in bare forces | {shown(seconds['step'] / seconds['force'])} | 3 |"
+    ]
 
 
 def langevin(rounds: int, size: int = 512, steps: int = 64) -> list[str]:
