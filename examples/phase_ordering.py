@@ -12,7 +12,7 @@ import phi4ppl as p4
 from phi4ppl.dynamics import domain_size, evolve, growth_exponent
 
 tiny = os.environ.get("PHI4PPL_TINY") == "1"
-size, replicas, time = (32, 4, 20.0) if tiny else (512, 6, 150.0)
+size, replicas, time = (32, 4, 20.0) if tiny else (384, 6, 150.0)
 b = 0.2  # minima at ±1; walls are wide enough for the lattice not to pin them
 lattice = p4.lattice.square(size)
 model = p4.phi4(lattice, w=1.0, a=2 - 2 * b, b=b)
@@ -23,7 +23,7 @@ tree = evolve(
     process,
     start,
     time=time,
-    every=time / 100,
+    every=time / 150,
     observables=["interface_length"],
     keep_field=False,
 )

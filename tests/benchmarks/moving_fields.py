@@ -150,7 +150,7 @@ def allen_cahn(rounds: int, size: int = 256, steps: int = 200, step_size: float 
     ]
 
 
-def sde(rounds: int, size: int = 64, steps: int = 1000, step_size: float = 0.01) -> list[str]:
+def sde(rounds: int, size: int = 64, steps: int = 8000, step_size: float = 0.01) -> list[str]:
     """Euler–Maruyama steps of Langevin dynamics; diffrax with both of its Brownian motions."""
     import diffrax
     import lineax
