@@ -376,15 +376,18 @@ def test_implicit_steps_need_diffrax_and_few_sites(monkeypatch):
 
 
 def test_a_stiff_flow_takes_few_implicit_steps():
-    """Spacing 1/64: ω from 0.2 to 16384. The slow mode decays as e^(−0.2t); explicit steps would be 6,000."""
+    """Spacing 1/64: ω from 0.2 to 16384. The slow mode decays as e^(−0.2t).
+
+    Once the fast modes are gone, a quarter of a unit of time takes a few steps, where explicit ones would be 1,600.
+    """
     pytest.importorskip("diffrax")
     sites, h = 16, 1 / 64
     model = p4.gaussian(p4.lattice.chain(sites), w=1 / h**2, a=1 / h**2 + 0.1)
     start = 1 + 0.1 * np.random.default_rng(0).normal(size=(2, sites))
-    process = GradientFlow(model, tolerance=1e-5, solver="implicit")
+    process = GradientFlow(model, solver="implicit")
     tree = evolve(process, start, time=1.0, every=0.25)
     times = tree["evolution"]["time"].values
     law = start.mean(axis=1)[:, None] * np.exp(-0.2 * times)
     np.testing.assert_allclose(phi(tree)[:, 1:], np.broadcast_to(law[:, 1:, None], (2, 4, sites)), rtol=1e-3)
-    assert tree["evolution"]["solver_steps"].values[:, -1].max() < 400
+    assert np.diff(tree["evolution"]["solver_steps"].values, axis=1)[:, -1].max() < 50
     assert np.all(np.diff(tree["evolution"]["energy"].values) <= 0)

@@ -34,7 +34,7 @@ def wall_function(name: str, lattice: Lattice) -> Callable:
 @functools.lru_cache(maxsize=64)
 def _made(name: str, lattice: Lattice, words: str) -> Callable:
     function = WALLS[name][1](lattice)
-    function.coupling_free = True  # programs that record only these are shared by all couplings
+    function.coupling_free = True  # type: ignore[attr-defined]  # programs that record only these are shared by all couplings
     return function
 
 

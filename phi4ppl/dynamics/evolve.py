@@ -202,7 +202,7 @@ def evolve(
         fix = "A function (phi, t) → dφ/dt becomes one by phi4ppl.dynamics.Drift(lattice, function)."
         raise ArgumentError("process", "a process of phi4ppl.dynamics", repr(process)[:80], fix)
     if protocol is not None:
-        process = Driven(process, protocol)
+        process = Driven(process, protocol)  # type: ignore[call-arg]  # the decorator hides the fields
     grid, seed = time_grid(process, time, step_size, every), seed_within(seed)
     process.require_time(grid.time)
     for name, flag in (("keep_field", keep_field), ("progress", bool(progress) if progress is None else progress)):

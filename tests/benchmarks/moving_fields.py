@@ -116,7 +116,7 @@ def langevin(rounds: int, size: int = 512, steps: int = 64) -> list[str]:
     ]
 
 
-def allen_cahn(rounds: int, size: int = 256, steps: int = 200, step_size: float = 0.1) -> list[str]:
+def allen_cahn(rounds: int, size: int = 256, steps: int = 1500, step_size: float = 0.1) -> list[str]:
     """u_t = Δu + u − u³ by the classical Runge–Kutta method, in three programs that agree."""
     import pde
     from pde.solvers import RungeKuttaSolver
@@ -150,7 +150,7 @@ def allen_cahn(rounds: int, size: int = 256, steps: int = 200, step_size: float 
     ]
 
 
-def sde(rounds: int, size: int = 64, steps: int = 8000, step_size: float = 0.01) -> list[str]:
+def sde(rounds: int, size: int = 64, steps: int = 5000, step_size: float = 0.01) -> list[str]:
     """Euler–Maruyama steps of Langevin dynamics; diffrax with both of its Brownian motions."""
     import diffrax
     import lineax
