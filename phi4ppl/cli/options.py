@@ -36,7 +36,10 @@ EXAMPLES = {
     ),
     "cascade": ("phi4ppl cascade phi4_square --to 512",),
     "spectrum": ("phi4ppl spectrum digits.npz --target y", "phi4ppl spectrum runs/phi4_square/samples.nc"),
-    "evolve": ("phi4ppl evolve phi4_square --time 20 --film out.gif",),
+    "evolve": (
+        "phi4ppl evolve phi4_square --time 20 --film out.gif",
+        "phi4ppl evolve phi4_square --process langevin --step mala --time 20",
+    ),
     "models": ("phi4ppl models --settings",),
     "doctor": ("phi4ppl doctor", "phi4ppl doctor --clear-cache"),
 }
@@ -295,6 +298,8 @@ def _evolve(sub: Command) -> None:
     sub.add_argument("--time", type=float, required=True, help="how long, in units of the process")
     action = sub.add_argument("--process", help="of a model: %(known)s (the first where none is given)")
     sub.choices_of[action] = "cli.evolve_command:PROCESSES"
+    action = sub.add_argument("--step", help="of --process langevin: %(known)s (the first where none is given)")
+    sub.choices_of[action] = "dynamics.langevin:STEPS"
     sub.add_argument("--start", metavar="FILE", help=f"fields to start from: {DATA_FILES} (default: small random ones)")
     sub.add_argument("--step-size", type=float, help="time of a step (default: the process's own)")
     sub.add_argument("--every", type=float, help="time between records (default: a hundredth of --time)")
