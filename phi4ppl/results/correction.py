@@ -32,7 +32,7 @@ BATCH_SITES = 1 << 18  # of fields that sweep together: clusters of what a cache
 FIRST = 8  # sweeps of single sites before clusters: these see large ones in fields that are too smooth, and turn them
 MAX_SWEEPS = 512
 TOLERANCE = 2.0  # errors
-DRIFT = 3.0  # errors of a drift since the first sweeps that has to be shown to slow down
+DRIFT = 2.0  # errors of a drift since the first sweeps that is believed
 TUNED, TUNING = 256, 100  # fields and iterations that find a step size
 CLUSTER_SWEEPS = 2  # an iteration of the kernel "cluster" has two
 
@@ -102,18 +102,17 @@ def moved(before: Summary, after: Summary, tolerance: float = TOLERANCE) -> list
 def relaxing(history: list[tuple[int, Summary]]) -> list[str]:
     """Observables that have drifted since the first sweeps, and may have far to go.
 
-    The last doubling alone sees little where long waves relax slowly: fields differ more by chance than by their drift. Means
-    relax at the pace at which fields forget. So with r the correlation of fields before and after the last doubling, in which
-    an observable changed by d ± e, at most (|d| + 2e) r/(1 − r) is left, which has to be below half of the drift since the
-    first sweeps, if that is above three of its errors.
+    The last doubling alone sees little where long waves relax slowly: fields differ more by chance than by their drift. But
+    means relax at the pace at which fields forget. So with ρ the correlation of an observable before and after, over the
+    fields, a mean that drifted by d since the first sweeps has d ρ/(1 − ρ) before it, which has to be below its error if d
+    is not zero within two errors.
     """
-    (_, first), (_, before), (_, last) = history[1], history[-2], history[-1]
+    first, last = history[1][1], history[-1][1]
     found = []
     for name in WATCHED:
-        (whole, error), (late, noise) = (_change(each, last, name) for each in (first, before))
-        memory = float(np.corrcoef(before.influence[name], last.influence[name])[0, 1])
-        left = (abs(late) + TOLERANCE * noise) * max(memory, 0.0)
-        if abs(whole) > DRIFT * error and left > (1 - memory) * abs(whole) / 2:
+        whole, error = _change(first, last, name)
+        memory = max(float(np.corrcoef(first.influence[name], last.influence[name])[0, 1]), 0.0)
+        if abs(whole) > DRIFT * error and memory * abs(whole) > (1 - memory) * last.errors[name]:
             found.append(name)
     return found
 
