@@ -10,19 +10,28 @@ from ..errors import ArgumentError
 from ..errors.arguments import call_checked
 from ..lattice.coloring import colors
 from .kernel import Kernel, get_kernel
+from .local_hmc import MAX_COLORS
 
 __all__ = ["choose", "resolve"]
 
-MAX_COLORS = 16  # a sweep costs a force for every color
 DEEP = 15.0  # Σ_j w_ij φ² of the mean field; 5 at the critical point of the square lattice with λ = 0.7
 
 
-def choose(compiled: CompiledModel, symmetry_moves: bool = True) -> tuple[str, str]:
-    """Name of the kernel for a model, and the reason in words; without kernels that change signs if that is not wanted."""
+def choose(compiled: CompiledModel, symmetry_moves: bool = True, tempered: bool = True) -> tuple[str, str]:
+    """Name of the kernel for a model, and the reason in words; without kernels that change signs if that is not wanted.
+
+    ``tempered=False`` leaves out kernels whose state is more than the field, for those who restart chains from fields.
+    """
     model = compiled.model
     if model is None:
         return "nuts", "a NumPyro model has no graph to exploit"
     terms = model.interactions
+    frustrated = _signs_compete(model)
+    if frustrated and symmetry_moves and tempered:
+        return "tempering", (
+            "frustration: around some cycles of the graph the product of the signs of w is negative, so that no signs of "
+            "φ satisfy every edge and single chains get stuck"
+        )
     num_colors = int(colors(model.lattice, model.forms).max()) + 1
     if num_colors > MAX_COLORS:
         return "chees", f"the sites need {num_colors} colors, too many for sweeps"
@@ -35,21 +44,20 @@ def choose(compiled: CompiledModel, symmetry_moves: bool = True) -> tuple[str, s
         return "local_hmc", "clusters would change signs, and symmetry_moves=False"
     if (strength := _mean_field_order(model)) > DEEP:
         return "local_hmc", f"deep in its ordered phase (Σ w φ² = {strength:.0f}), where one cluster spans the lattice"
-    if _signs_compete(model):
-        return "cluster", (
-            "sweeps move the sites; the signs of w compete and no field satisfies them all, so clusters help little: "
-            "use kernel='tempering' if the chains disagree"
-        )
+    if frustrated:
+        return "cluster", "sweeps move the sites; the signs of w compete, so clusters help little"
     return "cluster", "clusters over the hopping terms move long waves, sweeps the short ones"
 
 
 def _signs_compete(model) -> bool:
-    """Whether no signs of φ make w_ij φ_i φ_j > 0 on every edge (frustration).
+    """Whether no signs of φ make w_ij φ_i φ_j > 0 on every edge (frustration): a cycle with Π sign w < 0.
 
     In two copies of the graph where negative w cross over, such signs cut every component in two (F. Harary, Michigan Math.
     J. 2 (1953) 143).
     """
     hopping = [(form.cliques, value) for form, value in model.interactions if form.is_hopping]
+    if not hopping:
+        return False
     edges = np.concatenate([cliques for cliques, _ in hopping])
     w = np.concatenate([np.broadcast_to(np.asarray(value, float), len(cliques)) for cliques, value in hopping])
     edges, w, number = edges[w != 0], w[w != 0], model.lattice.num_sites
@@ -89,15 +97,19 @@ def _mean_field_order(model) -> float:
 
 
 @call_checked
-def resolve(kernel: str | Kernel, compiled: CompiledModel, symmetry_moves: bool = True) -> tuple[Kernel, str]:
-    """The kernel that will run, and why.
+def resolve(
+    kernel: str | Kernel, compiled: CompiledModel, symmetry_moves: bool = True, tempered: bool = True
+) -> tuple[Kernel, str]:
+    """The kernel that will run, and why; fitted to the model where it has to be before it can be compiled.
+
+    ``symmetry_moves`` and ``tempered`` are those of `choose`.
 
     Raises
     ------
     ArgumentError
         If there is no kernel of that name, or it cannot sample this model.
     """
-    name, reason = choose(compiled, symmetry_moves) if kernel == "auto" else (kernel, "asked for")
+    name, reason = choose(compiled, symmetry_moves, tempered) if kernel == "auto" else (kernel, "asked for")
     kernel = get_kernel(name)
     objection = kernel.objection(compiled)
     if objection is not None:
@@ -105,4 +117,7 @@ def resolve(kernel: str | Kernel, compiled: CompiledModel, symmetry_moves: bool 
         raise ArgumentError(
             "kernel", "one that can sample this model", f"{kernel.name!r}, which {objection}", fix, reason="unsuited"
         )
+    if kernel.fit is not None:
+        kernel, how = kernel.fit(compiled)
+        reason = f"{reason}; {how}"
     return kernel, reason
