@@ -22,6 +22,7 @@ from ..errors import ArgumentError
 from .adaptation import schedule
 from .kernel import Kernel
 from .ladder import at, tempered_change
+from .short_run import short_run
 from .target import Target, target_of
 
 __all__ = ["Pilot", "pilot_of"]
@@ -119,25 +120,10 @@ def _run(target: Target, inner, path: str, beta, start, plan):
     pairs = np.random.default_rng(0).permutation(size)  # products of two: signs of all may change together, domains do not
 
     def chain(key, beta, position):
-        here = at(target, beta, path)
-        adaptation = kernel.adaptation.begin(here, position)
-        state = kernel.build(here, kernel.adaptation.tuning(adaptation)).init(position)
+        def record(state, info):
+            return change(state.position, position), ravel_pytree(state.position)[0]
 
-        def warm(carry, inputs):
-            (state, adaptation), (key, (stage, end)) = carry, inputs
-            state, info = kernel.build(here, kernel.adaptation.tuning(adaptation)).step(key, state)
-            adaptation = kernel.adaptation.update(here, adaptation, stage, end, state, kernel.statistics(info))
-            return (state, adaptation), None
-
-        def draw(state, key):
-            state, _ = algorithm.step(key, state)
-            return state, (change(state.position, position), ravel_pytree(state.position)[0])
-
-        warm_key, draw_key = jax.random.split(key)
-        warm_keys = jax.random.split(warm_key, NUM_WARMUP)
-        (state, adaptation), _ = jax.lax.scan(warm, (state, adaptation), (warm_keys, (plan[:, 0], plan[:, 1])))
-        algorithm = kernel.build(here, kernel.adaptation.final(adaptation))
-        return jax.lax.scan(draw, state, jax.random.split(draw_key, NUM_DRAWS))[1]
+        return short_run(kernel, at(target, beta, path), key, position, plan, NUM_DRAWS, record)[1]
 
     def rung(key, beta, starts):
         tempered, flat = jax.vmap(chain, (0, None, 0))(jax.random.split(key, CHAINS), beta, starts)
