@@ -1,8 +1,8 @@
 """Independent sites drawn afresh: an independence sampler whose proposal is a table of every site's density.
 
-x = s sinh t is cut into cells of equal width in t, fine near zero and wide far out. A cell is proposed with its probability at the
-center, a point in it uniformly in t; accept/reject at every site corrects what the table misses, so that the move is exact for
-any one-site terms, of any number of wells.
+x = s sinh t is cut into cells of equal width in t, fine near zero and wide far out. A cell is proposed with its probability
+at the center, a point in it uniformly in t; accept/reject at every site corrects what the table misses, so that the move is
+exact for any one-site terms, of any number of wells.
 """
 
 from __future__ import annotations

@@ -51,8 +51,8 @@ class Kernel:
     changes_signs : bool
         Whether the kernel itself moves between φ and −φ, so that the separate move is not needed.
     fit : callable, optional
-        ``fit(compiled) -> (kernel, how)``: the kernel as a model needs it, of sizes that warm-up cannot change, and in words what
-        was found. `phi4ppl.kernels.resolve` calls it.
+        ``fit(compiled) -> (kernel, how)``: the kernel as a model needs it, of sizes that warm-up cannot change, and in words
+        what was found. `phi4ppl.kernels.resolve` calls it.
     """
 
     name: str

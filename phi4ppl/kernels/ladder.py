@@ -1,13 +1,13 @@
 """A ladder of temperatures: the target on every rung, exchanges between neighbors, and rungs at equal rejection.
 
-On rung k the action is S_k = S₀ + β_k V, 1 = β₀ > β₁ > …. Along the path ``"temperature"`` S₀ = 0 and V = S: all couplings times
-β. Along the path ``"interactions"`` V holds the terms of several sites and S₀ those of single ones, so that β = 0 are
-independent sites. Two neighbors exchange with probability min(1, exp[(β_k − β_l)(V(φ_k) − V(φ_l))]). Even and odd pairs take turns
-(non-reversible exchanges): fields drift along the ladder, where pairs at random would let them diffuse.
+On rung k the action is S_k = S₀ + β_k V, 1 = β₀ > β₁ > …. Along the path ``"temperature"`` S₀ = 0 and V = S: all couplings
+times β. Along the path ``"interactions"`` V holds the terms of several sites and S₀ those of single ones, so that β = 0 are
+independent sites. Two neighbors exchange with probability min(1, exp[(β_k − β_l)(V(φ_k) − V(φ_l))]). Even and odd pairs take
+turns (non-reversible exchanges): fields drift along the ladder, where pairs at random would let them diffuse.
 
-With r_k the share of exchanges that are rejected between k and k + 1, Λ(β) = Σ r_k up to β hardly depends on the rungs. Λ of the
-whole ladder is its barrier. Round trips are most frequent where all r_k are equal, and a ladder of 2Λ + 1 rungs makes most of
-them for its cost (S. Syed, A. Bouchard-Côté, G. Deligiannidis and A. Doucet, J. R. Stat. Soc. B 84 (2022) 321).
+With r_k the share of exchanges that are rejected between k and k + 1, Λ(β) = Σ r_k up to β hardly depends on the rungs. Λ of
+the whole ladder is its barrier. Round trips are most frequent where all r_k are equal, and a ladder of 2Λ + 1 rungs makes
+most of them for its cost (S. Syed, A. Bouchard-Côté, G. Deligiannidis and A. Doucet, J. R. Stat. Soc. B 84 (2022) 321).
 """
 
 from __future__ import annotations

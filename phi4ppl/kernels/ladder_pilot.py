@@ -1,8 +1,8 @@
 """A short run before the chains of a tempering kernel: which path, how hot, and how many rungs.
 
 Independent chains run at many β along both paths, without exchanges. In equilibrium neighbors at distance dβ reject a share
-½ E|V − V′| dβ of their exchanges, V and V′ of two independent draws (M. Predescu, C. Predescu and C. V. Ciobanu, J. Chem. Phys. 120
-(2004) 4119): its integral is the barrier Λ.
+½ E|V − V′| dβ of their exchanges, V and V′ of two independent draws (M. Predescu, C. Predescu and C. V. Ciobanu, J. Chem.
+Phys. 120 (2004) 4119): its integral is the barrier Λ.
 """
 
 from __future__ import annotations
@@ -117,7 +117,9 @@ def _run(target: Target, inner, path: str, beta, start, plan):
     """V of the draws at every β, shape (β, draws of all chains), and the spread of the means of chains."""
     kernel, change = inner(target), tempered_change(target, path)
     size = sum(leaf[0, 0].size for leaf in jax.tree.leaves(start))
-    pairs = np.random.default_rng(0).permutation(size)  # products of two: signs of all may change together, domains do not
+    pairs = np.random.default_rng(0).permutation(
+        size
+    )  # products of two: signs of all may change together, domains do not
 
     def chain(key, beta, position):
         def record(state, info):

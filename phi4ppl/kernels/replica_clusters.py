@@ -1,19 +1,19 @@
 """Houdayer's move for continuous fields: two replicas exchange the values on clusters where their signs differ.
 
-Of two fields a and b of one action take s = a + b and d = a − b. To exchange the values of a site changes the sign of d there and
-leaves s as it is. Terms of single sites do not notice, and of the hopping terms
+Of two fields a and b of one action take s = a + b and d = a − b. To exchange the values of a site changes the sign of d there
+and leaves s as it is. Terms of single sites do not notice, and of the hopping terms
 
     −w_ij (a_i a_j + b_i b_j) = −½ w_ij (s_i s_j + d_i d_j),
 
-so that an exchange on a set C of sites costs ΔS_C = Σ_{i∈C, j∉C} w_ij d_i d_j, terms of its boundary alone. The clusters are those
-of sites with a_i b_i < 0, connected by edges with w ≠ 0. An exchange does not change a_i b_i: it leads to the same clusters. No two of
-them are neighbors, so their costs do not depend on each other, and each is exchanged with probability
+so that an exchange on a set C of sites costs ΔS_C = Σ_{i∈C, j∉C} w_ij d_i d_j, terms of its boundary alone. The clusters are
+those of sites with a_i b_i < 0, connected by edges with w ≠ 0. An exchange does not change a_i b_i: it leads to the same
+clusters. No two of them are neighbors, so their costs do not depend on each other, and each is exchanged with probability
 1/(1 + exp(ΔS_C)): a heat bath, which nothing can reject. Where all |φ_i| are one (Ising spins), d = 0 outside the clusters and
 ΔS_C = 0, which is the move of J. Houdayer, Eur. Phys. J. B 22 (2001) 479, for any graph and any signs of w.
 
-The move helps as long as no cluster percolates. On a square lattice half of the sites are not enough to do so (threshold 0.593). On a
-cubic lattice (0.312), on random graphs of many neighbors and on complete ones they are: one cluster then takes nearly all
-sites of negative overlap, and its exchange amounts to giving the replicas each other's names.
+The move helps as long as no cluster percolates. On a square lattice half of the sites are not enough to do so (threshold
+0.593). On a cubic lattice (0.312), on random graphs of many neighbors and on complete ones they are: one cluster then takes
+nearly all sites of negative overlap, and its exchange amounts to giving the replicas each other's names.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Parallel tempering: copies of the field at rising temperatures exchange places, so that chains can go around barriers.
 
-Every iteration moves each copy as `auto` would (clusters and colored sweeps, sweeps alone, or HMC), and then exchanges neighbors
-on the ladder; see `phi4ppl.kernels.ladder` for the exchanges and the rungs. With pairs of replicas on every rung, Houdayer's clusters
-are exchanged too, see `phi4ppl.kernels.replica_clusters`.
+Every iteration moves each copy as `auto` would (clusters and colored sweeps, sweeps alone, or HMC), and then exchanges
+neighbors on the ladder; see `phi4ppl.kernels.ladder` for the exchanges and the rungs. With pairs of replicas on every rung,
+Houdayer's clusters are exchanged too, see `phi4ppl.kernels.replica_clusters`.
 
 Sources: R. H. Swendsen and J.-S. Wang, Phys. Rev. Lett. 57 (1986) 2607; C. J. Geyer (1991); S. Syed et al., J. R. Stat. Soc. B
 84 (2022) 321; Z. Zhu, A. J. Ochoa and H. G. Katzgraber, Phys. Rev. Lett. 115 (2015) 077201.
@@ -266,7 +266,8 @@ def _houdayer_objection(compiled: CompiledModel) -> str | None:
 
 @functools.lru_cache(maxsize=64)
 def _kernel(ladder: _Ladder, asked: tuple) -> Kernel:
-    """The kernel of a ladder; ``asked`` are the rungs and the path as they were asked for, None where a pilot is to find them."""
+    """The kernel of a ladder; ``asked`` are the rungs and the path as they were asked for, None where a pilot is to find
+    them."""
     pair = ladder.replicas == 2
     name, what = ("houdayer", "two replicas of") if pair else ("tempering", "")
     number = f"{asked[0]} copies" if asked is not None and asked[0] else "copies"
@@ -308,8 +309,8 @@ def tempering(num_rungs: int | None = None, *, path: str | None = None) -> Kerne
     own, and makes 2Λ + 1 rungs. Warm-up then spaces them so that all neighbors reject equally often.
 
     The statistics ``exchange_rate`` (of every pair), ``inverse_temperature`` (β of every copy) and ``round_trips`` show how it
-    went: the number of copies that came back to the coldest rung after they had been on the hottest one. `phi4ppl.diagnose` shows
-    and judges them.
+    went: the number of copies that came back to the coldest rung after they had been on the hottest one. `phi4ppl.diagnose`
+    shows and judges them.
 
     Parameters
     ----------

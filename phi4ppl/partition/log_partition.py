@@ -53,8 +53,8 @@ def log_partition(
         chains at fixed λ do not leave.
         ``"auto"``: exact where that takes no more than a few seconds; else by integration and by annealing, averaged. If they
         differ by more than three standard errors, a warning says so and the error is widened to cover both.
-        The objects `Integration`, `Annealing`, `SMC`, `PopulationAnnealing`, `Tempering` and `Auto` of `phi4ppl.partition` say how much work is done, as
-        ``Auto(num_samples=4000, num_steps=4000)``.
+        The objects `Integration`, `Annealing`, `SMC`, `PopulationAnnealing`, `Tempering` and `Auto` of `phi4ppl.partition`
+        say how much work is done, as ``Auto(num_samples=4000, num_steps=4000)``.
     seed : int
     progress : bool, optional
         Show a progress bar on standard error; by default only in a terminal.

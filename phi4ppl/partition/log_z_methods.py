@@ -212,7 +212,14 @@ class Exact:
 
 
 METHODS = {method.name: method for method in (Auto, Exact, Integration, Annealing, SMC, PopulationAnnealing, Tempering)}
-MINIMA = {"num_samples": 50, "num_steps": 50, "num_particles": 50, "num_chains": 2, "num_walkers": 16, "population": 100}
+MINIMA = {
+    "num_samples": 50,
+    "num_steps": 50,
+    "num_particles": 50,
+    "num_chains": 2,
+    "num_walkers": 16,
+    "population": 100,
+}
 
 
 def _check(method) -> None:

@@ -36,8 +36,8 @@ def anneal_populations(
 
         log(Z/Z_0) = Σ_steps log [ R⁻¹ Σ_r exp(−(λ' − λ) V(φ_r)) ],
 
-    of which Z/Z_0 has no bias. Fields of one ancestor make a family; ρ = R Σ_f (share of family f)² is the mean number of fields
-    that share an ancestor. Sources: K. Hukushima and Y. Iba, AIP Conf. Proc. 690 (2003) 200; W. Wang, J. Machta and
+    of which Z/Z_0 has no bias. Fields of one ancestor make a family; ρ = R Σ_f (share of family f)² is the mean number of
+    fields that share an ancestor. Sources: K. Hukushima and Y. Iba, AIP Conf. Proc. 690 (2003) 200; W. Wang, J. Machta and
     H. G. Katzgraber, Phys. Rev. E 92 (2015) 063307 (families).
     """
     key, rng = stream_key(seed, "population"), stream_rng(seed, "population")

@@ -32,8 +32,9 @@ def climb(
 ) -> PartitionEstimate:
     """log Z by multistate reweighting (MBAR) of all rungs of `phi4ppl.sampling.tempering` along the path of interactions.
 
-    The rungs are ensembles at λ_k between independent sites (λ = 0) and the model (λ = 1). Copies that exchange are not independent
-    of each other, which the error of MBAR does not know; the error is the larger one of that and of the spread of chains.
+    The rungs are ensembles at λ_k between independent sites (λ = 0) and the model (λ = 1). Copies that exchange are not
+    independent of each other, which the error of MBAR does not know; the error is the larger one of that and of the spread of
+    chains.
 
     Raises
     ------
@@ -42,7 +43,9 @@ def climb(
     """
     if any(form.name == REFERENCE for form in path.model.forms):
         got = "a model whose single sites are not normalizable alone"
-        raise ArgumentError("method", "'integration', 'ais' or 'population'", f"'tempering' for {got}", reason="unsuited")
+        raise ArgumentError(
+            "method", "'integration', 'ais' or 'population'", f"'tempering' for {got}", reason="unsuited"
+        )
     kernel, how = tempering(path="interactions").fit(compile_field(path.model))  # type: ignore[misc]
     start = path.draw(stream_rng(seed, "rungs"), (num_chains,))
     cast = functools.partial(jax.tree.map, lambda v: jnp.asarray(v, start.dtype))

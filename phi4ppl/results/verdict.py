@@ -244,7 +244,9 @@ def _fixes(settings: dict, statistics) -> _Fixes:
     else:
         stuck = "different phases or in competing signs of w" if field else "different modes"
         move = f"Chains stuck in {stuck} need a kernel that moves between them: try kernel='tempering'."
-    asked = field and settings.get("kernel_reason") == "asked for" and kernel not in ("cluster", "tempering", "houdayer")
+    asked = (
+        field and settings.get("kernel_reason") == "asked for" and kernel not in ("cluster", "tempering", "houdayer")
+    )
     return _Fixes(
         "Chains disagree or drift: run longer (num_samples, num_warmup), and look at the trace of this variable. "
         + move,
@@ -343,7 +345,7 @@ def _dynamics(statistics: xr.Dataset, fix: _Fixes) -> list[Check]:
             found = f"{trips.min()} (chain {int(trips.argmin())}), barrier Λ = {(1 - rates).sum(axis=1).mean():.1f}"
             checks.append(
                 Check("round trips", bool(trips.min() >= MIN_ROUND_TRIPS), found, f"at least {MIN_ROUND_TRIPS} in every chain",
-                      "Copies rarely reach the hottest rung and come back, so hot copies bring nothing new: run longer, or warm "
+                      "Copies rarely reach the hottest rung and come back, so hot ones bring nothing new: run longer, or warm "
                       "up longer so that the rungs settle.")
             )  # fmt: skip
     cut = next((name for name in ("reached_max_treedepth", "reached_max_tree_depth") if name in statistics), None)
