@@ -141,7 +141,11 @@ CHOICES = {
     "competing signs": (lambda: square_of_signs([0]), "tempering", "frustration"),
     "signs that fields can follow": (lambda: square_of_signs([]), "cluster", "long waves"),
     "antiferromagnet": (lambda: p4.phi4(p4.lattice.square(4), w=-1.0, a=2.5, b=0.2), "cluster", "long waves"),
-    "antiferromagnet of odd side": (lambda: p4.phi4(p4.lattice.square(5), w=-1.0, a=2.5, b=0.2), "tempering", "frustration"),
+    "antiferromagnet of odd side": (
+        lambda: p4.phi4(p4.lattice.square(5), w=-1.0, a=2.5, b=0.2),
+        "tempering",
+        "frustration",
+    ),
     "plaquettes": (plaquette_model, "local_hmc", "custom term 'g'"),
     "no edges": (lambda: MODELS["one site"](), "local_hmc", "no hopping"),
     "hopping of nothing": (lambda: p4.phi4(p4.lattice.square(3), w=0.0, a=1.0, b=0.2), "local_hmc", "no hopping"),
@@ -320,8 +324,7 @@ LONG_TESTED = ("nuts", "hmc")  # with all the cases there are, in test_sampling_
 
 
 SLOW = pytest.mark.slow
-SLOW_TORUS = ("nuts_fourier", "adjusted_mclmc_fourier", "tempering", "houdayer")  # compile long; their steps from exact draws
-are tested above
+SLOW_TORUS = ("nuts_fourier", "adjusted_mclmc_fourier", "tempering", "houdayer")  # compile long; other tests have them
 
 
 @pytest.mark.parametrize(

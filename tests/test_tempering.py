@@ -78,7 +78,9 @@ def key_parity(key):
 def test_rounds_of_exchanges_keep_the_law_of_all_orders(beta, right):
     """By enumeration of the six orders: z-scores of their counts, at level 1e-4 together."""
     found, expected = counts_after(beta)
-    scores = {str(k): (n - m) / np.sqrt(m * (1 - m / 20_000)) for k, (n, m) in enumerate(zip(found, expected, strict=True))}
+    scores = {
+        str(k): (n - m) / np.sqrt(m * (1 - m / 20_000)) for k, (n, m) in enumerate(zip(found, expected, strict=True))
+    }
     assert bool(rejected(scores)) != right, scores
 
 
@@ -174,8 +176,11 @@ def test_fresh_sites_come_from_their_density(fault):
 # --- whole runs
 
 
-@pytest.mark.parametrize("kernel", [p4.sampling.tempering(4, path="interactions"), p4.sampling.houdayer(3)], ids=lambda k:
-k.name) def test_runs_of_a_frustrated_model_are_exact(kernel):
+RUNS = [p4.sampling.tempering(4, path="interactions"), p4.sampling.houdayer(3)]
+
+
+@pytest.mark.parametrize("kernel", RUNS, ids=lambda kernel: kernel.name)
+def test_runs_of_a_frustrated_model_are_exact(kernel):
     """Means over runs against independent exact draws, with the errors of both."""
     model = frustrated()
     tree = p4.sample(model, kernel=kernel, num_warmup=300, num_samples=2000, progress=False, seed=4)
@@ -240,3 +245,52 @@ def ground_energy(model) -> int:
         step = row[:, None] - (spins * down[x]) @ spins.T
         total = step if total is None else np.stack([(line[:, None] + step).min(axis=0) for line in total])
     return int(np.diagonal(total).min())
+
+
+# --- log Z of models with several modes
+
+
+def cosines():
+    """A ring of three sites, each in a washboard −2.5 cos 4φ with several wells, with hopping between neighbors."""
+    lattice = p4.lattice.chain(3)
+    sites = np.arange(3)[:, None]
+    washboard = p4.Term("washboard", sites, lambda x: -jnp.cos(4 * x), 2.5)
+    return p4.MarkovRandomField(lattice, [*p4.phi4(lattice, w=0.4, a=0.5, b=0.02).terms, washboard])
+
+
+def three_phases():
+    """φ⁶ on a torus of nine sites where a phase around zero and two outer ones coexist."""
+    return p4.phi4(p4.lattice.square(3), w=0.35, a=3.7, b=-3.0, c=0.75)
+
+
+METHODS = {
+    "tempering": p4.partition.Tempering(num_samples=1000),
+    "population": p4.partition.PopulationAnnealing(num_steps=100, population=1000),
+    "ais": p4.partition.Annealing(num_steps=500),
+}
+
+
+@functools.cache
+def exact_log_z(make) -> float:
+    return p4.log_partition(make(), method="exact").value
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("make", [cosines, three_phases])
+def test_log_z_of_models_with_several_modes(make, method):
+    """Exact by summing out sites on quadrature nodes. An error of the reference of one tenth must be seen."""
+    found = p4.log_partition(make(), method=METHODS[method], seed=2)
+    assert found.method == method and found.error < 0.03
+    assert abs(found.value - exact_log_z(make)) < 4 * found.error
+    assert not abs(found.value - exact_log_z(make) - 0.1) < 3 * found.error
+
+
+def test_systematic_resampling_keeps_shares():
+    """Every copy number is its share × number rounded up or down, and right on average over the offset."""
+    share = jnp.asarray([0.5, 0.0, 0.13, 0.07, 0.3])
+    offsets = (jnp.arange(400) + 0.5) / 400
+    chosen = np.asarray(jax.vmap(lambda u: systematic(u, share))(offsets))
+    counts = np.stack([(chosen == k).sum(axis=1) for k in range(5)], axis=1)
+    wanted = 5 * np.asarray(share)
+    assert ((counts >= np.floor(wanted - 1e-4)) & (counts <= np.ceil(wanted + 1e-4))).all()
+    np.testing.assert_allclose(counts.mean(axis=0), wanted, atol=0.01)
