@@ -43,7 +43,7 @@ def site_tables(target: Target, dtype) -> SiteTables:
     same = all(jnp.ndim(value) == 0 and len(form.cliques) == math.prod(shape) for form, value in own)
     rows = slice(0, 1) if same else slice(None)
     u = jax.lax.map(lambda at: energy(jnp.full(shape, at, dtype)).reshape(-1)[rows], x).T
-    log_weight = jnp.where(jnp.isnan(u), -jnp.inf, log_slope - u)
+    log_weight = jnp.where(jnp.isnan(u), -jnp.inf, log_slope[None] - u)
     log_weight = jnp.maximum(log_weight - log_weight.max(axis=1, keepdims=True), FLOOR)
     weight = jnp.cumsum(jnp.exp(log_weight), axis=1)
     return SiteTables(weight / weight[:, -1:], log_weight)

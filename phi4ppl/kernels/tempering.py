@@ -174,7 +174,7 @@ def _build(ladder: _Ladder, target: Target, tuning: _Tuning) -> SamplingAlgorith
         above = jnp.cumsum(jax.vmap(jax.vmap(change))(upper, lower), axis=0)
         tempered = jnp.concatenate([jnp.zeros_like(above[:1]), above])  # V of every copy, from that of the coldest
         origin, rate, odd = exchange(exchange_key, tempered, beta, state.odd, ROUNDS)
-        replica = jnp.arange(replicas)
+        replica = jnp.arange(replicas)[None]
         copies = jax.tree.map(lambda x: x[origin, replica], copies)
         been = state.has_been_hot.at[-1].set(True)[origin, replica]
         position = jax.tree.map(lambda x: x[0, 0], copies)
