@@ -273,8 +273,8 @@ def three_phases():
 
 METHODS = {
     "tempering": p4.partition.Tempering(num_samples=1000),
-    "population": p4.partition.PopulationAnnealing(num_steps=100, population=1000),
-    "ais": p4.partition.Annealing(num_steps=500),
+    "population": p4.partition.PopulationAnnealing(num_steps=200, population=2000),
+    "ais": p4.partition.Annealing(num_steps=2500),
 }
 
 
