@@ -12,7 +12,7 @@ from ._version import __version__ as __version__
 # phi4ppl costs nothing. `__init__.pyi` states the same for editors and type checkers; a test compares the two.
 PACKAGES = (
     "analysis", "energy", "errors", "inference", "kernels", "lattice", "learning", "model", "networks", "numpyro_plugin",
-    "partition", "renormalization", "reports", "results", "reweighting", "sampling",
+    "partition", "renormalization", "reports", "results", "reweighting", "sampling", "spectral",
 )  # fmt: skip
 MODULES = {
     "exact": ".energy.exact",

@@ -16,6 +16,7 @@ from . import (
     results,
     reweighting,
     sampling,
+    spectral,
 )
 from ._version import __version__
 from .analysis import observables
@@ -115,5 +116,6 @@ __all__ = [
     "save_run",
     "scan_reweighting",
     "settings",
+    "spectral",
     "terms",
 ]

@@ -109,8 +109,8 @@ def test_two_states_have_the_masses_of_the_transfer_matrix():
     one = fit_mass(correlator, states=2, windows=[(1, 12)])
     np.testing.assert_array_less(np.abs(np.subtract(one.masses, masses)) / masses, [1e-5, 2e-2])
     fit = fit_mass(correlator, states=2)
-    assert np.all(np.abs(np.subtract(fit.masses, masses)) < 3 * np.array(fit.errors)), str(fit)
-    assert fit.errors[0] < 1e-4 and fit.value == fit.masses[0]
+    assert np.all(np.abs(np.subtract(fit.masses, masses)) < 3 * np.array(fit.mass_errors)), str(fit)
+    assert fit.mass_errors[0] < 1e-4 and fit.value == fit.masses[0]
     assert fit_mass(correlator, windows=[(1, 12)]).p < 1e-6
 
 
@@ -127,7 +127,7 @@ def test_intervals_of_two_states_hold_with_an_estimated_covariance():
         fit = fit_mass(
             Correlator(t, drawn.mean(axis=0), np.cov(drawn.T) / 400, PERIOD, 400), states=2, windows=[(0, 8)]
         )
-        inside.append(np.abs(np.subtract(fit.masses, [MASS, 1.3])) < fit.errors)
+        inside.append(np.abs(np.subtract(fit.masses, [MASS, 1.3])) < fit.mass_errors)
         p.append(fit.p)
         bare = Correlator(t, drawn.mean(axis=0), np.diag(np.var(drawn, axis=0)) / 400, PERIOD, 400)
         naive.append(fit_mass(bare, states=2, windows=[(0, 8)]).p)

@@ -77,36 +77,43 @@ def test_curves_of_the_free_field():
     assert correlation[6, 7] > 0.3  # of χ at the first two masses
 
 
-def planted_cumulants(monkeypatch, critical):
-    """Runs whose magnetization is 0 or ±1, so that U₄ = 1 − 1/(3p) crosses at a known coupling."""
+def planted_curves(monkeypatch, critical, apart=0.0):
+    """Runs whose m is 0 or ±1 and F one number: U₄ crosses at a known coupling, and ξ/L at another one."""
 
     def sample_ensemble(model, couplings, **_):
         (name, values), size = next(iter(couplings.items())), model.field_shape[0]
         share = 1 / (3 * (1 - (0.61 + 0.02 * np.clip((values - critical) * size, -3, 3))))
         m = (np.arange(4000)[:, None] < 4000 * share).astype(float)
-        return tree_of({name: values}, magnetization=np.broadcast_to(m, (2, *m.shape)))
+        ratio = 0.9 + 0.4 * np.clip((values - critical - apart) * size, -2, 2)
+        momentum = size**2 * m.mean(axis=0) / (1 + (2 * np.sin(np.pi / size) * size * ratio) ** 2)
+        both = {"magnetization": m, "smallest_momentum": np.broadcast_to(momentum, m.shape)}
+        return tree_of({name: values}, **{key: np.broadcast_to(v, (2, *m.shape)) for key, v in both.items()})
 
     monkeypatch.setattr(pilot, "sample_ensemble", sample_ensemble)
 
 
-def test_search_for_the_crossing(monkeypatch):
-    planted_cumulants(monkeypatch, 1.03)
+@pytest.mark.parametrize("apart", [0.0, -0.04])
+def test_search_for_the_crossing(monkeypatch, apart):
+    """The window is around the crossing of ξ/L: corrections to scaling move that of U₄ farther away."""
+    planted_curves(monkeypatch, 1.03, apart)
     models = {size: phi4_of_size(size) for size in (8, 16, 32)}
     window = pilot.window_around_crossing(models, "a", np.linspace(0.9, 1.2, 7), dict.fromkeys(models), seed=0)
     for size in models:  # U₄ changes by 0.02 (y − y_c) L: 0.035 on either side, and ν = 1
-        assert window.at(size).mean() == pytest.approx(1.03, abs=0.005) and len(window.at(size)) == 7
+        assert window.at(size).mean() == pytest.approx(1.03 + apart, abs=0.005) and len(window.at(size)) == 7
         assert np.ptp(window.at(size)) * size == pytest.approx(min(2 * 0.035 / 0.02, 0.6 * 8), rel=0.1)
-    y = np.linspace(
-        1.0, 1.1, 5
-    )  # curves that cross at 1.06: the next window is around it; parallel ones move it by its width
-    assert window.moved((y, 0.9 - 2 * (y - 1.06)), (y, 0.9 - 4 * (y - 1.06))).center == pytest.approx(1.06)
-    far = window._replace(center=1.0).moved((y, 0.9 - 2 * (y - 1.06)), (y, 0.9 - 4 * (y - 1.06)))
-    assert far.at(10**6).min() == pytest.approx(1.03) and far.at(10**6).max() == pytest.approx(
-        1.09
-    )  # still overlaps the last
-    assert abs(window.moved((y, 0.9 - 2 * y), (y, 0.8 - 2.001 * y)).center - window.center) == pytest.approx(0.1)
     with pytest.raises(p4.errors.ArgumentError, match=r"range of a with the critical coupling.*do not cross there"):
         pilot.window_around_crossing(models, "a", np.linspace(1.1, 1.2, 4), dict.fromkeys(models), seed=0)
+
+
+def test_windows_follow_the_crossing():
+    window = pilot.Window(1.03, 0.2, 8, 1.0, 7)
+    y = np.linspace(1.0, 1.1, 5)
+    # curves that cross at 1.06: the next window is around it
+    assert window.moved((y, 0.9 - 2 * (y - 1.06)), (y, 0.9 - 4 * (y - 1.06))).center == pytest.approx(1.06)
+    far = window._replace(center=1.0).moved((y, 0.9 - 2 * (y - 1.06)), (y, 0.9 - 4 * (y - 1.06)))
+    assert far.at(10**6).min() == pytest.approx(1.04) and far.at(10**6).max() == pytest.approx(1.08)
+    # parallel ones move it by its width
+    assert abs(window.moved((y, 0.9 - 2 * y), (y, 0.8 - 2.001 * y)).center - window.center) == pytest.approx(0.1)
 
 
 def synthetic_runs(sizes, couplings, rng):
@@ -213,12 +220,15 @@ def test_small_corrections_in_two_dimensions():
 @pytest.mark.slow
 @pytest.mark.compile_quickly(False)
 def test_large_corrections_in_two_dimensions():
-    """At w = 1, b = 0.175 the fit without corrections fails, and a wrong a_c is not called reliable."""
+    """At w = 1, b = 0.175 fits without corrections fail, and those with them give a_c within two errors.
+
+    False alarms: 5 %, if errors were exact; the literature value 1.52425 has an error of its own, 0.0001, half of ours.
+    """
     found = p4.finite_size_scaling(
-        lambda L: p4.phi4(p4.lattice.square(L), w=1.0, a=1.5, b=0.175), sizes=(8, 16, 32, 64),
-        vary={"a": np.linspace(1.4, 1.7, 7)}, num_samples=4000, seed=3,
+        lambda L: p4.phi4(p4.lattice.square(L), w=1.0, a=1.5, b=0.175), sizes=(16, 32, 64, 128),
+        vary={"a": np.linspace(1.4, 1.7, 5)}, num_samples=1000, seed=11,
     )  # fmt: skip
-    without = [fit for fit in found.fits if fit.corrections == 0 and fit.smallest == 8]
-    assert without and all(fit.p_value < 1e-3 for fit in without)
-    assert found.fits.best.corrections
-    assert not found.reliable or abs(found.values["a_c"] - 1.52425) < 3 * found.errors["a_c"], str(found)
+    without = [fit for fit in found.fits if fit.corrections == 0]
+    assert without and all(fit.p_value < 1e-6 for fit in without)
+    assert found.fits.best.p_value > 0.01 and found.fits.best.corrections
+    assert abs(found.values["a_c"] - 1.52425) < 2 * found.errors["a_c"] < 0.001, str(found)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import networkx as nx
 import numpy as np
 import pytest
-from raising import raises
+from raising import raises, warns
 
 import phi4ppl as p4
-from phi4ppl.renormalization import Average, block, flow
+from phi4ppl.renormalization import Average, block, find_fixed_point, flow
 from phi4ppl.renormalization.basis import TERMS, basis_model, basis_of, sign_of
 from phi4ppl.renormalization.flow_result import _newton
 from phi4ppl.renormalization.operators import measure_operators
@@ -144,6 +145,22 @@ def test_the_fixed_point_of_free_fields_is_where_its_closed_form_is():
     assert point.eigenvalues[0] == pytest.approx(1, abs=0.1) and point.speed < 0.05
 
 
+def test_a_search_that_does_not_settle_warns():
+    """One step from far away: plain averages of a free field keep its scale and halve its correlations."""
+    start = p4.gaussian(p4.lattice.square(8), w=0.3, a=1.0)
+    with warns("fixed_point.not_settled", "1 steps", "maximum_likelihood"):
+        points = find_fixed_point(start, "average", basis=("w", "a"), eta=0.25, steps=1, num_samples=200, seed=1)
+    assert len(points) == 1 and points[0].speed > 0.1
+
+
+def test_truncations_are_those_that_the_z_scores_show(free):
+    from phi4ppl.renormalization import Comparison, Flow
+
+    far, near = Comparison(1.0, 0.01, 2.0, 0.01), Comparison(1.0, 0.01, 1.01, 0.01)
+    found = Flow(free.blocked, free.basis, free.fits, ({"1": near}, {"1": near, "2": far}, {}), 1)
+    assert list(found.truncations) == [1] and found.truncations[1] in found.warnings and "'2'" in found.warnings[-1]
+
+
 def test_pictures_and_words_have_every_level(free):
     figure = free.plot()
     assert len(figure.axes) == 2 and figure.axes[0].get_xlabel() == "$w$"
@@ -163,7 +180,8 @@ def test_what_it_refuses():
     with raises("argument.levels.small"):
         flow(phi, "average", basis=("w", "w_second"), levels=2)
     with raises("argument.source.lattice"):
-        flow(phi, "average", levels=1, lattice=p4.lattice.square(SIDE, periodic=False))
+        path = p4.lattice.from_networkx(nx.path_graph(SIDE))
+        flow(block(phi[:, :, 0], lattice=path, partition=np.arange(SIDE) // 2))
 
 
 @pytest.mark.slow

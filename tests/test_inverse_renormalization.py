@@ -24,14 +24,16 @@ from phi4ppl.renormalization import (
     block,
     cascade,
     exact_conditional_field,
+    inverse_crossings,
     train_conditional_field,
     train_transposed_convolution,
 )
-from phi4ppl.renormalization.correction import WATCHED, measure
+from phi4ppl.renormalization.correction import WATCHED, Summary, measure, moved, relaxing
 from phi4ppl.renormalization.other_corrections import by_independence, by_patches
 
 pytestmark = pytest.mark.compile_quickly
 ALPHA, ETA, NUMBER = 10.0, 0.25, 1000
+CROSSED = ("binder_cumulant", "abs_m")
 
 
 def critical(side):
@@ -178,6 +180,19 @@ def test_planted_faults_are_caught(direct):
         assert any(words in text for text in found.warnings), (words, found.warnings)
 
 
+def test_a_coupling_three_percent_off_is_caught_at_the_start():
+    """1,000 fields of 8² at w (1 + 3 %): the three equations together refuse them, about six errors away.
+
+    Threshold: 6e-5 false alarms; with the right coupling the same seed passes.
+    """
+    for more, caught in ((0.0, False), (0.03, True)):
+        off = InverseRenormalization(
+            lambda side, more=more: critical(side).replace(w=0.680602 * (1 + more)), "copy", kernel="local_hmc"
+        )
+        found = measure(critical(8), off.start(8, NUMBER, seed=3).fields)
+        assert (found.p_value() < 6e-5) is caught
+
+
 def test_too_few_sweeps_are_noticed(direct):
     """Two sweeps and two more: observables still move, and the verdict says so."""
     few = InverseRenormalization(critical, "copy", sweeps=4, kernel="local_hmc")
@@ -185,6 +200,47 @@ def test_too_few_sweeps_are_noticed(direct):
     found = few.lifted(direct[4].fields, seed=1)
     assert found.corrected.sweeps == 4
     assert any("moved" in text for text in found.doubts)
+
+
+def test_slow_relaxation_is_not_taken_for_rest():
+    """χ relaxes from 1.44 of its value with τ = 100 sweeps; its error is 6 %, and fields forget at this pace. No noise.
+
+    From 32 to 64 it moves by less than two errors: the last doubling alone would stop there, 23 % or four errors too high.
+    """
+    number, tau, error = 400, 100.0, 0.06
+    waves = np.cos(np.pi * np.outer(np.arange(1, 9), np.arange(number) + 0.5) / number) * np.sqrt(2)
+    x, done, history = waves[0], 0, []
+    for k, wave in zip((0, 8, 16, 32, 64, 128, 256, 512), waves, strict=True):
+        memory = np.exp(-(k - done) / tau)
+        x, done = (memory * x + np.sqrt(1 - memory**2) * wave if k else x), k
+        values = dict.fromkeys(WATCHED, 1.0) | {"susceptibility": 1 + 0.44 * np.exp(-k / tau)}
+        influence = dict.fromkeys(WATCHED, x * error * np.sqrt(number))
+        history.append((k, Summary(values, dict.fromkeys(WATCHED, error), influence)))
+    until = lambda k: [row for row in history if row[0] <= k]  # noqa: E731
+    assert moved(history[3][1], history[4][1]) == []
+    assert relaxing(until(64)) == relaxing(until(128)) == ["susceptibility"]
+    assert relaxing(until(256)) == relaxing(until(512)) == []
+
+
+# --- crossings
+
+
+def test_original_and_lifted_curves_cross_at_the_critical_coupling():
+    """Sides 8 and 4 → 8: w_c and 1/ν of U₄ and ⟨|m|⟩ within four errors, twice 6e-5; a wrong η moves the crossing of ⟨|m|⟩."""
+    vary = {"w": 0.6806 + np.linspace(-0.06, 0.06, 3)}
+    settings = {"side": 8, "vary": vary, "fields": 500, "kernel": "local_hmc", "observables": CROSSED, "seed": 1}
+    found = inverse_crossings(critical, **settings)
+    assert abs(found.values["w_c"] - 0.6806) < 4 * found.errors["w_c"] < 0.05
+    assert abs(found.values["1/nu"] - 1) < 4 * found.errors["1/nu"] < 1.5
+    assert found.reliable and all(name in str(found) for name in ("1/nu", *CROSSED))
+    assert np.all(np.linalg.eigvalsh(found.table.covariance) > -1e-12)
+    wrong = inverse_crossings(critical, eta=0.6, **settings)
+    assert not wrong.reliable and "eta = 0.6" in wrong.warnings[-1]
+    assert wrong.table.values["binder_cumulant"] == pytest.approx(found.table.values["binder_cumulant"], rel=1e-4)
+    with raises("argument.vary.order"):
+        inverse_crossings(critical, side=8, vary={"w": [0.7, 0.6, 0.5]})
+    with raises("argument.side.even"):
+        inverse_crossings(critical, side=10, vary=vary)
 
 
 # --- corrections by densities
@@ -253,12 +309,22 @@ def test_refusals():
         InverseRenormalization(inhomogeneous).at(8)
     with raises("argument.model.lattice"):
         InverseRenormalization(p4.phi4(p4.lattice.square(4, periodic=False), a=1.0, b=1.0)).at(8)
+    with raises("argument.model.lattice"):
+        exact_conditional_field(p4.phi4(p4.lattice.square(8, diagonals=True), w=0.3, a=1.0, b=1.0), alpha=ALPHA)
     with raises("argument.lift"):
         InverseRenormalization(critical(4), "bicubic")
     with raises("argument.start.even"):
         cascade(critical(4), start=5)
     with raises("argument.eta.dimension", "1"):
         InverseRenormalization(p4.phi4(p4.lattice.chain(4), a=1.0, b=1.0)).eta_of(1)
+
+
+def test_models_of_longer_range_keep_their_bonds_on_other_sizes():
+    for kinds in ({"nn": [(1, 0), (0, 1)], "second": [(2, 0), (0, 2)]}, {"nn": [(1, 0), (0, 1), (2, 0), (0, 2)]}):
+        small, large = (p4.phi4(p4.lattice.from_offsets((n, n), kinds), w=0.2, a=1.0, b=1.0) for n in (8, 12))
+        found, phi = InverseRenormalization(small).at(12), np.random.default_rng(0).normal(size=(12, 12))
+        assert len(found.lattice.edges) == 4 * 144
+        assert float(found.energy(phi)) == pytest.approx(float(large.energy(phi)), rel=1e-5)
 
 
 @pytest.mark.slow

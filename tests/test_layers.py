@@ -35,6 +35,7 @@ LAYERS = (
     ("inference", 11),
     ("networks", 12),
     ("renormalization", 13),
+    ("spectral", 13),
     ("cli", 15),
     ("__main__", 16),
 )

@@ -182,6 +182,9 @@ SPOKEN = {  # where the messages come from that a command can show
     "fit": ("learning/*.py",),
     "renormalize": tuple(f"renormalization/{name}.py" for name in ("blocking", "flow_result", "monte_carlo_rg*")),
     "cascade": tuple(f"renormalization/{name}.py" for name in ("cascade", "cascade_result", "lifts")),
+    "spectrum": tuple(
+        f"spectral/{name}.py" for name in ("spectral_*", "spectra", "dense_spectra", "field_modes", "gram")
+    ),
 }
 CALLED = {  # what a command calls, and arguments that it gives without an option
     "run": (p4.sample, {"observables", "model_kwargs", "devices", "coords", "dims", "predictive"}),
@@ -190,7 +193,8 @@ CALLED = {  # what a command calls, and arguments that it gives without an optio
     "fit": (p4.fit_likelihood, {"ridge", "initial", "num_chains", "kernel", "batch_size", "sweeps", "optimizer",
                                 "average_last"}),
     "cascade": (p4.renormalization.cascade, {"eta", "correction", "sweeps", "kernel", "keep_fields"}),
-    "renormalize": (p4.renormalization.flow, {"eta", "basis", "factor", "method", "kernel", "lattice"}),
+    "renormalize": (p4.renormalization.flow, {"eta", "basis", "factor", "method", "kernel", "lattice", "subtract_mean"}),
+    "spectrum": (p4.spectral.report, {"path", "ridge"}),
 }  # fmt: skip
 
 

@@ -175,3 +175,21 @@ def test_exponents_of_the_ising_class():
     assert abs(y_t - 1) < 4 * error and error < 0.06
     distance, error = found.matching.best("distance")
     assert abs(distance) < 4 * error and error < 0.0005
+
+
+def test_operators_that_cannot_be_taken_are_refused_and_those_left_out_are_named():
+    phi = np.random.default_rng(0).normal(size=(2, 200, 16, 16))
+    for given in (1, "field"):
+        with raises("argument.operators"):
+            monte_carlo_rg(phi, operators=given)
+    with raises("argument.operators.symmetries", "triangular"):
+        monte_carlo_rg(phi, lattice=p4.lattice.triangular(16, 16))
+    with raises("argument.operators.symmetries"):
+        monte_carlo_rg(phi, lattice=p4.lattice.triangular(16, 16), operators=["1"])
+    own = {"nn": lambda x: jnp.sum(x * (jnp.roll(x, 1, 0) + jnp.roll(x, 1, 1) + jnp.roll(jnp.roll(x, 1, 0), -1, 1)))}
+    assert monte_carlo_rg(phi, lattice=p4.lattice.triangular(16, 16), operators=own).operators == ("nn",)
+    spins = rings(500, 1)
+    operators = {"1": [(0,), (1,)], "again": [(0,), (1,)], "constant": [(0,), (0,)]}
+    found = monte_carlo_rg(spins, "decimate", operators=operators, lattice=p4.lattice.chain(SIDE), levels=1, cuts=[0.0])
+    reason = found.best["y_t"].reason
+    assert "without constant" in reason and "1 of their singular values" in reason

@@ -14,8 +14,9 @@ from .gamma_method import GammaEstimate, gamma_method, normalized_autocorrelatio
 from .least_squares import LeastSquares, aic_weights, correlated_fit
 from .mbar import MbarSolution, log_mixture, overlap_matrix, solve_mbar
 from .named import quantity_names
-from .scaling_fit import ScalingFit, ScalingFits, fit_scaling, scan_fits
+from .scaling_fit import ScalingFit, fit_scaling
 from .scaling_plots import plot_scaling
+from .scaling_scan import ScalingFits, scan_fits
 from .scaling_table import ScalingTable, from_table
 
 __all__ = [

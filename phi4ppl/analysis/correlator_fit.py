@@ -47,7 +47,7 @@ class WindowFit:
         χ², its degrees of freedom, and the probability of a larger one.
     weight : float
         In the average over windows.
-    masses, errors, amplitudes : tuple of float
+    masses, mass_errors, amplitudes : tuple of float
         Of all states that were fitted, the lightest first.
     """
 
@@ -61,7 +61,7 @@ class WindowFit:
     p: float
     weight: float = 0.0
     masses: tuple[float, ...] = ()
-    errors: tuple[float, ...] = ()
+    mass_errors: tuple[float, ...] = ()
     amplitudes: tuple[float, ...] = ()
 
 
@@ -76,7 +76,7 @@ class MassFit:
     windows : tuple of WindowFit
         That of the largest weight first.
     warnings : tuple of str
-    masses, errors : tuple of float
+    masses, mass_errors : tuple of float
         The same averages of the masses of all states, the lightest first.
     """
 
@@ -85,7 +85,7 @@ class MassFit:
     windows: tuple[WindowFit, ...]
     warnings: tuple[str, ...] = ()
     masses: tuple[float, ...] = ()
-    errors: tuple[float, ...] = ()
+    mass_errors: tuple[float, ...] = ()
 
     @property
     def best(self) -> WindowFit:
@@ -102,7 +102,7 @@ class MassFit:
 
     def __str__(self) -> str:
         best = self.best
-        found = ", ".join(value_with_error(*pair) for pair in zip(self.masses, self.errors, strict=True))
+        found = ", ".join(value_with_error(*pair) for pair in zip(self.masses, self.mass_errors, strict=True))
         words = f"mass {found}" if len(self.masses) == 1 else f"masses {found}"
         lines = [f"{words}, average over {len(self.windows)} windows"]
         lines.append(
@@ -129,7 +129,7 @@ def fit_mass(correlator: Correlator, *, states: int = 1, windows: list[tuple[flo
     Returns
     -------
     MassFit
-        ``value``, ``error``, ``chi2``, ``p`` (of the best window), ``masses`` and ``errors`` of all states, ``windows``;
+        ``value``, ``error``, ``chi2``, ``p`` (of the best window), ``masses`` and ``mass_errors`` of all states, ``windows``;
         ``print`` it for a summary.
 
     Raises
@@ -165,7 +165,7 @@ def fit_mass(correlator: Correlator, *, states: int = 1, windows: list[tuple[flo
         fix = "Draw more, or look at plot_correlation: is there a signal, and does it fall?"
         raise ArgumentError("correlator", f"one that {what} in some window", "none", fix, reason="fit")
     weights = aic_weights([fit.chi2 + 2 * number + 2 * (len(x) - fit.dof - number) for fit in found])
-    values, errors = (np.array([getattr(fit, key) for fit in found]) for key in ("masses", "errors"))
+    values, errors = (np.array([getattr(fit, key) for fit in found]) for key in ("masses", "mass_errors"))
     mean = weights @ values
     error = np.sqrt(weights @ (errors**2 + (values - mean) ** 2))
     order = np.argsort(-weights)

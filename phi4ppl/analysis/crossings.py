@@ -35,11 +35,18 @@ class Crossings:
         The two sizes.
     position, position_error, value, value_error : arrays, shape (num_crossings,)
         The coupling and the observable at the crossing.
-    covariance : array, shape (2 num_crossings, 2 num_crossings)
-        Of all positions, then all values: crossings that share a curve are correlated.
+    inverse_nu, inverse_nu_error : arrays, shape (num_crossings,)
+        1/ν = ln(p'_L'/p'_L) / ln(L'/L) from the slopes of the two curves where they cross; nan if these have different signs.
+    covariance : array, shape (3 num_crossings, 3 num_crossings)
+        Of all positions, then all values, then all 1/ν: crossings that share a curve are correlated.
+    jacobian : array, shape (3 num_crossings, num_rows)
+        Derivatives of these by the values of the table: with its covariance, crossings of several observables go together.
     p_values : dict
         By size, how well the polynomial fits its curve.
-    warnings : tuple of str
+    misfits : tuple of str
+        Warnings of curves that their polynomial does not fit.
+    missing : tuple of pairs
+        Sizes whose curves do not cross inside the couplings of both.
     """
 
     name: str
@@ -47,9 +54,12 @@ class Crossings:
     pairs: np.ndarray
     position: np.ndarray
     value: np.ndarray
+    inverse_nu: np.ndarray
     covariance: np.ndarray
+    jacobian: np.ndarray
     p_values: dict[float, float]
-    warnings: tuple[str, ...] = ()
+    misfits: tuple[str, ...] = ()
+    missing: tuple[tuple[float, float], ...] = ()
 
     @property
     def position_error(self) -> np.ndarray:
@@ -57,7 +67,17 @@ class Crossings:
 
     @property
     def value_error(self) -> np.ndarray:
-        return np.sqrt(np.diag(self.covariance))[len(self.position) :]
+        return np.sqrt(np.diag(self.covariance))[len(self.position) : 2 * len(self.position)]
+
+    @property
+    def inverse_nu_error(self) -> np.ndarray:
+        return np.sqrt(np.diag(self.covariance))[2 * len(self.position) :]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Of curves that do not cross, or that their polynomial does not fit."""
+        text = "The curves of sizes {:g} and {:g} do not cross in the range scanned. Scan a wider one."
+        return (*self.misfits, *(text.format(*pair) for pair in self.missing))
 
     def __str__(self) -> str:
         rows = [("sizes", self.coupling, self.name)]
@@ -107,7 +127,7 @@ def find_crossings(table: ScalingTable, name: str, *, degree: int = 3) -> Crossi
     if len(sizes) < 2:
         raise ArgumentError("table", "at least two sizes", f"{len(sizes)}", reason="sizes")
     center, width = np.mean(table.couplings), max(np.ptp(table.couplings) / 2, 1e-300)
-    curves, p_values, warnings, first = {}, {}, [], 0
+    curves, p_values, misfits, first = {}, {}, [], 0
     maps = []  # from the values of the table to the coefficients of all curves
     for size in sizes:
         rows = np.flatnonzero(table.sizes == size)
@@ -124,31 +144,35 @@ def find_crossings(table: ScalingTable, name: str, *, degree: int = 3) -> Crossi
         p_values[float(size)] = p_value_of(chi2, len(white) - powers.shape[1])
         if p_values[float(size)] < MIN_P:
             text = f"A polynomial of degree {powers.shape[1] - 1} does not fit the curve of size {size:g} (p = "
-            warnings.append(f"{text}{p_values[float(size)]:.1g}). Scan a narrower range, or increase degree.")
+            misfits.append(f"{text}{p_values[float(size)]:.1g}). Scan a narrower range, or increase degree.")
         maps.append(np.zeros((powers.shape[1], len(table.sizes))))
         maps[-1][:, rows] = inverse
         curves[size] = (coefficients, first, scaled.min(), scaled.max())
         first += powers.shape[1]
     spread = np.concatenate(maps) @ table.covariance @ np.concatenate(maps).T
-    found = []
+    found, missing = [], []
     for one, two in zip(sizes[:-1], sizes[1:], strict=True):
         row = _crossing(curves[one], curves[two], first)
         if row is None:
-            warnings.append(
-                f"The curves of sizes {one:g} and {two:g} do not cross in the range scanned. Scan a wider one."
-            )
+            missing.append((float(one), float(two)))
         else:
             found.append(((one, two), *row))
-    jacobian = np.array([[width * f[3] for f in found], [f[4] for f in found]]).reshape(-1, first)
+    logs = [np.log(two / one) for (one, two), *_ in found]
+    slopes = [f[6] / log for f, log in zip(found, logs, strict=True)]
+    jacobian = np.array([[width * f[3] for f in found], [f[4] for f in found], slopes]).reshape(-1, first)
     return Crossings(
         name, table.coupling, np.array([f[0] for f in found]).reshape(-1, 2),
         np.array([center + width * f[1] for f in found]), np.array([f[2] for f in found]),
-        jacobian @ spread @ jacobian.T, p_values, tuple(warnings),
+        np.array([f[5] / log for f, log in zip(found, logs, strict=True)]), jacobian @ spread @ jacobian.T,
+        jacobian @ np.concatenate(maps), p_values, tuple(misfits), tuple(missing),
     )  # fmt: skip
 
 
 def _crossing(one, two, number: int):
-    """Position and value where two curves cross, and their derivatives by all coefficients; None where they do not."""
+    """Position, value and log of the ratio of slopes where two curves cross, with derivatives by all coefficients.
+
+    None where they do not cross.
+    """
     low, high = max(one[2], two[2]), min(one[3], two[3])
     apart = polynomial.polysub(one[0], two[0])
     roots = polynomial.polyroots(apart)
@@ -162,4 +186,12 @@ def _crossing(one, two, number: int):
         moves[k, start : start + len(coefficients)] = y ** np.arange(len(coefficients))
     position = -(moves[0] - moves[1]) / slope
     value = moves[0] + polynomial.polyval(y, polynomial.polyder(one[0])) * position
-    return y, polynomial.polyval(y, one[0]), position, value
+    steep, bends = [], []  # p'(y) of the two, and how it moves with the coefficients
+    for coefficients, start, *_ in (one, two):
+        steep.append(polynomial.polyval(y, polynomial.polyder(coefficients)))
+        bend = polynomial.polyval(y, polynomial.polyder(coefficients, 2)) * position
+        powers = np.arange(1, len(coefficients))
+        bend[start + powers] += powers * y ** (powers - 1)
+        bends.append(bend / steep[-1])
+    ratio = np.log(steep[1] / steep[0]) if steep[1] * steep[0] > 0 else np.nan
+    return y, polynomial.polyval(y, one[0]), position, value, ratio, bends[1] - bends[0]

@@ -1,4 +1,4 @@
-"""Fits of critical couplings and exponents to observables at several sizes: `fit_scaling`, `scan_fits`.
+"""Fits of critical couplings and exponents to observables at several sizes: `fit_scaling`.
 
 Near a critical point an observable is O(y, L) = L^p [Σ_k a_k x^k + L^{−ω} Σ_k b_k x^k + (y − y_c)(c₁ x + c₀)] with
 x = (y − y_c) L^{1/ν}: p = 0 for U₄ and ξ/L, γ/ν for χ and −β/ν for |m|. The b_k are corrections to scaling; c₁ and c₀ are
@@ -17,14 +17,14 @@ from scipy.linalg import block_diag
 from scipy.optimize import least_squares
 
 from .._typing import ArrayLike
-from ..errors import ArgumentError
-from ..errors.arguments import call_checked, finite_array, positive_int
+from ..errors import ArgumentError, Phi4pplWarning, warn
+from ..errors.arguments import call_checked, positive_int
 from ..reports.numbers import value_with_error
 from .crossings import find_crossings
-from .least_squares import LeastSquares, aic_weights, correlated_fit, whitening
+from .least_squares import LeastSquares, correlated_fit, whitening
 from .scaling_table import ScalingTable
 
-__all__ = ["EXPONENTS", "POWERS", "ScalingFit", "ScalingFits", "fit_scaling", "powers_of", "scan_fits"]
+__all__ = ["EXPONENTS", "POWERS", "ScalingFit", "fit_scaling", "fitted", "powers_of", "warn_of_omega"]
 
 POWERS = {"susceptibility": "gamma/nu", "chi": "gamma/nu", "m2": "-2 beta/nu", "abs_m": "-beta/nu"}
 """Observables that go with a power of the size at the critical point, by name; all others do not depend on the size there."""
@@ -38,6 +38,8 @@ OMEGA = (1.3, 0.5)
 Omega = float | tuple[float, float]
 GUESS = {"gamma/nu": 1.75, "beta/nu": 0.125}
 MIN_P = 0.01
+MOVED = 0.25  # of the error of ω, from which on its prior matters
+TENSION = 2.0  # standard deviations between the prior of an ω and the values, from which on a warning is due
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,19 @@ class ScalingFit:
     coupling: str = "coupling"
     form: _Form = field(repr=False, default=None)
     parameters: np.ndarray = field(repr=False, default=None)
+
+    @property
+    def tensions(self) -> dict[str, float]:
+        """By the name of each fitted ω, how far values and its prior are apart, in standard deviations of the two.
+
+        Values alone have ω_v ± σ_v, and the fit combines them with the prior μ ± s: 1/σ² = 1/σ_v² + 1/s². Then
+        (ω_v − μ)/√(σ_v² + s²) = (ω − μ)/√(s² − σ²).
+        """
+        if not isinstance(self.omega, tuple):
+            return {}
+        (mean, width), names = self.omega, [name for name in self.values if name.startswith("omega")]
+        spread = {name: max(width**2 - self.errors[name] ** 2, 1e-4 * width**2) for name in names}
+        return {name: (self.values[name] - mean) / float(np.sqrt(spread[name])) for name in names}
 
     def power(self, name: str) -> float:
         """p of an observable: it is L^p times a function of x at the critical point."""
@@ -248,6 +263,12 @@ def fit_scaling(
     ArgumentError
         If there are fewer than two sizes, not more values than parameters, or not more couplings of any size than ``degree``.
 
+    Warns
+    -----
+    Phi4pplWarning
+        ``scaling.omega``, if values prefer an ω more than two standard deviations from its prior (`ScalingFit.tensions`), and
+        are not precise enough to overrule it.
+
     Notes
     -----
     K. Binder, Z. Phys. B 43 (1981) 119; corrections as in M. Hasenbusch, J. Phys. A 32 (1999) 4851; priors of parameters as
@@ -266,6 +287,34 @@ def fit_scaling(
       U4*  0.6011(11)
       chi2 7.5 with 11 degrees of freedom, p = 0.76
     """
+    found = fitted(table, names, smallest, degree, corrections, omega, powers, start)
+    warn_of_omega(found)
+    return found
+
+
+def warn_of_omega(fit: ScalingFit) -> None:
+    """One warning for all ω whose prior the values contradict."""
+    if not isinstance(fit.omega, tuple):
+        return
+    mean, width = fit.omega
+    far = [  # and the prior moves ω by more than a share of its error, which it does not where values fix it closely
+        name
+        for name, tension in fit.tensions.items()
+        if abs(tension) > TENSION and abs(tension) * fit.errors[name] > MOVED * width
+    ]
+    if far:
+        shown = ", ".join(f"{name} = {value_with_error(fit.values[name], fit.errors[name])}" for name in far)
+        text = (
+            f"Values and the prior of omega, {mean:g} ± {width:g}, disagree: the fit found {shown}, pulled by the prior. "
+            "Leave out small sizes, or give omega= another mean and a larger width."
+        )
+        warn(Phi4pplWarning("scaling.omega", text, {name: fit.tensions[name] for name in far}))
+
+
+def fitted(
+    table: ScalingTable, names, smallest, degree, corrections, omega, powers, start: float | None = None
+) -> ScalingFit:
+    """`fit_scaling` without its warning of ω."""
     whole = table.select(names)
     kept, powers = whole.select(smallest=smallest), powers_of(whole.names, powers)
     degree, corrections = positive_int("degree", degree), positive_int("corrections", corrections, minimum=0)
@@ -320,102 +369,3 @@ def _first_guess(table: ScalingTable, powers: Mapping) -> float:
         if len(found):
             return float(found[-1])
     return float(np.mean(table.couplings))
-
-
-class ScalingFits(tuple):
-    """Fits of the same values in several ways, and their average; see `scan_fits`."""
-
-    __slots__ = ()
-
-    @property
-    def weights(self) -> np.ndarray:
-        """∝ exp(−AIC/2)."""
-        return aic_weights([fit.aic for fit in self])
-
-    @property
-    def best(self) -> ScalingFit:
-        """The fit of the largest weight."""
-        return min(self, key=lambda fit: fit.aic)
-
-    def average(self) -> dict[str, tuple[float, float]]:
-        """Value and error of every quantity that all fits have, averaged over the fits.
-
-        The squared error is Σ w σ² + Σ w v² − (Σ w v)²: within the fits, and between them.
-        """
-        found = {}
-        for name in (n for n in self[0].values if all(n in fit.values for fit in self)):
-            values, errors = (np.array([getattr(fit, kind)[name] for fit in self]) for kind in ("values", "errors"))
-            mean = float(self.weights @ values)
-            variance = self.weights @ errors**2 + self.weights @ (values - mean) ** 2
-            found[name] = (mean, float(np.sqrt(variance)))
-        return found
-
-    def __str__(self) -> str:
-        shared = self.average()
-        rows = [("L_min", "degree", "corrections", *shared, "chi2/dof", "p", "weight")]
-        for fit, weight in zip(self, self.weights, strict=True):
-            cells = [value_with_error(fit.values[name], fit.errors[name]) for name in shared]
-            ends = (f"{fit.chi2:.1f}/{fit.dof}", f"{fit.p_value:.2g}", f"{weight:.2f}")
-            rows.append((f"{fit.smallest:g}", str(fit.degree), str(fit.corrections), *cells, *ends))
-        rows.append(("average", "", "", *(value_with_error(*pair) for pair in shared.values()), "", "", ""))
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
-
-    __repr__ = __str__
-
-
-@call_checked
-def scan_fits(
-    table: ScalingTable, names=None, *, smallest=None, degrees=(3, 4), corrections=(0, 1, 2, 3), omega: Omega = OMEGA,
-    powers: Mapping | None = None,
-) -> ScalingFits:  # fmt: skip
-    """`fit_scaling` for every smallest size, degree and number of corrections that leaves degrees of freedom.
-
-    Parameters
-    ----------
-    table, names, omega, powers
-        As in `fit_scaling`.
-    smallest : sequence of floats, optional
-        Smallest sizes; by default each that leaves three sizes, or two if there are no more.
-    degrees, corrections : sequences of int
-
-    Returns
-    -------
-    ScalingFits
-        A tuple of `ScalingFit`; ``print`` it for a table, ``average()`` weighs the fits by exp(−AIC/2).
-
-    Raises
-    ------
-    ArgumentError
-        If no fit is possible.
-
-    Examples
-    --------
-    >>> import numpy as np, phi4ppl as p4
-    >>> L, y = np.repeat([8.0, 16.0, 32.0, 64.0], 4), np.concatenate([1 + np.linspace(-1, 1, 4) / L for L in (8, 16, 32, 64)])
-    >>> noise = np.random.default_rng(0).normal(size=16) * 0.002
-    >>> columns = {"L": L, "y": y, "U4": 0.6 + 0.2 * (y - 1) * L + noise, "U4_error": np.full(16, 0.002)}
-    >>> fits = p4.analysis.scan_fits(p4.analysis.from_table(columns, coupling="y"), degrees=(1, 2), corrections=(0,))
-    >>> sorted(fits.average()), len(fits)
-    (['U4*', 'nu', 'y_c'], 4)
-    """
-    sizes = np.unique(table.sizes)
-    smallest = (
-        sizes[: max(1, len(sizes) - 2)] if smallest is None else np.atleast_1d(finite_array("smallest", smallest))
-    )
-    degrees = [positive_int("degrees", each) for each in np.atleast_1d(degrees).tolist()]
-    corrections = [positive_int("corrections", each, minimum=0) for each in np.atleast_1d(corrections).tolist()]
-    fits, refusal = [], None
-    for size in smallest:
-        for degree in degrees:
-            for number in corrections:
-                try:
-                    fit = fit_scaling(
-                        table, names, smallest=size, degree=degree, corrections=number, omega=omega, powers=powers
-                    )
-                    fits.append(fit)
-                except ArgumentError as error:
-                    refusal = error
-    if not fits:
-        raise refusal or ArgumentError("smallest", "at least one size", "none")
-    return ScalingFits(fits)

@@ -13,6 +13,8 @@ from ..errors.arguments import call_checked, finite_array
 
 __all__ = ["ScalingTable", "from_table"]
 
+ROUNDING = 1e-6  # of eigenvalues of a correlation matrix in single precision, for each of its rows
+
 
 @dataclass(frozen=True)
 class ScalingTable:
@@ -144,4 +146,10 @@ def from_table(
     if not np.allclose(np.sqrt(np.maximum(np.diag(matrix), 0)), errors, rtol=0.01):
         fix = "Its order is one observable after the other, each in the order of the rows."
         raise ArgumentError("covariance", "the squared errors on the diagonal", "others", fix, reason="diagonal")
+    spread = np.sqrt(np.diag(matrix))
+    lowest = float(np.linalg.eigvalsh(matrix / np.outer(spread, spread))[0])
+    if lowest < -ROUNDING * len(errors):
+        got = f"a correlation matrix with the eigenvalue {lowest:.2g}"
+        fix = "Estimate all of it from the same blocks of draws, or repeats: separate or rounded entries need not fit together."
+        raise ArgumentError("covariance", "a positive semidefinite matrix", got, fix, reason="definite")
     return ScalingTable(columns[size], columns[coupling], {name: columns[name] for name in names}, matrix, coupling)

@@ -3,7 +3,7 @@
 On a torus of V sites, A = V/T of them in each of T time slices, with φ̂(k) = Σ_x φ(x) e^{−ikx} and φ̄(t) the mean over a slice:
 
 * structure factor ``S(k) = |φ̂(k)|²/V``, averaged over shells of k̂ = (Σ_μ 4 sin²(k_μ/2))^½, on the triangular lattice
-  k̂ = (⅔ Σ_e 4 sin²(k·e/2))^½ with its three bonds e: k̂ → |k| at long wavelengths, with distances in units of a bond;
+  k̂ = (⅔ Σ_e 4 sin²(k·e/2))^½ with its three bonds e: so that k̂ → k at long wavelengths, in units of one bond;
 * correlation function G(r) = V⁻¹ Σ_x φ(x) φ(x + r), by FFT;
 * time-slice correlator C(t) = A T⁻¹ Σ_s φ̄(s) φ̄(s + t), so that Σ_t C(t) = Σ_r G(r) = S(0) = V m².
 

@@ -27,6 +27,8 @@ OPTIONS = {  # by command, the options by the arguments that they stand for
                               "progress": "--quiet"},
     "cascade": {"start": "--start", "levels": "--to", "fields": "--fields", "lift": "--lift", "seed": "--seed",
                 "progress": "--quiet"},
+    "spectrum": {"points": "DATA", "source": "DATA", "target": "--target", "baseline": "--baseline", "seed": "--seed",
+                 "progress": "--quiet"},
     "compare": {"seed": "--seed", "priors": "--prior", "data": "--data", "models": "MODEL", "progress": "--quiet"},
 }  # fmt: skip
 OPTIONS["report"] = OPTIONS["run"]  # its advice is for the next run

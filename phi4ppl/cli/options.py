@@ -34,6 +34,7 @@ EXAMPLES = {
         "phi4ppl renormalize phi4_square --set size=128 --levels 4 --rule majority",
     ),
     "cascade": ("phi4ppl cascade phi4_square --to 512",),
+    "spectrum": ("phi4ppl spectrum digits.npz --target y", "phi4ppl spectrum runs/phi4_square/samples.nc"),
     "models": ("phi4ppl models --settings",),
     "doctor": ("phi4ppl doctor", "phi4ppl doctor --clear-cache"),
 }
@@ -46,6 +47,7 @@ COMPARE = "inference.compare:compare"
 SCAN = "renormalization.finite_size:finite_size_scaling"
 RG = "renormalization.monte_carlo_rg:monte_carlo_rg"
 FLOW = "renormalization.flow:flow"
+SPECTRUM = "spectral.spectral_page:report"
 CASCADE = "renormalization.cascade:cascade"
 FITS = ("learning.likelihood", "learning.variational")
 
@@ -139,6 +141,7 @@ def parser() -> argparse.ArgumentParser:
     _scan(command("scan", "find the critical coupling of a model by finite-size scaling"))
     _renormalize(command("renormalize", "block fields of a model: exponents, and the flow of couplings"))
     _cascade(command("cascade", "make fields of large lattices from those of small ones"))
+    _spectrum(command("spectrum", "count the features of a table, a kernel matrix or the fields of a run"))
     sub = command("models", "list the shipped models")
     sub.add_argument("--settings", action="store_true", help="also list what --set can change")
     sub = command("doctor", "show installed versions and run a self-test")
@@ -262,3 +265,13 @@ def _cascade(sub: Command) -> None:
     sub.add_argument("--eta", type=float, help=ETA)
     sub.borrow("--seed", f"{CASCADE}.seed", "seed", type=int)
     _with_folder(sub, "cascades/MODEL", "earlier results")
+
+
+def _spectrum(sub: Command) -> None:
+    sub.add_argument("data", metavar="DATA", help="points in a .npz or .csv file, one a row, or the .nc file of a run")
+    text = "rbf, laplace, matern, polynomial, linear, or precomputed for a kernel matrix (rbf where it is not given)"
+    sub.add_argument("--kernel", help=text)
+    sub.add_argument("--target", metavar="COLUMN", help="the column, or array, with classes or values to be learned")
+    sub.borrow("--baseline", f"{SPECTRUM}.baseline", "auto, rbf, laplace, matern or polynomial")
+    sub.borrow("--seed", f"{SPECTRUM}.seed", "seed of the sub-samples", type=int)
+    _with_folder(sub, "spectra/DATA", "an earlier spectrum")

@@ -127,6 +127,7 @@ def block(
     ----------
     fields : DataTree of a run, or array of shape ``(chains, draws, *field_shape)``
         The tree of `phi4ppl.sample`. Of a bare array the last axes are those of a torus, unless ``lattice`` says otherwise.
+        Beside ``lattice``, an array ``(n, *field_shape)`` is one chain: n images, for example.
     rule : str, Rule, callable, or a sequence of them
         ``"average"``, ``"decimate"``, ``"sign"`` (of the block mean), ``"majority"`` (of the signs), ``"kernel"`` or
         ``"bell_wilson"``; the objects with their options are `Average`, `Decimate`, `Sign`, `Majority`, `StencilKernel` and
@@ -244,10 +245,12 @@ def fields_of(fields, lattice: Lattice | None = None) -> tuple[np.ndarray, Latti
         if values.ndim < 4:
             got, fix = (
                 f"shape {values.shape}",
-                "One chain is fields[None]. Of a chain of sites or a graph give lattice=.",
+                "One chain is fields[None]. Of images, a chain of sites or a graph give lattice=.",
             )
             raise ArgumentError("fields", "shape (chains, draws, nx, ny, …)", got, fix, reason="shape")
         lattice = regular(values.shape[2:])
+    elif not isinstance(tree, xr.DataTree) and values.ndim == 1 + len(lattice.field_shape):
+        values = values[None]
     if values.shape[2:] != lattice.field_shape or values.ndim != 2 + len(lattice.field_shape) or not values.size:
         got, fix = f"shape {values.shape}", "One chain is fields[None]."
         raise ArgumentError("fields", f"shape (chains, draws, *{lattice.field_shape})", got, fix, reason="shape")

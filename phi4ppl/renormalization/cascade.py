@@ -18,6 +18,7 @@ import numpy as np
 from ..errors import ArgumentError
 from ..errors.arguments import call_checked, one_of, positive_int, seed_within
 from ..errors.streams import stream_key, stream_rng, stream_seed
+from ..lattice.regular import from_offsets
 from ..model.field import MarkovRandomField
 from ..model.term import Term
 from ..sampling.engine import Engine
@@ -130,7 +131,7 @@ class InverseRenormalization:
         for _ in range(2):
             drawn = engine.draw(model, 1, APART // 2, burn_in=False)
             series = {name: x[:, 0].astype(float) for name, x in drawn.observables.items()}
-            found.append(summary_of(series, model.field_shape))
+            found.append(summary_of(series, model.lattice))
         self._made["step_size"] = float(np.mean(np.asarray(engine.tuning.step_size)))
         seconds = time.process_time() - began
         corrected = Corrected(engine.fields, found[0], found[1], WARMUP + APART, [(0, found[0]), (APART, found[1])])
@@ -236,8 +237,9 @@ def cascade(
     Notes
     -----
     The start and sweeps are asymptotically exact, everything else is measured: whether doubling the sweeps moves an observable,
-    ⟨φ ∂S/∂φ⟩ = 1 under the action of the model, whether all sublattices are alike, whether blocks of the proposal are those of
-    its coarse field, in place and in size, and whether χ grows from level to level by the η that the lift assumes.
+    whether ⟨f ∂S/∂φ⟩ = ⟨∂f/∂φ⟩ under the action of the model for f = φ, φ³ and the sum of the neighbors, whether all
+    sublattices are alike, whether blocks of the proposal are those of its coarse field, in place and in size, and whether χ
+    grows from level to level by the η that the lift assumes.
 
     Examples
     --------
@@ -295,6 +297,8 @@ def model_at(model: MarkovRandomField, side: int) -> MarkovRandomField:
     if lattice.offsets is None or not all(np.ravel(lattice.periodic)) or len(set(lattice.shape or ())) != 1:
         raise ArgumentError("model", "a torus of equal sides", repr(lattice), fix, reason="lattice")
     other, terms = lattice_like(lattice, (side,) * len(lattice.field_shape)), []
+    if other.offsets != lattice.offsets:  # of longer range
+        other = from_offsets((side,) * len(lattice.field_shape), lattice.offsets)
     for form, value in model.interactions:
         if np.ndim(value):
             raise ArgumentError("model", "numbers as couplings", f"{form.name!r}, an array", fix, reason="array")

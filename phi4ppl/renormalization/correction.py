@@ -15,13 +15,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..analysis.two_point import two_point
+from ..analysis.two_point import smallest_lattice_momentum, two_point
 from ..energy.compiled import compile_field
 from ..energy.functions import energy, log_density
 from ..errors import ArgumentError
 from ..errors.streams import stream_key
 from ..kernels.choose import resolve
 from ..kernels.local_hmc import LocalSteps
+from ..lattice.frozen import Lattice
 from ..model.field import MarkovRandomField
 from ..sampling.engine import Engine
 
@@ -31,7 +32,13 @@ BATCH_SITES = 1 << 18  # of fields that sweep together: clusters of what a cache
 FIRST = 8  # sweeps of single sites before clusters: these see large ones in fields that are too smooth, and turn them
 MAX_SWEEPS = 512
 TOLERANCE = 2.0  # errors
+DRIFT = 3.0  # errors of a drift since the first sweeps that has to be shown to slow down
 CLUSTER_SWEEPS = 2  # an iteration of the kernel "cluster" has two
+
+
+# ⟨Σ_i f_i ∂S/∂φ_i⟩ = ⟨Σ_i ∂f_i/∂φ_i⟩ per site, for f_i = φ_i, φ_i³ and Σ_{j~i} φ_j. These f are the gradients of Σ φ²,
+# Σ φ⁴ and Σ φφ: together the equations see each of the three couplings, as score matching does.
+EQUATIONS = {"schwinger_dyson": 1.0, "schwinger_dyson_cubed": 0.0, "schwinger_dyson_neighbors": 0.0}
 
 
 class Summary(NamedTuple):
@@ -44,13 +51,26 @@ class Summary(NamedTuple):
     def pair(self, name: str) -> tuple[float, float]:
         return self.values[name], self.errors[name]
 
+    def p_value(self) -> float:
+        """Of all `EQUATIONS` together: how often fields of the action are as far from them, by Hotelling's T²."""
+        from scipy.stats import f
 
-def summary_of(series: Mapping[str, np.ndarray], shape: tuple[int, ...]) -> Summary:
+        away = np.array([self.values[name] - exact for name, exact in EQUATIONS.items()])
+        moves = np.stack([self.influence[name] for name in EQUATIONS])
+        size = np.linalg.norm(moves, axis=1)
+        if not size.all():
+            return 0.0 if np.any(away) else 1.0
+        n, k, correlations = moves.shape[1], len(away), (moves / size[:, None]) @ (moves / size[:, None]).T
+        t2 = n * (n - 1) * float(away / size @ np.linalg.pinv(correlations, rcond=1e-10) @ (away / size))
+        return float(f.sf(t2 * (n - k) / (k * (n - 1)), k, n - k))
+
+
+def summary_of(series: Mapping[str, np.ndarray], lattice: Lattice) -> Summary:
     """S/V, ⟨φ²⟩, χ = V⟨m²⟩, U₄, ξ/L, ⟨|m|⟩ and ⟨φ ∂S/∂φ⟩ of independent fields, errors by the delta method.
 
-    ``series`` has ``energy_density``, ``phi_squared``, ``magnetization``, ``smallest_momentum`` and ``schwinger_dyson``.
+    ``series`` has ``energy_density``, ``phi_squared``, ``magnetization``, ``smallest_momentum`` and the `EQUATIONS`.
     """
-    volume, side = math.prod(shape), max(shape)
+    volume, side = lattice.num_sites, max(lattice.field_shape)
     m = series["magnetization"]
     away = {name: x - x.mean() for name, x in (("m2", m**2), ("m4", m**4), ("f", series["smallest_momentum"]))}
     m2, m4, f = (m**2).mean(), (m**4).mean(), series["smallest_momentum"].mean()
@@ -59,11 +79,11 @@ def summary_of(series: Mapping[str, np.ndarray], shape: tuple[int, ...]) -> Summ
     values["susceptibility"], influence["susceptibility"] = volume * m2, volume * away["m2"]
     values["binder_cumulant"] = 1 - m4 / (3 * m2**2)
     influence["binder_cumulant"] = -away["m4"] / (3 * m2**2) + 2 * m4 * away["m2"] / (3 * m2**3)
-    ratio, unit = max(volume * m2 / f - 1, 1e-9), 2 * side * math.sin(math.pi / side)
+    ratio, unit = max(volume * m2 / f - 1, 1e-9), side * smallest_lattice_momentum(lattice)
     values["correlation_length_ratio"] = math.sqrt(ratio) / unit
     slope = 1 / (2 * math.sqrt(ratio) * unit)
     influence["correlation_length_ratio"] = slope * volume * (away["m2"] / f - m2 * away["f"] / f**2)
-    for name, x in (("abs_m", np.abs(m)), ("schwinger_dyson", series["schwinger_dyson"])):
+    for name, x in (("abs_m", np.abs(m)), *((name, series[name]) for name in EQUATIONS)):
         values[name], influence[name] = x.mean(), x - x.mean()
     errors = {name: float(np.std(x, ddof=1) / math.sqrt(len(x))) for name, x in influence.items()}
     return Summary({name: float(value) for name, value in values.items()}, errors, influence)
@@ -74,13 +94,32 @@ WATCHED = ("energy_density", "phi_squared", "susceptibility", "binder_cumulant",
 
 def moved(before: Summary, after: Summary, tolerance: float = TOLERANCE) -> list[str]:
     """Observables that differ by more than ``tolerance`` errors of their difference, which is paired field by field."""
+    changes = {name: _change(before, after, name) for name in WATCHED}
+    return [name for name, (change, error) in changes.items() if abs(change) > tolerance * error]
+
+
+def relaxing(history: list[tuple[int, Summary]]) -> list[str]:
+    """Observables that have drifted since the first sweeps, and may have far to go.
+
+    The last doubling alone sees little where long waves relax slowly: fields differ more by chance than by their drift. Means
+    relax at the pace at which fields forget. So with r the correlation of fields before and after the last doubling, in which
+    an observable changed by d ± e, at most (|d| + 2e) r/(1 − r) is left, which has to be below half of the drift since the
+    first sweeps, if that is above three of its errors.
+    """
+    (_, first), (_, before), (_, last) = history[1], history[-2], history[-1]
     found = []
     for name in WATCHED:
-        apart = after.influence[name] - before.influence[name]
-        error = np.std(apart, ddof=1) / math.sqrt(len(apart))
-        if abs(after.values[name] - before.values[name]) > tolerance * error:
+        (whole, error), (late, noise) = (_change(each, last, name) for each in (first, before))
+        memory = float(np.corrcoef(before.influence[name], last.influence[name])[0, 1])
+        left = (abs(late) + TOLERANCE * noise) * max(memory, 0.0)
+        if abs(whole) > DRIFT * error and left > (1 - memory) * abs(whole) / 2:
             found.append(name)
     return found
+
+
+def _change(before: Summary, after: Summary, name: str) -> tuple[float, float]:
+    apart = after.influence[name] - before.influence[name]
+    return after.values[name] - before.values[name], float(np.std(apart, ddof=1) / math.sqrt(len(apart)))
 
 
 def _energy_density(model, phi):
@@ -99,13 +138,28 @@ def _smallest_momentum(model, phi):
     return two_point("smallest_momentum", model.lattice).measure(phi)
 
 
+def _slope(model, phi):
+    return -jax.grad(log_density, argnums=1)(model, phi)
+
+
 def _schwinger_dyson(model, phi):
-    return -jnp.mean(phi * jax.grad(log_density, argnums=1)(model, phi))
+    return jnp.mean(phi * _slope(model, phi))
+
+
+def _schwinger_dyson_cubed(model, phi):
+    return jnp.mean(phi**3 * _slope(model, phi) - 3 * phi**2)
+
+
+def _schwinger_dyson_neighbors(model, phi):
+    one, two = np.asarray(model.lattice.edges).T
+    flat, slope = phi.reshape(-1), _slope(model, phi).reshape(-1)
+    return jnp.sum(flat[one] * slope[two] + flat[two] * slope[one]) / phi.size
 
 
 OBSERVABLES = (
     ("energy_density", _energy_density), ("phi_squared", _phi_squared), ("magnetization", _magnetization),
     ("smallest_momentum", _smallest_momentum), ("schwinger_dyson", _schwinger_dyson),
+    ("schwinger_dyson_cubed", _schwinger_dyson_cubed), ("schwinger_dyson_neighbors", _schwinger_dyson_neighbors),
 )  # fmt: skip
 
 
@@ -117,7 +171,7 @@ def _measured(model, fields):
 def measure(model: MarkovRandomField, fields: np.ndarray) -> Summary:
     """The summary of fields ``(n, *shape)`` under the action of a model, whether or not they are its own."""
     found = _measured(jax.tree.map(jnp.asarray, model), jnp.asarray(fields))
-    return summary_of({name: np.asarray(x, float) for name, x in found.items()}, model.field_shape)
+    return summary_of({name: np.asarray(x, float) for name, x in found.items()}, model.lattice)
 
 
 @dataclass(frozen=True, repr=False)
@@ -133,7 +187,7 @@ class Corrected:
     history : list of (int, Summary)
         After so many sweeps.
     converged : bool
-        Whether nothing moved by more than two errors in the second half of the sweeps.
+        Whether nothing moved by more than two errors in the second half of the sweeps, and what drifted has slowed down.
     figures : dict
         What a correction says of itself, such as rates of acceptance.
     """
@@ -182,7 +236,7 @@ class _Sweeper:
             series.append({name: x[:count, 0].astype(float) for name, x in draws.observables.items()})
             rates.append(float(np.mean(engine.acceptance[:count])))
         joined = {name: np.concatenate([part[name] for part in series]) for name in series[0]}
-        return out, summary_of(joined, self.model.field_shape), float(np.mean(rates))
+        return out, summary_of(joined, self.model.lattice), float(np.mean(rates))
 
 
 def by_sweeps(
@@ -192,8 +246,8 @@ def by_sweeps(
     """Sweeps over all sites: first of single sites, then with clusters where the kernel has them.
 
     Without ``sweeps`` their number is doubled until no observable of the second half differs from that of the first by more
-    than two errors of the paired difference. Clusters change the long waves of which χ consists, so that what is left of the
-    lift is not seen at once: there are 32 sweeps or more.
+    than two errors of the paired difference, and none that drifted may still drift (`relaxing`). Clusters change the long
+    waves of which χ consists, so that what is left of the lift is not seen at once: there are 32 sweeps or more.
     """
     kernel, sweeper = local_kernel(model, kernel), _Sweeper(model, len(fields), step_size, seed)
     before = measure(model, fields)
@@ -207,7 +261,7 @@ def by_sweeps(
         fields, now, rate = sweeper(fields, kernel if clusters else "local_hmc", iterations)
         done += CLUSTER_SWEEPS * iterations if clusters else iterations
         history.append((done, now))
-        converged = not sweeps and len(history) > fewest and not moved(history[-2][1], now)
+        converged = not sweeps and len(history) > fewest and not (moved(history[-2][1], now) or relaxing(history))
     if sweeps:
-        converged = len(history) > 2 and not moved(history[-2][1], history[-1][1])
+        converged = len(history) > 2 and not (moved(history[-2][1], history[-1][1]) or relaxing(history))
     return Corrected(fields, before, history[-1][1], done, history, converged, {"acceptance": rate})

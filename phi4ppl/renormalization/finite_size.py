@@ -19,7 +19,8 @@ from .._typing import ArrayLike
 from ..analysis.collapse import collapse
 from ..analysis.crossings import find_crossings
 from ..analysis.named import QUANTITIES
-from ..analysis.scaling_fit import OMEGA, Omega, scan_fits
+from ..analysis.scaling_fit import OMEGA, Omega
+from ..analysis.scaling_scan import scan_fits
 from ..analysis.scaling_table import ScalingTable
 from ..analysis.two_point import two_point
 from ..errors import ArgumentError
@@ -104,10 +105,10 @@ def finite_size_scaling(
     sizes : iterable of ints
         Two sizes or more; three for fits with several smallest sizes.
     vary : dict
-        The name of one coupling → a range to search, in ascending order, such as ``np.linspace(0.6, 0.8, 7)``. A short run of
-        the two smallest sizes finds where U₄ crosses, and each size is sampled at as many couplings in a window that shrinks
-        like L^{−1/ν}, around where ξ/L of the two sizes before crosses. Or a function from L to the couplings of that size,
-        such as ``lambda L: 0.68 + np.linspace(-0.15, 0.15, 5) / L``; neighboring ones have to overlap.
+        The name of one coupling → a range to search, in ascending order, such as ``np.linspace(0.6, 0.8, 7)``. Short runs
+        of the two smallest sizes find where U₄ and ξ/L cross, and each size is sampled at as many couplings in a window that
+        shrinks like L^{−1/ν}, around where ξ/L of the two sizes before crosses. Or a function from L to the couplings of that
+        size, such as ``lambda L: 0.68 + np.linspace(-0.15, 0.15, 5) / L``; neighboring ones have to overlap.
     runs : dict, optional
         L → tree of `sample_ensemble`, with the field or with `scaling_observables` recorded. Sizes without a tree are sampled.
     num_warmup, num_samples, num_chains, kernel, progress
@@ -136,7 +137,8 @@ def finite_size_scaling(
     ...     lambda L: p4.phi4(p4.lattice.square(L), w=0.68, a=-1.0, b=1.0), sizes=(4, 6), num_warmup=100, num_samples=500,
     ...     vary={"w": lambda L: 0.68 + np.linspace(-0.3, 0.3, 4) / L}, seed=1, degrees=(2,), corrections=(0,),
     ... )
-    >>> bool(abs(found.values["w_c"] - 0.6806) < 0.02)
+    >>> crossing = found.crossings["correlation_length_ratio"]
+    >>> bool(abs(crossing.position[0] - 0.6806) < 0.03)  # of sizes 4 and 6
     True
     """
     sizes = sorted({positive_int("sizes", size, minimum=3) for size in sizes})
@@ -161,7 +163,9 @@ def finite_size_scaling(
     points, parts, warnings = {}, {}, []
     for size in sizes:
         if isinstance(wanted, Window) and len(parts) > 1:
-            wanted = wanted.moved(*((points[each], parts[each][0][DIMENSIONLESS[1]]) for each in list(parts)[-2:]))
+            last = (list(parts)[-2], list(parts)[-1])
+            cumulants, ratios = (tuple((points[each], parts[each][0][what]) for each in last) for what in DIMENSIONLESS)
+            wanted = wanted.moved(*ratios).scaled(last, *cumulants)
         points[size] = _couplings(_points(runs, wanted, size, name), size)
         if size not in runs:
             with Progress(None, progress) as bar:
@@ -174,7 +178,7 @@ def finite_size_scaling(
         warnings += [f"Size {size}: {text}" for text in parts[size][2]]
     table = _joined(parts, points, name)
     fits = scan_fits(table, degrees=degrees, corrections=corrections, omega=omega)
-    crossings = {each: find_crossings(table, each) for each in DIMENSIONLESS}
+    crossings = {each: find_crossings(table, each, degree=int(np.max(degrees))) for each in DIMENSIONLESS}
     collapsed = collapse(table, DIMENSIONLESS[0], smallest=fits.best.smallest, start=fits.best.values[f"{name}_c"])
     return FiniteSizeScaling(table, crossings, fits, collapsed, runs, models, tuple(warnings))
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from .._typing import PathLike
 from ..analysis.collapse import Collapse
 from ..analysis.crossings import Crossings
-from ..analysis.scaling_fit import ScalingFits
 from ..analysis.scaling_plots import plot_scaling
+from ..analysis.scaling_scan import ScalingFits
 from ..analysis.scaling_table import ScalingTable
 from ..errors.arguments import call_checked
 from ..reports.numbers import value_with_error
@@ -72,8 +72,14 @@ class FiniteSizeScaling:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Reasons to distrust the values: of runs, of crossings, and where no fit describes the curves."""
-        found = [*self.run_warnings, *(text for each in self.crossings.values() for text in each.warnings)]
+        """Reasons to distrust the values: of runs, of curves, and where no fit describes them.
+
+        Corrections may move the crossings of one observable out of the windows, but not of both, for the largest sizes.
+        """
+        found = [*self.run_warnings, *(text for each in self.crossings.values() for text in each.misfits)]
+        largest = tuple(map(float, sorted(self.models)[-2:]))
+        if all(largest in each.missing for each in self.crossings.values()):
+            found += [text for each in self.crossings.values() for text in each.warnings]
         if (p := self.fits.best.p_value) < MIN_P:
             found.append(
                 f"The best fit does not describe the curves (p = {p:.1g}). Add larger sizes, or scan a narrower range."

@@ -18,7 +18,7 @@ from ..model.field import MarkovRandomField
 from ..reports.card import card
 from ..reports.numbers import value_with_error
 from ..reports.style import OKABE_ITO, panels
-from .basis import basis_model, sign_of
+from .basis import basis_model, sign_of, wraps_of
 from .blocking import Blocked
 from .operators import Operator, measure_operators, operator
 
@@ -107,21 +107,32 @@ class Flow:
         return tuple({name: each.z for name, each in found.items()} for found in self.comparisons)
 
     @property
-    def warnings(self) -> tuple[str, ...]:
-        """Levels at which the basis is not enough, fits without a density, and doubts about the blocking."""
+    def truncations(self) -> dict[int, str]:
+        """Level → what the fitted model misses, where the terms of the basis are not enough.
+
+        Below level 0 that is a result of blocking, which makes terms of all kinds; at level 0 the fit or its fields are wrong,
+        or the model has other terms.
+        """
         from scipy.stats import norm
 
+        found = {}
+        for level, scores in enumerate(self.z_scores):
+            name = max(scores, key=lambda key: abs(scores[key]), default="")
+            if scores and abs(scores[name]) > norm.isf(FALSE_ALARM / 2 / len(scores)):
+                found[level] = (
+                    f"Level {level}: the terms {', '.join(self.basis)} are not enough. The fitted model has {name!r} "
+                    f"{abs(scores[name]):.1f} errors away from the blocked fields."
+                )
+        return found
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Levels at which the basis is not enough, fits without a density, and doubts about the blocking."""
         found = list(self.blocked.warnings)
-        for level, (fit, scores) in enumerate(zip(self.fits, self.z_scores, strict=True)):
+        for level, fit in enumerate(self.fits):
             if not fit.converged:
                 found.append(f"Level {level}: {fit.status}")
-            if scores:
-                name = max(scores, key=lambda key: abs(scores[key]))
-                if abs(scores[name]) > norm.isf(FALSE_ALARM / 2 / len(scores)):
-                    found.append(
-                        f"Level {level}: the terms {', '.join(self.basis)} are not enough. The fitted model has {name!r} "
-                        f"{abs(scores[name]):.1f} errors away from the blocked fields."
-                    )
+            found += [text for place, text in self.truncations.items() if place == level]
         return tuple(dict.fromkeys(found))
 
     @property
@@ -185,9 +196,9 @@ class Flow:
         groups = Blocks(np.array([out[0] for out in keep]), len(keep[0]), 0.5)
         errors = np.asarray(jackknife_error(groups, np.array(replicas)))
         found = np.linalg.eigvals(matrix)
-        names, shape = list(self.basis), self.blocked.lattices[last - 1].field_shape
+        names, lattice = list(self.basis), self.blocked.lattices[last - 1]
         couplings = dict(zip(names, value.tolist(), strict=True))
-        model = basis_model(self.basis, shape, couplings)
+        model = basis_model(self.basis, lattice.field_shape, couplings, wraps_of(lattice))
         return FixedPoint(
             couplings,
             dict(zip(names, errors.tolist(), strict=True)),
@@ -197,9 +208,13 @@ class Flow:
             float(self.speed[-1]),
         )
 
+    @property
+    def _wraps(self) -> tuple[bool, ...]:
+        return wraps_of(self.blocked.lattices[0])
+
     def _statistics(self, level: int) -> Series:
         signs = np.array([sign_of(name, each) for name, each in self.basis.items()])
-        return measure_operators(self.blocked[level], tuple(self.basis.values())) * signs
+        return measure_operators(self.blocked[level], tuple(self.basis.values()), self._wraps) * signs
 
     def _fitted(self, level: int, left_out: np.ndarray) -> np.ndarray:
         """Couplings of a fit without some of the fields."""
@@ -233,7 +248,7 @@ class Flow:
             raise ArgumentError("along", f"one of {', '.join(self.basis)}", repr(along), reason="name")
         dimension, last = self.blocked[0].ndim - 2, len(self.fits) - 1
         deep = (operator("E", ((0,), (1,)), dimension), operator("Phi", ((0,),) * 2, dimension))
-        statistics, found = self._statistics(0), measure_operators(self.blocked[last], deep)
+        statistics, found = self._statistics(0), measure_operators(self.blocked[last], deep, self._wraps)
         run = {"E": found[..., 0], "Phi": found[..., 1]}
         for k, name in enumerate(self.basis):
             own = statistics[..., k] - statistics[..., k].mean()

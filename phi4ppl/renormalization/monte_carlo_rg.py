@@ -111,7 +111,7 @@ def monte_carlo_rg(
         if sector == "odd" and (fixed := _identity(blocked, steps)):
             inputs[SECTORS[sector]] = fixed
         elif good := [row for row in found if math.isfinite(row.error)]:
-            best[SECTORS[sector]] = _recommended(good)
+            best[SECTORS[sector]] = _recommended(good, tuple(chosen[k].name for k in own))
     matching = None
     if second is not None:
         matching = match(blocked, _second(blocked, second, seed), chosen)
@@ -267,8 +267,11 @@ def _identity(blocked: Blocked, steps) -> tuple[float, str] | None:
     return None
 
 
-def _recommended(rows: list[ExponentRow]) -> Recommendation:
-    """The deepest level, with as many operators as B can be inverted for; or a more precise one that agrees with it."""
+def _recommended(rows: list[ExponentRow], asked: tuple[str, ...]) -> Recommendation:
+    """The deepest level, with as many operators as B can be inverted for; or a more precise one that agrees with it.
+
+    The reason names the operators among ``asked`` that are not kept.
+    """
     by_level: dict[int, list[ExponentRow]] = {}
     for row in rows:
         by_level.setdefault(row.step, []).append(row)
@@ -286,6 +289,12 @@ def _recommended(rows: list[ExponentRow]) -> Recommendation:
     row = max(agree, key=lambda each: each.step, default=deepest)
     what = "the deepest level" if row is deepest else "more precise than the deepest level, with which it agrees"
     reason = f"{row.sides[0]}→{row.sides[1]}, {what}; {len(row.names)} operators, condition number {row.condition:.2g}"
+    if row.rank < len(row.names):
+        reason += f", {row.rank} of their singular values"
+    if left_out := [name for name in asked if name not in row.names]:
+        reason += (
+            f"; without {', '.join(left_out)}, with which B cannot be inverted or the largest eigenvalue is not real"
+        )
     fewer = [r for r in by_level[row.step] if len(r.names) == len(row.names) - 1 and r.cut <= row.cut]
     if fewer and row.error > 0:
         reason += f"; the last one changes it by {abs(fewer[0].exponent - row.exponent) / row.error:.1f} errors"

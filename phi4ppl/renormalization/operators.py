@@ -128,12 +128,21 @@ def operators_of(given, lattice: Lattice, spins: bool) -> tuple[Operator, ...]:
     Raises
     ------
     ArgumentError
-        If a name is unknown or used twice, or a function is neither even nor odd.
+        If a name is unknown or used twice, a function is neither even nor odd, or the lattice lacks the symmetries over
+        which clusters are summed.
     """
     shape = lattice.shape
     if shape is None or lattice.periodic is None or not all(lattice.periodic) or "antiperiodic" in lattice.name:
         raise ArgumentError("operators", "a torus to sum them over", repr(lattice), reason="lattice")
     known = {each.name: each for each in standard_operators(len(shape), spins=spins)}
+    expected = f"names among {', '.join(known)}, or clusters or functions by name"
+    if given is not None and (isinstance(given, str) or not np.iterable(given)):
+        raise ArgumentError("operators", expected, repr(given)[:80], "For example operators=['1', 'field'].")
+    own = given is not None and all(callable(f) for f in (given.values() if isinstance(given, Mapping) else [None]))
+    if not own and not has_symmetries_of_cubes(lattice):
+        fix = "Give functions of one field that have the symmetries of the lattice: operators={'nn': lambda phi: …}."
+        wanted = "a lattice that looks the same along all axes, whose symmetries clusters are summed over"
+        raise ArgumentError("operators", wanted, lattice.name, fix, reason="symmetries")
     if given is None:
         return tuple(known.values())
     found = []
@@ -146,12 +155,28 @@ def operators_of(given, lattice: Lattice, spins: bool) -> tuple[Operator, ...]:
             name, what = each
             found.append(_of_function(name, what, shape) if callable(what) else operator(name, what, len(shape)))
         else:
-            expected = f"names among {', '.join(known)}, or clusters or functions by name"
             raise ArgumentError("operators", expected, repr(each)[:80], reason="name")
     names = [each.name for each in found]
     if len(set(names)) < len(names) or not names:
         raise ArgumentError("operators", "one or more, of different names", f"{names}", reason="duplicate")
     return tuple(found)
+
+
+def has_symmetries_of_cubes(lattice: Lattice) -> bool:
+    """Whether reflections and exchanges of the axes lead from edges to edges: not on a triangular lattice."""
+    if lattice.offsets is None:
+        return True
+    for steps in lattice.offsets.values():
+        both = {tuple(sign * k for k in step) for step in steps for sign in (1, -1)}
+        images = (
+            tuple(sign * step[k] for sign, k in zip(signs, order, strict=True))
+            for step in both
+            for order in itertools.permutations(range(len(step)))
+            for signs in itertools.product((1, -1), repeat=len(step))
+        )
+        if not both.issuperset(images):
+            return False
+    return True
 
 
 def _of_function(name: str, function: Callable, shape) -> Operator:
@@ -170,23 +195,30 @@ def _of_function(name: str, function: Callable, shape) -> Operator:
     return Operator(name, (), bool(np.isclose(plus, minus)), function)
 
 
-def measure_operators(fields: Fields, operators: tuple[Operator, ...]) -> Series:
-    """Every operator on every field, in double precision: (chains, draws, *shape) → (chains, draws, operators)."""
+def measure_operators(fields: Fields, operators: tuple[Operator, ...], periodic=True) -> Series:
+    """Every operator on every field, in double precision: (chains, draws, *shape) → (chains, draws, operators).
+
+    Clusters that an open boundary cuts are left out; ``periodic`` is one bool, or one for each axis.
+    """
     flat, shape = fields.reshape(-1, *fields.shape[2:]), fields.shape[2:]
     batch = max(1, min(len(flat), CHUNK // int(np.prod(shape))))
+    wraps = (periodic,) * len(shape) if isinstance(periodic, bool) else tuple(periodic)
     with jax.enable_x64(True):
-        values = np.asarray(_program(operators, shape, batch)(jnp.asarray(flat)))
+        values = np.asarray(_program(operators, shape, batch, wraps)(jnp.asarray(flat)))
     return values.reshape(*fields.shape[:2], len(operators))
 
 
 @functools.lru_cache(maxsize=64)
-def _program(operators: tuple[Operator, ...], shape: tuple[int, ...], batch: int) -> Callable:
-    """One compiled loop over fields: each is widened by a halo, of which shifted fields are slices."""
+def _program(operators: tuple[Operator, ...], shape: tuple[int, ...], batch: int, wraps: tuple[bool, ...]) -> Callable:
+    """One compiled loop over fields: each is widened by a halo, of which shifted fields are slices; 0 where it is open."""
     reach = max((each.reach for each in operators), default=0)
 
     def of_one(phi):
         phi = phi.astype(float)
-        wide = jnp.pad(phi, [(0, reach)] * phi.ndim, mode="wrap") if reach else phi
+        wide = phi
+        for axis, wrap in enumerate(wraps if reach else ()):
+            halo = [(0, reach if k == axis else 0) for k in range(phi.ndim)]
+            wide = jnp.pad(wide, halo, mode="wrap" if wrap else "constant")
         shifted = functools.cache(lambda r: wide[tuple(slice(k, k + n) for k, n in zip(r, shape, strict=True))])
 
         def product(cluster):

@@ -21,7 +21,7 @@ from .reweighted import Reweighted, warnings_of
 
 __all__ = ["Mixture", "Weighted"]
 
-MAX_BLOCKS = 40  # of each ensemble, where every block means solving for all log Z again
+MAX_BLOCKS = 80  # of each ensemble, where every block means solving for all log Z again: fits need a whole covariance
 MAX_REPLICAS = 200  # of a single ensemble, where they are kept
 
 

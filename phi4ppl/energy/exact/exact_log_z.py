@@ -6,13 +6,12 @@ import itertools
 from typing import NamedTuple
 
 import numpy as np
-from scipy import sparse
 from scipy.sparse.linalg import splu
 
 from ...model.coupling_vector import CouplingVector
 from ...model.field import MarkovRandomField
 from .elimination import cheapest_order, elimination_order, log_sum
-from .gaussian import DENSE_LIMIT, log_gaussian_integral
+from .gaussian import DENSE_LIMIT, log_gaussian_integral, sparse_gaussian
 from .independent_sites import SiteEnergies, evaluate
 
 __all__ = ["ExactFamily", "ExactLogZ", "exact_log_partition"]
@@ -46,19 +45,7 @@ def exact_log_partition(model: MarkovRandomField) -> ExactLogZ | None:
 
 def _gaussian(model: MarkovRandomField) -> ExactLogZ | None:
     """(N/2) log 2π − ½ log det Q + ½ rᵀQ⁻¹r in double precision, dense or sparse."""
-    n = model.lattice.num_sites
-    rows, columns, entries, linear = [], [], [], np.zeros(n)
-    for form, value in model.interactions:
-        i, j = form.cliques[:, 0], form.cliques[:, -1]
-        theta = np.broadcast_to(np.asarray(value, float), len(i))
-        if form.power == 1:
-            np.add.at(linear, i, theta)
-        elif form.power == 2:
-            rows, columns, entries = [*rows, i], [*columns, i], [*entries, 2 * theta]
-        else:
-            rows, columns, entries = [*rows, i, j], [*columns, j, i], [*entries, -theta, -theta]
-    coordinates = np.concatenate(rows), np.concatenate(columns)
-    precision = sparse.csc_matrix((np.concatenate(entries), coordinates), shape=(n, n))
+    n, (precision, linear) = model.lattice.num_sites, sparse_gaussian(model)
     if n <= DENSE_LIMIT:
         value = log_gaussian_integral(precision.toarray(), linear, np)
     elif precision.nnz <= 64 * n:

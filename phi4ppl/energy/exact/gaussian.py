@@ -7,13 +7,14 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import sparse
 
 from ..._typing import FlatField, JaxFlatField, JaxPrecision, Precision, Scalar
 from ...errors import ArgumentError
 from ...errors.arguments import call_checked, positive_int
 from ...model.field import MarkovRandomField
 
-__all__ = ["gaussian_log_partition", "gaussian_mean", "gaussian_precision", "quadrature"]
+__all__ = ["gaussian_log_partition", "gaussian_mean", "gaussian_precision", "quadrature", "sparse_gaussian"]
 
 DENSE_LIMIT = 4096
 MAX_GRID = 2**25
@@ -99,6 +100,23 @@ def _quadratic_and_linear(model: MarkovRandomField):
         else:
             precision = precision.at[i, j].add(-theta).at[j, i].add(-theta)
     return precision, linear
+
+
+def sparse_gaussian(model: MarkovRandomField) -> tuple[sparse.csc_matrix, np.ndarray]:
+    """Q and r of a Gaussian field, S = ½ φᵀQφ + rᵀφ, in double precision; Q is sparse, of any number of sites."""
+    n = model.lattice.num_sites
+    rows, columns, entries, linear = [], [], [], np.zeros(n)
+    for form, value in model.interactions:
+        i, j = form.cliques[:, 0], form.cliques[:, -1]
+        theta = np.broadcast_to(np.asarray(value, float), len(i))
+        if form.power == 1:
+            np.add.at(linear, i, theta)
+        elif form.power == 2:
+            rows, columns, entries = [*rows, i], [*columns, i], [*entries, 2 * theta]
+        else:
+            rows, columns, entries = [*rows, i, j], [*columns, j, i], [*entries, -theta, -theta]
+    coordinates = np.concatenate(rows), np.concatenate(columns)
+    return sparse.csc_matrix((np.concatenate(entries), coordinates), shape=(n, n)), linear
 
 
 @call_checked

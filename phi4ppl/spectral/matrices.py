@@ -1,0 +1,99 @@
+"""Kernel matrices as they are given: checked, symmetric, in double precision, with their eigenvalues in descending order."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..errors import ArgumentError, MemoryLimitError
+from ..errors.arguments import finite_array
+from ..sampling.memory import FRACTION, available_bytes, readable
+
+__all__ = ["centered", "checked_targets", "eigensystem", "kernel_matrix", "require_bytes"]
+
+ASYMMETRY = 100  # roundings of the largest entry, by which a kernel may differ from its transpose
+
+
+def kernel_matrix(name: str, kernel) -> np.ndarray:
+    """A kernel matrix as a symmetric array of float64: from an array, or from an object with all its eigenvalues and vectors.
+
+    Raises
+    ------
+    ArgumentError
+        If it is not square, not symmetric, or a spectrum without vectors or with only some of them.
+    """
+    if hasattr(kernel, "eigenvalues"):
+        values, vectors = np.asarray(kernel.eigenvalues, float), getattr(kernel, "vectors", None)
+        if vectors is None or np.shape(vectors) != (len(values), len(values)):
+            shape = "none" if vectors is None else f"vectors of shape {np.shape(vectors)}"
+            raise ArgumentError(name, "all eigenvectors", shape, "Give the kernel matrix itself.", reason="vectors")
+        vectors = np.asarray(vectors, float)
+        return (vectors * values) @ vectors.T
+    if not hasattr(kernel, "__array__") and not isinstance(kernel, list | tuple):
+        raise ArgumentError(name, "a kernel matrix", f"a {type(kernel).__name__}", "Give an array of shape (n, n).")
+    matrix = finite_array(name, kernel)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not len(matrix):
+        raise ArgumentError(name, "a square matrix", f"shape {matrix.shape}", reason="shape")
+    difference, largest = np.abs(matrix - matrix.T).max(), np.abs(matrix).max()
+    if difference > ASYMMETRY * np.finfo(matrix.dtype).eps * largest:
+        got = f"one that differs from its transpose by {difference / largest:.2g} of its largest entry"
+        raise ArgumentError(name, "a symmetric matrix", got, reason="symmetric")
+    matrix = matrix.astype(float)
+    return (matrix + matrix.T) / 2
+
+
+def eigensystem(name: str, kernel) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues of a positive semidefinite kernel in descending order, those within rounding of zero set to it, and vectors.
+
+    Raises
+    ------
+    ArgumentError
+        If an eigenvalue is below −n ε λ₁, with ε of the precision in which the kernel is given.
+    """
+    if hasattr(kernel, "eigenvalues") and np.shape(getattr(kernel, "vectors", None)) == (len(kernel.eigenvalues),) * 2:
+        values, vectors, precision = np.asarray(kernel.eigenvalues, float), np.asarray(kernel.vectors, float), float
+    else:
+        matrix = kernel_matrix(name, kernel)
+        precision = getattr(kernel, "dtype", float)
+        values, vectors = np.linalg.eigh(matrix)
+        values, vectors = values[::-1], vectors[:, ::-1]
+    precision = precision if np.issubdtype(precision, np.floating) else float
+    if values[-1] < -len(values) * np.finfo(precision).eps * max(values[0], 0.0):
+        got = f"the eigenvalue {values[-1]:.3g} where the largest is {values[0]:.3g}"
+        fix = "Is it a kernel of one set of points, without noise, in enough digits?"
+        raise ArgumentError(name, "a positive semidefinite matrix", got, fix, reason="negative")
+    return np.maximum(values, 0.0), vectors
+
+
+def checked_targets(targets, number: int, name: str = "targets") -> np.ndarray:
+    """Targets as an array of shape ``(number, outputs)``.
+
+    Raises
+    ------
+    ArgumentError
+    """
+    values = finite_array(name, targets, "Encode classes as columns of 0 and 1.").astype(float)
+    if values.ndim not in (1, 2) or len(values) != number:
+        expected = f"shape ({number},) or ({number}, outputs)"
+        raise ArgumentError(name, expected, f"shape {values.shape}", reason="shape")
+    return values.reshape(number, -1)
+
+
+def centered(kernel: np.ndarray) -> np.ndarray:
+    """H K H with H = 1 − 11ᵀ/n: the kernel of features from which their means are taken."""
+    rows = kernel.mean(axis=0)
+    return kernel - rows[:, None] - rows[None, :] + rows.mean()
+
+
+def require_bytes(needed: float, limit: int | None, what: str, fix: str) -> int:
+    """The limit in bytes, by default a fraction of the memory that is free.
+
+    Raises
+    ------
+    MemoryLimitError
+        If more is needed; nothing has been computed then.
+    """
+    limit = int(FRACTION * available_bytes()) if limit is None else int(limit)
+    if needed > limit:
+        message = f"{what} needs {readable(needed)}, but the limit is {readable(limit)}. {fix}"
+        raise MemoryLimitError("too_small", message, {"needed_bytes": int(needed), "limit_bytes": limit})
+    return limit
