@@ -134,17 +134,31 @@ def square_of_signs(turned):
     return p4.phi4(lattice, w=w, a=2.5, b=0.2)
 
 
+def spin_glass(strength, negative=0.5):
+    lattice = p4.lattice.square(4)
+    signs = np.where(np.random.default_rng(0).random(len(lattice.edges)) < negative, -1.0, 1.0)
+    return p4.phi4(lattice, w=strength * signs, a=1.52425, b=0.175)
+
+
 CHOICES = {
     "critical square": (lambda: p4.phi4(p4.lattice.square(8), a=1.52425, b=0.175), "cluster", "long waves"),
     "a graph of both signs": (lambda: MODELS["graph"](), "cluster", "long waves"),
     "with a source": (lambda: p4.phi4(p4.lattice.square(8), a=1.9, b=0.175, r=0.3), "cluster", "long waves"),
-    "competing signs": (lambda: square_of_signs([0]), "tempering", "frustration"),
+    "one edge of the wrong sign": (lambda: square_of_signs([0]), "cluster", "signs of w compete"),
+    "weak spin glass": (lambda: spin_glass(1.2), "cluster", "signs of w compete"),
+    "spin glass": (lambda: spin_glass(2.0), "tempering", "frustration"),
+    "few bonds of the wrong sign": (lambda: spin_glass(2.0, 0.04), "local_hmc", "ordered phase"),
     "signs that fields can follow": (lambda: square_of_signs([]), "cluster", "long waves"),
     "antiferromagnet": (lambda: p4.phi4(p4.lattice.square(4), w=-1.0, a=2.5, b=0.2), "cluster", "long waves"),
     "antiferromagnet of odd side": (
         lambda: p4.phi4(p4.lattice.square(5), w=-1.0, a=2.5, b=0.2),
+        "cluster",
+        "signs of w compete",
+    ),
+    "deep antiferromagnet of odd side": (
+        lambda: p4.phi4(p4.lattice.square(5), w=-2.0, a=1.5, b=0.175),
         "tempering",
-        "frustration",
+        "h φ² = 26",
     ),
     "plaquettes": (plaquette_model, "local_hmc", "custom term 'g'"),
     "no edges": (lambda: MODELS["one site"](), "local_hmc", "no hopping"),

@@ -267,14 +267,14 @@ def cosines():
 
 
 def three_phases():
-    """φ⁶ on a torus of nine sites where a phase around zero and two outer ones coexist."""
-    return p4.phi4(p4.lattice.square(3), w=0.35, a=3.7, b=-3.0, c=0.75)
+    """φ⁶ on a ring of eight sites where a phase around zero and two outer ones coexist."""
+    return p4.phi4(p4.lattice.chain(8), w=0.7, a=3.7, b=-3.0, c=0.75)
 
 
 METHODS = {
     "tempering": p4.partition.Tempering(num_samples=1000),
     "population": p4.partition.PopulationAnnealing(num_steps=200, population=2000),
-    "ais": p4.partition.Annealing(num_steps=2500),
+    "ais": p4.partition.Annealing(num_steps=6000),
 }
 
 

@@ -25,7 +25,7 @@ from .adaptation import over_chains
 from .cluster import CLUSTER, CLUSTER_COST, NUM_SWEEPS, flip_clusters
 from .fresh_sites import SiteTables, fresh_sites, site_tables
 from .gradient import KERNELS
-from .kernel import Kernel
+from .kernel import Kernel, any_model
 from .ladder import PATHS, at, exchange, partners, respaced, start_of, tempered_change
 from .ladder_pilot import Pilot, pilot_of
 from .local_hmc import LOCAL_HMC, MAX_COLORS, NUM_STEPS, sweeps
@@ -260,10 +260,6 @@ def _statistics(info: _Info) -> dict:
     return {name: value for name, value in info._asdict().items() if value is not None}
 
 
-def _houdayer_objection(compiled: CompiledModel) -> str | None:
-    return CLUSTER.objection(compiled)
-
-
 @functools.lru_cache(maxsize=64)
 def _kernel(ladder: _Ladder, asked: tuple) -> Kernel:
     """The kernel of a ladder; ``asked`` are the rungs and the path as they were asked for, None where a pilot is to find
@@ -276,7 +272,7 @@ def _kernel(ladder: _Ladder, asked: tuple) -> Kernel:
         summary = f"parallel tempering of pairs of replicas ({number}) that exchange clusters, for frustrated couplings"
     return Kernel(
         name, summary.replace("  ", " "), functools.partial(_build, ladder), _statistics, _LadderAdaptation(ladder),
-        **({"objection": _houdayer_objection} if pair else {}),
+        objection=CLUSTER.objection if pair else any_model,
         fit=None if asked is None else functools.partial(_fitted, ladder.replicas, asked),
     )  # fmt: skip
 

@@ -46,7 +46,7 @@ def climb(
         raise ArgumentError(
             "method", "'integration', 'ais' or 'population'", f"'tempering' for {got}", reason="unsuited"
         )
-    kernel, how = tempering(path="interactions").fit(compile_field(path.model))  # type: ignore[misc]
+    kernel, how = tempering(path="interactions").fit(compile_field(path.model))
     start = path.draw(stream_rng(seed, "rungs"), (num_chains,))
     cast = functools.partial(jax.tree.map, lambda v: jnp.asarray(v, start.dtype))
     keys, plan = jax.random.split(stream_key(seed, "rungs"), num_chains), jnp.asarray(schedule(num_warmup))
