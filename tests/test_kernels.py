@@ -147,7 +147,7 @@ CHOICES = {
     "one edge of the wrong sign": (lambda: square_of_signs([0]), "cluster", "signs of w compete"),
     "weak spin glass": (lambda: spin_glass(1.2), "cluster", "signs of w compete"),
     "spin glass": (lambda: spin_glass(2.0), "tempering", "frustration"),
-    "few bonds of the wrong sign": (lambda: spin_glass(2.0, 0.04), "local_hmc", "ordered phase"),
+    "one strong bond of the wrong sign": (lambda: spin_glass(2.0, 0.01), "local_hmc", "ordered phase"),
     "signs that fields can follow": (lambda: square_of_signs([]), "cluster", "long waves"),
     "antiferromagnet": (lambda: p4.phi4(p4.lattice.square(4), w=-1.0, a=2.5, b=0.2), "cluster", "long waves"),
     "antiferromagnet of odd side": (
