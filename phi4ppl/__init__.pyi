@@ -2,6 +2,7 @@
 
 from . import (
     analysis,
+    dynamics,
     energy,
     errors,
     inference,
@@ -76,6 +77,7 @@ __all__ = [
     "compare",
     "compile",
     "diagnose",
+    "dynamics",
     "energy",
     "errors",
     "estimate",

@@ -31,6 +31,8 @@ def test_the_page_holds_what_is_printed(points, tmp_path):
     ):
         assert text in page
     assert found.baseline.outcome == "faster" and found.passed and "rule:" in str(found)
+    leading = p4.spectral.spectrum("rbf", points, method="lanczos", num_eigenvalues=5)
+    assert "not worked out" in str(p4.spectral.report(leading, target=target)) and "not worked out" not in str(found)
     same = p4.spectral.report("rbf", points, baseline="rbf")
     assert same.baseline.outcome == "alike" and same.learnability is None
     centered = np.stack([target == 0, target == 1], axis=1) - [1 - target.mean(), target.mean()]
@@ -72,7 +74,7 @@ def test_command_line(points, tmp_path, monkeypatch, capsys):
     assert record["ranks"]["entropy_rank"] == pytest.approx(direct.entropy_rank)
     assert len(pd.read_csv("there/eigenvalues.csv")) == 110 and (tmp_path / "there" / "report.html").is_file()
     assert "entropy_rank" in capsys.readouterr().out
-    np.savez("few.npz", X=points[:40], y=np.zeros(40))
+    np.savez("few.npz", X=points[:40], y=np.arange(40) % 2)
     assert main(["spectrum", "few.npz", "--target", "y", "--kernel", "linear", "--baseline", "laplace"]) == 1
     capsys.readouterr()
     assert main(["spectrum", "data.csv", "--target", "z", "--out", "two"]) == 2

@@ -4,7 +4,9 @@ import ast
 import signal
 import sys
 import warnings
+from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +15,10 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from test_interrupted import press_ctrl_c
+from test_scaling_fits import binder, covariance_of, rows_of, table_of
 
 import phi4ppl as p4
-from phi4ppl import errors, networks
+from phi4ppl import dynamics, errors, networks
 from phi4ppl.inference import couplings
 from phi4ppl.partition import surface
 from phi4ppl.partition.partition_estimate import PartitionEstimate
@@ -23,6 +26,7 @@ from phi4ppl.results import predictive_groups
 
 pytestmark = pytest.mark.compile_quickly
 
+SITE = p4.gaussian(p4.lattice.chain(1), w=0.0, a=0.5)
 RING = p4.phi4(p4.lattice.chain(4), w=0.5, a=0.5, b=0.2)
 RUN = {"num_warmup": 40, "num_samples": 60, "num_chains": 2, "progress": False}
 ROWS = np.random.default_rng(0).normal(size=(60, 3)) * [1.0, 2.0, 3.0]
@@ -107,7 +111,65 @@ def diverging_stack(_):
     networks.DeepPhi4Network([networks.GaussianBernoulliRBM(2, learning_rate=50.0, n_epochs=20)]).fit(ROWS)
 
 
+def contradicted_prior(_):
+    sizes, couplings = rows_of()
+    values = binder(sizes, couplings, correction=-6.0)
+    table = table_of(sizes, couplings, values, covariance_of(sizes, couplings, error=1e-3))
+    p4.analysis.fit_scaling(table, "U4", corrections=1, omega=(1.0, 0.25))
+
+
+def unsettled_search(_):
+    start = p4.gaussian(p4.lattice.square(8), w=0.3, a=1.0)
+    p4.renormalization.find_fixed_point(start, "average", basis=("w", "a"), eta=0.25, steps=1, num_samples=100, seed=1)
+
+
+def moving_means(monkeypatch):
+    lift = p4.renormalization.exact_conditional_field(p4.phi4(p4.lattice.square(4), w=0.2, a=1.0, b=0.1), alpha=10.0)
+    means = (np.full((1, 4, 4), float(sweeps)) for sweeps in range(99))
+    monkeypatch.setattr(type(lift), "_averaged", lambda *_: (next(means), np.full((1, 4, 4), 0.1)))
+    lift.mean(np.ones((1, 2, 2)))
+
+
+def far_works(_):
+    trap = dynamics.Driven(dynamics.Langevin(SITE, "exponential"), {"a": ([0.0, 0.2], [0.5, 100.0])})
+    tree = dynamics.evolve(trap, ROWS[:, :1], time=0.2, step_size=0.01, every=0.1)
+    dynamics.free_energy_difference(tree, on_poor_overlap="warn")
+
+
+def coarse_noise(_):
+    noising = dynamics.Noising(RING.lattice)
+    score = dynamics.exact_score(p4.gaussian(RING.lattice, w=0.0, a=2.0), noising)
+    reverse = dynamics.ReverseDiffusion(noising, score, dynamics.noise_times(2.0, 4), 1.0)
+    tree = dynamics.evolve(reverse, reverse.prior(60), time=4)
+    dynamics.weigh(tree, p4.gaussian(RING.lattice, w=0.0, a=0.01), on_poor_overlap="warn")
+
+
+def score_without_density(monkeypatch):
+    def without(model, data, **options):
+        found = p4.fit_likelihood(model, data, **options)
+        return SimpleNamespace(converged=False, model=found.model, standard_errors=found.standard_errors)
+
+    monkeypatch.setattr(sys.modules["phi4ppl.dynamics.score"], "fit_likelihood", without)
+    model = p4.gaussian(RING.lattice, w=0.0, a=1.0)
+    dynamics.fit_score(
+        model, np.random.default_rng(0).normal(size=(400, 4)), dynamics.Noising(RING.lattice), [0.1, 1.0]
+    )
+
+
+def complex_tail(_):
+    process = dynamics.ComplexLangevin(p4.phi4(SITE.lattice, w=0.0, a=-0.25, b=0.25), {"a": -0.25 + 0.5j})
+    tree = dynamics.evolve(process, np.zeros((100, 1)), time=20.0, step_size=0.01, every=0.5)
+    dynamics.time_averages(tree, {"phi2": lambda phi: phi[0] ** 2}, burn_in=5.0, on_wrong_limit="warn")
+
+
 CASES = {
+    "analysis/scaling_fit.py": [contradicted_prior],
+    "renormalization/flow.py": [unsettled_search],
+    "renormalization/conditional_field.py": [moving_means],
+    "dynamics/driven.py": [far_works],
+    "dynamics/reverse_diffusion.py": [coarse_noise],
+    "dynamics/score.py": [score_without_density],
+    "dynamics/stationary.py": [complex_tail],
     "sampling/chains.py": [interrupted_run],
     "results/predictive_groups.py": [prediction],
     "reweighting/reweighted.py": [far_target, lambda _: far_target(_, pooled=True)],
@@ -133,7 +195,7 @@ def test_warnings_point_at_the_caller(module, cause, monkeypatch):
         assert counted[0].filename.startswith(errors.PACKAGE)
         plain(warning)
 
-    (place,) = [found for name, found in sys.modules.items() if name == "phi4ppl." + module[:-3].replace("/", ".")]
+    place = import_module("phi4ppl." + module[:-3].replace("/", "."))
     monkeypatch.setattr(place, "warn", watched)
     with pytest.warns(UserWarning) as told:
         cause(monkeypatch)

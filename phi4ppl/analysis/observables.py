@@ -81,16 +81,24 @@ def with_own(model: MarkovRandomField, own, taken=()) -> dict[str, Callable]:
         return observables
     named, own = _named(model, own)
     observables |= named
+    require_functions(
+        own, jax.ShapeDtypeStruct(model.field_shape, jnp.result_type(float)), (*observables, "phi", *taken)
+    )
+    return observables | own
+
+
+def require_functions(own: dict, field: jax.ShapeDtypeStruct, taken) -> None:
+    """Raise `ArgumentError` unless all are traceable functions of one field that return one real array, under new names."""
     for name, function in own.items():
-        if not isinstance(name, str) or not name.isidentifier() or name in (*observables, "phi", *taken):
+        if not isinstance(name, str) or not name.isidentifier() or name in taken:
             fix = "Standard observables, the field and dimensions keep their names."
             raise ArgumentError("observables", "new names that are Python identifiers", repr(name), fix, reason="name")
         what = f"observable {name!r}"
-        expected = f"a JAX function of one field of shape {model.field_shape}"
+        expected = f"a JAX function of one field of shape {field.shape}"
         if not callable(function):
             raise ArgumentError(what, expected, repr(function))
         try:
-            result = jax.eval_shape(function, jax.ShapeDtypeStruct(model.field_shape, jnp.result_type(float)))
+            result = jax.eval_shape(function, field)
         except Exception as error:  # the user should read whatever the function raises under tracing
             reason = str(error).strip().split("\n")[0]
             fix = "Write it with jax.numpy."
@@ -100,7 +108,6 @@ def with_own(model: MarkovRandomField, own, taken=()) -> dict[str, Callable]:
             if hasattr(result, "dtype") and jnp.issubdtype(result.dtype, jnp.complexfloating):
                 fix = "Record its real and imaginary parts as two observables: f(phi).real and f(phi).imag."
             raise ArgumentError(what, "one array of real numbers returned", f"{result}", fix, reason="returns")
-    return observables | own
 
 
 def _named(model: MarkovRandomField, own) -> tuple[dict[str, Callable], dict[str, Callable]]:

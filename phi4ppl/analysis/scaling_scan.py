@@ -26,12 +26,15 @@ class ScalingFits(tuple):
     __slots__ = ()
 
     @property
+    def averaged(self) -> tuple[ScalingFit, ...]:
+        """Those with two correction terms or more, or all if there are none."""
+        return tuple(fit for fit in self if fit.corrections >= ENOUGH) or tuple(self)
+
+    @property
     def weights(self) -> np.ndarray:
-        """∝ exp(−AIC/2) among fits with two correction terms or more, if there are any; 0 of all others."""
-        enough = np.array([fit.corrections >= ENOUGH for fit in self])
-        kept = enough if enough.any() else ~enough
-        weights = np.zeros(len(self))
-        weights[kept] = aic_weights([fit.aic for fit, use in zip(self, kept, strict=True) if use])
+        """∝ exp(−AIC/2) among those that are averaged; 0 of all others."""
+        weights, kept = np.zeros(len(self)), [any(fit is one for one in self.averaged) for fit in self]
+        weights[kept] = aic_weights([fit.aic for fit in self.averaged])
         return weights
 
     @property

@@ -23,13 +23,17 @@ CONVENTION = (
 
 
 class ModelFile(NamedTuple):
-    """A loaded declaration: ``model`` is a `MarkovRandomField` or a NumPyro model function without arguments."""
+    """A loaded declaration: ``model`` is a `MarkovRandomField` or a NumPyro model function without arguments.
+
+    Where a process of `phi4ppl.dynamics` is asked for, it may be one, and ``start`` is the field that the file starts it from.
+    """
 
     name: str
     path: Path
     summary: str
     model: object
     parameters: dict
+    start: object = None
 
 
 def shipped_models() -> dict[str, Path]:
@@ -53,8 +57,10 @@ def summary_of(path: Path) -> str:
     return (doc or "").split("\n")[0]
 
 
-def load_model_file(spec: str, settings: dict[str, str] | None = None) -> ModelFile:
+def load_model_file(spec: str, settings: dict[str, str] | None = None, also: tuple[type, ...] = ()) -> ModelFile:
     """Load a model by path or shipped name, with parameters replaced by ``settings`` (texts, as from a command line).
+
+    A file may also declare an object of the classes ``also``, by the name of ``process``.
 
     Raises
     ------
@@ -67,13 +73,15 @@ def load_model_file(spec: str, settings: dict[str, str] | None = None) -> ModelF
     settings = settings or {}
     if hasattr(module, "build"):
         model, parameters = _build(path, module.build, settings)
+    elif also and isinstance(getattr(module, "process", None), also):
+        model, parameters = module.process, {}
     elif hasattr(module, "model"):
         model, parameters = _with_couplings(path, module.model, settings)
     else:
         raise ModelFileError("no_model", f"{path}: declares no model. {CONVENTION}")
-    if not isinstance(model, MarkovRandomField) and not callable(model):
+    if not isinstance(model, (MarkovRandomField, *also)) and not callable(model):
         raise ModelFileError("type", f"{path}: the model is a {type(model).__name__}. {CONVENTION}")
-    return ModelFile(path.stem, path, summary_of(path), model, parameters)
+    return ModelFile(path.stem, path, summary_of(path), model, parameters, getattr(module, "start", None))
 
 
 def _find(spec: str) -> Path:

@@ -29,6 +29,8 @@ OPTIONS = {  # by command, the options by the arguments that they stand for
                 "progress": "--quiet"},
     "spectrum": {"points": "DATA", "source": "DATA", "target": "--target", "baseline": "--baseline", "seed": "--seed",
                  "progress": "--quiet"},
+    "evolve": {"time": "--time", "step_size": "--step-size", "every": "--every", "start": "--start", "seed": "--seed",
+               "num_replicas": "--replicas", "checkpoint": "--checkpoint", "progress": "--quiet"},
     "compare": {"seed": "--seed", "priors": "--prior", "data": "--data", "models": "MODEL", "progress": "--quiet"},
 }  # fmt: skip
 OPTIONS["report"] = OPTIONS["run"]  # its advice is for the next run
@@ -44,7 +46,8 @@ ELSEWHERE = (
     "initial",
 )
 WORDS = {  # arguments that are plain words as well
-    "models", "data", "vary", "sizes", "omega", "levels", "rule", "check", "run", "start", "fields", "lift",
+    "models", "data", "vary", "sizes", "omega", "levels", "rule", "check", "run", "start", "fields", "lift", "time",
+    "every",
 }  # fmt: skip
 ARGUMENTS = sorted({*ELSEWHERE, *(name for options in OPTIONS.values() for name in options)} - WORDS)
 VALUE = r"(?:'([^']*)'|([\w.+-]+))"

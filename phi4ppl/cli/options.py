@@ -35,6 +35,7 @@ EXAMPLES = {
     ),
     "cascade": ("phi4ppl cascade phi4_square --to 512",),
     "spectrum": ("phi4ppl spectrum digits.npz --target y", "phi4ppl spectrum runs/phi4_square/samples.nc"),
+    "evolve": ("phi4ppl evolve phi4_square --time 20 --film out.gif",),
     "models": ("phi4ppl models --settings",),
     "doctor": ("phi4ppl doctor", "phi4ppl doctor --clear-cache"),
 }
@@ -48,6 +49,7 @@ SCAN = "renormalization.finite_size:finite_size_scaling"
 RG = "renormalization.monte_carlo_rg:monte_carlo_rg"
 FLOW = "renormalization.flow:flow"
 SPECTRUM = "spectral.spectral_page:report"
+EVOLVE = "dynamics.evolve:evolve"
 CASCADE = "renormalization.cascade:cascade"
 FITS = ("learning.likelihood", "learning.variational")
 
@@ -142,6 +144,7 @@ def parser() -> argparse.ArgumentParser:
     _renormalize(command("renormalize", "block fields of a model: exponents, and the flow of couplings"))
     _cascade(command("cascade", "make fields of large lattices from those of small ones"))
     _spectrum(command("spectrum", "count the features of a table, a kernel matrix or the fields of a run"))
+    _evolve(command("evolve", "move a field in time, with a film"))
     sub = command("models", "list the shipped models")
     sub.add_argument("--settings", action="store_true", help="also list what --set can change")
     sub = command("doctor", "show installed versions and run a self-test")
@@ -275,3 +278,23 @@ def _spectrum(sub: Command) -> None:
     sub.borrow("--baseline", f"{SPECTRUM}.baseline", "auto, rbf, laplace, matern or polynomial")
     sub.borrow("--seed", f"{SPECTRUM}.seed", "seed of the sub-samples", type=int)
     _with_folder(sub, "spectra/DATA", "an earlier spectrum")
+
+
+def _evolve(sub: Command) -> None:
+    sub.add_argument(
+        "model",
+        metavar="MODEL|PROCESS.py",
+        help="a model, or a Python file with a `process` (and a `start`, if it likes)",
+    )
+    sub.add_argument("--set", action=_Set, metavar="NAME=VALUE", help="a setting of the model; may be repeated")
+    sub.add_argument("--time", type=float, required=True, help="how long, in units of the process")
+    action = sub.add_argument("--process", help="of a model: %(known)s (the first where none is given)")
+    sub.choices_of[action] = "cli.evolve_command:PROCESSES"
+    sub.add_argument("--start", metavar="FILE", help=f"fields to start from: {DATA_FILES} (default: small random ones)")
+    sub.add_argument("--step-size", type=float, help="time of a step (default: the process's own)")
+    sub.add_argument("--every", type=float, help="time between records (default: a hundredth of --time)")
+    sub.add_argument("--replicas", type=int, help="how many fields move (default: as many as the start has)")
+    sub.borrow("--seed", f"{EVOLVE}.seed", "seed of the noise and of a random start", type=int)
+    sub.add_argument("--film", metavar="FILE", help="a film, .gif or .html")
+    sub.add_argument("--checkpoint", metavar="FOLDER", help="save the state of the run there, or resume from it")
+    _with_folder(sub, "evolutions/MODEL", "earlier results")

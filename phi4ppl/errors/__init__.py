@@ -42,6 +42,7 @@ __all__ = [
     "DiscreteLatentError",
     "DoublyIntractableError",
     "DrawNotAvailableError",
+    "EvolutionError",
     "GraphError",
     "HammersleyCliffordError",
     "MemoryLimitError",
@@ -173,6 +174,12 @@ class SamplingError(Phi4pplError, RuntimeError):
     """Sampling cannot start or continue; the message says why."""
 
     slug = "sampling"
+
+
+class EvolutionError(Phi4pplError, RuntimeError):
+    """A field that moves has run away, or has broken a law of its process; the message says when, and what to change."""
+
+    slug = "evolution"
 
 
 class OverlapError(Phi4pplError, ValueError):

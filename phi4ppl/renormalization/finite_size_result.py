@@ -107,7 +107,7 @@ class FiniteSizeScaling:
         lines += [f"  {name.ljust(width)}  {value_with_error(*pair)}" for name, pair in self.averages.items()]
         best = self.fits.best
         lines.append(
-            f"averages over {len(self.fits)} fits; best: sizes from {best.smallest:g}, "
+            f"averages over {len(self.fits.averaged)} of {len(self.fits)} fits; best: sizes from {best.smallest:g}, "
             f"{best.corrections or 'no'} correction terms, chi2 {best.chi2:.1f} with {best.dof} degrees of freedom, "
             f"p = {best.p_value:.2g}"
         )

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-import platform
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 import arviz_base
@@ -13,7 +10,6 @@ import numpy as np
 import xarray as xr
 
 from .._typing import PathLike
-from .._version import __version__
 from ..energy.compiled import CompiledModel
 from ..errors import ArgumentError, CheckpointError
 from ..errors.arguments import call_checked, path_of, writing
@@ -21,6 +17,8 @@ from ..sampling.checkpoint import is_checkpoint, read_saved
 from ..sampling.harvest import RunResult, result_so_far
 from ..sampling.identity import array_digest
 from .dimensions import arranged
+from .evolution_tree import evolution_tree
+from .provenance import software
 from .settings import mark_groups, metadata, tree_of, write_metadata
 
 __all__ = [
@@ -28,7 +26,6 @@ __all__ = [
     "with_axes",
 ]  # fmt: skip
 
-PACKAGES = ("jax", "jaxlib", "numpyro", "blackjax", "arviz-base", "arviz-stats", "numpy")
 STREAMED = ("mean", "error", "variance", "tau_int", "tau_int_error", "count", "reliable", "replica_q", "long_enough")
 STATISTIC_DIMS = {
     "exchange_rate": ["pair"],
@@ -216,10 +213,7 @@ def provenance(compiled: CompiledModel, checks: dict[str, str]) -> dict:
         },
         "checks": checks,
         "single_factors": compiled.single_factors,
-        "versions": {"phi4ppl": __version__} | {name: version(name) for name in PACKAGES},
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        **software(),
     }
 
 
@@ -275,6 +269,8 @@ def load_run(path: PathLike) -> xr.DataTree:
 
 def _load_checkpoint(path: Path) -> xr.DataTree:
     saved = read_saved(path)
+    if "evolution" in saved.frame[0]:
+        return evolution_tree(result_so_far(saved, saved.progress["settings"]) if saved.files else None, saved.frame)
     if "warmed" not in saved.progress:
         raise CheckpointError(
             path,

@@ -22,11 +22,11 @@ from .devices import OneDevice, Spread
 from .harvest import Harvest, RunResult
 from .identity import array_digest, model_identity, version_identity
 from .interrupt import Interrupts
-from .memory import readable, record_bytes, require_memory
+from .memory import ADVICE, readable, record_bytes, require_memory
 from .program import PLAN_LENGTH, Chain, Program, like, program_of, require_finite
 from .progress import Progress
 
-__all__ = ["run_chains"]
+__all__ = ["Watch", "run_chains", "run_program"]
 
 BUFFER_BYTES = 64_000_000  # draws held on the device before they are handed to the host
 SECONDS_PER_CHUNK = 0.7
@@ -49,33 +49,90 @@ def run_chains(
     from the seed, the chain and its number, so the numbers do not depend on how the run is cut into chunks, nor on where it
     was stopped and resumed.
     """
+    start_key, *keys = jax.random.split(jax.random.key(seed), 3)
+    position = _starts(compiled, jax.random.split(start_key, num_chains), even)
+    program = program_of(compiled, kernel, tuple(observables.items()), keep, flip_signs, even)
+    settings = {
+        "kernel": kernel.name, "num_warmup": num_warmup, "num_samples": num_samples, "num_chains": num_chains,
+        "seed": seed, "thinning": thinning, "even": even, "sign_moves": flip_signs,
+        "dtype": str(ravel_pytree(position)[0].dtype), "layout": compiled.layout,
+    }  # fmt: skip
+
+    def identity() -> dict:
+        one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), position)
+        return model_identity(compiled, tuple(observables.items()), one)
+
+    return run_program(
+        program, compiled.model, position, keys, settings=settings, identity=identity, watch=Watch(), progress=progress,
+        memory_limit=memory_limit, checkpoint=checkpoint, frame=frame, spread=spread,
+    )  # fmt: skip
+
+
+class Watch:
+    """What a run says of itself and what it looks at between chunks; this is how draws are watched."""
+
+    phase, runner, scale = "sampling", "chain", 1  # words for progress, and the steps in one iteration
+    too_many_fix = "Use more chains."
+    memory_advice = ADVICE
+
+    def compiling(self, name: str, needed: int) -> str:
+        return f"compiling {name} … (the draws will take {readable(needed)})"
+
+    def started(self, state) -> None:
+        require_finite(state, "at its start", "The action is not finite there: check data and couplings.")
+
+    def drawn(self, state, kept: int) -> None:
+        """Raise an error if what has been drawn cannot be used."""
+        require_finite(state, f"at draw {kept}", "The action is not finite everywhere: see model.check().")
+
+    def energy(self, harvest: Harvest) -> float | None:
+        """What the line of progress shows as the energy; None for no such part."""
+        return None
+
+    def interrupted(self, kept: int, asked: int, how: str) -> str:
+        return f"interrupted: {kept} of {asked} draws per chain are returned{how}."
+
+
+def run_program(
+    program: Program, argument, position, keys, *, settings: dict, identity: Callable[[], dict], watch: Watch,
+    progress: bool | None, memory_limit: int | None = None, checkpoint=None, frame: tuple[dict, dict] = ({}, {}),
+    spread: OneDevice | Spread | None = None,
+) -> RunResult:  # fmt: skip
+    """Run the chains of a program to their end, from ``position`` on.
+
+    Parameters
+    ----------
+    program : Program
+    argument : pytree
+        What the program is a program of: a model with its couplings.
+    position : pytree
+        One position per chain.
+    keys : two JAX random keys
+        Of warm-up and of what follows.
+    settings : dict
+        With ``num_warmup``, ``num_samples``, ``num_chains`` and ``thinning``; a checkpoint is of a run of these settings.
+    identity : callable
+        Digests of the model and of what is measured; asked for where there is a checkpoint.
+    watch : Watch
+    """
     spread = spread or OneDevice()
     with Interrupts() as interrupts:
-        start_key, *keys = jax.random.split(jax.random.key(seed), 3)
-        position = _starts(compiled, jax.random.split(start_key, num_chains), even)
-        program = program_of(compiled, kernel, tuple(observables.items()), keep, flip_signs, even)
-        placed = _Placed(program, compiled, position, spread, num_warmup, checkpoint is not None)
+        placed = _Placed(program, argument, position, spread, settings["num_warmup"], checkpoint is not None)
         chains = placed.begin(spread.place(position))
-        require_finite(
-            spread.fetch(chains.state), "at its start", "The action is not finite there: check data and couplings."
-        )
-        settings = {
-            "kernel": kernel.name, "num_warmup": num_warmup, "num_samples": num_samples, "num_chains": num_chains,
-            "seed": seed, "thinning": thinning, "even": even, "sign_moves": flip_signs,
-            "dtype": str(ravel_pytree(position)[0].dtype), "layout": compiled.layout,
+        watch.started(spread.fetch(chains.state))
+        settings = settings | {
             "devices": spread.shape, "num_processes": None if spread.shape is None else jax.process_count(),
         }  # fmt: skip
-        identity = dict(settings)
+        same = dict(settings)
         progress = progress if spread.is_first else False
-        run = _Run(placed, chains, keys, settings, interrupts, progress, memory_limit)
+        run = _Run(placed, chains, keys, settings, watch, interrupts, progress, memory_limit)
         try:
             if checkpoint is not None:
-                one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), position)
-                identity |= model_identity(compiled, tuple(observables.items()), one) | version_identity()
-                identity["steps"] = placed.digest
+                same |= identity() | version_identity()
+                same["steps"] = placed.digest
                 # what the chains begin with is a second witness of the model
-                identity |= {"kept": sorted(run.harvest.storage), "start": array_digest(spread.fetch(chains))}
-                run.open(checkpoint, identity, frame)
+                same |= {"kept": sorted(run.harvest.storage), "start": array_digest(spread.fetch(chains))}
+                run.open(checkpoint, same, frame)
             return run.go()
         finally:
             run.close()
@@ -84,11 +141,9 @@ def run_chains(
 class _Placed:
     """The program of a run on its devices, at its couplings and for its warm-up."""
 
-    def __init__(
-        self, program: Program, compiled: CompiledModel, position, spread, num_warmup: int, wants_digest: bool
-    ):
+    def __init__(self, program: Program, argument, position, spread, num_warmup: int, wants_digest: bool):
         self.program, self.adaptation, self.spread = program, program.kernel.adaptation, spread
-        model = jax.tree.map(jnp.asarray, compiled.model)
+        model = jax.tree.map(jnp.asarray, argument)
         chains = jax.eval_shape(program.begin, model, position)
         one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), chains)
         self.record = program.record_of(model, one)
@@ -97,7 +152,8 @@ class _Placed:
         begin, self.flushed, self._advance = spread.functions(program, chains, self.record)
         self.begin = functools.partial(begin, self.model)
         # plans of few lengths, so that another num_warmup does not mean another program
-        plan = np.pad(warmup.schedule(num_warmup), ((0, -num_warmup % PLAN_LENGTH), (0, 0)))
+        stages = warmup.schedule(num_warmup) if num_warmup else np.zeros((1, 2), int)
+        plan = np.pad(stages, ((0, -len(stages) % PLAN_LENGTH), (0, 0)))
         self.plan = spread.copied(plan)
 
     def advance(self, chains, keys, first, count, thinning, buffer, warming):
@@ -115,21 +171,25 @@ class _Run:
         Seconds since the last checkpoint.
     """
 
-    def __init__(self, placed: _Placed, chains: Chain, keys, settings, interrupts, progress, memory_limit):
-        self.placed, self.chains, self.settings, self.interrupts = placed, chains, settings, interrupts
+    def __init__(
+        self, placed: _Placed, chains: Chain, keys, settings, watch: Watch, interrupts, progress, memory_limit
+    ):
+        self.placed, self.chains, self.settings = placed, chains, settings
+        self.watch, self.interrupts = watch, interrupts
         spread, record = placed.spread, placed.record
         self.fetch = spread.fetch
         self.num_warmup, self.num_samples, num_chains, self.thinning = (
             settings[name] for name in ("num_warmup", "num_samples", "num_chains", "thinning")
         )
-        needed = require_memory(record._replace(streamed={}), num_chains, self.num_samples, memory_limit)
+        kept = record._replace(streamed={})
+        needed = require_memory(kept, num_chains, self.num_samples, memory_limit, watch.memory_advice)
         if self.num_samples * self.thinning > MAX_ITERATIONS:
             got = f"{self.num_samples} draws of {self.thinning} iterations"
             raise ArgumentError(
                 "num_samples",
                 f"at most {MAX_ITERATIONS} iterations per chain",
                 got,
-                "Use more chains.",
+                watch.too_many_fix,
                 reason="too_large",
             )
         self.settings["memory_bytes"] = needed
@@ -139,7 +199,8 @@ class _Run:
         self.buffer = spread.zeros(jax.tree.map(lambda s: jax.ShapeDtypeStruct((*room, *s.shape), s.dtype), record))
         self.warm_keys, self.draw_keys = (spread.place(jax.random.split(key, num_chains)) for key in keys)
         self.bar = Progress(self.num_warmup + self.num_samples * self.thinning, progress)
-        self.message = f"compiling {placed.program.kernel.name} … (the draws will take {readable(needed)})"
+        self.bar.runner, self.bar.scale = watch.runner, watch.scale
+        self.message = watch.compiling(placed.program.kernel.name, needed)
         self.total = self.num_samples * self.thinning
         self.warmed, self.is_warm, self.is_compiled, self.interrupted, self.divergences = 0, False, False, False, 0
         self.store, self.path, self.saved, self.saved_draws, self.seconds_warmup = None, None, None, 0, 0.0
@@ -206,7 +267,7 @@ class _Run:
         self.save(settings)
         if self.interrupted:
             how = "" if self.path is None else "; repeat the call to resume from its checkpoint"
-            text = f"interrupted: {self.harvest.kept} of {self.num_samples} draws per chain are returned{how}."
+            text = self.watch.interrupted(self.harvest.kept, self.num_samples, how)
             values = {"kept": self.harvest.kept, "num_samples": self.num_samples}
             warn(Phi4pplWarning("sampling.interrupted", text, values))
         return self.harvest.result(self.chains.sums, settings)
@@ -252,14 +313,15 @@ class _Run:
             self.chains, self.buffer = self.placed.advance(
                 self.chains, self.draw_keys, harvest.done, count, self.thinning, self.buffer, False
             )
-            advice = "The action is not finite everywhere: see model.check()."
-            require_finite(self.fetch(self.chains.state), f"at draw {harvest.kept}", advice)
+            self.watch.drawn(self.fetch(self.chains.state), harvest.kept)
             statistics = harvest.take(count, self.buffer)
             if harvest.done == harvest.next_flush:
                 harvest.flush(self.chains.sums)
                 self.chains = self.placed.flushed(self.chains)
-            self.divergences += int(statistics["diverging"].sum())
-            self._tell(chunks, count, started, "sampling", statistics["acceptance_rate"], self.divergences)
+            rate, diverging = (statistics.get(name) for name in ("acceptance_rate", "diverging"))
+            self.divergences += 0 if diverging is None else int(diverging.sum())
+            divergences = None if diverging is None else self.divergences
+            self._tell(chunks, count, started, self.watch.phase, rate, divergences)
             self.interrupted = self.asked and harvest.done < self.total
             if self.interrupted and not harvest.kept:
                 self.save()
@@ -270,7 +332,8 @@ class _Run:
 
     def _tell(self, chunks: _Chunks, count: int, started: float, phase: str, rate, divergences: int | None) -> None:
         now = time.monotonic()
-        self.bar.advance(count, phase, float(rate.mean()) if rate.size else None, divergences)
+        acceptance = float(rate.mean()) if rate is not None and rate.size else None
+        self.bar.advance(count, phase, acceptance, divergences, self.watch.energy(self.harvest))
         # all processes continue in step with the first, until one of them is interrupted
         told = self.placed.spread.agree(now - started, self.interrupts.asked, now - self.saved_at)
         seconds, self.asked_somewhere, self.unsaved = float(told[0, 0]), bool(told[:, 1].any()), float(told[0, 2])

@@ -170,8 +170,9 @@ def _result(draws, series, sites, state, settings: dict) -> RunResult:
     for path, values in draws.items():
         group, _, name = path.partition("/")
         groups[group][name] = values
-    shape = groups["statistics"]["lp"].shape
-    groups["statistics"]["step_size"] = np.broadcast_to(state["step_size"][:, None], shape).copy()
+    if "lp" in groups["statistics"]:  # a lean program has no statistics
+        shape = groups["statistics"]["lp"].shape
+        groups["statistics"]["step_size"] = np.broadcast_to(state["step_size"][:, None], shape).copy()
     streamed = {name.removeprefix("posterior/"): part.estimate() for name, part in series.items()}
     streamed |= {name: part.estimate() for name, part in sites.items()}
     return RunResult(**groups, schwinger_dyson_blocks=state["blocks"], streamed=streamed, settings=settings)

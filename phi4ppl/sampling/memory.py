@@ -14,6 +14,9 @@ __all__ = ["available_bytes", "readable", "record_bytes", "require_memory", "siz
 
 UNKNOWN = 16_000_000_000  # if the system does not report it
 FRACTION = 0.8  # of the available memory that a run may plan to fill
+ADVICE = (
+    "Keep observables only (keep_field=False), thin the chains (thinning=10 keeps every tenth), or request fewer draws."
+)
 
 
 def record_bytes(record) -> int:
@@ -53,7 +56,7 @@ def size_in_words(chains: int, draws: int) -> str:
     return f"{chains} chain{'s' if chains != 1 else ''} × {draws} draw{'s' if draws != 1 else ''}"
 
 
-def require_memory(record, num_chains: int, num_samples: int, limit: int | None = None) -> int:
+def require_memory(record, num_chains: int, num_samples: int, limit: int | None = None, advice: str = ADVICE) -> int:
     """Bytes that the kept draws of all chains will fill; raise `MemoryLimitError` past the limit."""
     needed = record_bytes(record) * num_chains * num_samples
     limit = int(FRACTION * available_bytes()) if limit is None else limit
@@ -61,8 +64,7 @@ def require_memory(record, num_chains: int, num_samples: int, limit: int | None 
         raise MemoryLimitError(
             "too_small",
             f"this run would keep {readable(needed)} ({size_in_words(num_chains, num_samples)} of "
-            f"{readable(record_bytes(record))}), but the limit is {readable(limit)}. Keep observables only "
-            "(keep_field=False), thin the chains (thinning=10 keeps every tenth draw), or request fewer draws.",
+            f"{readable(record_bytes(record))}), but the limit is {readable(limit)}. {advice}",
             {"needed_bytes": needed, "limit_bytes": limit},
         )
     return needed

@@ -157,6 +157,7 @@ class Program:
         self.many_advance = jax.jit(jax.vmap(self._advance, in_axes=axes), donate_argnums=6)
         final = jax.vmap(kernel.adaptation.final)
         self.final, self.many_final = jax.jit(final), jax.jit(jax.vmap(final))
+        self.measure = jax.jit(jax.vmap(self._of_start, in_axes=(None, 0)))
         self._one_record = jax.jit(self._recorded)  # jitted for its memory: shapes are traced once
         self.records: dict = {}  # of `Engine`: shapes of a record by those of the chains
         self.spread: dict = {}  # these three over several devices, by what they depend on: see `devices`
@@ -173,6 +174,8 @@ class Program:
 
     def _flushed(self, chain: Chain) -> Chain:
         """The chain with empty sums; deviations are from the current position, to avoid cancellation."""
+        if self.lean:
+            return chain._replace(sums=Sums(jnp.zeros(0), {}))
         flat, _ = ravel_pytree(chain.state.position)
         constrained = self.constrain(chain.state.position)
         fields = {name: (constrained[name], *[jnp.zeros_like(constrained[name])] * 2) for name in self.fields}
@@ -184,6 +187,10 @@ class Program:
 
     def _recorded(self, model, chain: Chain) -> Record:
         return self._iterate(model, chain, jax.random.key(0), 0, jnp.zeros((1, 2), int), False)[1]
+
+    def _of_start(self, model, position) -> Record:
+        """The record of a position, before any iteration; of a lean program."""
+        return self._measured(model, self._begin(model, position), {})[1]
 
     def digest_of(self, model, chain: Chain) -> str:
         """Digest of what kernel and adaptation compute: a user-defined one may differ under the same name."""

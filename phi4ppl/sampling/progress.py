@@ -36,6 +36,7 @@ class Progress:
         self.began = time.monotonic()
         self.started: float | None = None
         self.written = -float("inf")
+        self.scale, self.runner = 1, "chain"  # steps in one that is counted; what makes them
         self.skipped = 0  # iterations done before the clock of speed and time left
 
     def message(self, text: str) -> None:
@@ -70,7 +71,9 @@ class Progress:
         """Begin with so many iterations done already."""
         self.done = done
 
-    def advance(self, steps: int, phase: str, acceptance: float | None, divergences: int | None) -> None:
+    def advance(
+        self, steps: int, phase: str, acceptance: float | None, divergences: int | None, energy: float | None = None
+    ) -> None:
         """Count ``steps`` more iterations and redraw the line; without a new ``acceptance`` it shows the last.
 
         The first ones were also compiled, so speed and time left are of those after them.
@@ -89,9 +92,11 @@ class Progress:
         bar = "" if self.is_notebook else "█" * filled + "░" * (WIDTH - filled) + " "
         parts = {"phase": f"{phase:<8} {bar}{100 * self.done // self.total:3d}%"}
         if timed:
-            parts["speed"] = f"{rate:.0f} steps/s per chain"
+            parts["speed"] = f"{rate * self.scale:.0f} steps/s per {self.runner}"
         if self.acceptance is not None:
             parts["acceptance"] = f"acceptance {self.acceptance:.2f}"
+        if energy is not None:
+            parts["energy"] = f"energy {energy:.6g}"
         if divergences is not None:
             parts["divergences"] = f"{divergences} divergences"
         if last:

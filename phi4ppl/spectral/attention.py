@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import jax.numpy as jnp
 import numpy as np
 
 from ..errors import ArgumentError
@@ -111,7 +112,12 @@ def attention_spectrum(weights, *, hidden=None) -> AttentionSpectrum:
     if not 2 <= attention.ndim <= 5 or attention.shape[-1] != attention.shape[-2]:
         expected = "shape (T, T) after at most the axes inputs, layers and heads"
         raise ArgumentError("weights", expected, f"shape {attention.shape}", reason="shape")
-    size, rounding = attention.shape[-1], ROUNDING * attention.shape[-1] * np.finfo(attention.dtype).eps
+    if not attention.size:
+        raise ArgumentError("weights", "at least one head, token and input", f"shape {attention.shape}", reason="shape")
+    size, precision = attention.shape[-1], float(np.finfo(attention.dtype).eps)
+    if getattr(getattr(weights, "dtype", None), "itemsize", 8) == 2:  # half precisions, which finite_array has widened
+        precision = float(jnp.finfo(weights.dtype).eps) / ROUNDING  # a row of half precision misses 1 by an ε or so
+    rounding = ROUNDING * size * precision
     off = np.abs(attention.sum(axis=-1, dtype=float) - 1).max()
     if off > rounding or attention.min() < -rounding:
         got = f"rows that miss it by {off:.2g}" if off > rounding else f"the weight {attention.min():.2g}"

@@ -11,7 +11,7 @@ from ..errors import ArgumentError
 from ..errors.arguments import call_checked, positive_int, seed_within
 from ..errors.streams import stream_rng
 from ..reports.numbers import value_with_error
-from .matrices import centered, checked_targets, kernel_matrix
+from .matrices import centered, checked_targets, eigensystem, kernel_matrix
 
 __all__ = ["KernelComparison", "TargetAlignment", "compare_kernels"]
 
@@ -149,9 +149,14 @@ def compare_kernels(
         raise ArgumentError(
             "before", f"at least {2 * GROUPS} points", f"{size}", "Errors need groups of points.", reason="small"
         )
+    smallest = size - -(-size // GROUPS)
+    if num_eigenvalues > smallest:
+        got, fix = str(num_eigenvalues), "Errors leave out groups of points."
+        raise ArgumentError("num_eigenvalues", f"at most {smallest} of {size} points", got, fix, reason="too_large")
     y = None if targets is None else checked_targets(targets, size)
-    for name, kernel in (("before", one), ("after", two)):
+    for name, given, kernel in (("before", before, one), ("after", after, two)):
         _require_features(name, kernel, num_eigenvalues)
+        eigensystem(name, given)  # refuses negative eigenvalues
     if y is not None and np.ptp(y, axis=0).max() == 0:
         raise ArgumentError("targets", "values that differ", "one value at all points", reason="constant")
     found = _numbers(one, two, y, num_eigenvalues)

@@ -17,6 +17,7 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from ..analysis.least_squares import aic_weights, p_value_of
+from ..errors import ArgumentError
 from ..errors.arguments import one_of
 from ..reports.numbers import value_with_error
 
@@ -60,6 +61,8 @@ class Decay:
 
     def __call__(self, rank) -> np.ndarray:
         """The eigenvalue at a rank, by the best fit."""
+        if not self.weights:
+            raise ArgumentError("rank", "a spectrum with a law", self.line())
         values = [value for value, _ in self.parameters.values()]
         return np.exp(_curve(self.law or self.nearest, np.asarray(rank, float), [self.level, *values]))
 
@@ -123,11 +126,15 @@ def fit_decay(spectrum, window: tuple[int, int] | None = None, laws: tuple[str, 
     >>> exact.decay.law, round(exact.decay.parameters["beta"][0], 4)  # log 2
     ('exponential', 0.6931)
     """
+    if isinstance(laws, str) or not len(laws):
+        raise ArgumentError("laws", f"a tuple of some of {', '.join(LAWS)}", repr(laws))
+    if window is not None and not 1 <= window[0] <= window[1] - MIN_POINTS + 1:
+        raise ArgumentError("window", f"first and last rank, from 1, with at least {MIN_POINTS} ranks", repr(window))
     values, errors = spectrum.resolved, np.nan_to_num(spectrum.errors, nan=np.inf)
     good = (values > 0) & (values > MIN_SIGNAL * errors)
     good &= values > 10 * spectrum.num_points * spectrum.epsilon * values[0]  # above what rounding has changed
     number = len(values) if good.all() else int(np.argmin(good))
-    if number < MIN_POINTS:
+    if number - (0 if window is None else window[0] - 1) < MIN_POINTS:
         return Decay(None, {}, {}, (1, number), float("nan"), float("nan"))
     rank, logs = np.arange(1, number + 1.0), np.log(values[:number])
     sigma = np.hypot(errors[:number] / values[:number], FLOOR)

@@ -73,7 +73,19 @@ def field_spectrum(run, *, connected: bool = False, max_memory: int | None = Non
     if "member" in variable.dims:
         fix = "Select one: tree.isel(member=0)."
         raise ArgumentError("run", "one member of an ensemble", "all of them", fix, reason="ensemble")
+    if not {"chain", "draw"} <= set(variable.dims):
+        fix = "Select with a list: tree.isel(chain=[0])."
+        raise ArgumentError(
+            "run", "the axes chain and draw", f"{', '.join(map(str, variable.dims))}", fix, reason="shape"
+        )
     chains = variable.transpose("chain", "draw", ...).values
+    if not np.isfinite(chains).all():
+        raise ArgumentError(
+            "run", "finite fields", "nan or infinity", "Look for a divergence in a chain.", reason="finite"
+        )
+    if not (chains != chains[:1, :1] if connected else chains).any():
+        got = "a field that never changes" if connected else "fields that are 0 everywhere"
+        raise ArgumentError("run", "fields with fluctuations", got, "Look at the draws.", reason="constant")
     if chains.shape[1] < 32:
         raise ArgumentError("run", "at least 32 draws a chain", str(chains.shape[1]), reason="too_short")
     on_torus = lattice.shape is not None and lattice.periodic is not None and all(lattice.periodic)

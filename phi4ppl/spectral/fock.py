@@ -6,11 +6,12 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import gammaln
+from scipy.special import gammaln, xlogy
 from scipy.stats import binom, poisson
 
 from ..errors import ArgumentError
 from ..errors.arguments import call_checked, finite_array, one_of, positive_int
+from .matrices import require_scale
 
 __all__ = ["FockWeights", "fock_kernel", "fock_rank", "fock_weights"]
 
@@ -38,12 +39,18 @@ def _points(name: str, x) -> np.ndarray:
     return points
 
 
+def _positive(name: str, value) -> float:
+    number = finite_array(name, value)
+    if number.ndim or not number > 0:
+        raise ArgumentError(name, "one positive number", repr(value))
+    return float(number)
+
+
 def _checked(kernel, max_particles, length_scale, degree, offset):
     if isinstance(kernel, str):
         one_of("kernel", kernel, KERNELS)
         for name, value in (("length_scale", length_scale), ("offset", offset)):
-            if not float(finite_array(name, value)) > 0:
-                raise ArgumentError(name, "a positive number", repr(value))
+            _positive(name, value)
         positive_int("degree", degree)
         return kernel
     coefficients = finite_array("kernel", kernel).astype(float)
@@ -87,15 +94,18 @@ def fock_weights(
     kernel = _checked(kernel, max_particles, length_scale, degree, offset)
     square, number = (points**2).sum(axis=1)[:, None], np.arange(max_particles + 1)
     if isinstance(kernel, str) and kernel == "rbf":
+        require_scale("x", np.abs(points).max(initial=0.0) / length_scale)
         law = poisson(square / length_scale**2)
     elif isinstance(kernel, str):
         law = binom(degree, square / (offset + square))
     else:
-        terms = kernel * square ** np.arange(len(kernel))
-        total = terms.sum(axis=1, keepdims=True)
-        if not total.all():
+        with np.errstate(divide="ignore"):
+            logs = np.log(kernel) + xlogy(np.arange(len(kernel)), square)
+        if np.isneginf(logs.max(axis=1)).any():
             got = "k(x, x) = 0 at one of them"
             raise ArgumentError("x", "points with a feature vector", got, reason="zero")
+        terms = np.exp(logs - logs.max(axis=1, keepdims=True))
+        total = terms.sum(axis=1, keepdims=True)
         shares = np.pad(terms / total, ((0, 0), (0, max(max_particles + 1 - len(kernel), 0))))
         return FockWeights(shares[:, : max_particles + 1], shares[:, max_particles + 1 :].sum(axis=1))
     return FockWeights(law.pmf(number[None, :]), law.sf(max_particles)[:, 0])
@@ -113,12 +123,14 @@ def fock_kernel(x, max_particles: int, *, length_scale: float = 1.0) -> np.ndarr
     >>> int(np.linalg.matrix_rank(kernel)), fock_rank(3, 2)
     (10, 10)
     """
-    points = _points("x", x) / float(length_scale)
+    points = _points("x", x) / _positive("length_scale", length_scale)
+    require_scale("x", np.abs(points).max(initial=0.0))
     positive_int("max_particles", max_particles, minimum=0)
     number = np.arange(max_particles + 1)
-    powers = (points @ points.T)[..., None] ** number * np.exp(-gammaln(number + 1))
-    envelope = np.exp(-(points**2).sum(axis=1) / 2)
-    return powers.sum(axis=-1) * envelope[:, None] * envelope[None, :]
+    products, squares = (points @ points.T)[..., None], (points**2).sum(axis=1)
+    envelope = (squares[:, None] + squares[None, :])[..., None] / 2
+    logs = xlogy(number, np.abs(products)) - gammaln(number + 1) - envelope  # none is above 0
+    return (np.where((products < 0) & (number % 2 == 1), -1.0, 1.0) * np.exp(logs)).sum(axis=-1)
 
 
 @call_checked

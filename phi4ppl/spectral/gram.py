@@ -12,6 +12,7 @@ from scipy.spatial.distance import cdist, pdist
 
 from ..errors import ArgumentError
 from ..errors.arguments import finite_array, one_of
+from .matrices import require_scale
 
 __all__ = ["KERNELS", "Gram", "gram_of", "median_distance", "named_kernel", "points_of"]
 
@@ -115,6 +116,7 @@ class Gram:
             parts = [self.block(every[k : k + step], every) for k in range(0, self.num_points, step)]
             found = finite_array("kernel", np.concatenate(parts))
             _require_symmetric(found, self.epsilon)
+            require_scale("kernel", np.abs(found).max())
             self.matrix = (found + found.T) / 2
         return self.matrix
 
@@ -171,6 +173,8 @@ def gram_of(kernel: Callable | str, points) -> Gram:
         blocks = found.shape == (len(x), len(y))
     except Exception:  # of any kind: a function of two points does not know what to do with blocks
         blocks = False
+    if blocks and np.iscomplexobj(found):
+        raise ArgumentError("source", "a real kernel", "complex values", "Take the real part if that is meant.")
     if blocks:
         exact = found.dtype if found.dtype.kind == "f" else float
         return Gram(points=points, function=kernel, epsilon=float(np.finfo(exact).eps))

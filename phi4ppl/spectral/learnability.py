@@ -12,7 +12,7 @@ from ..errors import ArgumentError
 from ..errors.arguments import call_checked, finite_array, positive_int, seed_within
 from ..errors.streams import stream_rng
 from ..reports.numbers import value_with_error
-from .matrices import checked_targets, eigensystem
+from .matrices import checked_targets, eigensystem, require_scale
 
 __all__ = ["Learnability", "ModeLearnability", "learnability", "mode_learnability"]
 
@@ -35,7 +35,10 @@ class ModeLearnability(NamedTuple):
 
     def test_error(self, coefficients, noise: float = 0.0) -> float:
         """E₀ (Σ (1 − L_i)² v_i² + σ²), with v_i the coefficients of the target and σ² the variance of its noise."""
-        v = np.asarray(coefficients, float)
+        v = finite_array("coefficients", coefficients).astype(float)
+        if v.shape != self.learnabilities.shape:
+            expected = f"shape {self.learnabilities.shape}, one a mode"
+            raise ArgumentError("coefficients", expected, f"shape {v.shape}", reason="shape")
         return float(self.overfitting * (((1 - self.learnabilities) ** 2 * v**2).sum() + noise))
 
 
@@ -87,6 +90,8 @@ def mode_learnability(eigenvalues, num_train: int, ridge: float = 0.0) -> ModeLe
     (0.638, 20.0)
     """
     values = finite_array("eigenvalues", eigenvalues).astype(float).ravel()
+    if not values.size:
+        raise ArgumentError("eigenvalues", "at least one", "none", reason="shape")
     num_train, ridge = positive_int("num_train", num_train), _checked_ridge(ridge)
     if not (values > 0).any() or (values < 0).any():
         raise ArgumentError("eigenvalues", "values that are not negative, some of them positive", f"{values.min():.3g}")
@@ -100,7 +105,10 @@ def mode_learnability(eigenvalues, num_train: int, ridge: float = 0.0) -> ModeLe
 
 
 def _checked_ridge(ridge) -> float:
-    value = float(finite_array("ridge", ridge))
+    found = finite_array("ridge", ridge)
+    if found.ndim:
+        raise ArgumentError("ridge", "one number", f"shape {found.shape}", reason="shape")
+    value = float(found)
     if value < 0:
         raise ArgumentError("ridge", "a number that is not negative", repr(ridge))
     return value
@@ -205,6 +213,9 @@ def learnability(
     values, vectors = eigensystem("kernel", kernel)
     size = len(values)
     y = checked_targets(targets, size)
+    if not y.any():
+        raise ArgumentError("targets", "values that are not all 0", "0 at every point", "Nothing is to be learned.")
+    require_scale("targets", np.abs(y).max())
     num_train = size // 2 if num_train is None else positive_int("num_train", num_train)
     if not 1 <= num_train < size:
         raise ArgumentError(
@@ -231,8 +242,8 @@ def learnability(
 
 
 def _left_out_error(values, learned, kappa, ridge, num_train, coefficients) -> float:
-    inverse = 1 / (values + kappa)
-    slope = inverse.sum() / ((values + ridge) * inverse**2).sum()  # dκ/dδ
+    inverse = 1 / (values / kappa + 1)  # 1 − L, in units in which nothing overflows
+    slope = inverse.sum() / ((values + ridge) / kappa * inverse**2).sum()  # dκ/dδ
     return float(slope * num_train * (inverse[:, None] ** 2 * coefficients**2).sum() / inverse.sum() ** 2)
 
 

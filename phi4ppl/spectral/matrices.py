@@ -10,6 +10,7 @@ from ..sampling.memory import FRACTION, available_bytes, readable
 
 __all__ = ["centered", "checked_targets", "eigensystem", "kernel_matrix", "require_bytes"]
 
+LARGEST = 1e100  # entries of kernels and targets, whose squares must not overflow
 ASYMMETRY = 100  # roundings of the largest entry, by which a kernel may differ from its transpose
 
 
@@ -37,8 +38,17 @@ def kernel_matrix(name: str, kernel) -> np.ndarray:
     if difference > ASYMMETRY * np.finfo(matrix.dtype).eps * largest:
         got = f"one that differs from its transpose by {difference / largest:.2g} of its largest entry"
         raise ArgumentError(name, "a symmetric matrix", got, reason="symmetric")
+    require_scale(name, largest)
     matrix = matrix.astype(float)
     return (matrix + matrix.T) / 2
+
+
+def require_scale(name: str, largest: float) -> None:
+    """Raise `ArgumentError` if squares of the entries would over- or underflow, so that errors come out as inf or nan."""
+    largest = float(largest)
+    if largest != 0 and not 1 / LARGEST <= largest <= LARGEST:
+        expected = f"entries whose largest is between {1 / LARGEST:g} and {LARGEST:g}"
+        raise ArgumentError(name, expected, f"{largest:.3g}", "Change the units.", reason="scale")
 
 
 def eigensystem(name: str, kernel) -> tuple[np.ndarray, np.ndarray]:

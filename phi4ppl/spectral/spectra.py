@@ -9,7 +9,7 @@ import numpy as np
 
 from .._typing import Labeled
 from ..errors import ArgumentError
-from ..errors.arguments import call_checked, one_of, positive_int, seed_within
+from ..errors.arguments import call_checked, finite_array, one_of, positive_int, seed_within
 from .baselines import compare_baseline
 from .dense_spectra import dense_spectrum
 from .effective_ranks import EPSILON
@@ -122,13 +122,25 @@ def _spectrum(
     if hasattr(source, "children") or hasattr(getattr(source, "tree", None), "children"):
         from .field_modes import field_spectrum
 
-        return field_spectrum(source)
+        _refuse(
+            "a run", points=points, size=size, trace=trace, num_eigenvalues=num_eigenvalues, num_features=num_features
+        )
+        _refuse("a run", jitter=jitter or None, method=None if method == "auto" else method, sampled=sampled)
+        return field_spectrum(source, max_memory=max_memory)
+    jitter = float(finite_array("jitter", jitter))
+    if num_eigenvalues is not None:
+        positive_int("num_eigenvalues", num_eigenvalues)
+    if num_features is not None and method not in ("nystrom", "random_features"):
+        _refuse(f"method={method!r}", num_features=num_features)
     if not 0 <= jitter < np.inf:
         raise ArgumentError("jitter", "a number of at least 0, in units of the mean of the diagonal", repr(jitter))
     if _is_operator(source, points, size):
         from .large import operator_spectrum
 
-        return operator_spectrum(source, size, trace, num_eigenvalues or NUM_LARGE, bool(sampled), seed)
+        _refuse("an operator", points=points, jitter=jitter or None)
+        _refuse("an operator", method=None if method in ("auto", "lanczos") else method)
+        return operator_spectrum(source, size, trace, num_eigenvalues or NUM_LARGE, bool(sampled), seed, max_memory)
+    _refuse("a matrix or a kernel of points", size=size, trace=trace)
     gram, label = _gram(source, points)
     sampled = True if sampled is None else bool(sampled)
     if method == "auto":
@@ -139,11 +151,20 @@ def _spectrum(
         raise ArgumentError("jitter", "0 where no matrix is decomposed", repr(jitter), "Take method='dense'.")
     from .large import approximate_spectrum, lanczos_spectrum
 
-    number = positive_int("num_eigenvalues", num_eigenvalues or NUM_LARGE)
+    number = num_eigenvalues or min(NUM_LARGE, gram.num_points - 1)
     if method == "lanczos":
         return lanczos_spectrum(gram, label, number, sampled, seed, max_memory)
     features = positive_int("num_features", num_features or min(500, gram.num_points // 2), minimum=4)
     return approximate_spectrum(gram, label, source, method, number, features, seed, max_memory)
+
+
+def _refuse(what: str, **given) -> None:
+    """Raise `ArgumentError` for what is given but has no meaning here: it would be ignored."""
+    for name, value in given.items():
+        if value is not None:
+            raise ArgumentError(
+                name, f"no {name} for {what}", f"a {type(value).__name__}", "Leave it out.", reason="unused"
+            )
 
 
 def _is_operator(source, points, size) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 
 from .._typing import Labeled, PathLike
 from ..errors import ArgumentError
-from ..errors.arguments import call_checked
+from ..errors.arguments import call_checked, finite_array, present
 from ..reports.html import Fact, Picture, Row, Table, facts_table, png_of, write_page
 from ..reports.numbers import value_with_error
 from .baselines import Baseline, compare_baseline
@@ -92,6 +92,44 @@ class SpectralReport:
         return write_page(path, "spectrum", content)
 
 
+def _target(target, number: int) -> tuple[np.ndarray, int | None]:
+    """Columns to learn of a target, shape ``(n, outputs)``, and the number of classes if it has any.
+
+    Raises
+    ------
+    ArgumentError
+        If values are missing, all the same, or neither numbers nor names; if there are as many names as points, nearly.
+    """
+    values = np.asarray(present("target", target))
+    if values.ndim not in (1, 2) or len(values) != number:
+        got = f"{len(values)} values beside {number} points" if values.ndim else "a single value"
+        raise ArgumentError("target", "one value a point", got, reason="shape")
+    if values.dtype.kind in "OUSb":
+        missing = np.array([v is None or v != v for v in values.ravel()])
+        if missing.any():
+            fix = "Leave these points out, or give the missing class a name."
+            got = f"none at {np.count_nonzero(missing)} of them, first at {np.argmax(missing)}"
+            raise ArgumentError("target", "a value at every point", got, fix, reason="missing")
+        names = values.astype(str)
+        if values.ndim == 2 or len(np.unique(names)) > max(FEW_CLASSES, number // 2):
+            got = f"shape {values.shape}" if values.ndim == 2 else f"{len(np.unique(names))} names for {number} points"
+            fix = "Is it an identifier? Take another column."
+            raise ArgumentError("target", "one name a point, of a few classes", got, fix, reason="classes")
+        values = names
+    else:
+        values = finite_array("target", values)
+    different = np.unique(values)
+    if len(different) < 2 or (values.ndim == 2 and (np.ptp(values, axis=0) == 0).all()):
+        raise ArgumentError("target", "values that differ", f"{different[0]!s} at every point", reason="constant")
+    if values.ndim == 2:
+        one_hot = np.isin(different, (0, 1)).all() and (values.sum(axis=1) == 1).all()
+        return values.astype(float), values.shape[1] if one_hot else None
+    is_name = values.dtype.kind == "U"
+    if is_name or (np.array_equal(values, np.rint(values)) and len(different) <= FEW_CLASSES):
+        return (values[:, None] == different).astype(float), len(different)
+    return values.astype(float)[:, None], None
+
+
 def _shown(value: float, error: float) -> str:
     return f"{value:.4g}" if np.isnan(error) else value_with_error(value, error)
 
@@ -113,8 +151,8 @@ def report(
     ----------
     source : as of `spectrum`, or a Spectrum
     points : array_like, shape ``(n, …)``, optional
-    target : array_like, shape ``(n,)``, optional
-        Classes (words, or at most 20 different whole numbers; one column of zeros and ones each), or real values. What a
+    target : array_like, shape ``(n,)`` or ``(n, outputs)``, optional
+        Classes (words, at most 20 different whole numbers, or columns of zeros and ones), or real values. What a
         regression with the kernel learns of it is predicted, and measured on points left out, if all eigenvectors are known.
     baseline : str or None
         A kernel of `compare_baseline`; left out where there are no points. ``"auto"`` is ``"rbf"``, or ``"laplace"`` beside an
@@ -129,6 +167,11 @@ def report(
     -------
     SpectralReport
 
+    Raises
+    ------
+    ArgumentError
+        As of `spectrum`; if the target has missing values, or one value everywhere.
+
     Examples
     --------
     >>> import numpy as np, phi4ppl as p4
@@ -139,23 +182,26 @@ def report(
     found = source if isinstance(source, Spectrum) else spectrum(source, points, seed=seed)
     classes, values, learned = None, None, None
     if target is not None:
-        values = np.asarray(target)
-        if len(values) != found.num_points:
-            got = f"{len(values)} values beside {found.num_points} points"
-            raise ArgumentError("target", "one value a point", got, reason="shape")
-        different = np.unique(values)
-        whole = values.dtype.kind not in "f" or np.array_equal(values, np.rint(values))
-        classes = len(different) if whole and len(different) <= FEW_CLASSES else None
+        values, classes = _target(target, found.num_points)
     has_points = getattr(found.gram, "points", None) is not None
     if baseline == "auto":
         baseline = "laplace" if found.label.lower().startswith("rbf") else "rbf"
     beside = compare_baseline(found, baseline) if baseline is not None and has_points else None
     if values is not None and found.complete and found.vectors is not None:
-        columns = values if classes is None else values[:, None] == np.unique(values)
-        columns = np.asarray(columns, float).reshape(len(values), -1)
+        columns = values
         ridge = found.trace / found.num_points / 100 if ridge is None else ridge
         learned = learnability(found, columns - columns.mean(axis=0), ridge=ridge, seed=seed)
-    made = SpectralReport(found, beside, findings(found, beside, classes), learned)
+    verdict = findings(found, beside, classes)
+    if values is not None and learned is None:
+        verdict.append(
+            Finding(
+                "What a regression learns of the target is not worked out.",
+                "not all eigenvectors are known",
+                "Give fewer points, or method='dense'.",
+                False,
+            )
+        )
+    made = SpectralReport(found, beside, verdict, learned)
     if path is not None:
         made.to_html(path)
     return made

@@ -66,6 +66,8 @@ class Spectrum:
         Of the sub-samples.
     baseline : Baseline or None
         A standard kernel on the same points.
+    trace_error : float
+        Where the trace is estimated by random probes.
     """
 
     eigenvalues: np.ndarray
@@ -85,6 +87,7 @@ class Spectrum:
     gram: Gram | None = None
     seed: int = 0
     baseline: Any = None
+    trace_error: float = 0.0
 
     @property
     def complete(self) -> bool:
@@ -126,10 +129,14 @@ class Spectrum:
         found = {name: self.estimate(function) for name, function in ranks_of.RANKS.items()}
         if not self.complete:
             top = float(self.eigenvalues[0])
-            found["trace_over_max"] = (self.trace / top, float(self.errors[0]) * self.trace / top**2)
+            found["trace_over_max"] = (
+                self.trace / top,
+                float(np.hypot(self.errors[0] * self.trace / top**2, self.trace_error / top)),
+            )
             if self.square_norm is not None:
                 value = self.trace**2 / self.square_norm[0]
-                found["participation_ratio"] = (value, value * self.square_norm[1] / self.square_norm[0])
+                shares = (2 * self.trace_error / self.trace, self.square_norm[1] / self.square_norm[0])
+                found["participation_ratio"] = (value, value * float(np.hypot(*shares)))
         if self.unbiased_ratio is not None:
             found["participation_ratio"] = self.unbiased_ratio
         found["rank_fraction(0.9)"] = self._fraction(0.9)
@@ -140,7 +147,9 @@ class Spectrum:
         if self.complete:
             return self.estimate(lambda values: ranks_of.rank_fraction(values, fraction))
         known = ranks_of.rank_fraction(self.resolved, fraction, self.trace)
-        return known, float("nan") if self.sampled or np.isnan(known) else 0.0
+        ends = (self.trace - self.trace_error, self.trace + self.trace_error)
+        least, most = (ranks_of.rank_fraction(self.resolved, fraction, trace) for trace in ends)
+        return known, float("nan") if self.sampled or np.isnan(known) else max(known - least, most - known)
 
     @property
     def trace_over_max(self) -> float:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..errors.streams import stream_rng
 from .gram import Gram
 
 __all__ = ["NUM_SUBSETS", "block_ratio", "pair_ratio", "subset_spectra"]
@@ -29,7 +30,7 @@ def subset_spectra(gram: Gram, seed: int, number: int = NUM_SUBSETS) -> tuple[np
     """Eigenvalues of random subsets, in units of those of all points, and what the variance among them is multiplied by."""
     n = gram.num_points
     size = min(int(SHARE * n), LARGEST)
-    random = np.random.default_rng(seed)
+    random = stream_rng(seed, "sub-samples")
     found = []
     for _ in range(number):
         some = np.sort(random.choice(n, size, replace=False))
@@ -40,7 +41,7 @@ def subset_spectra(gram: Gram, seed: int, number: int = NUM_SUBSETS) -> tuple[np
 def pair_ratio(matrix: np.ndarray, seed: int, groups: int = MAX_GROUPS) -> tuple[float, float]:
     """The participation ratio from pairs of different points, with its error by leaving out groups of points."""
     n = len(matrix)
-    group = np.random.default_rng(seed).permutation(np.arange(n) % min(n, groups))
+    group = stream_rng(seed, "groups").permutation(np.arange(n) % min(n, groups))
     inside = np.zeros((n, group.max() + 1))
     inside[np.arange(n), group] = 1.0
     squares = np.array(matrix, float) ** 2

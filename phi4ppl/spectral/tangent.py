@@ -162,6 +162,11 @@ def network_of(apply: Callable, params, x) -> Network:
     num_outputs = int(np.prod(together.shape[1:], dtype=int))
     alone = np.concatenate([np.asarray(apply(params, one[None]), float) for one in some])
     together = np.asarray(together, float)
+    if not (np.isfinite(alone).all() and np.isfinite(together).all()):
+        fix = "Look for missing values in x and params."
+        raise ArgumentError("apply", "finite outputs", "nan or infinity", fix, reason="finite")
+    if not num_outputs:
+        raise ArgumentError("apply", "at least one output", f"shape {together.shape}", reason="returns")
     if not np.allclose(alone, together, rtol=1e-3, atol=1e-3 * np.abs(together).max()):
         fix = "Fix the averages of batch normalization, as for predictions."
         got = f"outputs that change by {np.abs(alone - together).max():.2g} when others leave the batch"
