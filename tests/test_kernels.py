@@ -281,7 +281,7 @@ def two_steps(model_name: str, choose: bool = False):
     Its argument is a number among ``EXCHANGES``, so that one compiled program serves all of them; nothing unless
     ``choose``: the exchange is then the library's.
     """
-    module = importlib.import_module("phi4ppl.kernels.tempering")  # the package has a function of that name
+    module = importlib.import_module("phi4ppl.kernels.tempering.copies")  # the package has a function of that name
     model, tuning, _, begin, _ = ladder(model_name)
     target = target_of(p4.compile(model))
 

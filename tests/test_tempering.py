@@ -20,11 +20,10 @@ from raising import raises
 
 import phi4ppl as p4
 from phi4ppl.analysis.gamma_method import gamma_method
-from phi4ppl.kernels.fresh_sites import fresh_sites, site_tables
-from phi4ppl.kernels.ladder import exchange, respaced
-from phi4ppl.kernels.ladder_pilot import INTERACTIONS, TEMPERATURES, _rejections, pilot_of
-from phi4ppl.kernels.replica_clusters import exchange_clusters
-from phi4ppl.kernels.tempering import _inner
+from phi4ppl.kernels.tempering.fresh_sites import fresh_sites, site_tables
+from phi4ppl.kernels.tempering.ladder import exchange, respaced
+from phi4ppl.kernels.tempering.ladder_pilot import INTERACTIONS, TEMPERATURES, _rejections, pilot_of
+from phi4ppl.kernels.tempering.replica_clusters import exchange_clusters
 from phi4ppl.partition.population import systematic
 from phi4ppl.sampling import target_of
 
@@ -113,7 +112,7 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_exchanged_clusters_keep_both_replicas_exact(fault, monkeypatch):
     """From independent exact draws of a frustrated model; the same for three wrong costs of an exchange."""
-    module, model = importlib.import_module("phi4ppl.kernels.replica_clusters"), frustrated()
+    module, model = importlib.import_module("phi4ppl.kernels.tempering.replica_clusters"), frustrated()
     target, drawn = target_of(p4.compile(model)), exact_draws(model, 60_000)
     first, second, fresh = drawn[:20_000], drawn[20_000:40_000], drawn[40_000:]
     sigmoid = jax.nn.sigmoid
@@ -210,14 +209,14 @@ def test_the_verdict_fails_without_round_trips():
 
 def test_a_pilot_chooses_path_and_rungs():
     wells = p4.phi4(p4.lattice.chain(3), w=0.1, a=-8.0, b=2.0)  # barriers of single sites, hardly any coupling
-    found = pilot_of(p4.compile(wells), _inner, None)
+    found = pilot_of(p4.compile(wells), None)
     assert found.path == "interactions" and found.num_rungs == 3 and "independent sites" in str(found)
     assert TEMPERATURES[0] == INTERACTIONS[0] == 1
     lattice = p4.lattice.chain(2, periodic=False)
     pull = p4.Term("pull", lattice.edges, lambda x, y: x**4 + y**4, coupling=1.0)
     tied = p4.MarkovRandomField(lattice, [pull])
     with raises("argument.path.unsuited", "temperature"):
-        pilot_of(p4.compile(tied), _inner, "interactions")
+        pilot_of(p4.compile(tied), "interactions")
     with raises("argument.path.choice"):
         p4.sampling.tempering(path="up")
 
@@ -253,6 +252,80 @@ def test_transfer_matrices_find_the_ground_state_of_all_fields_of_signs():
         (first, second), sign = model.lattice.edges.T, np.sign(np.asarray(model.couplings["w"]))
         energy = -(spins[:, first] * spins[:, second]) @ sign
         assert ground_energy(model) == energy.min() < -16
+
+
+GROUND = [
+    -82,
+    -84,
+    -90,
+    -94,
+    -96,
+    -96,
+    -88,
+    -92,
+    -90,
+    -96,
+]  # of the bonds of seeds 0 to 9 on 8 × 8, from all fields of signs
+
+
+def test_ground_states_by_transfer_matrix():
+    assert [ground_energy(spin_glass(8, seed)) for seed in range(3)] == GROUND[:3]
+
+
+def test_tempering_finds_the_ground_states_of_the_ising_limit():
+    """|φ| ≈ 1 by a barrier of 20 per site: no draw of signs lies below the exact ground state, and every realization finds it.
+
+    Single draws at the coldest rung are ground states with a probability of some per cent, so 4 × 500 draws miss one of ten
+    with a probability far below 1e-6 if they are independent; bonds of another seed are the planted fault.
+    """
+    models = [spin_glass(8, seed, w=1.2, a=-40.0, b=20.0) for seed in range(10)]
+    couplings = {"w": np.stack([np.asarray(model.couplings["w"]) for model in models])}
+    run = {"num_warmup": 200, "num_samples": 500, "progress": False, "kernel": "tempering"}
+    tree = p4.sample_ensemble(models[0], couplings, **run)
+    phi = tree["posterior"]["phi"].values
+    assert 0.9 < np.abs(phi).mean() < 1.1
+    spins = np.sign(phi).reshape(*phi.shape[:3], -1)
+    edges = models[0].lattice.edges
+    aligned = spins[..., edges[:, 0]] * spins[..., edges[:, 1]]
+    lowest = -np.einsum("cdme,me->cdm", aligned, np.sign(couplings["w"])).max(axis=(0, 1))
+    assert lowest.tolist() == GROUND
+    other = -np.einsum("cdme,me->cdm", aligned, np.sign(np.roll(couplings["w"], 1, axis=0))).max(axis=(0, 1))
+    assert (other > GROUND).all()
+
+
+def oddness(overlap):
+    """z-scores of P(q) − P(−q) in eight bins, from the overlaps q of pairs of chains, shape (pairs, draws)."""
+    borders = np.linspace(0, 1.01, 9)
+    here = [(overlap > low) & (overlap <= high) for low, high in itertools.pairwise(borders)]
+    there = [(-overlap > low) & (-overlap <= high) for low, high in itertools.pairwise(borders)]
+    found = gamma_method(np.stack(here, axis=-1) * 1.0 - np.stack(there, axis=-1))
+    return {f"bin {k}": m / e for k, (m, e) in enumerate(zip(found.mean, found.error, strict=True)) if e > 0}
+
+
+def overlaps(tree):
+    signs = np.sign(tree["posterior"]["phi"].values)
+    return (signs[0::2] * signs[1::2]).mean(axis=(2, 3))
+
+
+def test_overlaps_of_two_replicas_are_even():
+    """P(q) of chains 0 and 1, and 2 and 3; fields of one sign of φ at the first site are the planted fault."""
+    tree = p4.sample(spin_glass(4, 1), num_warmup=200, num_samples=1500, seed=3, progress=False)
+    assert p4.settings(tree)["kernel"] == "tempering"
+    assert not rejected(oddness(overlaps(tree)))
+    phi = tree["posterior"]["phi"]
+    tree["posterior"]["phi"] = phi * np.sign(phi[:, :, :1, :1]).values
+    assert rejected(oddness(overlaps(tree)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("side", "seed"), [*((8, seed) for seed in range(10)), (16, 0), (16, 1)])
+def test_spin_glasses_pass_their_verdict(side, seed):
+    """As `phi4ppl.sample` runs them unasked."""
+    tree = p4.sample(spin_glass(side, seed), seed=1, progress=False)
+    assert p4.settings(tree)["kernel"] == "tempering"
+    report = p4.diagnose(tree)
+    assert report.passed, str(report)
+    assert not rejected(oddness(overlaps(tree)))
 
 
 # --- log Z of models with several modes

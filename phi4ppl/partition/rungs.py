@@ -14,9 +14,9 @@ from ..errors import ArgumentError
 from ..errors.streams import stream_key, stream_rng
 from ..kernels.adaptation import MAPPED_CHAINS, schedule
 from ..kernels.kernel import Kernel
-from ..kernels.short_run import short_run
 from ..kernels.target import target_of
 from ..kernels.tempering import tempering
+from ..kernels.tempering.short_run import short_run
 from ..model.field import Structure
 from .coupling_path import REFERENCE, Path
 from .partition_estimate import PartitionEstimate

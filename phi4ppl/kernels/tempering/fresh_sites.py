@@ -13,8 +13,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .local_hmc import site_energy
-from .target import Target
+from ..local_hmc import site_energy
+from ..target import Target
 
 __all__ = ["SiteTables", "fresh_sites", "site_tables"]
 

@@ -8,7 +8,6 @@ Phys. 120 (2004) 4119): its integral is the barrier Λ.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -16,14 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from ..energy.compiled import CompiledModel
-from ..energy.exact.independent_sites import IndependentSites
-from ..errors import ArgumentError
-from .adaptation import schedule
-from .kernel import Kernel
+from ...energy.compiled import CompiledModel
+from ...energy.exact.independent_sites import IndependentSites
+from ...errors import ArgumentError
+from ..adaptation import schedule
+from ..target import Target, target_of
+from .copies import inner_kernel
 from .ladder import at, tempered_change
 from .short_run import short_run
-from .target import Target, target_of
 
 __all__ = ["Pilot", "pilot_of"]
 
@@ -54,7 +53,7 @@ class Pilot(NamedTuple):
         return f"the barrier from 1 to {ends} is Λ = {self.barrier:.1f}{doubt}"
 
 
-def pilot_of(compiled: CompiledModel, inner: Callable[[Target], Kernel], path: str | None) -> Pilot:
+def pilot_of(compiled: CompiledModel, path: str | None) -> Pilot:
     """Run the pilot of a model.
 
     Raises
@@ -70,27 +69,27 @@ def pilot_of(compiled: CompiledModel, inner: Callable[[Target], Kernel], path: s
     asked = path
     found = []
     if asked != "interactions":
-        barrier, mixed = _measured(compiled, inner, "temperature", TEMPERATURES)
+        barrier, mixed = _measured(compiled, "temperature", TEMPERATURES)
         hot = np.flatnonzero(np.minimum.accumulate(mixed[::-1])[::-1])
         k = max(int(hot[0]) if len(hot) else len(TEMPERATURES) - 1, int(np.argmax(TEMPERATURES <= MILDEST)))
         found.append(Pilot("temperature", float(TEMPERATURES[k]), float(barrier[k]), bool(len(hot))))
     if free and asked != "temperature":
-        barrier, _ = _measured(compiled, inner, "interactions", INTERACTIONS)
+        barrier, _ = _measured(compiled, "interactions", INTERACTIONS)
         found.append(Pilot("interactions", 0.0, float(barrier[-1]), True))
     return min(found, key=lambda pilot: (not pilot.mixes, pilot.barrier))
 
 
-def _measured(compiled: CompiledModel, inner, path: str, beta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _measured(compiled: CompiledModel, path: str, beta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Λ from 1 to every β, and whether chains mix there."""
     plan = jnp.asarray(schedule(NUM_WARMUP))
     start = jax.vmap(compiled.initial_position)(jax.random.split(jax.random.key(17), len(beta) * CHAINS))
     start = jax.tree.map(lambda x: x.reshape(len(beta), CHAINS, *x.shape[1:]), start)
     if compiled.model is not None:
-        run = _program(compiled.model.structure, inner, path)
+        run = _program(compiled.model.structure, path)
         tempered, spread = run(jax.tree.map(jnp.asarray, compiled.model), jnp.asarray(beta, start.dtype), start, plan)
     else:
         dtype = jnp.result_type(float)
-        run = jax.jit(functools.partial(_run, target_of(compiled), inner, path))
+        run = jax.jit(functools.partial(_run, target_of(compiled), path))
         tempered, spread = run(jnp.asarray(beta, dtype), start, plan)
     return np.append(0, np.cumsum(_rejections(np.asarray(tempered, float), beta))), np.asarray(spread) < MIXED
 
@@ -109,13 +108,13 @@ def _rejections(tempered: np.ndarray, beta: np.ndarray) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=16)
-def _program(structure, inner, path: str):
-    return jax.jit(lambda model, *rest: _run(target_of(model), inner, path, *rest))
+def _program(structure, path: str):
+    return jax.jit(lambda model, *rest: _run(target_of(model), path, *rest))
 
 
-def _run(target: Target, inner, path: str, beta, start, plan):
+def _run(target: Target, path: str, beta, start, plan):
     """V of the draws at every β, shape (β, draws of all chains), and the spread of the means of chains."""
-    kernel, change = inner(target), tempered_change(target, path)
+    kernel, change = inner_kernel(target), tempered_change(target, path)
     size = sum(leaf[0, 0].size for leaf in jax.tree.leaves(start))
     pairs = np.random.default_rng(0).permutation(
         size

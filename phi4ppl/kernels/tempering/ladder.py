@@ -17,8 +17,8 @@ import math
 import jax
 import jax.numpy as jnp
 
-from ..energy.functions import energy_change
-from .target import Target, target_of
+from ...energy.functions import energy_change
+from ..target import Target, target_of
 
 __all__ = ["PATHS", "at", "exchange", "partners", "respaced", "start_of", "tempered_change"]
 
@@ -56,13 +56,13 @@ def start_of(num_rungs: int, path: str, hottest: float, dtype) -> jax.Array:
     return jnp.linspace(1, 0, num_rungs, dtype=dtype)
 
 
-def exchange(key, tempered, beta, odd, rounds: int):
-    """Exchange neighbors ``rounds`` times, pairs of one parity after the other.
+def exchange(key, tempered, beta, odd, swaps: int):
+    """Exchange neighbors ``swaps`` times, pairs of one parity after the other.
 
     Parameters
     ----------
     tempered : array, shape (num_rungs, num_replicas)
-        V of every field, up to a constant per replica: exchanges do not change it, so rounds are cheap.
+        V of every field, up to a constant per replica: exchanges do not change it, so they are cheap.
     odd : array
         Whether odd pairs are first.
 
@@ -71,26 +71,30 @@ def exchange(key, tempered, beta, odd, rounds: int):
     origin : int array
         Which rung every field comes from, shape as ``tempered``.
     rate : array, shape (num_rungs − 1, num_replicas)
-        Probability that a pair exchanges, or would if it were its turn, at the first round.
+        Probability that a pair exchanges, or would if it were its turn, at the first time.
     odd : array
         Whether odd pairs are next.
     """
     number, replicas = tempered.shape
-    drawn = jax.random.uniform(key, (rounds, number - 1, replicas), tempered.dtype)
+    drawn = jax.random.uniform(key, (swaps, number - 1, replicas), tempered.dtype)
     pairs = jnp.arange(number - 1)[:, None] % 2
-    spacing = (beta[:-1] - beta[1:])[:, None]
+    spacing, none = (beta[:-1] - beta[1:])[:, None], jnp.zeros((1, replicas), bool)
 
     def rate_of(tempered):
         return jnp.exp(jnp.minimum(spacing * (tempered[:-1] - tempered[1:]), 0))
 
-    def one_round(carry, uniform):
+    def one_swap(carry, uniform):
         origin, now, odd = carry
-        source = partners((pairs == odd) & (uniform < rate_of(now)))
-        carry = jnp.take_along_axis(origin, source, axis=0), jnp.take_along_axis(now, source, axis=0), ~odd
-        return carry, None
+        swap = (pairs == odd) & (uniform < rate_of(now))
+        up, down = jnp.concatenate([swap, none]), jnp.concatenate([none, swap])
+
+        def exchanged(x):  # choices between shifted arrays fuse into one loop, where gathers do not
+            return jnp.where(up, jnp.roll(x, -1, axis=0), jnp.where(down, jnp.roll(x, 1, axis=0), x))
+
+        return (exchanged(origin), exchanged(now), ~odd), None
 
     start = jnp.broadcast_to(jnp.arange(number)[:, None], tempered.shape), tempered, odd
-    (origin, _, odd), _ = jax.lax.scan(one_round, start, drawn)
+    (origin, _, odd), _ = jax.lax.scan(one_swap, start, drawn)
     return origin, rate_of(tempered), odd
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import jax
 
-from .kernel import Kernel
-from .target import Target
+from ..kernel import Kernel
+from ..target import Target
 
 __all__ = ["short_run"]
 

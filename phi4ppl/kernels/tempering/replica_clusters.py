@@ -22,9 +22,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .bonds import EdgeBonds, labels_of
-from .noise import random_words, uniform
-from .target import Target
+from ..bonds import EdgeBonds, labels_of
+from ..noise import random_words, uniform
+from ..target import Target
 
 __all__ = ["exchange_clusters"]
 
