@@ -310,7 +310,9 @@ def overlaps(tree):
 def test_overlaps_of_two_replicas_are_even():
     """P(q) of chains 0 and 1, and 2 and 3; fields of one sign of φ at the first site are the planted fault."""
     tree = p4.sample(spin_glass(4, 1), num_warmup=200, num_samples=1500, seed=3, progress=False)
-    assert p4.settings(tree)["kernel"] == "tempering"
+    settings = p4.settings(tree)
+    assert settings["kernel"] == "tempering"
+    assert settings["kernel_reason"].startswith("frustration") and "copies; the barrier" in settings["kernel_reason"]
     assert not rejected(oddness(overlaps(tree)))
     phi = tree["posterior"]["phi"]
     tree["posterior"]["phi"] = phi * np.sign(phi[:, :, :1, :1]).values

@@ -56,7 +56,7 @@ def sample_ensemble(
     num_chains : int, default 4
         Chains per member.
     kernel : str or Kernel, default "auto"
-        As in `phi4ppl.sample`; ``"auto"`` looks at the first member.
+        As in `phi4ppl.sample`; ``"auto"`` looks at the first member, and ``"tempering"`` fits its number of rungs to it.
     seed : int, default 0
     observables : list of str, or dict of callables, optional
         As in `phi4ppl.sample`.
