@@ -14,7 +14,7 @@ import numpy as np
 import phi4ppl as p4
 
 tiny = os.environ.get("PHI4PPL_TINY") == "1"
-side, draws = (4, 200) if tiny else (8, 2000)
+side, draws = (4, 200) if tiny else (8, 1000)
 lattice = p4.lattice.square(side)
 signs = np.random.default_rng(1).choice([-1, 1], len(lattice.edges))
 model = p4.phi4(lattice, w=2.0 * signs, a=1.52425, b=0.175)

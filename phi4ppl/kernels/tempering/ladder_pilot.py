@@ -45,7 +45,7 @@ class Pilot(NamedTuple):
 
     @property
     def num_rungs(self) -> int:
-        return int(np.clip(np.ceil(2 * self.barrier) + 1, FEWEST, MOST))
+        return int(np.clip(np.ceil(3 * self.barrier) + 1, FEWEST, MOST))
 
     def __str__(self) -> str:
         ends = "independent sites" if self.path == "interactions" else f"inverse temperature {self.hottest:.2g}"

@@ -123,7 +123,7 @@ def _fitted(replicas: int, asked: tuple, compiled: CompiledModel) -> tuple[Kerne
     number, path = asked
     found: Pilot = pilot_of(compiled, path)
     rungs = number or found.num_rungs
-    # fields that forget within a round make a round trip in 2 + 4Λ of them: an iteration is about half of that
+    # fields that forget within a round make a round trip in about 2 + 3Λ of them
     ladder = Ladder(rungs, found.path, found.hottest, replicas, rounds=rungs)
     return _kernel(ladder, None), f"{rungs} copies; {found}"
 
@@ -144,7 +144,7 @@ def tempering(num_rungs: int | None = None, *, path: str | None = None) -> Kerne
     On rung k, the action is β_k S (path ``"temperature"``), or the terms of single sites plus β_k times those of several sites
     (``"interactions"``), where the last rung, β = 0, draws independent sites. A short pilot run before the chains start
     measures the barrier Λ of both paths. It takes the path of lower barrier, ends it where copies forget their start on their
-    own, and makes 2Λ + 1 rungs. Warm-up then spaces them so that all neighbors reject equally often. An iteration moves and
+    own, and makes 3Λ + 1 rungs. Warm-up then spaces them so that all neighbors reject equally often. An iteration moves and
     exchanges all copies as many times as there are rungs, so that draws across a large barrier are worth as much as those
     across a small one.
 
@@ -155,7 +155,7 @@ def tempering(num_rungs: int | None = None, *, path: str | None = None) -> Kerne
     Parameters
     ----------
     num_rungs : int, optional
-        At least 2; by default 2Λ + 1 of the measured barrier.
+        At least 2; by default 3Λ + 1 of the measured barrier.
     path : str, optional
         ``"temperature"`` or ``"interactions"``, for fields whose single sites are normalizable alone; by default that of lower
         barrier.
