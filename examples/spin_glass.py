@@ -19,7 +19,7 @@ lattice = p4.lattice.square(side)
 signs = np.random.default_rng(1).choice([-1, 1], len(lattice.edges))
 model = p4.phi4(lattice, w=2.0 * signs, a=1.52425, b=0.175)
 
-tree = p4.sample(model, num_warmup=draws // 2, num_samples=draws)
+tree = p4.sample(model, num_warmup=draws, num_samples=draws)
 print(p4.settings(tree)["kernel_reason"])
 print(p4.diagnose(tree))
 

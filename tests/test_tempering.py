@@ -272,6 +272,7 @@ def test_ground_states_by_transfer_matrix():
     assert [ground_energy(spin_glass(8, seed)) for seed in range(3)] == GROUND[:3]
 
 
+@pytest.mark.slow
 def test_tempering_finds_the_ground_states_of_the_ising_limit():
     """|φ| ≈ 1 by a barrier of 20 per site: no draw of signs lies below the exact ground state, and every realization finds it.
 
