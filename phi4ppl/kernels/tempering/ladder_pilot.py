@@ -45,7 +45,10 @@ class Pilot(NamedTuple):
 
     @property
     def num_rungs(self) -> int:
-        return int(np.clip(np.ceil(3 * self.barrier) + 1, FEWEST, MOST))
+        rungs = np.ceil(3 * self.barrier) + 1
+        if rungs > 8:
+            rungs = 4 * np.ceil(rungs / 4)  # realizations of one disorder then share compiled programs
+        return int(np.clip(rungs, FEWEST, MOST))
 
     def __str__(self) -> str:
         ends = "independent sites" if self.path == "interactions" else f"inverse temperature {self.hottest:.2g}"

@@ -155,7 +155,7 @@ def tempering(num_rungs: int | None = None, *, path: str | None = None) -> Kerne
     Parameters
     ----------
     num_rungs : int, optional
-        At least 2; by default 3Λ + 1 of the measured barrier.
+        At least 2; by default 3Λ + 1 of the measured barrier, beyond 8 rounded up to a multiple of 4.
     path : str, optional
         ``"temperature"`` or ``"interactions"``, for fields whose single sites are normalizable alone; by default that of lower
         barrier.
