@@ -123,8 +123,8 @@ def _fitted(replicas: int, asked: tuple, compiled: CompiledModel) -> tuple[Kerne
     number, path = asked
     found: Pilot = pilot_of(compiled, path)
     rungs = number or found.num_rungs
-    # fields that forget within a round make a round trip in about 2 + 3Λ of them
-    ladder = Ladder(rungs, found.path, found.hottest, replicas, rounds=rungs)
+    # fields that forget within a round make a round trip in about 2 + 3Λ rounds, that is, two in an iteration
+    ladder = Ladder(rungs, found.path, found.hottest, replicas, rounds=2 * rungs)
     return _kernel(ladder, None), f"{rungs} copies; {found}"
 
 
@@ -145,8 +145,8 @@ def tempering(num_rungs: int | None = None, *, path: str | None = None) -> Kerne
     (``"interactions"``), where the last rung, β = 0, draws independent sites. A short pilot run before the chains start
     measures the barrier Λ of both paths. It takes the path of lower barrier, ends it where copies forget their start on their
     own, and makes 3Λ + 1 rungs. Warm-up then spaces them so that all neighbors reject equally often. An iteration moves and
-    exchanges all copies as many times as there are rungs, so that draws across a large barrier are worth as much as those
-    across a small one.
+    exchanges all copies twice as many times as there are rungs, so that draws across a large barrier are worth as much as
+    those across a small one.
 
     The statistics ``exchange_rate`` (of every pair), ``inverse_temperature`` (β of every copy) and ``round_trips`` show how it
     went: the number of copies that came back to the coldest rung after they had been on the hottest one. `phi4ppl.diagnose`
