@@ -57,7 +57,7 @@ def exchange(
     ``couplings_of(position)`` gives the dict of couplings, ``tuning`` is that of the auxiliary sampler from `tuned`; the
     target is the posterior without log Z.
     """
-    kernel, _ = resolve("auto", compile_field(model))
+    kernel, _ = resolve("auto", compile_field(model), tempered=False)
     flip_signs = is_even(model)
     fields = jnp.asarray(data, jnp.result_type(float))
     chosen = model.structure.at(1.0 if name in names else 0.0 for name in model.couplings)

@@ -12,7 +12,7 @@ from .adaptation import Tuning, WindowAdaptation
 from .choose import resolve
 from .kernel import Kernel, get_kernel, kernels, register
 from .target import Target, target_of
-from .tempering import tempering
+from .tempering import houdayer, tempering
 
 __all__ = [
     "Kernel",
@@ -20,6 +20,7 @@ __all__ = [
     "Tuning",
     "WindowAdaptation",
     "get_kernel",
+    "houdayer",
     "kernels",
     "register",
     "resolve",

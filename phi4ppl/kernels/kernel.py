@@ -50,6 +50,9 @@ class Kernel:
         ``objection(compiled)``: why the kernel cannot sample a `CompiledModel`, or None if it can.
     changes_signs : bool
         Whether the kernel itself moves between φ and −φ, so that the separate move is not needed.
+    fit : callable, optional
+        ``fit(compiled) -> (kernel, how)``: the kernel as a model needs it, of sizes that warm-up cannot change, and in words
+        what was found. `phi4ppl.kernels.resolve` calls it.
     """
 
     name: str
@@ -59,6 +62,7 @@ class Kernel:
     adaptation: Adaptation = WindowAdaptation()
     objection: Callable[[CompiledModel], str | None] = any_model
     changes_signs: bool = False
+    fit: Callable[[CompiledModel], tuple[Kernel, str]] | None = None
 
 
 _REGISTRY: dict[str, Kernel] = {}
@@ -97,6 +101,7 @@ def kernels() -> dict[str, str]:
     local_hmc
     cluster
     tempering
+    houdayer
     """
     return {"auto": "the library's choice for the model; the run records which kernel and why"} | {
         name: kernel.summary for name, kernel in _REGISTRY.items()

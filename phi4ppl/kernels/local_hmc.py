@@ -36,6 +36,7 @@ __all__ = [
 
 NUM_STEPS = 3  # leapfrog steps of a site
 INITIAL_STEP_SIZE = 0.3
+MAX_COLORS = 16  # with more of them other kernels are faster: a sweep costs a force for every color
 TARGET_ACCEPTANCE = 0.945
 
 

@@ -4,7 +4,7 @@ A model comes in; log Z with a standard error goes out. Read `log_partition` fir
 """
 
 from .log_partition import log_partition
-from .log_z_methods import SMC, Annealing, Auto, Integration
+from .log_z_methods import SMC, Annealing, Auto, Integration, PopulationAnnealing, Tempering
 from .partition_estimate import PartitionEstimate
 from .pool import Pool
 from .surface import PartitionSurface, SurfaceEstimate
@@ -16,7 +16,9 @@ __all__ = [
     "PartitionEstimate",
     "PartitionSurface",
     "Pool",
+    "PopulationAnnealing",
     "SMC",
     "SurfaceEstimate",
+    "Tempering",
     "log_partition",
 ]

@@ -23,7 +23,7 @@ from .coupling_ensembles import sample_energies
 from .coupling_path import Path
 from .partition_estimate import PartitionEstimate
 
-__all__ = ["anneal", "combine_directions", "one_sided"]
+__all__ = ["PILOT", "PILOT_DRAWS", "anneal", "combine_directions", "one_sided", "schedule", "tuning_along"]
 
 PILOT = np.linspace(0, 1, 5)  # where the speed of the path and the tuning of the kernel are measured
 PILOT_DRAWS = 100
@@ -51,7 +51,7 @@ def anneal(
             path.models(PILOT), path.change, start, num_warmup=num_warmup, num_samples=PILOT_DRAWS,
             key=jax.random.fold_in(key, 0), progress=bar,
         )  # fmt: skip
-        lambdas = _schedule(energies, num_steps)
+        lambdas = schedule(energies, num_steps)
         forward = _work(path, pilot, lambdas, path.draw(rng, (num_walkers,)), jax.random.fold_in(key, 1), bar)
         back = _work(path, pilot, lambdas[::-1], jnp.asarray(pilot.fields[-1]), jax.random.fold_in(key, 2), bar)
     value, error, bracket, warnings = combine_directions(forward, -back)
@@ -61,7 +61,7 @@ def anneal(
     return PartitionEstimate(z_0 + value, error + path.sites.error, "ais", how, bracket, warnings=warnings)
 
 
-def _schedule(energies: np.ndarray, num_steps: int) -> np.ndarray:
+def schedule(energies: np.ndarray, num_steps: int) -> np.ndarray:
     """λ of all steps, denser where dS/dλ fluctuates more and more slowly: in proportion to √(variance × τ_int)."""
     slope = np.moveaxis(energies.sum(axis=3), 0, 2)
     fine = np.linspace(0, 1, 1001)
@@ -71,20 +71,25 @@ def _schedule(energies: np.ndarray, num_steps: int) -> np.ndarray:
     return np.interp(np.linspace(0, passed[-1], num_steps + 1), passed, fine)
 
 
+def tuning_along(pilot: Engine, lambdas):
+    """The tuning of the pilot's kernel at each λ: that of the nearest ensemble of the pilot, averaged over its chains."""
+    nearest = np.abs(lambdas[:, None] - PILOT).argmin(axis=1)
+    return jax.tree.map(lambda leaf: leaf.mean(axis=1)[nearest], pilot.tuning)
+
+
 def _work(path: Path, pilot: Engine, lambdas, positions, key, bar: Progress) -> np.ndarray:
     """Σ_k (λ_{k+1} − λ_k) dS/dλ(φ_k) of every walker along ``lambdas``, where φ_{k+1} comes from φ_k by the kernel at λ_{k+1}.
 
     Going back from a draw of the model, φ_0 is as good as another draw after one more iteration at λ = 1.
     """
     measured = jax.tree.map(lambda m: jnp.asarray(m, positions.dtype), path.change)
-    tuning = jax.tree.map(lambda leaf: leaf.mean(axis=1), pilot.tuning)
-    nearest = np.abs(lambdas[:, None] - PILOT).argmin(axis=1)
+    tuning = tuning_along(pilot, lambdas)
     keys, work = jax.random.split(key, len(positions)), np.zeros(len(positions))
     make = _program if path.model.structure.is_built_in else _program.__wrapped__
     annealing = make(path.model.structure, pilot.kernel, is_even(path.model))
     for first in range(0, len(lambdas) - 1, CHUNK):
         part = slice(first + 1, first + 1 + CHUNK)
-        models, local = path.models(lambdas[part]), jax.tree.map(lambda leaf: leaf[nearest[part]], tuning)  # noqa: B023
+        models, local = path.models(lambdas[part]), jax.tree.map(lambda leaf: leaf[part], tuning)  # noqa: B023
         chunk_keys = jax.vmap(lambda k: jax.random.fold_in(k, first))(keys)  # noqa: B023
         positions, energies = annealing(positions, chunk_keys, models, measured, local)
         work += np.asarray(energies, float).sum(axis=2) @ np.diff(lambdas[first : first + CHUNK + 1])

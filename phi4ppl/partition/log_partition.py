@@ -15,8 +15,10 @@ from ..reports.numbers import value_with_error
 from .annealing import anneal
 from .coupling_path import Path, path_to
 from .integration import integrate
-from .log_z_methods import SMC, Annealing, Auto, Exact, Integration, method_of
+from .log_z_methods import SMC, Annealing, Auto, Exact, Integration, PopulationAnnealing, Tempering, method_of
 from .partition_estimate import PartitionEstimate
+from .population import anneal_populations
+from .rungs import climb
 from .smc import temper
 
 __all__ = ["log_partition"]
@@ -27,7 +29,8 @@ AGREE = 3  # standard errors
 
 @call_checked
 def log_partition(
-    model: MarkovRandomField, *, method: str | Auto | Integration | Annealing | SMC = "auto", seed: int = 0,
+    model: MarkovRandomField, *,
+    method: str | Auto | Integration | Annealing | SMC | PopulationAnnealing | Tempering = "auto", seed: int = 0,
     progress: bool | None = None,
 ) -> PartitionEstimate:  # fmt: skip
     """log Z of a field or of a machine, Z = ∫ exp(−S(φ; θ)) dφ with the Lebesgue measure on all sites, with its error.
@@ -45,10 +48,13 @@ def log_partition(
         ``"ais"``: annealed importance sampling along the same path in both directions, forward from independent draws and
         backward from draws of the model; their averages bracket log Z.
         ``"smc"``: BlackJAX's adaptive tempered sequential Monte Carlo along the same path.
+        ``"population"``: population annealing along the same path, a check of the others that needs no chains in equilibrium.
+        ``"tempering"``: multistate reweighting of the rungs of parallel tempering on the same path, for models with modes that
+        chains at fixed λ do not leave.
         ``"auto"``: exact where that takes no more than a few seconds; else by integration and by annealing, averaged. If they
         differ by more than three standard errors, a warning says so and the error is widened to cover both.
-        The objects `Integration`, `Annealing`, `SMC` and `Auto` of `phi4ppl.partition` say how much work is done, as
-        ``Auto(num_samples=4000, num_steps=4000)``.
+        The objects `Integration`, `Annealing`, `SMC`, `PopulationAnnealing`, `Tempering` and `Auto` of `phi4ppl.partition`
+        say how much work is done, as ``Auto(num_samples=4000, num_steps=4000)``.
     seed : int
     progress : bool, optional
         Show a progress bar on standard error; by default only in a terminal.
@@ -98,7 +104,9 @@ def log_partition(
     return result
 
 
-def _sampled(path: Path, method: Auto | Integration | Annealing | SMC, seed: int, progress) -> PartitionEstimate:
+def _sampled(
+    path: Path, method: Auto | Integration | Annealing | SMC | PopulationAnnealing | Tempering, seed: int, progress
+) -> PartitionEstimate:
     shared = {"num_warmup": NUM_WARMUP, "seed": seed, "progress": progress}
     if path.is_constant:
         how = f"{len(path.sites.row_of)} independent sites by one-dimensional quadrature"
@@ -106,7 +114,9 @@ def _sampled(path: Path, method: Auto | Integration | Annealing | SMC, seed: int
     if isinstance(method, Auto):
         annealed = anneal(path, **asdict(method.annealing), **shared)
         return agreement(integrate(path, **asdict(method.integration), **shared), annealed)
-    runs: dict[type, Callable] = {SMC: temper, Integration: integrate, Annealing: anneal}
+    runs: dict[type, Callable] = {
+        SMC: temper, Integration: integrate, Annealing: anneal, PopulationAnnealing: anneal_populations, Tempering: climb,
+    }  # fmt: skip
     run = runs[type(method)]
     return run(path, **asdict(method), **shared)
 

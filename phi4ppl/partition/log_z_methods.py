@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from ..errors.arguments import call_checked, object_by_name, positive_int
 
-__all__ = ["SMC", "Annealing", "Auto", "Integration", "method_of"]
+__all__ = ["SMC", "Annealing", "Auto", "Integration", "PopulationAnnealing", "Tempering", "method_of"]
 
 WALKERS = 16  # of annealing, in each direction, per chain of the integration
 
@@ -104,6 +104,68 @@ class SMC:
 
 @call_checked
 @dataclass(frozen=True, kw_only=True)
+class PopulationAnnealing:
+    """Population annealing, eight independent populations. Written ``"population"`` for short.
+
+    Parameters
+    ----------
+    num_steps : int
+        Steps from independent sites to the model, at least 50: the fields are resampled and moved at each.
+    population : int
+        Fields of each population, at least 100.
+
+    Raises
+    ------
+    ArgumentError
+
+    Examples
+    --------
+    >>> import phi4ppl as p4
+    >>> p4.partition.PopulationAnnealing(population=2000)
+    PopulationAnnealing(num_steps=200, population=2000)
+    """
+
+    num_steps: int = 200
+    population: int = 1000
+    name: ClassVar[str] = "population"
+
+    def __post_init__(self):
+        _check(self)
+
+
+@call_checked
+@dataclass(frozen=True, kw_only=True)
+class Tempering:
+    """Reweighting of the rungs of parallel tempering. Written ``"tempering"`` for short.
+
+    Parameters
+    ----------
+    num_samples : int
+        Draws per chain of every rung, at least 50.
+    num_chains : int
+        Independent chains of all rungs, at least 2: their spread is an error that knows of exchanges.
+
+    Raises
+    ------
+    ArgumentError
+
+    Examples
+    --------
+    >>> import phi4ppl as p4
+    >>> p4.partition.Tempering(num_samples=4000)
+    Tempering(num_samples=4000, num_chains=8)
+    """
+
+    num_samples: int = 1000
+    num_chains: int = 8
+    name: ClassVar[str] = "tempering"
+
+    def __post_init__(self):
+        _check(self)
+
+
+@call_checked
+@dataclass(frozen=True, kw_only=True)
 class Auto:
     """Exact where that is cheap; else by `Integration` and by `Annealing`, averaged. Written ``"auto"`` for short.
 
@@ -149,8 +211,15 @@ class Exact:
     name: ClassVar[str] = "exact"
 
 
-METHODS = {method.name: method for method in (Auto, Exact, Integration, Annealing, SMC)}
-MINIMA = {"num_samples": 50, "num_steps": 50, "num_particles": 50, "num_chains": 2, "num_walkers": 16}
+METHODS = {method.name: method for method in (Auto, Exact, Integration, Annealing, SMC, PopulationAnnealing, Tempering)}
+MINIMA = {
+    "num_samples": 50,
+    "num_steps": 50,
+    "num_particles": 50,
+    "num_chains": 2,
+    "num_walkers": 16,
+    "population": 100,
+}
 
 
 def _check(method) -> None:
@@ -160,6 +229,6 @@ def _check(method) -> None:
             positive_int(name, getattr(method, name), minimum=minimum, fix=fix)
 
 
-def method_of(value) -> Auto | Exact | Integration | Annealing | SMC:
+def method_of(value) -> Auto | Exact | Integration | Annealing | SMC | PopulationAnnealing | Tempering:
     """A method object, from itself or from the name of a method with its defaults."""
     return object_by_name("method", value, METHODS, "phi4ppl.partition.Integration(num_samples=4000)")

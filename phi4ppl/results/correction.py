@@ -203,7 +203,7 @@ class Corrected:
 
 def local_kernel(model: MarkovRandomField, kernel: str = "auto") -> str:
     """``"cluster"`` or ``"local_hmc"``: kernels that one step size tunes on lattices of every size."""
-    name = resolve(kernel, compile_field(model))[0].name
+    name = resolve(kernel, compile_field(model), tempered=False)[0].name
     if name not in ("cluster", "local_hmc"):
         fix = "The kernel is tuned once, at the start."
         raise ArgumentError("kernel", "'cluster', 'local_hmc', or 'auto' that chooses one of them", repr(name), fix)

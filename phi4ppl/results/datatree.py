@@ -27,7 +27,11 @@ __all__ = [
 ]  # fmt: skip
 
 STREAMED = ("mean", "error", "variance", "tau_int", "tau_int_error", "count", "reliable", "replica_q", "long_enough")
-STATISTIC_DIMS = {"exchange_rate": ["pair"], "inverse_temperature": ["copy"]}  # of parallel tempering
+STATISTIC_DIMS = {
+    "exchange_rate": ["pair"],
+    "inverse_temperature": ["copy"],
+    "exchanged_share": ["copy"],
+}  # of parallel tempering
 DRAWN_SITES = 2000  # larger graphs are not drawn, so their positions are not stored
 
 

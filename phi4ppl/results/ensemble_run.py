@@ -17,6 +17,7 @@ from ..energy.functions import energy, log_density
 from ..errors import ArgumentError, HammersleyCliffordError
 from ..errors.arguments import call_checked, finite_array, positive_int, seed_within
 from ..errors.streams import stream_key
+from ..kernels.choose import resolve
 from ..kernels.kernel import Kernel
 from ..kernels.symmetry import is_even
 from ..lattice.labels import field_dims, is_labeled
@@ -55,7 +56,7 @@ def sample_ensemble(
     num_chains : int, default 4
         Chains per member.
     kernel : str or Kernel, default "auto"
-        As in `phi4ppl.sample`; ``"auto"`` looks at the first member.
+        As in `phi4ppl.sample`; ``"auto"`` looks at the first member, and ``"tempering"`` fits its number of rungs to it.
     seed : int, default 0
     observables : list of str, or dict of callables, optional
         As in `phi4ppl.sample`.
@@ -95,6 +96,7 @@ def sample_ensemble(
     each = _members(model, couplings)
     models = jax.tree.map(lambda *values: jnp.stack([jnp.asarray(v) for v in values]), *each)
     members = len(each)
+    chosen, reason = resolve(kernel, compile_field(each[0]))
     compiled, even = compile_field(model), all(map(is_even, each))
     dims, coords = field_dims(model.lattice)
     measured = with_own(model, observables, ("chain", "draw", "member", "lp", "schwinger_dyson", *dims))
@@ -102,7 +104,7 @@ def sample_ensemble(
     functions = tuple((name, _of_field(function)) for name, function in measured.items())
     _require_room(functions, model, keep_field, members * num_chains, num_samples)
     engine = Engine(
-        models, kernel=kernel, num_chains=num_chains, key=stream_key(seed, "ensemble"),
+        models, kernel=chosen, num_chains=num_chains, key=stream_key(seed, "ensemble"),
         num_members=members, keep_field=keep_field,
         observables=(*functions, ("lp", log_density), ("schwinger_dyson", _schwinger_dyson)),
     )  # fmt: skip
@@ -126,7 +128,7 @@ def sample_ensemble(
     clique_axes: dict = {name: ["member", f"clique_{name}"][: value.ndim] for name, value in constant.items()}
     tree["constant_data"] = xr.DataTree(arviz_base.dict_to_dataset(constant, sample_dims=[], dims=clique_axes))
     made = {
-        "members": members, "kernel": engine.kernel.name, "kernel_reason": engine.kernel_reason, "num_warmup": num_warmup,
+        "members": members, "kernel": engine.kernel.name, "kernel_reason": reason, "num_warmup": num_warmup,
         "num_samples": num_samples, "num_chains": num_chains, "seed": seed, "thinning": thinning,
         "even": even, "sign_moves": even,
         "dtype": str(statistics["lp"].dtype), "layout": compiled.layout, "seconds": round(time.monotonic() - began, 3),

@@ -28,6 +28,7 @@ MAX_MCSE = 0.1  # of a standard deviation
 MIN_BFMI = 0.3
 MAX_SATURATION = 0.01
 MIN_EXCHANGE = 0.1
+MIN_ROUND_TRIPS = 10
 MAX_LOG_Z = 0.05  # posterior standard deviations
 MIN_SIGN_CHANGES = 10
 FALSE_ALARM = 1e-4  # of each of the two Schwinger–Dyson checks, for a correct sampler
@@ -148,7 +149,8 @@ def diagnose(tree: xr.DataTree) -> ConvergenceReport:
     * R̂ (rank-normalized, split) at most 1.01; bulk and tail effective sample size at least 100 per chain; Monte Carlo
       standard error at most 10 % of the standard deviation; every row of the table of estimates ``reliable``.
     * No divergences; E-BFMI at least 0.3 for kernels with momenta; at most 1 % of NUTS trees cut at their maximal depth; at
-      least 10 % of exchanges accepted between neighboring copies in parallel tempering.
+      least 10 % of exchanges accepted between neighboring copies in parallel tempering, and 10 round trips of copies per
+      chain, from the coldest rung to the hottest one and back.
     * Models even under φ → −φ: at least 10 changes of sign of the magnetization in every chain. Chains that all sit in one
       of two phases have R̂ = 1 and large effective sample sizes; only the sign shows it.
     * Posteriors of couplings: the error of log Z moves no mean by more than 0.05 posterior standard deviations.
@@ -242,7 +244,9 @@ def _fixes(settings: dict, statistics) -> _Fixes:
     else:
         stuck = "different phases or in competing signs of w" if field else "different modes"
         move = f"Chains stuck in {stuck} need a kernel that moves between them: try kernel='tempering'."
-    asked = field and settings.get("kernel_reason") == "asked for" and kernel not in ("cluster", "tempering")
+    asked = (
+        field and settings.get("kernel_reason") == "asked for" and kernel not in ("cluster", "tempering", "houdayer")
+    )
     return _Fixes(
         "Chains disagree or drift: run longer (num_samples, num_warmup), and look at the trace of this variable. "
         + move,
@@ -336,6 +340,14 @@ def _dynamics(statistics: xr.Dataset, fix: _Fixes) -> list[Check]:
             Check("exchange rates", bool(rates.min() >= MIN_EXCHANGE), found, f"at least {MIN_EXCHANGE}", "Neighboring "
                   "temperatures rarely exchange: use more rungs (phi4ppl.sampling.tempering(12)) or a longer warm-up.")
         )  # fmt: skip
+        if "round_trips" in statistics:
+            trips = statistics["round_trips"].transpose("chain", "draw").values.sum(axis=1)
+            found = f"{trips.min()} (chain {int(trips.argmin())}), barrier Λ = {(1 - rates).sum(axis=1).mean():.1f}"
+            checks.append(
+                Check("round trips", bool(trips.min() >= MIN_ROUND_TRIPS), found, f"at least {MIN_ROUND_TRIPS} in every chain",
+                      "Copies rarely reach the hottest rung and come back, so hot ones bring nothing new: run longer, or warm "
+                      "up longer so that the rungs settle.")
+            )  # fmt: skip
     cut = next((name for name in ("reached_max_treedepth", "reached_max_tree_depth") if name in statistics), None)
     if cut is not None:
         share = float(statistics[cut].values.mean())

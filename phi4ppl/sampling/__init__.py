@@ -8,7 +8,7 @@ from ..kernels.adaptation import Adaptation, Tuning, WindowAdaptation
 from ..kernels.choose import resolve
 from ..kernels.kernel import Kernel, get_kernel, kernels, register
 from ..kernels.target import Target, target_of
-from ..kernels.tempering import tempering
+from ..kernels.tempering import houdayer, tempering
 
 __all__ = [
     "Adaptation",
@@ -17,6 +17,7 @@ __all__ = [
     "Tuning",
     "WindowAdaptation",
     "get_kernel",
+    "houdayer",
     "kernels",
     "register",
     "resolve",

@@ -78,7 +78,7 @@ class Engine:
     ):  # fmt: skip
         compiled = compile_field(_first(model, num_members))
         self.structure, self.num_chains, self.num_members = model.structure, num_chains, num_members
-        self.kernel, self.kernel_reason = resolve(kernel, compiled)
+        self.kernel, self.kernel_reason = resolve(kernel, compiled, tempered=False)
         self._key, self._calls = key, 0
         surely_even = all(form.built_in and form.built_in.is_even for form in model.forms)
         flip_signs = surely_even or is_even(compiled) or num_members is None  # other couplings may be even
@@ -143,10 +143,10 @@ class Engine:
         SamplingError
             If a chain runs into a field where the action is not finite.
         """
-        pair = self._pair(model, measured)
-        fresh = self._begin(pair, self._chains.state.position)  # densities at the new couplings
-        self._chains = fresh._replace(adaptation=self._chains.adaptation, tuning=self._chains.tuning)
-        numbers = _numbers(model)
+        pair, numbers = self._pair(model, measured), _numbers(model)
+        if numbers != self._at:  # densities at the new couplings; else a kernel's state may be more than the field
+            fresh = self._begin(pair, self._chains.state.position)
+            self._chains = fresh._replace(adaptation=self._chains.adaptation, tuning=self._chains.tuning)
         if burn_in and self._at is not None and numbers != self._at:
             self._run(pair, max(MIN_BURN_IN, int(BURN_IN_SHARE * num_draws * thinning)), 1, False, None)
         self._at = numbers

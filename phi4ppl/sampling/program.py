@@ -327,10 +327,10 @@ def _strongly_typed(leaf):
 def _merge(name, before, new, part):
     """A statistic over the iterations between two kept draws; ``part`` of them have been merged into ``before``.
 
-    Leapfrog steps add up, acceptance rates are averaged, a divergence or a flip of signs anywhere counts, trees report their
-    greatest depth, and of everything else the last value is kept.
+    Leapfrog steps and round trips add up, acceptance rates are averaged, a divergence or a flip of signs anywhere counts,
+    trees report their greatest depth, and of everything else the last value is kept.
     """
-    if name == "n_steps":
+    if name in ("n_steps", "round_trips"):
         merged = before + new
     elif name == "acceptance_rate":
         merged = (before * part + new) / (part + 1)
