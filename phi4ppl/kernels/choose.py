@@ -21,6 +21,8 @@ def choose(compiled: CompiledModel, symmetry_moves: bool = True) -> tuple[str, s
     """Name of the kernel for a model, and the reason in words; without kernels that change signs if that is not wanted."""
     model = compiled.model
     if model is None:
+        if compiled.fields:
+            return "nuts", "a NumPyro model; 'nuts_curvature' finds its mode first, and moves intercepts and scales faster"
         return "nuts", "a NumPyro model has no graph to exploit"
     terms = model.interactions
     num_colors = int(colors(model.lattice, model.forms).max()) + 1
@@ -96,6 +98,8 @@ def resolve(kernel: str | Kernel, compiled: CompiledModel, symmetry_moves: bool 
     ------
     ArgumentError
         If there is no kernel of that name, or it cannot sample this model.
+    SamplingError
+        If a kernel that begins at the mode of a NumPyro model finds none.
     """
     name, reason = choose(compiled, symmetry_moves) if kernel == "auto" else (kernel, "asked for")
     kernel = get_kernel(name)
@@ -105,4 +109,4 @@ def resolve(kernel: str | Kernel, compiled: CompiledModel, symmetry_moves: bool 
         raise ArgumentError(
             "kernel", "one that can sample this model", f"{kernel.name!r}, which {objection}", fix, reason="unsuited"
         )
-    return kernel, reason
+    return kernel if kernel.prepare is None else kernel.prepare(compiled), reason

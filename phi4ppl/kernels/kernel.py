@@ -50,6 +50,10 @@ class Kernel:
         ``objection(compiled)``: why the kernel cannot sample a `CompiledModel`, or None if it can.
     changes_signs : bool
         Whether the kernel itself moves between φ and −φ, so that the separate move is not needed.
+    prepare : callable, optional
+        ``prepare(compiled) -> Kernel``: the kernel with what it has to know of a model before warm-up.
+    start : callable, optional
+        ``start(key)``: where a chain begins; by default where `CompiledModel.initial_position` says.
     """
 
     name: str
@@ -59,6 +63,8 @@ class Kernel:
     adaptation: Adaptation = WindowAdaptation()
     objection: Callable[[CompiledModel], str | None] = any_model
     changes_signs: bool = False
+    prepare: Callable[[CompiledModel], Kernel] | None = None
+    start: Callable[[Any], Any] | None = None
 
 
 _REGISTRY: dict[str, Kernel] = {}
@@ -93,6 +99,7 @@ def kernels() -> dict[str, str]:
     hmc_fourier
     adjusted_mclmc
     adjusted_mclmc_fourier
+    nuts_curvature
     chees
     local_hmc
     cluster
