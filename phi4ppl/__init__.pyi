@@ -2,6 +2,7 @@
 
 from . import (
     analysis,
+    disorder,
     dynamics,
     energy,
     errors,
@@ -77,6 +78,7 @@ __all__ = [
     "compare",
     "compile",
     "diagnose",
+    "disorder",
     "dynamics",
     "energy",
     "errors",

@@ -44,6 +44,49 @@ def test_run_leaves_draws_report_and_record(folder, capsys):
     assert printed.err == ""
 
 
+RANDOM = """import numpyro.distributions as dist
+model = p4.phi4(p4.lattice.chain(4), w=0.5, a=0.6, b=0.25, r=0.0)
+disorder = {"r": dist.Normal(0, 0.5)}
+"""
+
+
+def test_a_file_that_declares_disorder_has_realisations_run(folder, capsys):
+    options = ["--realizations", "12", "--samples", "60", "--warmup", "60", "--kernel", "local_hmc", "--quiet"]
+    status = main(["run", model_file(folder, RANDOM), *options])
+    printed = capsys.readouterr().out
+    assert status in (0, 1) and ("Chains PASSED" in printed) == (status == 0)  # so few draws may fail their verdict
+    assert "12 realisations of r, 2 replicas each of 60 draws" in printed and "overlap q" in printed
+    results = folder / "runs" / "mine"
+    assert p4.load_run(results / "samples.nc")["posterior"].sizes["realization"] == 12
+    assert "[<O>^2] error" in (results / "estimates.csv").read_text().splitlines()[0]
+    record = json.loads((results / "run.json").read_text())
+    assert (
+        record["num_chains"] == 2
+        and record["disorder"]["r"].startswith("Normal(")
+        and record["passed"] == (status == 0)
+    )
+    page = (results / "report.html").read_text()
+    assert "<h1>mine</h1>" in page and "Averages over the disorder" in page and "data:image/png" in page
+    assert main(["report", "runs/mine"]) == 2
+    assert "has its averages in report.html" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        (PLAIN, ["--realizations", "5"], "--realizations: expected a model file that declares `disorder`"),
+        (RANDOM, ["--checkpoint", "here"], "--checkpoint: expected no such option with disorder"),
+        (RANDOM, ["--replicas", "1"], "--replicas: expected an integer of at least 2"),
+        (RANDOM.replace('"r"', '"h"'), [], "disorder: expected names among w, a, b, r"),
+        (PLAIN + "disorder = 3\n", [], "`disorder` is a int"),
+        (RANDOM.replace('"r": dist.Normal(0', '"b": dist.Normal(0.5'), [], "each with probability"),
+    ],
+)
+def test_disorder_that_cannot_be_run_gets_one_message(folder, capsys, text, options, message):
+    assert main(["run", model_file(folder, text), "--quiet", *options]) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_a_finished_run_is_not_overwritten_unasked(folder, capsys):
     name = model_file(folder, PLAIN)
     main(["run", name, "--output", "here", *FAST])

@@ -12,9 +12,10 @@ import pytest
 from raising import raises
 
 import phi4ppl as p4
-from phi4ppl.dynamics import Noising, ReverseDiffusion, evolve, exact_score, fit_score, noise_times, weigh
+from phi4ppl.dynamics import Noising, ReverseDiffusion, correct, evolve, exact_score, fit_score, noise_times, weigh
 from phi4ppl.dynamics.process import process
 from phi4ppl.kernels.metrics import FreeField
+from phi4ppl.results.correction import measure
 
 pytestmark = pytest.mark.compile_quickly
 
@@ -143,7 +144,34 @@ def test_what_cannot_work_is_refused():
     reverse = ReverseDiffusion(noising, lambda phi, t: -phi, noise_times(3.0, 20), 1.0)
     with raises("argument.step_size"):
         evolve(reverse, reverse.prior(3), time=10, step_size=0.5)
+    with raises("argument.time.range"):
+        evolve(reverse, reverse.prior(3), time=21)
     with raises("argument.tree.time"):
         weigh(evolve(reverse, reverse.prior(3), time=10), WELLS)
     with raises("argument.model.too_large"):
         exact_score(p4.phi4(p4.lattice.square(4), w=1.0, a=1.0, b=0.1), Noising(p4.lattice.square(4)))
+
+
+def test_fields_are_corrected_by_sweeps_of_the_exact_kernel():
+    """⟨φ²⟩ and ⟨S⟩/V of a 2×2 square by quadrature, from noise that is wrong by many errors.
+
+    Planted fault: sweeps of another coupling, which the same comparison sees.
+    """
+    model = p4.phi4(p4.lattice.square(2), w=0.3, a=0.8, b=0.25)
+    quantities = {"phi_squared": lambda phi: jnp.mean(phi**2), "energy_density": lambda phi: model.energy(phi) / 4}
+    exact = p4.exact.quadrature(model, quantities, half_width=4.0, points=20)
+    wrong = np.random.default_rng(0).normal(size=(2000, 2, 2))
+
+    def pulls(found):
+        return {name: (found.values[name] - exact[name]) / found.errors[name] for name in quantities}
+
+    found = correct(wrong, model, seed=1)
+    assert found.converged and found.fields.shape == wrong.shape
+    assert min(map(abs, pulls(found.before).values())) > 4 * SIGMAS
+    assert max(map(abs, pulls(found.after).values())) < SIGMAS
+    planted = correct(wrong, model.replace(a=0.6), seed=1)
+    assert abs(pulls(measure(model, planted.fields))["phi_squared"]) > SIGMAS
+    with raises("argument.fields.shape"):
+        correct(wrong[:3], model)
+    with raises("argument.fields"):
+        correct(evolve(Noising(model.lattice), wrong[:20], time=0.1, keep_field=False), model)

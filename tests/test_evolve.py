@@ -234,3 +234,58 @@ def test_a_model_and_a_process_evolve_on_the_command_line(tmp_path, monkeypatch,
     assert "process: Diffusion" in capsys.readouterr().out
     assert main(["evolve", "spread.py", "--time", "1", "--film", "out.mp4", "--quiet", "--overwrite"]) == 2
     assert "--film: expected a name that ends in .gif or .html" in capsys.readouterr().err
+
+
+def test_langevin_and_waves_on_the_command_line(tmp_path, monkeypatch, capsys):
+    """An exact step says its rate of acceptance, another one its error; wrong combinations are refused in words of options."""
+    monkeypatch.chdir(tmp_path)
+    small = ["evolve", "phi4_square", "--set", "size=4", "--time", "1", "--every", "0.5", "--quiet", "--overwrite"]
+    assert main([*small, "--process", "langevin", "--step", "mala"]) == 0
+    told = capsys.readouterr().out
+    assert "process: Langevin" in told and "acceptance_rate" in told and "error of its size" not in told
+    assert main([*small, "--process", "langevin"]) == 0
+    assert "step 'euler': averages have an error of its size" in capsys.readouterr().out
+    assert main([*small, "--process", "hamiltonian"]) == 0
+    first, last = map(float, re.search(r"energy: (\S+) → (\S+)", capsys.readouterr().out).groups())
+    assert first == pytest.approx(last, rel=0.05)
+    for wrong, told in (
+        (["--process", "waves"], "--process: expected one of gradient-flow, hamiltonian, langevin"),
+        (["--step", "mala"], "--step: expected --process langevin"),
+        (["--process", "langevin", "--step", "leap"], "--step: expected"),
+    ):
+        assert main([*small, *wrong]) == 2
+        assert told in capsys.readouterr().err
+
+
+def test_the_line_of_progress_shows_the_energy(capsys):
+    model = p4.gaussian(RING, w=0.5, a=1.0)
+    evolve(GradientFlow(model), np.ones(8), time=1, step_size=0.5, every=0.5, progress=True)
+    assert re.search(r"energy|S ?=", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"every": 2.0}, "argument.time.multiple"),
+        ({"time": float("nan")}, "argument.time"),
+        ({"time": float("inf")}, "argument.time"),
+        ({"step_size": -0.1}, "argument.step_size"),
+        ({"start": np.full(8, np.nan)}, "argument.start.finite"),
+        ({"start": np.ones((0, 8))}, "argument.start.shape"),
+        ({"start": 1j * np.ones(8)}, "argument.start.complex"),
+        ({"seed": -1}, "argument.seed"),
+        ({"observables": {"time": lambda phi: phi.sum()}}, "argument.observables.name"),
+        ({"observables": {"phi": lambda phi: phi.sum()}}, "argument.observables.name"),
+        ({"observables": {"bad": lambda phi: 1 / 0}}, "argument.observable.raises"),
+        ({"observables": {"bad": lambda phi: None}}, "argument.observable.returns"),
+        ({"observables": {"bad": lambda phi: float(phi.sum())}}, "argument.observable.raises"),
+        ({"time": "1"}, "argument.time"),
+        ({"keep_field": 1}, "argument.keep_field"),
+        ({"protocol": {"a": ([0, 1], [1, 1])}}, "argument.langevin"),
+    ],
+)
+def test_more_wrong_arguments(change, code):
+    given = {"process": Diffusion(RING), "start": np.ones(8), "time": 1.0} | change
+    with pytest.raises(ArgumentError) as caught:
+        evolve(given.pop("process"), given.pop("start"), **given)
+    assert caught.value.code == code

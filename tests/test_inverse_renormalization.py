@@ -28,8 +28,8 @@ from phi4ppl.renormalization import (
     train_conditional_field,
     train_transposed_convolution,
 )
-from phi4ppl.renormalization.correction import WATCHED, Summary, measure, moved, relaxing
 from phi4ppl.renormalization.other_corrections import by_independence, by_patches
+from phi4ppl.results.correction import WATCHED, Summary, measure, moved, relaxing
 
 pytestmark = pytest.mark.compile_quickly
 ALPHA, ETA, NUMBER = 10.0, 0.25, 1000

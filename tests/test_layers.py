@@ -34,6 +34,7 @@ LAYERS = (
     ("learning", 10),
     ("inference", 11),
     ("networks", 12),
+    ("disorder", 13),
     ("dynamics", 13),
     ("renormalization", 13),
     ("spectral", 13),

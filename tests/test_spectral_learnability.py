@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from math import factorial
+
 import numpy as np
 import pytest
+from scipy.special import erf
 from scipy.stats import poisson
 
 from phi4ppl.errors import ArgumentError
@@ -108,6 +111,24 @@ def test_sectors_up_to_n_have_the_rank_of_n_bosons(top, dimensions):
     x = np.random.default_rng(1).normal(size=(40, dimensions))
     assert np.linalg.matrix_rank(fock_kernel(x, top)) == fock_rank(top, dimensions)
     assert np.linalg.matrix_rank((1 + x @ x.T) ** top) == fock_rank(top, dimensions)
+
+
+def test_dual_activations_are_occupations_on_the_sphere():
+    """Σ μ_n² ρⁿ of √2 ReLU: 1/π, 1/2, 1/(2π), 0, 1/(24π), and of erf: 0, 0.42441318, 0, 0.03143801, by quadrature of Hermite
+    coefficients; the shares of a unit vector are those of the arc-cosine kernel, whose value at ρ they sum to."""
+    t, weights = np.polynomial.legendre.leggauss(400)
+    t, weights = 7 * (t + 1), 7 * weights  # ReLU has its kink at the end, and erf is odd
+    weights = weights * np.exp(-(t**2) / 2) / np.sqrt(2 * np.pi)
+    hermite = [np.polynomial.hermite_e.HermiteE.basis(n)(t) / np.sqrt(float(factorial(n))) for n in range(24)]
+    relu = np.array([(weights @ (np.sqrt(2) * t * h)) ** 2 for h in hermite])
+    odd = np.array([(2 * (n % 2) * weights @ (erf(t) * h)) ** 2 for n, h in enumerate(hermite)])
+    np.testing.assert_allclose(relu[:5], [1 / np.pi, 1 / 2, 1 / (2 * np.pi), 0, 1 / (24 * np.pi)], atol=1e-9)
+    np.testing.assert_allclose(odd[:4], [0, 0.42441318, 0, 0.03143801], atol=5e-9)
+    found = fock_weights([[0.6, 0.8]], relu, max_particles=23).weights[0]
+    np.testing.assert_allclose(found, relu / relu.sum(), atol=1e-12)
+    angle = np.arccos(0.5)
+    arc = (np.sin(angle) + (np.pi - angle) * np.cos(angle)) / np.pi
+    assert relu.sum() * (found @ 0.5 ** np.arange(24)) == pytest.approx(arc, abs=1e-8)
 
 
 def test_other_kernels_have_other_occupations():

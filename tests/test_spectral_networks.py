@@ -15,6 +15,7 @@ from phi4ppl.spectral.attention import attention_spectrum, collapse_residual
 from phi4ppl.spectral.comparison import compare_kernels
 from phi4ppl.spectral.features import features_of, kernel_from_features
 from phi4ppl.spectral.random_labels import random_label_test
+from phi4ppl.spectral.spectra import spectrum
 
 pytestmark = pytest.mark.compile_quickly
 
@@ -105,6 +106,18 @@ def test_features_of_estimators_and_machines():
     np.testing.assert_allclose(features_of(machine.machine_, standard), machine.transform(x), rtol=1e-4, atol=1e-4)
     with pytest.raises(ArgumentError, match="hidden layers"):
         features_of(fitted, x, layer=2)
+
+
+def test_estimators_are_sources_with_baselines_on_their_inputs():
+    x = np.random.default_rng(0).normal(size=(40, 3))
+    scaled = StandardScaler().fit(x)
+    found = spectrum(scaled, x, baseline="rbf")
+    expected = spectrum("linear", scaled.transform(x))
+    np.testing.assert_allclose(found.eigenvalues, expected.eigenvalues)
+    assert found.label == "features of StandardScaler"
+    kernel = kernel_from_features(scaled, x)
+    beside = spectrum(kernel, x, baseline="rbf").baseline.spectrum
+    np.testing.assert_allclose(found.baseline.spectrum.eigenvalues, beside.eigenvalues, rtol=1e-10)
 
 
 def test_a_linear_model_trains_exactly_as_predicted(x64):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.sparse.linalg import aslinearoperator
+from sklearn.preprocessing import StandardScaler
 
 import phi4ppl as p4
 from phi4ppl.errors import ArgumentError
@@ -126,6 +127,55 @@ def test_laws_and_windows_that_do_not_exist():
     for arguments in ({"window": (30, 10)}, {"window": (0, 10)}, {"laws": ()}, {"laws": "power"}):
         with pytest.raises(ArgumentError):
             p4.spectral.fit_decay(found, **arguments)
+
+
+def raises(*arguments):
+    raise KeyError("weights")
+
+
+def of_numpy(parameters, x):
+    return np.tanh(np.asarray(x) @ np.asarray(parameters))
+
+
+@pytest.mark.parametrize(
+    ("call", "code"),
+    [
+        (lambda: p4.spectral.spectrum(raises, POINTS), "argument.source.raises"),
+        (lambda: p4.spectral.spectrum(raises, size=60), "argument.source.raises"),
+        (
+            lambda: p4.spectral.spectrum(lambda x, y: x @ y.T if len(x) < 9 else raises(), POINTS),
+            "argument.source.raises",
+        ),
+        (lambda: p4.spectral.spectrum(lambda x, y: (x @ y.T)[:9], POINTS), "argument.source.returns"),
+        (lambda: p4.spectral.spectrum(KERNEL).estimate(raises), "argument.function.raises"),
+        (lambda: p4.spectral.ntk(raises, np.ones(3), POINTS), "argument.apply.raises"),
+        (lambda: p4.spectral.ntk(of_numpy, np.ones(3), POINTS), "argument.apply.raises"),
+        (lambda: p4.spectral.random_label_test(of_numpy, np.ones(3), POINTS), "argument.apply.raises"),
+        (lambda: p4.spectral.ntk(3, np.ones(3), POINTS), "argument.apply"),
+        (lambda: p4.spectral.ntk(lambda p, x: x @ p, "weights", POINTS), "argument.params.raises"),
+        (lambda: p4.spectral.ntk(lambda p, x: x @ p, np.ones(3), "words"), "argument.x.raises"),
+        (lambda: p4.spectral.ntk(lambda p, x: x @ p, np.ones(3), POINTS, memory_limit="1GB"), "argument.memory_limit"),
+        (lambda: p4.spectral.kernel_from_features(StandardScaler(), POINTS), "argument.source.raises"),
+        (lambda: p4.spectral.spectrum(StandardScaler(), POINTS), "argument.source.raises"),
+        (lambda: p4.spectral.spectrum(StandardScaler().fit(POINTS)), "argument.points.missing"),
+        (lambda: p4.spectral.features_of(StandardScaler().fit(POINTS), POINTS[:, :2]), "argument.source.raises"),
+        (lambda: p4.spectral.features_of(raises, POINTS), "argument.source.raises"),
+        (lambda: p4.spectral.spectrum(KERNEL, max_memory="1GB"), "argument.max_memory"),
+        (lambda: p4.spectral.spectrum(KERNEL, max_memory=-1), "argument.max_memory"),
+        (lambda: p4.spectral.spectrum(KERNEL, jitter=[1.0, 2.0]), "argument.jitter.shape"),
+        (lambda: p4.spectral.spectrum(KERNEL, sampled="no"), "argument.sampled"),
+        (lambda: p4.spectral.spectrum(KERNEL).degrees_of_freedom("0.1"), "argument.ridge"),
+        (lambda: p4.spectral.spectrum(KERNEL).rank_fraction("0.9"), "argument.fraction"),
+        (lambda: p4.spectral.fit_decay("kernel"), "argument.spectrum"),
+        (lambda: p4.spectral.fit_decay(p4.spectral.spectrum(KERNEL), window="ab"), "argument.window"),
+        (lambda: p4.spectral.compare_baseline("rbf"), "argument.spectrum"),
+    ],
+)
+def test_what_users_pass_and_what_it_raises_is_told(call, code):
+    """None of these ends in a traceback of another library."""
+    with pytest.raises(ArgumentError) as caught:
+        call()
+    assert caught.value.code == code
 
 
 def test_fields_without_fluctuations():

@@ -10,6 +10,7 @@ import pytest
 
 import phi4ppl as p4
 from phi4ppl.cli import main
+from phi4ppl.cli.spectrum_command import _points_of
 
 
 @pytest.fixture
@@ -80,3 +81,28 @@ def test_command_line(points, tmp_path, monkeypatch, capsys):
     assert main(["spectrum", "data.csv", "--target", "z", "--out", "two"]) == 2
     assert "--target: expected one of a, b, c, y" in capsys.readouterr().err
     assert main(["spectrum", "none.csv"]) == 2
+
+
+def test_row_numbers_and_a_missing_header_are_seen(points, tmp_path, monkeypatch, capsys):
+    """An index is no feature, and a first line of numbers no name: each is said, and the points are those that were written."""
+    monkeypatch.chdir(tmp_path)
+    points, path = points[:40], tmp_path / "data.csv"
+    table = pd.DataFrame(points, columns=["a", "b", "c"])
+    for write, words in (
+        (lambda: table.to_csv(path), "has no name and is left out"),
+        (lambda: table.to_csv(path, index=False, header=False), "first line has numbers and is taken for a point"),
+        (lambda: pd.DataFrame(points).to_csv(path, index=False), "the first line, 0, 1, 2…, is taken for the names"),
+        (lambda: table.to_csv(path, index_label="row"), "numbers the rows, and is left out: row."),
+    ):
+        write()
+        found, target, notes = _points_of(path, None)
+        np.testing.assert_allclose(found, points)
+        assert target is None and len(notes) == 1 and words in notes[0]
+    assert main(["spectrum", "data.csv", "--output", "out"]) == 1  # few points
+    assert words in capsys.readouterr().out and words in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    path.write_text("time\n" + "\n".join(map(str, range(40))))
+    assert _points_of(path, None)[0].shape == (40, 1)  # a single column is taken as it is
+    path.write_text("a;b\n" + "1;2\n" * 40)
+    assert main(["spectrum", "data.csv"]) == 2 and "separated by ';'" in capsys.readouterr().err
+    path.write_text("a,b,good\n1,2,yes\n3,4,\n")
+    assert _points_of(path, "good")[1].tolist() == ["yes", None]

@@ -14,6 +14,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+import xarray as xr
 from test_interrupted import press_ctrl_c
 from test_scaling_fits import binder, covariance_of, rows_of, table_of
 
@@ -136,6 +137,18 @@ def far_works(_):
     dynamics.free_energy_difference(tree, on_poor_overlap="warn")
 
 
+def short_correction(_):
+    model = p4.gaussian(p4.lattice.square(2), w=0.2, a=1.0)
+    dynamics.correct(10 + np.zeros((16, 2, 2)) + np.arange(16)[:, None, None], model, sweeps=1)
+
+
+def bent_growth(_):
+    times = np.arange(1.0, 101.0)
+    bent = np.where(times < 30, times**0.1, 30**-0.4 * times**0.5)
+    sizes = bent * (1 + 0.01 * np.arange(4)[:, None])
+    dynamics.growth_exponent(xr.DataArray(sizes, dims=("replica", "time"), coords={"time": times}), first=2)
+
+
 def coarse_noise(_):
     noising = dynamics.Noising(RING.lattice)
     score = dynamics.exact_score(p4.gaussian(RING.lattice, w=0.0, a=2.0), noising)
@@ -166,7 +179,9 @@ CASES = {
     "analysis/scaling_fit.py": [contradicted_prior],
     "renormalization/flow.py": [unsettled_search],
     "renormalization/conditional_field.py": [moving_means],
+    "dynamics/corrected.py": [short_correction],
     "dynamics/driven.py": [far_works],
+    "dynamics/growth.py": [bent_growth],
     "dynamics/reverse_diffusion.py": [coarse_noise],
     "dynamics/score.py": [score_without_density],
     "dynamics/stationary.py": [complex_tail],

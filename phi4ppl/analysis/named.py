@@ -18,6 +18,7 @@ from ..model.field import MarkovRandomField
 from .cluster_estimators import require_clusters
 from .primaries import Runs
 from .two_point import TWO_POINT, smallest_lattice_momentum, two_point
+from .walls import WALLS, function_of_field
 
 __all__ = ["QUANTITIES", "Quantity", "as_functions", "measured_for", "quantity_names"]
 
@@ -31,7 +32,7 @@ class Quantity(NamedTuple):
     function : callable
         ``function(m, lattice)`` of the means by name and the lattice of the run.
     measured : tuple of str
-        Two-point functions among these means, which ``observables=`` of `phi4ppl.sample` records.
+        Two-point functions and walls among these means, which ``observables=`` of `phi4ppl.sample` records.
     needs_lattice : bool
     """
 
@@ -117,6 +118,8 @@ QUANTITIES: dict[str, Quantity] = {
         "ξ/L", lambda m, lattice: _correlation_length(m, lattice) / max(lattice.field_shape), ("smallest_momentum",)),
     **{name: Quantity(formula, lambda m, lattice, name=name: m[name], (name,), False)
        for name, (formula, _) in TWO_POINT.items()},
+    **{name: Quantity(formula, lambda m, lattice, name=name: m[name], (name,), False)
+       for name, (formula, _) in WALLS.items()},
     **{f"connected_{name}": Quantity(f"{name}, less that of a constant field ⟨|m|⟩", _connected(name, share), (name,))
        for name, share in CONSTANT.items()},
 }  # fmt: skip
@@ -175,7 +178,7 @@ def _named(name: str, quantity: str, structure: Runs) -> dict[str, Callable]:
 
 
 def measured_for(name: str, model: MarkovRandomField) -> dict[str, Callable]:
-    """Functions of one field to record for ``name``: two-point functions, or those that a quantity is made of.
+    """Functions of one field to record for ``name``: two-point functions, walls, or those that a quantity is made of.
 
     Raises
     ------
@@ -187,4 +190,4 @@ def measured_for(name: str, model: MarkovRandomField) -> dict[str, Callable]:
         raise ArgumentError("observables", f"names among {', '.join(QUANTITIES)}", repr(name), fix, reason="name")
     if name.startswith("improved_"):
         require_clusters(name, model)
-    return {each: two_point(each, model.lattice).measure for each in QUANTITIES[name].measured}
+    return {each: function_of_field(each, model.lattice) for each in QUANTITIES[name].measured}

@@ -13,7 +13,8 @@ import numpy as np
 from ..errors import ArgumentError
 from ..lattice.frozen import Lattice
 from .blocks import Blocks, Replicas
-from .two_point import TWO_POINT, two_point
+from .two_point import TWO_POINT
+from .walls import WALLS, function_of_field
 
 __all__ = ["MOMENTS", "Pooled", "Run", "Runs", "as_runs", "lattice_of_run"]
 
@@ -134,12 +135,12 @@ class Run(Means):
         elif name in MOMENTS and MOMENTS[name][0] in self._variables:
             variable, function = MOMENTS[name]
             values = function(self.series(variable))
-        elif name in TWO_POINT and self.lattice is not None and "phi" in self._variables:
+        elif name in TWO_POINT.keys() | WALLS and self.lattice is not None and "phi" in self._variables:
             values = _of_fields(name, self.lattice, self._variables["phi"])
         else:
             derived = [n for n, (variable, _) in MOMENTS.items() if variable in self._variables]
             known = ", ".join(dict.fromkeys([*map(str, self._variables), *derived]))
-            how = f"observables=[{name!r}]" if name in TWO_POINT else "observables="
+            how = f"observables=[{name!r}]" if name in TWO_POINT.keys() | WALLS else "observables="
             fix = f"Record it with {how} of phi4ppl.sample, or hand in a dict of arrays."
             fix += " The field is there with keep_field=True only." if name == "phi" else ""
             raise ArgumentError(f"mean of {self.label}", f"one of {known}", repr(name), fix, reason="name")
@@ -264,10 +265,10 @@ def lattice_of_run(run) -> Lattice | None:
 
 
 def _of_fields(name: str, lattice: Lattice, fields) -> np.ndarray:
-    """A two-point function of kept fields, whose last axes are those of the lattice, in double precision."""
+    """A two-point function, or one of walls, of kept fields, whose last axes are those of the lattice, in double precision."""
     if {"chain", "draw"} <= set(getattr(fields, "dims", ())):
         fields = fields.transpose("chain", "draw", ...)
-    fields, shape, measure = np.asarray(fields), lattice.field_shape, two_point(name, lattice).measure
+    fields, shape, measure = np.asarray(fields), lattice.field_shape, function_of_field(name, lattice)
     leading = fields.shape[: fields.ndim - len(shape)]
     if fields.shape[len(leading) :] != shape:
         raise ArgumentError(name, f"whole fields of shape {shape}", f"shape {fields.shape}", reason="fields")

@@ -16,7 +16,7 @@ __all__ = ["PROCESSES", "evolve"]
 
 RECORD, EVOLUTION, PICTURE = "evolution.json", "evolution.nc", "evolution.png"
 QUENCH = 0.1  # standard deviation of the random field that a run starts from by default
-PROCESSES = {"flow": "GradientFlow", "waves": "Hamiltonian"}
+PROCESSES = {"gradient-flow": "GradientFlow", "hamiltonian": "Hamiltonian", "langevin": "Langevin"}
 
 
 def evolve(arguments) -> int:
@@ -29,13 +29,7 @@ def evolve(arguments) -> int:
     file = load_model_file(arguments.model, arguments.set, (dynamics.Process,))
     results = result_folder(arguments, "evolve", Path("evolutions") / file.name, RECORD, (EVOLUTION, PICTURE))
     film = None if arguments.film is None else film_path("--film", arguments.film)
-    if isinstance(file.model, dynamics.Process):
-        process = file.model
-    else:
-        kind = PROCESSES.get(arguments.process or next(iter(PROCESSES)))
-        if kind is None:
-            raise ArgumentError("--process", f"one of {', '.join(PROCESSES)}", repr(arguments.process), reason="choice")
-        process = getattr(dynamics, kind)(field_of(file))
+    process = _process(arguments, file)
     print(f"{file.name}: {file.summary}", flush=True)
     tree = dynamics.evolve(
         process, _start(arguments, file, process), time=arguments.time, step_size=arguments.step_size,
@@ -46,7 +40,9 @@ def evolve(arguments) -> int:
     group = tree["evolution"]
     print(f"process: {facts['process']}, {group.sizes['time'] - 1} records to time {float(group['time'][-1]):g}, "
           f"step size {facts['step_size']:.6g}")  # fmt: skip
-    for name in ("energy", "magnetization", "phi_squared"):
+    if isinstance(process, dynamics.Langevin) and not process.is_exact:
+        print(f"  step {process.step!r}: averages have an error of its size; --step mala has none")
+    for name in ("energy", "acceptance_rate", "magnetization", "phi_squared"):
         if name in group:
             first, last = group[name].values[:, [0, -1]].mean(axis=0)
             print(f"  {name}: {first:.6g} → {last:.6g}")
@@ -57,6 +53,25 @@ def evolve(arguments) -> int:
     results.finish({"model": str(file.path), "settings": file.parameters} | facts, finished=not facts["interrupted"])
     print(f"fields:  {saved}   (phi4ppl.load_run reads them)\nresults: {results.path}")
     return INTERRUPTED if facts["interrupted"] else PASSED
+
+
+def _process(arguments, file):
+    """The process in the file, or that of its model by the name of ``--process``."""
+    from .. import dynamics
+
+    own = isinstance(file.model, dynamics.Process)
+    name = None if own else arguments.process or next(iter(PROCESSES))
+    if own and arguments.process is not None:
+        expected = f"a model; {file.path.name} has a process of its own"
+        raise ArgumentError("--process", expected, repr(arguments.process), reason="conflict")
+    if arguments.step is not None and name != "langevin":
+        raise ArgumentError("--step", "--process langevin beside it", repr(arguments.step), reason="conflict")
+    if own:
+        return file.model
+    if name not in PROCESSES:
+        raise ArgumentError("--process", f"one of {', '.join(PROCESSES)}", repr(name), reason="choice")
+    settings = {} if arguments.step is None else {"step": arguments.step}
+    return getattr(dynamics, PROCESSES[name])(field_of(file), **settings)
 
 
 def _start(arguments, file, process):

@@ -14,6 +14,7 @@ from ..errors import ArgumentError, MissingPackageError, ModelFileError
 from ..lattice.labels import MISSING_FIELDS, aligned_fields
 from ..model.field import MarkovRandomField
 from ..results.independent_fields import independent_step, note_of
+from .csv_tables import number_of, read_table
 
 __all__ = ["LABELED", "load_fields", "noted_fields"]
 
@@ -21,7 +22,6 @@ WAYS = (
     "Give a .npy or .npz file with one array of fields, a .nc file of phi4ppl.sample or with a variable 'phi', or a .csv or "
     ".parquet table with one row per field and one column per site, named by its label."
 )
-MISSING_TEXTS = ("", "na", "n/a", "nan", "null", "none", "<na>")
 LABELED = (".nc", ".csv", ".parquet")
 
 
@@ -104,24 +104,10 @@ def _variable(data, is_run: bool):
 
 
 def _csv(path: Path) -> tuple[pd.DataFrame, bool, str]:
-    """A table of numbers under a row of names; read without pandas, which changes names that occur twice."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        lines = csv.reader(file)
-        names = next(lines, [])
-        rows = [(lines.line_num, row) for row in lines if row]
-    if not names or not rows:
-        raise ValueError("a table without rows of numbers below a row of names")
-    if separator := next((s for s in ";\t" if s in "".join(rows[0][1])), None):
-        raise ValueError(
-            f"columns are separated by {separator!r}; a .csv table has commas between columns, and points in numbers"
-        )
-    for number, row in rows:
-        if len(row) != len(names):
-            raise ValueError(f"{len(row)} columns in line {number}, and {len(names)} in the first line")
-    unnamed = len(names) > 1 and not names[0].strip()
-    values = np.array([[_number(number, text) for text in row[unnamed:]] for number, row in rows])
-    note = f"{path}: the first column has no name and is left out." if unnamed else ""
-    return pd.DataFrame(values, columns=pd.Index(names[unnamed:], dtype=object)), False, note
+    """A table of numbers under a row of names."""
+    names, rows, note = read_table(path)
+    values = np.array([[number_of(line, text) for text in row] for line, row in rows])
+    return pd.DataFrame(values, columns=pd.Index(names, dtype=object)), False, note
 
 
 def _is_row_of_numbers(names, nodes) -> bool:
@@ -131,16 +117,6 @@ def _is_row_of_numbers(names, nodes) -> bool:
     except ValueError:
         return False
     return {name.strip() for name in names} != {str(node) for node in nodes}
-
-
-def _number(line: int, text: str) -> float:
-    text = text.strip()
-    if text.lower() in MISSING_TEXTS:
-        return np.nan
-    try:
-        return float(text if "_" not in text else "")
-    except ValueError:
-        raise ValueError(f"{text!r} in line {line} is not a number") from None
 
 
 def noted_fields(path, model) -> np.ndarray:

@@ -26,6 +26,7 @@ class ModelFile(NamedTuple):
     """A loaded declaration: ``model`` is a `MarkovRandomField` or a NumPyro model function without arguments.
 
     Where a process of `phi4ppl.dynamics` is asked for, it may be one, and ``start`` is the field that the file starts it from.
+    ``disorder`` holds distributions of couplings by name, where the file declares some.
     """
 
     name: str
@@ -34,6 +35,7 @@ class ModelFile(NamedTuple):
     model: object
     parameters: dict
     start: object = None
+    disorder: dict | None = None
 
 
 def shipped_models() -> dict[str, Path]:
@@ -81,7 +83,17 @@ def load_model_file(spec: str, settings: dict[str, str] | None = None, also: tup
         raise ModelFileError("no_model", f"{path}: declares no model. {CONVENTION}")
     if not isinstance(model, (MarkovRandomField, *also)) and not callable(model):
         raise ModelFileError("type", f"{path}: the model is a {type(model).__name__}. {CONVENTION}")
-    return ModelFile(path.stem, path, summary_of(path), model, parameters, getattr(module, "start", None))
+    return ModelFile(
+        path.stem, path, summary_of(path), model, parameters, getattr(module, "start", None), _disorder(path, module)
+    )
+
+
+def _disorder(path: Path, module) -> dict | None:
+    found = getattr(module, "disorder", None)
+    if found is not None and not isinstance(found, dict):
+        fix = "It is a dict of NumPyro distributions by name of a coupling, such as {'r': Normal(0, 0.5)}."
+        raise ModelFileError("disorder", f"{path}: `disorder` is a {type(found).__name__}. {fix}")
+    return found
 
 
 def _find(spec: str) -> Path:

@@ -16,7 +16,7 @@ _CHAINS = {"num_warmup": "--warmup", "num_samples": "--samples", "num_chains": "
 OPTIONS = {  # by command, the options by the arguments that they stand for
     "run": _CHAINS | {
         "thinning": "--thinning", "kernel": "--kernel", "checkpoint": "--checkpoint", "symmetry_moves": "--no-symmetry-moves",
-        "keep_field": "--no-field", "progress": "--quiet",
+        "keep_field": "--no-field", "progress": "--quiet", "num_realizations": "--realizations", "num_replicas": "--replicas",
     },
     "fit": {"method": "--method", "seed": "--seed", "data": "--data", "target": "--target", "num_steps": "--steps",
             "progress": "--quiet"},
@@ -30,7 +30,7 @@ OPTIONS = {  # by command, the options by the arguments that they stand for
     "spectrum": {"points": "DATA", "source": "DATA", "target": "--target", "baseline": "--baseline", "seed": "--seed",
                  "progress": "--quiet"},
     "evolve": {"time": "--time", "step_size": "--step-size", "every": "--every", "start": "--start", "seed": "--seed",
-               "num_replicas": "--replicas", "checkpoint": "--checkpoint", "progress": "--quiet"},
+               "num_replicas": "--replicas", "checkpoint": "--checkpoint", "step": "--step", "progress": "--quiet"},
     "compare": {"seed": "--seed", "priors": "--prior", "data": "--data", "models": "MODEL", "progress": "--quiet"},
 }  # fmt: skip
 OPTIONS["report"] = OPTIONS["run"]  # its advice is for the next run
@@ -47,7 +47,7 @@ ELSEWHERE = (
 )
 WORDS = {  # arguments that are plain words as well
     "models", "data", "vary", "sizes", "omega", "levels", "rule", "check", "run", "start", "fields", "lift", "time",
-    "every",
+    "every", "step",
 }  # fmt: skip
 ARGUMENTS = sorted({*ELSEWHERE, *(name for options in OPTIONS.values() for name in options)} - WORDS)
 VALUE = r"(?:'([^']*)'|([\w.+-]+))"

@@ -20,6 +20,7 @@ EXAMPLES = {
     "run": (
         "phi4ppl run phi4_square --set size=32 --samples 4000",
         "phi4ppl run mine.py --kernel tempering:8 --output runs/cold",
+        "phi4ppl run random_field.py --realizations 100",
     ),
     "report": ("phi4ppl report runs/phi4_square",),
     "fit": (
@@ -35,7 +36,10 @@ EXAMPLES = {
     ),
     "cascade": ("phi4ppl cascade phi4_square --to 512",),
     "spectrum": ("phi4ppl spectrum digits.npz --target y", "phi4ppl spectrum runs/phi4_square/samples.nc"),
-    "evolve": ("phi4ppl evolve phi4_square --time 20 --film out.gif",),
+    "evolve": (
+        "phi4ppl evolve phi4_square --time 20 --film out.gif",
+        "phi4ppl evolve phi4_square --process langevin --step mala --time 20",
+    ),
     "models": ("phi4ppl models --settings",),
     "doctor": ("phi4ppl doctor", "phi4ppl doctor --clear-cache"),
 }
@@ -178,6 +182,10 @@ def _run(sub: Command) -> None:
     sub.borrow("--seed", f"{SAMPLE}.seed", "seed of the run", type=int)
     sub.add_argument("--checkpoint", metavar="FOLDER", help="save the state of the run there, or resume from it")
     sub.add_argument("--no-field", action="store_true", help="keep observables only, not the fields")
+    text = "of a model file that declares `disorder`: draws of the couplings (default: 50)"
+    sub.add_argument("--realizations", type=int, metavar="N", help=text)
+    text = "of such a file: independent chains of each realisation (default: 2)"
+    sub.add_argument("--replicas", type=int, metavar="N", help=text)
     text = "leave out the exact sign flip of even models"
     sub.add_argument("--no-symmetry-moves", action="store_true", help=text)
     _with_folder(sub, "runs/MODEL", "an earlier run")
@@ -290,6 +298,8 @@ def _evolve(sub: Command) -> None:
     sub.add_argument("--time", type=float, required=True, help="how long, in units of the process")
     action = sub.add_argument("--process", help="of a model: %(known)s (the first where none is given)")
     sub.choices_of[action] = "cli.evolve_command:PROCESSES"
+    action = sub.add_argument("--step", help="of --process langevin: %(known)s (the first where none is given)")
+    sub.choices_of[action] = "dynamics.langevin:STEPS"
     sub.add_argument("--start", metavar="FILE", help=f"fields to start from: {DATA_FILES} (default: small random ones)")
     sub.add_argument("--step-size", type=float, help="time of a step (default: the process's own)")
     sub.add_argument("--every", type=float, help="time between records (default: a hundredth of --time)")

@@ -25,6 +25,11 @@ def report(arguments) -> int:
     live = is_checkpoint(path)
     path = path / SAMPLES if path.is_dir() and not live else path
     tree = load_run(path)
+    if "realization" in tree["posterior"].dims:
+        raise ResultFileError(
+            "disorder",
+            f"{path}: a run with disorder has its averages in {REPORT} beside it; phi4ppl run makes it anew.",
+        )
     folder, of = (path, "") if live else (path.parent, path.name)
     made = read_record(folder / RECORD, "run") if of == SAMPLES else None
     if made is not None:  # the report is among the files of the run

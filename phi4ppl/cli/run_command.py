@@ -11,6 +11,7 @@ from ..kernels.tempering import tempering
 from .model_files import load_model_file
 from .option_names import for_command_line
 from .outcome import ESTIMATES, REPORT, SAMPLES, result_folder, show_verdict
+from .quenched_run import run_quenched
 from .result_files import FINISHED
 from .status import INTERRUPTED
 
@@ -21,8 +22,19 @@ RECORD = "run.json"
 
 
 def run(arguments) -> int:
-    """Check and sample a model, diagnose convergence and write a report, all into one folder."""
+    """Check and sample a model, diagnose convergence and write a report, all into one folder.
+
+    A file that declares ``disorder`` has realisations of its couplings sampled, and the report has the averages over them.
+    """
     file = load_model_file(arguments.model, arguments.set)
+    if file.disorder is not None:
+        return run_quenched(arguments, file, _kernel(arguments.kernel))
+    for option in ("realizations", "replicas"):
+        if getattr(arguments, option) is not None:
+            fix = "Without it a run has --chains."
+            raise ArgumentError(
+                f"--{option}", "a model file that declares `disorder`", str(file.path), fix, reason="unused"
+            )
     continued = _identity(arguments.checkpoint)
     results = result_folder(
         arguments, "run", Path("runs") / file.name, RECORD, (SAMPLES, ESTIMATES, REPORT),

@@ -4,6 +4,7 @@ A process and a field come in; a `DataTree` with a dimension ``time``, pictures 
 """
 
 from .complex_langevin import ComplexLangevin, ComplexState
+from .corrected import correct
 from .diffusion import Diffusion
 from .drift import Drift
 from .drive import DriveTo
@@ -11,7 +12,9 @@ from .driven import Driven, DrivenState, WorkEstimate, free_energy_difference
 from .evolve import evolve
 from .film import animate
 from .gradient_flow import FlowState, GradientFlow
+from .growth import Growth, count_domains, domain_size, growth_exponent, return_probability
 from .hamiltonian import Hamiltonian, WaveState
+from .kinks import Kink, Kinks, track_kinks
 from .langevin import Langevin, LangevinState, free_variance
 from .laplacian import exponential, laplacian
 from .moves import Modes, Move
@@ -42,7 +45,10 @@ __all__ = [
     "FittedScore",
     "FlowState",
     "GradientFlow",
+    "Growth",
     "Hamiltonian",
+    "Kink",
+    "Kinks",
     "Langevin",
     "NeuralField",
     "NeuralState",
@@ -53,6 +59,9 @@ __all__ = [
     "Weighed",
     "WorkEstimate",
     "animate",
+    "correct",
+    "count_domains",
+    "domain_size",
     "evolve",
     "exact_score",
     "exponential",
@@ -60,11 +69,14 @@ __all__ = [
     "fit_score",
     "free_energy_difference",
     "free_variance",
+    "growth_exponent",
     "laplacian",
     "largest_frequency",
     "noise_times",
     "plot",
     "process",
+    "return_probability",
     "time_averages",
+    "track_kinks",
     "weigh",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import field
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -91,6 +91,8 @@ class ComplexLangevin(Process):
             expected = "a MarkovRandomField, or a JAX function of one field with lattice= and without couplings="
             raise ArgumentError("action", expected, repr(self.action)[:80])
         _require_holomorphic(self.energy, self.lattice.field_shape)
+
+    is_complex: ClassVar[bool] = True
 
     def energy(self, phi) -> jax.Array:
         """S of one complex field."""

@@ -22,7 +22,7 @@ from ..results.evolution_tree import GROUP
 from ..results.tails import pareto_k
 from ..reweighting.reweighted import MAX_PARETO_K, MIN_EFFECTIVE_SAMPLES
 from .langevin import Langevin, LangevinState
-from .process import Process, process
+from .process import CLOSE, Process, process
 
 __all__ = ["Driven", "DrivenState", "WorkEstimate", "free_energy_difference"]
 
@@ -38,6 +38,8 @@ class DrivenState(NamedTuple):
 @process
 class Driven(Process):
     """Langevin dynamics of a model whose couplings change in time by a protocol, with the work W that this takes.
+
+    ``evolve(Langevin(model), start, protocol={"a": …})`` is this process.
 
     In every step the couplings are switched from θ(t) to θ(t + ε) and the field then makes one step at θ(t + ε):
 
@@ -57,20 +59,22 @@ class Driven(Process):
     langevin : Langevin
         With any step but ``"heun"``, whose density is not known. Couplings that are not in the protocol are those of its model.
     protocol : dict
-        By name of a coupling: a function t → coupling in JAX, or a pair ``(times, values)`` between which it is linear.
+        By name of a coupling: a function t → coupling in JAX, or a pair ``(times, values)`` between which it is linear. The
+        times have to cover those of the run. Starts belong to the couplings of the protocol at time 0.
 
     Raises
     ------
     ArgumentError
+        Also if couplings at the start or the end of the run are not finite, or make no density.
 
     Examples
     --------
     >>> import numpy as np, phi4ppl as p4
-    >>> from phi4ppl.dynamics import Driven, Langevin, evolve, free_energy_difference
+    >>> from phi4ppl.dynamics import Langevin, evolve, free_energy_difference
     >>> model = p4.gaussian(p4.lattice.chain(1), w=0.0, a=0.5)  # S = ½ ωφ², ω from 1 to 4
-    >>> trap = Driven(Langevin(model, "exponential"), {"a": ([0.0, 2.0], [0.5, 2.0])})
     >>> start = np.random.default_rng(0).normal(size=(2000, 1))
-    >>> tree = evolve(trap, start, time=2.0, step_size=0.1, every=0.5)
+    >>> protocol = {"a": ([0.0, 2.0], [0.5, 2.0])}
+    >>> tree = evolve(Langevin(model, "exponential"), start, time=2.0, step_size=0.1, every=0.5, protocol=protocol)
     >>> found = free_energy_difference(tree)
     >>> bool(abs(found.value - 0.5 * np.log(4)) < 4 * found.error), bool(found.work > found.value)
     (True, True)
@@ -82,9 +86,9 @@ class Driven(Process):
 
     def __post_init__(self):
         if not isinstance(self.langevin, Langevin) or self.langevin.step == "heun":
-            fix = "The density of a Heun step is not known, and with it the work of a step."
-            got = repr(self.langevin)[:80]
-            raise ArgumentError("langevin", "Langevin(model, step) with 'mala', 'euler' or 'exponential'", got, fix)
+            fix = "Works belong to steps of known density, which a Heun step and a process without noise do not have."
+            expected = "Langevin(model, step) with 'mala', 'euler' or 'exponential' for a protocol"
+            raise ArgumentError("langevin", expected, repr(self.langevin)[:80], fix)
         if not isinstance(self.protocol, Mapping) or not self.protocol:
             raise ArgumentError("protocol", "a dict of schedules by name of a coupling", repr(self.protocol)[:80])
         model, tables, functions = self.langevin.model, {}, []
@@ -125,6 +129,28 @@ class Driven(Process):
         now = {name: jnp.interp(time, times, values) for name, (times, values) in self.protocol.items()}
         now |= {name: schedule(time) for name, schedule in self._schedules}
         return model.structure.at(jnp.asarray(now.get(name, value)) for name, value in model.couplings.items())
+
+    def require_time(self, time: float) -> None:
+        for name, (times, _) in self.protocol.items():
+            if times[0] > 0 or times[-1] < time * (1 - CLOSE):
+                got = f"{times[0]:g} to {times[-1]:g}"
+                expected = f"for {name!r} times from 0 to {time:g}, those of the run"
+                raise ArgumentError("protocol", expected, got, reason="range")
+        for when in (0.0, time):
+            self._require_density(when)
+
+    def _require_density(self, time: float) -> None:
+        model = self.at(jnp.asarray(time))
+        values = {name: np.asarray(value) for name, value in model.couplings.items()}
+        bad = [name for name, value in values.items() if not np.isfinite(value).all()]
+        if bad:
+            got = f"{values[bad[0]]!r} at time {time:g}"[:80]
+            raise ArgumentError("protocol", f"finite values of {bad[0]!r}", got, reason="finite")
+        report = self.langevin.model.replace(**values).check()
+        if not report.is_normalizable:
+            expected = f"couplings at time {time:g} that make a density"
+            fix = "Works compare the free energies of both ends, which have to exist."
+            raise ArgumentError("protocol", expected, report.normalizable_reason, fix, reason="not_normalizable")
 
     def start(self, field, key) -> DrivenState:
         value, force = self.langevin.force_of(field, self.at(jnp.zeros(())))
@@ -217,12 +243,12 @@ class WorkEstimate:
 def free_energy_difference(
     tree: xr.DataTree, backward: xr.DataTree | None = None, *, time: float | None = None, on_poor_overlap: str = "raise"
 ) -> WorkEstimate:
-    """ΔF = −log⟨exp(−W)⟩ from the works of a `Driven` evolution, with its error.
+    """ΔF = −log⟨exp(−W)⟩ from the works of an evolution with a protocol, with its error.
 
     Parameters
     ----------
     tree : DataTree
-        Of `evolve` with `Driven`, one replica per start in equilibrium.
+        Of `evolve` with ``protocol=``, one replica per start in equilibrium.
     backward : DataTree, optional
         The same protocol run backward from equilibrium at its end. The two estimates are biased in opposite directions and are
         averaged; see `phi4ppl.partition`.
@@ -265,7 +291,7 @@ def free_energy_difference(
 
 def _works(name: str, tree, time: float | None) -> np.ndarray:
     if not isinstance(tree, xr.DataTree) or GROUP not in tree.children or "work" not in tree[GROUP]:
-        raise ArgumentError(name, "the result of evolve with Driven", type(tree).__name__)
+        raise ArgumentError(name, "the result of evolve with protocol=", type(tree).__name__)
     works = tree[GROUP]["work"]
     last = works.isel(time=-1) if time is None else works.sel(time=time, method="nearest")
     if last.size < 2:

@@ -23,6 +23,7 @@ from ..sampling.harvest import Harvest
 from ..sampling.identity import array_digest, function_digest
 from ..sampling.memory import readable
 from ..sampling.program import Program, like
+from .driven import Driven
 from .process import Process
 from .recorded import recorded
 from .time_grid import TimeGrid, time_grid
@@ -133,6 +134,7 @@ def evolve(
     process: Process, start: Any, *, time: float, step_size: float | None = None, every: float | None = None,
     observables: dict | list[str] | None = None, num_replicas: int | None = None, seed: int = 0, keep_field: bool = True,
     progress: bool | None = None, checkpoint: PathLike | None = None, devices: dict | None = None,
+    protocol: dict[str, Any] | None = None,
 ) -> xr.DataTree:  # fmt: skip
     """Move a field in time by a process, record it, and measure it on the way.
 
@@ -169,6 +171,9 @@ def evolve(
         A directory for the state of the run, as that of `phi4ppl.sample`: the repeated call resumes, bit for bit.
     devices : dict, optional
         How many devices each dimension is spread over: ``{"replica": 4}``, or lattice dimensions by name.
+    protocol : dict, optional
+        Couplings that change in time while `Langevin` moves the field: by name of a coupling a JAX function of time, or a pair
+        ``(times, values)`` that covers the run. ``work`` is recorded; `free_energy_difference` takes the tree. See `Driven`.
 
     Returns
     -------
@@ -196,7 +201,10 @@ def evolve(
     if not isinstance(process, Process):
         fix = "A function (phi, t) → dφ/dt becomes one by phi4ppl.dynamics.Drift(lattice, function)."
         raise ArgumentError("process", "a process of phi4ppl.dynamics", repr(process)[:80], fix)
+    if protocol is not None:
+        process = Driven(process, protocol)  # type: ignore[call-arg]  # the decorator hides the fields
     grid, seed = time_grid(process, time, step_size, every), seed_within(seed)
+    process.require_time(grid.time)
     for name, flag in (("keep_field", keep_field), ("progress", bool(progress) if progress is None else progress)):
         if not isinstance(flag, bool):
             raise ArgumentError(name, "True or False", repr(flag))
@@ -239,6 +247,9 @@ def _starts(process: Process, start, num_replicas: int | None) -> jax.Array:
     shape = lattice.field_shape
     if num_replicas is not None:
         num_replicas = positive_int("num_replicas", num_replicas)
+    if np.iscomplexobj(start) and not process.is_complex:
+        fix = f"{type(process).__name__} moves real ones: give start.real."
+        raise ArgumentError("start", "real numbers", "complex ones", fix, reason="complex")
     if np.iscomplexobj(start) and not is_labeled(start):
         fields = np.asarray(start)
     else:

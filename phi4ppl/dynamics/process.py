@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -43,9 +43,12 @@ class Process:
     ----------
     lattice : Lattice
         A field has shape ``lattice.field_shape``. May be a property, such as ``self.model.lattice``.
+    is_complex : bool
+        Whether a field may start with complex numbers.
     """
 
     lattice: Lattice
+    is_complex: ClassVar[bool] = False
 
     def start(self, field, key: jax.Array) -> Any:
         """The state at time 0 of a field; ``key`` is the replica's own."""
@@ -89,6 +92,9 @@ class Process:
             values = {"limit": limit}
             raise ArgumentError("step_size", f"at most {limit:.6g}", f"{step_size:g}", fix, "unstable", values)
 
+    def require_time(self, time: float) -> None:
+        """Raise `ArgumentError` for an end of the run that this process does not reach; most go on for ever."""
+
     def check(self, states, time: float) -> None:
         """Raise an error if the run has gone wrong; called on the host, between chunks, with the states of all replicas.
 
@@ -113,6 +119,6 @@ def positive(name: str, value, fix: str = "") -> Any:
         number = float(value)
     except (TypeError, ValueError):
         number = math.nan
-    if isinstance(value, bool) or not (number > 0 and math.isfinite(number)):
+    if isinstance(value, (bool, str)) or not (number > 0 and math.isfinite(number)):
         raise ArgumentError(name, "a finite number above 0", repr(value), fix)
     return jnp.asarray(value) if isinstance(value, jax.Array) else number

@@ -9,9 +9,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..analysis.named import measured_for
+from ..analysis.named import QUANTITIES, measured_for
 from ..analysis.observables import require_functions
-from ..analysis.two_point import TWO_POINT, dims_of, two_point
+from ..analysis.two_point import TWO_POINT, dims_of
+from ..analysis.walls import WALLS, function_of_field
 from ..errors import ArgumentError
 from ..lattice.labels import field_dims
 from ..sampling.traced import Traced
@@ -20,6 +21,7 @@ from .process import Process
 __all__ = ["OfField", "recorded"]
 
 FIELD = "phi"
+SLICES = "time_slice"  # the axis of lattices that others call time, which is that of records here
 
 
 class _Field:
@@ -90,18 +92,30 @@ def recorded(process: Process, state: Any, own, keep_field: bool) -> tuple[tuple
     if not isinstance(own, dict):
         fix = "For example ['structure_factor'], or {'largest': lambda phi: phi.max()}."
         raise ArgumentError("observables", "names, or a dict of functions of one field", type(own).__name__, fix)
-    named: set[str] = set()
-    for name in [name for name, function in own.items() if isinstance(function, str)]:
-        if name in TWO_POINT and not name.startswith("improved_"):
-            measured = {name: two_point(name, lattice).measure}
-        elif (model := getattr(process, "model", None)) is not None:
-            measured = measured_for(name, model)
-        else:
-            fix = "Give any other as a function of the field: {'NAME': lambda phi: …}."
-            raise ArgumentError("observables", f"names among {', '.join(TWO_POINT)}", repr(name), fix, reason="name")
-        named |= measured.keys()
-        found |= {key: OfField(function) for key, function in measured.items()}
+    names = [name for name, function in own.items() if isinstance(function, str)]
+    measured = {key: function for name in names for key, function in _named(name, process, field).items()}
+    found |= {key: OfField(function) for key, function in measured.items()}
     functions = {name: function for name, function in own.items() if not isinstance(function, str)}
     require_functions(functions, field, (*found, FIELD, "replica", "time", *field_dims(lattice)[0]))
     found |= {name: OfField(Traced(function, field)) for name, function in functions.items()}
-    return tuple(found.items()), *dims_of(named & TWO_POINT.keys(), lattice)
+    dims, coords = dims_of(measured.keys() & TWO_POINT.keys(), lattice)
+    dims = {name: [SLICES if axis == "time" else axis for axis in axes] for name, axes in dims.items()}
+    return tuple(found.items()), dims, {SLICES if axis == "time" else axis: x for axis, x in coords.items()}
+
+
+def _named(name: str, process: Process, field) -> dict[str, Callable]:
+    """Functions of one field to record for a name."""
+    known = [*WALLS, *(each for each in TWO_POINT if not each.startswith("improved_"))]
+    if not jnp.issubdtype(field.dtype, jnp.floating):
+        fix = "Give functions of it: {'NAME': lambda phi: ….real}."
+        raise ArgumentError("observables", "functions, for complex fields", repr(name), fix, reason="complex")
+    if name in known:
+        return {name: function_of_field(name, process.lattice)}
+    model = getattr(process, "model", None)
+    measured = measured_for(name, model) if name in QUANTITIES and model is not None else {}
+    if not measured:
+        fix = "Give any other as a function of the field: {'NAME': lambda phi: …}."
+        if name in QUANTITIES:
+            fix = f"{name} is a function of means: {QUANTITIES[name].formula}. Record what it is made of."
+        raise ArgumentError("observables", f"names among {', '.join(known)}", repr(name), fix, reason="name")
+    return measured

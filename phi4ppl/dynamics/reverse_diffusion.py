@@ -51,8 +51,7 @@ class ReverseDiffusion(Process):
     It is exact for a Gaussian field of variance V per mode, and of first order in the interval for any other (B. D. O.
     Anderson, Stoch. Proc. Appl. 12 (1982) 313; J. Sohl-Dickstein et al., arXiv:1503.03585; Y. Song et al., arXiv:2011.13456).
     The score and the steps may be wrong and the answer still right: `evolve` records ``log_weight``, from which `weigh` makes
-    averages and log Z in the exact density, and the fields are good starts of `Langevin` with ``step="mala"``, which is
-    exact.
+    averages and log Z in the exact density, and `correct` makes exact fields of them.
 
     Parameters
     ----------
@@ -143,6 +142,11 @@ class ReverseDiffusion(Process):
         if step_size != 1:
             fix = "A step goes from one noise time to the next; finer ones are set by times."
             raise ArgumentError("step_size", "1", f"{step_size:g}", fix)
+
+    def require_time(self, time: float) -> None:
+        if round(time) > len(self.times) - 1:
+            fix = "Every unit of time goes from one noise time to the next."
+            raise ArgumentError("time", f"at most {len(self.times) - 1} steps", f"{time:g}", fix, reason="range")
 
     def variance_at(self, time) -> jax.Array:
         """V_t."""
@@ -265,8 +269,7 @@ def weigh(
     Raises
     ------
     OverlapError
-        If less than 100 effective fields are left, or k̂ > 0.7: take more noise times, a better score, or correct by
-        ``"mala"``.
+        If less than 100 effective fields are left, or k̂ > 0.7: take more noise times, a better score, or `correct`.
     ArgumentError
     """
     one_of("on_poor_overlap", on_poor_overlap, ("raise", "warn"))
@@ -288,7 +291,7 @@ def weigh(
         notes = (
             f"The weights leave {size:.3g} effective of {len(weights)} fields ({MIN_EFFECTIVE_SAMPLES} are required), "
             f"Pareto k̂ = {k:.2f} (at most {MAX_PARETO_K}). Take more noise times, fit a better score, or correct the fields by "
-            "Langevin with step='mala'.",
+            "phi4ppl.dynamics.correct.",
         )
         if on_poor_overlap == "raise":
             raise OverlapError("diffusion", f"{notes[0]} on_poor_overlap='warn' returns the numbers anyway.")

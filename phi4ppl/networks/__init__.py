@@ -7,6 +7,7 @@ Layers of units and data come in; trained machines, their log Z, densities and s
 import importlib
 
 from ..errors import MissingPackageError
+from .critical_scales import CriticalScales, critical_scales
 from .machine import RestrictedBoltzmannMachine
 from .marginal import VisibleMarginal
 from .normalizer import annealed
@@ -26,6 +27,7 @@ ESTIMATORS = {
 
 __all__ = [
     "BernoulliUnits",
+    "CriticalScales",
     "Epoch",
     "GaussianUnits",
     "Phi4Units",
@@ -36,6 +38,7 @@ __all__ = [
     "Units",
     "VisibleMarginal",
     "annealed",
+    "critical_scales",
     "plot_training",
     "train",
     *ESTIMATORS,

@@ -3,13 +3,13 @@
 A family of models comes in, or their runs; values with errors go out. Read `finite_size` first, then `blocking`.
 """
 
+from ..results.correction import Corrected, Summary
 from .blocking import Blocked, block
 from .blocks_of_sites import BlocksOfSites
 from .cascade import InverseRenormalization, cascade
 from .cascade_result import Back, Cascade, Level
 from .conditional_field import ConditionalField, ConditionalMean, exact_conditional_field, train_conditional_field
 from .conditional_flow import ConditionalFlow, train_conditional_flow
-from .correction import Corrected, Summary
 from .eliminate import Eliminated, eliminate
 from .features_by_level import FeatureOverlap, blocked_features, compare_features
 from .finite_size import finite_size_scaling, scaling_observables

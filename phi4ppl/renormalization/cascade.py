@@ -21,13 +21,13 @@ from ..errors.streams import stream_key, stream_rng, stream_seed
 from ..lattice.regular import from_offsets
 from ..model.field import MarkovRandomField
 from ..model.term import Term
+from ..results.correction import OBSERVABLES, Corrected, by_sweeps, local_kernel, measure, summary_of
 from ..sampling.engine import Engine
 from ..sampling.progress import Progress
 from .blocks_of_sites import cubes, lattice_like
 from .cascade_result import Cascade, Level, blocked_back
 from .conditional_field import train_conditional_field
 from .conditional_flow import train_conditional_flow
-from .correction import OBSERVABLES, Corrected, by_sweeps, local_kernel, measure, summary_of
 from .lifts import Copy, FunctionLift, Lift, scale_of, train_transposed_convolution
 from .other_corrections import by_independence, by_patches
 

@@ -15,9 +15,9 @@ from ..errors import ArgumentError
 from ..errors.arguments import call_checked, positive_int
 from ..reports.card import card
 from ..reports.numbers import value_with_error
+from ..results.correction import Corrected
 from .blocking import alignment
 from .blocks_of_sites import BlocksOfSites
-from .correction import Corrected
 from .lifts import scale_of
 
 __all__ = ["Back", "Cascade", "Level", "blocked_back"]

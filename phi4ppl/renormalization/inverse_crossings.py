@@ -26,8 +26,8 @@ from ..errors import ArgumentError
 from ..errors.arguments import call_checked, finite_array, one_of, positive_int, seed_within
 from ..errors.streams import stream_key, stream_seed
 from ..reports.numbers import value_with_error
+from ..results.correction import Summary, measure
 from .cascade import InverseRenormalization
-from .correction import Summary, measure
 from .lifts import Lift
 
 __all__ = ["InverseCrossings", "inverse_crossings"]

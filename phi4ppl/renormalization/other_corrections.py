@@ -14,8 +14,8 @@ from ..energy.functions import energy
 from ..errors import ArgumentError, OverlapError
 from ..errors.streams import stream_key, stream_rng
 from ..model.field import MarkovRandomField
+from ..results.correction import BATCH_SITES, Corrected, Summary, by_sweeps, measure
 from .blocks_of_sites import cubes
-from .correction import BATCH_SITES, Corrected, Summary, by_sweeps, measure
 from .lifts import Lift
 
 __all__ = ["by_independence", "by_patches"]

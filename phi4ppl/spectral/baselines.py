@@ -78,7 +78,9 @@ def compare_baseline(spectrum: Spectrum, name: str = "rbf") -> Baseline:
     'slower'
     """
     name = one_of("baseline", name, BASELINES)
-    points = getattr(spectrum.gram, "points", None)
+    if not isinstance(spectrum, Spectrum):
+        raise ArgumentError("spectrum", "a Spectrum", f"a {type(spectrum).__name__}", "Make one by spectrum(…).")
+    points = getattr(spectrum.gram, "inputs", None)
     if points is None:
         fix = "Give them beside the matrix: spectrum(matrix, points)."
         raise ArgumentError("baseline", "a spectrum with points", "one without", fix, reason="points")

@@ -12,21 +12,25 @@ what a law means by a spectrum that follows it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
-from scipy.optimize import least_squares
+from scipy.optimize import minimize_scalar
 
 from ..analysis.least_squares import aic_weights, p_value_of
 from ..errors import ArgumentError
 from ..errors.arguments import one_of
 from ..reports.numbers import value_with_error
+from .subsamples import eigenvalue_errors
 
 __all__ = ["LAWS", "Decay", "fit_decay"]
 
 FLOOR = 0.02  # of log λ
 MIN_POINTS = 6
-MIN_SIGNAL = 3.0  # errors by which an eigenvalue differs from zero
+MIN_SIGNAL = 1.0  # errors by which an eigenvalue exceeds zero, bias included
 MIN_P = 0.01
+NO_FIT = 1e9  # added to χ²
+GAMMAS = np.geomspace(0.05, 3.0, 40)  # powers of the rank in a stretched exponential
 LAWS = {"power": ("i^−α", ("alpha",)), "exponential": ("exp(−β i)", ("beta",)),
         "stretched exponential": ("exp(−β i^γ)", ("beta", "gamma"))}  # fmt: skip
 
@@ -85,16 +89,30 @@ def _curve(law: str, rank: np.ndarray, p) -> np.ndarray:
 
 def _fit(law: str, rank: np.ndarray, logs: np.ndarray, sigma: np.ndarray) -> tuple[np.ndarray, float]:
     """Parameters and χ²."""
-    x = np.log(rank) if law == "power" else rank
-    slope, level = np.polyfit(x, logs, 1, w=1 / sigma)
-    start = np.array([level, -slope])
     if law != "stretched exponential":
-        return start, float(np.sum(((_curve(law, rank, start) - logs) / sigma) ** 2))
-    found = least_squares(
-        lambda p: (_curve(law, rank, p) - logs) / sigma, [logs[0], max(-slope, 1e-3) * len(rank) ** 0.3, 0.7],
-        bounds=([-np.inf, 0, 0.05], [np.inf, np.inf, 3.0]), x_scale=[1, 0.1, 0.1], max_nfev=200,
-    )  # fmt: skip
-    return found.x, float(2 * found.cost)
+        level, slope, chi2 = _line(np.log(rank) if law == "power" else rank, logs, sigma)
+        return np.array([level, slope]), float(chi2)
+
+    def squares(gamma):  # level and slope are those of a line in i^γ, so that only γ is searched for
+        return _line(rank ** np.asarray(gamma)[..., None], logs, sigma)[2]
+
+    start = int(np.clip(np.argmin(squares(GAMMAS)), 1, len(GAMMAS) - 2))
+    best = minimize_scalar(
+        squares, bounds=(GAMMAS[start - 1], GAMMAS[start + 1]), method="bounded", options={"xatol": 1e-9}
+    )
+    level, slope, chi2 = _line(rank**best.x, logs, sigma)
+    if not 1.01 * GAMMAS[0] < best.x < 0.99 * GAMMAS[-1]:  # a power, or a cut-off
+        chi2 += NO_FIT
+    return np.array([level, slope, best.x]), float(chi2)
+
+
+def _line(x: np.ndarray, logs: np.ndarray, sigma: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Level c, slope s ≥ 0 and χ² of log λ = c − s x, along the last axis of x."""
+    share = sigma**-2 / np.sum(sigma**-2)
+    dx, dy = x - (x @ share)[..., None], logs - logs @ share
+    slope = np.maximum(-((dx * dy) @ share) / (dx**2 @ share), 0.0)
+    level = logs @ share + slope * (x @ share)
+    return level, slope, np.sum(((dy + slope[..., None] * dx) / sigma) ** 2, axis=-1)
 
 
 def _windows(number: int) -> list[tuple[int, int]]:
@@ -102,6 +120,11 @@ def _windows(number: int) -> list[tuple[int, int]]:
     lasts = sorted({int(round(number * share)) for share in (0.35, 0.5, 0.7, 0.85, 1.0)})
     shortest = max(MIN_POINTS, (number + 1) // 2)
     return [(a, b) for a in firsts for b in lasts if b - a >= shortest and a <= number // 4]
+
+
+def _is_window(window) -> bool:
+    whole = isinstance(window, tuple | list) and len(window) == 2 and all(isinstance(k, Integral) for k in window)
+    return whole and 1 <= window[0] <= window[1] - MIN_POINTS + 1
 
 
 def fit_decay(spectrum, window: tuple[int, int] | None = None, laws: tuple[str, ...] = tuple(LAWS)) -> Decay:
@@ -126,9 +149,11 @@ def fit_decay(spectrum, window: tuple[int, int] | None = None, laws: tuple[str, 
     >>> exact.decay.law, round(exact.decay.parameters["beta"][0], 4)  # log 2
     ('exponential', 0.6931)
     """
-    if isinstance(laws, str) or not len(laws):
+    if not hasattr(spectrum, "resolved"):
+        raise ArgumentError("spectrum", "a Spectrum", f"a {type(spectrum).__name__}", "Make one by spectrum(…).")
+    if not isinstance(laws, tuple | list) or not laws:
         raise ArgumentError("laws", f"a tuple of some of {', '.join(LAWS)}", repr(laws))
-    if window is not None and not 1 <= window[0] <= window[1] - MIN_POINTS + 1:
+    if window is not None and not _is_window(window):
         raise ArgumentError("window", f"first and last rank, from 1, with at least {MIN_POINTS} ranks", repr(window))
     values, errors = spectrum.resolved, np.nan_to_num(spectrum.errors, nan=np.inf)
     good = (values > 0) & (values > MIN_SIGNAL * errors)
@@ -156,7 +181,7 @@ def _chosen(spectrum, fits: list, sigma: np.ndarray) -> Decay:
     _, law, (a, b), found, p_value = min((fit for fit in fits if fit[1] == best_law), key=lambda fit: fit[0])
     names = LAWS[law][1]
     spread = _spread_of_windows(law, fits, weights)
-    noise = _spread_of_replicas(spectrum, law, (a, b), sigma)
+    noise = _error_of_points(spectrum, law, (a, b), sigma, found[1:])
     errors = np.hypot(spread, noise)
     parameters = {n: (float(v), float(e)) for n, v, e in zip(names, found[1:], errors, strict=True)}
     fitting = p_value >= MIN_P
@@ -173,15 +198,15 @@ def _spread_of_windows(law: str, fits: list, weights: np.ndarray) -> np.ndarray:
     return np.sqrt(share @ (each - mean) ** 2 / share.sum())
 
 
-def _spread_of_replicas(spectrum, law: str, window: tuple[int, int], sigma: np.ndarray) -> np.ndarray:
-    """The error from sub-samples; of a spectrum without them the least that the values of λ allow."""
+def _error_of_points(spectrum, law: str, window: tuple[int, int], sigma: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """Scatter and bias from sub-samples: few points make spectra steeper. Without them, what errors of λ allow."""
     a, b = window
     rank = np.arange(a + 1, b + 1.0)
     if spectrum.replicas is None:
         return np.zeros(len(LAWS[law][1])) if not spectrum.sampled else _of_values(spectrum, law, window, sigma)
     b = min(b, spectrum.replicas.shape[1])
     each = [_fit(law, rank[: b - a], np.log(np.maximum(r[a:b], 1e-300)), sigma[a:b])[0][1:] for r in spectrum.replicas]
-    return np.sqrt(spectrum.replica_factor * np.var(each, axis=0))
+    return eigenvalue_errors(found, np.array(each), spectrum.replica_factor)[0]
 
 
 def _of_values(spectrum, law: str, window: tuple[int, int], sigma: np.ndarray) -> np.ndarray:

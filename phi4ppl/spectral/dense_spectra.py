@@ -7,10 +7,11 @@ import scipy.linalg
 
 from ..errors import ArgumentError
 from ..errors.arguments import finite_array
+from .effective_ranks import entropy_rank, resolved
 from .gram import Gram
 from .matrices import require_bytes
-from .spectrum_result import Spectrum
-from .subsamples import pair_ratio, subset_spectra
+from .spectrum_result import SHOWN, Spectrum
+from .subsamples import eigenvalue_errors, pair_ratio, subset_spectra
 
 __all__ = ["FEW_POINTS", "clipped", "dense_spectrum"]
 
@@ -26,7 +27,8 @@ def dense_spectrum(gram: Gram, label: str, sampled: bool, jitter: float, seed: i
     notes = []
     if jitter:
         matrix = matrix + jitter * np.trace(matrix) / n * np.eye(n)
-        gram = Gram(matrix, gram.points, epsilon=gram.epsilon)
+        inputs, gram = gram.inputs, Gram(matrix, gram.points, epsilon=gram.epsilon)
+        gram.inputs = inputs
         notes.append(f"jitter: {jitter:g} of the mean of the diagonal was added to it.")
     values, vectors = scipy.linalg.eigh(matrix, check_finite=False)
     values, told = clipped(values[::-1], gram.epsilon)
@@ -35,9 +37,16 @@ def dense_spectrum(gram: Gram, label: str, sampled: bool, jitter: float, seed: i
     if sampled and n >= 8:
         replicas, factor = subset_spectra(gram, seed)
         errors = np.full(n, np.nan)
-        errors[: replicas.shape[1]] = np.sqrt(factor * np.var(replicas, axis=0))
+        known = replicas.shape[1]
+        errors[:known], split = eigenvalue_errors(values[:known], replicas, factor)
+        notes += split_note(resolved(values[:known], gram.epsilon, n), split)
         ratio, told = _unbiased(matrix, seed)
-        notes += told + sample_notes(n)
+        plain = entropy_rank(resolved(values, gram.epsilon))
+        notes += [
+            *told,
+            f"entropy_rank is extrapolated to many points; the plain form is {plain:.4g}.",
+            *sample_notes(n),
+        ]
     return Spectrum(
         values, errors, float(np.trace(matrix)), n, label, np.ascontiguousarray(vectors[:, ::-1]),
         (float(np.sum(values**2)), 0.0), ratio, replicas, factor, sampled, gram.epsilon, tuple(notes), gram=gram, seed=seed,
@@ -51,6 +60,14 @@ def _unbiased(matrix: np.ndarray, seed: int) -> tuple[tuple[float, float] | None
         text = "pairs of different points have too small a kernel for a participation ratio without bias"
         return None, [f"{text}: the plain form, {plain:.4g}, is a lower bound."]
     return (value, error), [f"participation_ratio is from pairs of different points; the plain form is {plain:.4g}."]
+
+
+def split_note(values: np.ndarray, split: np.ndarray) -> list[str]:
+    leading = np.flatnonzero(split[:SHOWN] & (values[:SHOWN] > 0)) + 1
+    if not len(leading):
+        return []
+    which = ", ".join(map(str, leading))
+    return [f"errors of eigenvalues {which} are mostly bias: a sample splits eigenvalues that are equal, or nearly."]
 
 
 def sample_notes(number: int) -> list[str]:

@@ -18,6 +18,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ..errors import ArgumentError
+from .matrices import one_number
 
 __all__ = ["RANKS", "degrees_of_freedom", "rank_fraction", "resolved"]
 
@@ -51,7 +52,7 @@ def numerical_rank(values: np.ndarray) -> float:
 
 def rank_fraction(values: np.ndarray, fraction: float, total: float | None = None) -> float:
     """The smallest number of leading eigenvalues that hold this fraction of the trace; nan if all together do not."""
-    if not 0 < fraction <= 1:
+    if not 0 < one_number("fraction", fraction) <= 1:
         raise ArgumentError("fraction", "a number above 0 and at most 1", repr(fraction), "For 90 % of the trace 0.9.")
     total = values.sum() if total is None else total
     sums = np.cumsum(values) / total
@@ -59,9 +60,16 @@ def rank_fraction(values: np.ndarray, fraction: float, total: float | None = Non
     return float(reached[0] + 1) if len(reached) else float("nan")
 
 
+def rank_of_share(values: np.ndarray, fraction: float) -> float:
+    """`rank_fraction` between whole numbers: its error is not zero where all sub-samples have the same whole one."""
+    sums = np.concatenate([[0.0], np.cumsum(values) / values.sum()])
+    above = int(np.searchsorted(sums, fraction * (1 - 1e-12)))
+    return float(above - 1 + (fraction - sums[above - 1]) / (sums[above] - sums[above - 1]))
+
+
 def degrees_of_freedom(values: np.ndarray, ridge: float) -> float:
     """Σ λ/(λ + ridge): the trace of the smoother K (K + ridge)⁻¹."""
-    if not 0 <= ridge < np.inf:
+    if one_number("ridge", ridge) < 0:
         raise ArgumentError(
             "ridge", "a finite number of at least 0", repr(ridge), "It is what is added to the diagonal."
         )

@@ -8,15 +8,22 @@ import numpy as np
 
 from ..errors import ArgumentError
 from ..errors.arguments import call_checked, finite_array
+from .matrices import told
 
-__all__ = ["features_of", "kernel_from_features"]
+__all__ = ["features_of", "kernel_from_features", "makes_features"]
 
+FIT = "Fit it first, on inputs of the same columns."
 ACTIVATIONS: dict[str, Callable] = {
     "identity": lambda z: z,
     "logistic": lambda z: 1 / (1 + np.exp(-z)),
     "tanh": np.tanh,
     "relu": lambda z: np.maximum(z, 0),
 }
+
+
+def makes_features(source) -> bool:
+    """Whether it is an estimator or a machine that `features_of` can ask."""
+    return any(hasattr(source, name) for name in ("transform", "hidden_mean", "coefs_"))
 
 
 @call_checked
@@ -46,14 +53,17 @@ def features_of(source, x, *, layer: int = -1) -> np.ndarray:
     if hasattr(source, "coefs_") and hasattr(source, "activation"):
         found = _hidden_layer(source, x, layer)
     elif hasattr(source, "transform"):
-        found = source.transform(x)
+        with told("source", "a fitted transformer that takes x", FIT):
+            found = source.transform(x)
     elif hasattr(source, "hidden_mean"):
-        found = source.hidden_mean(np.asarray(x))
+        with told("x", "inputs that the machine takes"):
+            found = source.hidden_mean(np.asarray(x))
     elif callable(source):
-        found = source(x)
+        with told("source", "a function that makes features of x"):
+            found = source(x)
     else:
         expected = "a fitted estimator with transform, a multilayer perceptron, a machine or a function"
-        raise ArgumentError("source", expected, f"a {type(source).__name__}", "Fit the estimator first.")
+        raise ArgumentError("source", expected, f"a {type(source).__name__}", FIT)
     return _flat("features", found.toarray() if hasattr(found, "toarray") else found)
 
 
@@ -61,7 +71,9 @@ def _hidden_layer(source, x, layer: int) -> np.ndarray:
     hidden = len(source.coefs_) - 1
     if not -hidden <= layer < hidden:
         raise ArgumentError("layer", f"one of {hidden} hidden layers, from 0", repr(layer), reason="choice")
-    values, act = np.asarray(x, float), ACTIVATIONS[source.activation]
+    values, act = finite_array("x", x).astype(float), ACTIVATIONS[source.activation]
+    if values.ndim != 2 or values.shape[1] != len(source.coefs_[0]):
+        raise ArgumentError("x", f"shape (n, {len(source.coefs_[0])})", f"shape {values.shape}", FIT, reason="shape")
     for weights, bias in list(zip(source.coefs_, source.intercepts_, strict=True))[: layer % hidden + 1]:
         values = act(values @ weights + bias)
     return values

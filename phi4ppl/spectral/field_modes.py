@@ -13,12 +13,14 @@ from ..analysis.gamma_method import gamma_method
 from ..analysis.least_squares import aic_weights, correlated_fit
 from ..analysis.primaries import lattice_of_run
 from ..analysis.two_point import lattice_momenta
-from ..errors import ArgumentError
+from ..errors import ArgumentError, Phi4pplWarning, warn
 from ..errors.arguments import call_checked
 from ..reports.numbers import value_with_error
+from .effective_ranks import entropy_rank
 from .matrices import require_bytes
 from .pairs_of_draws import pair_ratio_of_draws, spread_note
 from .spectrum_result import Spectrum
+from .subsamples import eigenvalue_errors
 
 __all__ = ["MomentumExponent", "field_spectrum", "momentum_exponent"]
 
@@ -29,6 +31,7 @@ FIRST_SHELLS = (1, 2, 3)
 LAST_MOMENTA = (0.45, 0.6, 0.8, 1.0)
 POWERS = ((-1, 2), (-1, 2, 4))  # of k̂, of the corrections
 MIN_SHELLS = 5  # more than corrections
+FAR = 0.7  # of log λ at the smallest momentum
 ACCEPTABLE = 0.05  # p of fits whose scatter is in the error
 
 
@@ -70,7 +73,12 @@ def field_spectrum(run, *, connected: bool = False, max_memory: int | None = Non
     posterior = tree["posterior"] if "posterior" in getattr(tree, "children", {}) else {}
     if lattice is None or "phi" not in posterior:
         got = "one without" if hasattr(tree, "children") else type(run).__name__
-        raise ArgumentError("run", "the tree of phi4ppl.sample with its field 'phi'", got, "Take keep_field=True.")
+        raise ArgumentError(
+            "run",
+            "the tree of phi4ppl.sample with its field 'phi'",
+            got,
+            "Take keep_field=True; in a NumPyro model, call the field 'phi'.",
+        )
     variable = posterior["phi"]
     if "member" in variable.dims:
         fix = "Select one: tree.isel(member=0)."
@@ -147,7 +155,7 @@ def _of_torus(chains: np.ndarray, lattice, connected: bool, limit: int | None) -
     counts = np.bincount(block) * num_chains
     replicas = (sums.sum(axis=0) - sums) / (counts.sum() - counts)[:, None]
     if connected:
-        replicas[:, 0] += means[0] - power[:, :, 0].mean(dtype=float)
+        replicas[:, 0] = _connected_without(chains, block, number)
     trace, square = float(copies @ means), float(copies @ means**2)
     of_trace = float(np.sqrt((len(sums) - 1) * np.var(replicas @ copies)))
     ratio = (trace**2 - of_trace**2) / (square - float(copies @ errors**2))
@@ -155,6 +163,8 @@ def _of_torus(chains: np.ndarray, lattice, connected: bool, limit: int | None) -
     notes.append(
         f"participation_ratio has the noise of the eigenvalues taken out; the plain form is {trace**2 / square:.4g}."
     )
+    plain = entropy_rank(np.repeat(means, copies))
+    notes.append(f"entropy_rank is extrapolated to many draws; the plain form is {plain:.4g}.")
     if not np.all(found.reliable):
         notes.append(
             f"the errors of {np.count_nonzero(~np.asarray(found.reliable))} of {len(kept)} modes are not reliable: draw more."
@@ -177,6 +187,27 @@ def _connected_zero_mode(chains: np.ndarray, number: int) -> tuple[float, float]
     return float(number * ((m**2).mean() - size**2)), float(found.error)
 
 
+def _connected_without(chains: np.ndarray, block: np.ndarray, number: int) -> np.ndarray:
+    """V(⟨m²⟩ − ⟨|m|⟩²) without each block of draws in turn."""
+    m = np.abs(chains.reshape(*chains.shape[:2], -1).mean(axis=-1, dtype=float))
+    counts = np.bincount(block) * len(m)
+    square, size = (np.bincount(np.tile(block, len(m)), values.ravel()) for values in (m**2, m))
+    left = counts.sum() - counts
+    return number * ((square.sum() - square) / left - ((size.sum() - size) / left) ** 2)
+
+
+def _sign_note(chains: np.ndarray) -> list[str]:
+    """Where the field changes sign as a whole, ⟨φ_x⟩⟨φ_y⟩ is no part of its covariance, however ordered it is."""
+    m = chains.mean(axis=-1)
+    ordered = np.mean(m**4) < 1.5 * np.mean(m**2) ** 2  # 1 of a field that is ±v, 3 of a Gaussian one
+    if not ordered or np.mean(m) ** 2 > 0.1 * np.mean(m**2):
+        return []
+    return [
+        "the field changes sign as a whole, so that ⟨φ_x⟩⟨φ_y⟩ is nearly 0 and connected=True takes out nothing: "
+        "the first eigenvalue is the order."
+    ]
+
+
 def _of_graph(chains: np.ndarray, name: str, connected: bool, limit: int | None) -> Spectrum:
     num_chains, num_draws, sites = chains.shape
     if sites > MAX_SITES:
@@ -188,6 +219,7 @@ def _of_graph(chains: np.ndarray, name: str, connected: bool, limit: int | None)
         "Take fewer sites.",
     )
     chains = chains.astype(float)
+    signs = _sign_note(chains) if connected else []
     if connected:
         chains = chains - chains.mean(axis=(0, 1))
     flat = chains.reshape(-1, sites)
@@ -208,11 +240,14 @@ def _of_graph(chains: np.ndarray, name: str, connected: bool, limit: int | None)
     plain = float(values.sum() ** 2 / np.sum(values**2))
     notes = [
         f"participation_ratio is from pairs of draws {gap} apart; the plain form is {plain:.4g}.",
+        f"entropy_rank is extrapolated to many draws; the plain form is {entropy_rank(values):.4g}.",
         *spread_note(sites, effective),
+        *signs,
     ]
     usable = np.isfinite(ratio) and np.isfinite(error)
+    errors, _ = eigenvalue_errors(values, np.array(replicas), factor)
     return Spectrum(
-        values, np.sqrt(factor * np.var(replicas, axis=0)), float(values.sum()), sites, f"field on {name}", vectors,
+        values, errors, float(values.sum()), sites, f"field on {name}", vectors,
         (float(np.sum(values**2)), 0.0), (ratio, error) if usable else None, np.array(replicas), factor, notes=tuple(notes),
     )  # fmt: skip
 
@@ -229,12 +264,21 @@ class MomentumExponent:
         First and last momentum of the window of the largest weight.
     p_value : float
         Of the best fit.
+    drift : (float, float)
+        log of λ at the smallest momentum over the best fit there without its term c₁/k̂, with its error: some −0.3 at a critical
+        point, far below where the correlation length is shorter than the lattice and there is no such exponent.
     """
 
     value: float
     error: float
     best: tuple[float, float]
     p_value: float
+    drift: tuple[float, float] = (0.0, 0.0)
+
+    @property
+    def critical(self) -> bool:
+        """Whether the power goes on to the smallest momentum, to a factor of two or five errors."""
+        return abs(self.drift[0]) <= max(FAR, 5 * self.drift[1])
 
     @property
     def eta(self) -> tuple[float, float]:
@@ -244,10 +288,15 @@ class MomentumExponent:
     def __str__(self) -> str:
         where = f"{self.best[0]:.2g} to {self.best[1]:.2g}"
         eta = value_with_error(*self.eta)
-        return (
+        text = (
             f"λ ~ k̂^−{value_with_error(self.value, self.error)}, η = {eta} (best window {where}, p = {self.p_value:.2g}; "
             "effective where corrections to scaling are large: compare two sizes)"
         )
+        return text if self.critical else f"{text}; {self.off()}"
+
+    def off(self) -> str:
+        """What is wrong where it is not critical."""
+        return f"NOT critical: λ at the smallest momentum is {np.exp(self.drift[0]):.2g} of what this power says"
 
 
 @call_checked
@@ -262,7 +311,7 @@ def momentum_exponent(run) -> MomentumExponent:
 
     The exponent is an effective one where corrections to scaling are large at all momenta of the lattice, as they are at weak
     coupling: 1.65(2) for 1.75 at ``w=1, a=1.5244, b=0.175`` and L = 128. Compare two sizes, or take
-    `phi4ppl.analysis.finite_size_scaling`.
+    `phi4ppl.finite_size_scaling`. A warning tells where λ at the smallest momentum does not follow the power at all.
 
     Parameters
     ----------
@@ -287,22 +336,30 @@ def momentum_exponent(run) -> MomentumExponent:
                 design = np.stack([np.ones(len(at)), -np.log(x[at]), *(x[at] ** p for p in powers)], axis=1)
                 start = np.linalg.lstsq(design, np.log(values[at]), rcond=None)[0]
                 fit = correlated_fit(lambda p, d=design: d @ p, np.log(values[at]), covariance[np.ix_(at, at)], start)
-                fits.append((fit.aic - 2 * len(at), fit, (x[at[0]], x[at[-1]])))
+                first_row = np.array([1.0, -np.log(x[1]), *(0.0 if p < 0 else x[1] ** p for p in powers)])
+                fits.append((fit.aic - 2 * len(at), fit, (x[at[0]], x[at[-1]]), first_row))
     if not fits:
         fix = "Take a larger lattice."
         raise ArgumentError(
             "run", f"{MIN_SHELLS} shells of small momentum", f"{len(x)} shells", fix, reason="too_small"
         )
-    weights = aic_weights([aic for aic, _, _ in fits])
-    each = np.array([fit.parameters[1] for _, fit, _ in fits])
-    own = np.array([fit.covariance[1, 1] for _, fit, _ in fits])
+    weights = aic_weights([aic for aic, *_ in fits])
+    each = np.array([fit.parameters[1] for _, fit, *_ in fits])
+    own = np.array([fit.covariance[1, 1] for _, fit, *_ in fits])
     mean = float(weights @ each)
-    good = np.array([fit.p_value > ACCEPTABLE for _, fit, _ in fits])
+    good = np.array([fit.p_value > ACCEPTABLE for _, fit, *_ in fits])
     spread = (
         np.average((each - mean) ** 2, weights=np.where(good, 1 / own, 0.0))
         if good.any()
         else np.max((each - mean) ** 2)
     )
     error = float(np.sqrt(weights @ own + spread))
-    _, best, window = min(fits, key=lambda fit: fit[0])
-    return MomentumExponent(mean, error, (float(window[0]), float(window[1])), best.p_value)
+    _, best, window, row = min(fits, key=lambda fit: fit[0])
+    drift = (
+        float(np.log(values[1]) - row @ best.parameters),
+        float(np.sqrt(covariance[1, 1] + row @ best.covariance @ row)),
+    )
+    made = MomentumExponent(mean, error, (float(window[0]), float(window[1])), best.p_value, drift)
+    if not made.critical:
+        warn(Phi4pplWarning("spectral.not_critical", f"{made.off()}: it has no exponent.", {"drift": drift[0]}))
+    return made

@@ -12,7 +12,7 @@ from scipy.spatial.distance import cdist, pdist
 
 from ..errors import ArgumentError
 from ..errors.arguments import finite_array, one_of
-from .matrices import require_scale
+from .matrices import require_scale, told, words_of
 
 __all__ = ["KERNELS", "Gram", "gram_of", "median_distance", "named_kernel", "points_of"]
 
@@ -93,20 +93,32 @@ class Gram:
     matrix : array or None
         If it is stored.
     points : array or None
+        On which the kernel function is evaluated.
     epsilon : float
         Relative precision of its entries.
+    inputs : array or None
+        The points that a baseline sees: those of the kernel, or the inputs of the model that makes features of them.
     """
 
     def __init__(self, matrix=None, points=None, function: Callable | None = None, epsilon: float | None = None):
         self.matrix, self.points, self._function = matrix, points, function
         self.num_points = len(points if matrix is None else matrix)
+        self.inputs = points
         self.epsilon = float(np.finfo(float).eps) if epsilon is None else epsilon
 
     def block(self, rows, columns) -> np.ndarray:
         """Entries of some rows and columns."""
         if self.matrix is not None:
             return self.matrix[np.ix_(rows, columns)]
-        return np.asarray(self._function(self.points[rows], self.points[columns]), float)
+        return np.asarray(self._entries(self.points[rows], self.points[columns]), float)
+
+    def _entries(self, x, y) -> np.ndarray:
+        with told("source", "a kernel of any two blocks of points"):
+            found = np.asarray(self._function(x, y))
+        if found.shape != (len(x), len(y)):
+            expected = f"K of shape {(len(x), len(y))} of {len(x)} and {len(y)} points"
+            raise ArgumentError("source", expected, f"shape {found.shape}", reason="returns")
+        return found
 
     def full(self) -> np.ndarray:
         """All entries, in double precision, symmetric to the last bit."""
@@ -141,7 +153,7 @@ class Gram:
         step = max(1, (CACHED_NUMBERS if single else BLOCK_NUMBERS) // self.num_points)
 
         def rows(start: int) -> np.ndarray:
-            return np.asarray(self._function(points[start : start + step], points)) @ factor
+            return self._entries(points[start : start + step], points) @ factor
 
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
             return np.concatenate(list(pool.map(rows, range(0, self.num_points, step)))).astype(float)
@@ -168,11 +180,12 @@ def gram_of(kernel: Callable | str, points) -> Gram:
         some[: points.shape[1] + 2],
         some[: points.shape[1] + 1],
     )  # no product of these shapes has the right one by chance
+    of_blocks = "another shape"
     try:
         found = np.asarray(kernel(x, y))
         blocks = found.shape == (len(x), len(y))
-    except Exception:  # of any kind: a function of two points does not know what to do with blocks
-        blocks = False
+    except Exception as error:  # of any kind: a function of two points does not know what to do with blocks
+        blocks, of_blocks = False, words_of(error)
     if blocks and np.iscomplexobj(found):
         raise ArgumentError("source", "a real kernel", "complex values", "Take the real part if that is meant.")
     if blocks:
@@ -184,7 +197,9 @@ def gram_of(kernel: Callable | str, points) -> Gram:
         with jax.enable_x64(True):
             return np.asarray(pairs(x, y))
 
-    found = function(x, y)
+    expected = "a function of two blocks of points, or a JAX function of two points"
+    with told("source", expected, f"Of two blocks it gave {of_blocks}."):
+        found = function(x, y)
     if found.shape != (len(x), len(y)):
         expected = "K of shape (len(x), len(y)) of two blocks of points, or one number of two points"
         raise ArgumentError("source", expected, f"shape {found.shape[2:]} of two points", reason="returns")

@@ -19,7 +19,7 @@ from ..errors.streams import stream_rng, stream_seed
 from .gram import BLOCK_NUMBERS, Gram, median_distance
 from .matrices import require_bytes
 from .spectrum_result import Spectrum
-from .subsamples import LARGEST, pair_ratio, subset_spectra
+from .subsamples import LARGEST, eigenvalue_errors, pair_ratio, subset_spectra
 
 __all__ = ["approximate_spectrum", "lanczos_spectrum", "operator_spectrum", "square_norm"]
 
@@ -156,7 +156,7 @@ def lanczos_spectrum(gram: Gram, label: str, number: int, sampled: bool, seed: i
     if sampled:
         replicas, factor = subset_spectra(gram, seed)
         replicas = replicas[:, :number]
-        errors = np.sqrt(factor * np.var(replicas, axis=0))
+        errors, _ = eigenvalue_errors(values, replicas, factor)
         ratio = _unbiased(gram, trace**2 - itself, norm[0] - itself, norm[1], seed)
     probes = f"Σλ² = {norm[0]:.6g} ± {norm[1]:.1g} by {NUM_PROBES} random probes"
     method = "LOBPCG" if gram.matrix is None else "Lanczos"
@@ -247,7 +247,8 @@ def approximate_spectrum(gram, label, source, method, number, features, seed, li
     full = np.array([solve(gram, features, stream_seed(seed, "features", run))[:number] for run in range(NUM_RUNS)])
     half = np.array([solve(gram, features // 2, stream_seed(seed, "half", run))[:number] for run in range(NUM_RUNS)])
     values = full.mean(axis=0)
-    own = np.maximum(full.std(axis=0, ddof=1), np.abs(values - half.mean(axis=0)))
+    change = np.abs(values - half.mean(axis=0)) / (np.sqrt(2) - 1)  # equal eigenvalues are split by O(1/√features)
+    own = np.hypot(full.std(axis=0, ddof=1), change)
     replicas, factor = subset_spectra(gram, seed)
     replicas = replicas[:, :number]
     what = "landmarks (Nyström, C W⁻¹ Cᵀ)" if method == "nystrom" else "random Fourier features"
@@ -256,7 +257,7 @@ def approximate_spectrum(gram, label, source, method, number, features, seed, li
         f"at most {float(np.max(own[values > 0] / values[values > 0])):.1%} of a value."
     )
     return Spectrum(
-        values, np.hypot(own, np.sqrt(factor * np.var(replicas, axis=0))), float(gram.diagonal().sum()), n, label,
+        values, np.hypot(own, eigenvalue_errors(values, replicas, factor)[0]), float(gram.diagonal().sum()), n, label,
         replicas=replicas, replica_factor=factor, notes=(note,), gram=gram, seed=seed,
     )  # fmt: skip
 

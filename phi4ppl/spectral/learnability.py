@@ -12,7 +12,7 @@ from ..errors import ArgumentError
 from ..errors.arguments import call_checked, finite_array, positive_int, seed_within
 from ..errors.streams import stream_rng
 from ..reports.numbers import value_with_error
-from .matrices import checked_targets, eigensystem, require_scale
+from .matrices import checked_targets, eigensystem, one_number, require_scale
 
 __all__ = ["Learnability", "ModeLearnability", "learnability", "mode_learnability"]
 
@@ -105,10 +105,7 @@ def mode_learnability(eigenvalues, num_train: int, ridge: float = 0.0) -> ModeLe
 
 
 def _checked_ridge(ridge) -> float:
-    found = finite_array("ridge", ridge)
-    if found.ndim:
-        raise ArgumentError("ridge", "one number", f"shape {found.shape}", reason="shape")
-    value = float(found)
+    value = one_number("ridge", ridge)
     if value < 0:
         raise ArgumentError("ridge", "a number that is not negative", repr(ridge))
     return value

@@ -2,16 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 
-from ..errors import ArgumentError, MemoryLimitError
+from ..errors import ArgumentError, MemoryLimitError, Phi4pplError
 from ..errors.arguments import finite_array
 from ..sampling.memory import FRACTION, available_bytes, readable
 
-__all__ = ["centered", "checked_targets", "eigensystem", "kernel_matrix", "require_bytes"]
+__all__ = [
+    "centered",
+    "checked_targets",
+    "eigensystem",
+    "kernel_matrix",
+    "one_number",
+    "require_bytes",
+    "told",
+    "words_of",
+]
 
 LARGEST = 1e100  # entries of kernels and targets, whose squares must not overflow
+IN_BYTES = "For 2 GB 2e9."
 ASYMMETRY = 100  # roundings of the largest entry, by which a kernel may differ from its transpose
+
+
+def words_of(error: Exception) -> str:
+    """Kind and first line of an error of someone else."""
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0].rstrip('.')}"
+
+
+@contextmanager
+def told(name: str, expected: str, fix: str = "") -> Iterator[None]:
+    """Raise whatever a function or an estimator of the user raises as `ArgumentError`, with what was expected of it."""
+    try:
+        yield
+    except Phi4pplError:
+        raise
+    except Exception as error:  # the user should read whatever the function raises
+        raise ArgumentError(name, expected, words_of(error), fix, reason="raises") from error
+
+
+def one_number(name: str, value, fix: str = "") -> float:
+    """A finite number, or `ArgumentError`."""
+    found = finite_array(name, value, fix)
+    if found.ndim:
+        raise ArgumentError(name, "one number", f"shape {found.shape}", fix, reason="shape")
+    return float(found)
 
 
 def kernel_matrix(name: str, kernel) -> np.ndarray:
@@ -94,7 +131,7 @@ def centered(kernel: np.ndarray) -> np.ndarray:
     return kernel - rows[:, None] - rows[None, :] + rows.mean()
 
 
-def require_bytes(needed: float, limit: int | None, what: str, fix: str) -> int:
+def require_bytes(needed: float, limit: int | None, what: str, fix: str, name: str = "max_memory") -> int:
     """The limit in bytes, by default a fraction of the memory that is free.
 
     Raises
@@ -102,8 +139,12 @@ def require_bytes(needed: float, limit: int | None, what: str, fix: str) -> int:
     MemoryLimitError
         If more is needed; nothing has been computed then.
     """
-    limit = int(FRACTION * available_bytes()) if limit is None else int(limit)
+    if limit is None:
+        limit = int(FRACTION * available_bytes())
+    elif isinstance(limit, bool | str) or not one_number(name, limit, IN_BYTES) > 0:
+        raise ArgumentError(name, "a positive number of bytes", repr(limit), IN_BYTES)
     if needed > limit:
+        limit = int(limit)
         message = f"{what} needs {readable(needed)}, but the limit is {readable(limit)}. {fix}"
         raise MemoryLimitError("too_small", message, {"needed_bytes": int(needed), "limit_bytes": limit})
-    return limit
+    return int(limit)

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import ArgumentError
-from ..errors.arguments import call_checked, finite_array, positive_int, seed_within
+from ..errors.arguments import call_checked, positive_int, seed_within
 from ..errors.streams import stream_rng
 from ..reports.numbers import value_with_error
-from .matrices import eigensystem
+from .matrices import eigensystem, one_number
 from .tangent import Form, network_of, ntk
 
 __all__ = ["RandomLabelTest", "random_label_test"]
@@ -143,7 +143,7 @@ def random_label_test(
     number = len(network.x)
     if values[0] == 0:
         raise ArgumentError("params", "parameters on which the outputs depend", "a tangent kernel of 0", reason="zero")
-    eta = number / values[0] if step_size is None else float(finite_array("step_size", step_size))
+    eta = number / values[0] if step_size is None else one_number("step_size", step_size)
     if eta <= 0:
         raise ArgumentError("step_size", "a positive number", repr(step_size))
     start = np.asarray(network.form(network.parameters, network.fixed, network.x), float)

@@ -9,12 +9,13 @@ import numpy as np
 
 from .._typing import Labeled
 from ..errors import ArgumentError
-from ..errors.arguments import call_checked, finite_array, one_of, positive_int, seed_within
+from ..errors.arguments import call_checked, one_of, positive_int, seed_within
 from .baselines import compare_baseline
 from .dense_spectra import dense_spectrum
 from .effective_ranks import EPSILON
+from .features import features_of, makes_features
 from .gram import KERNELS, Gram, gram_of, points_of
-from .matrices import kernel_matrix
+from .matrices import kernel_matrix, one_number, told
 from .spectrum_result import Spectrum
 
 __all__ = ["spectrum"]
@@ -49,11 +50,11 @@ def spectrum(
     ----------
     source : array, callable, str, or DataTree
         A matrix K; a kernel as a function of two blocks of points (scikit-learn's kernels are), as a JAX function of
-        two points, or
-        one of ``"rbf"``, ``"laplace"``, ``"matern"``, ``"polynomial"`` at the median distance and ``"linear"``; an operator
-        ``v ↦ Kv`` with its ``size``; the tree of a run, see `field_spectrum`.
+        two points, or one of ``"rbf"``, ``"laplace"``, ``"matern"``, ``"polynomial"`` at the median distance and
+        ``"linear"``; a φ⁴ network or a fitted scikit-learn estimator that makes features of the points, see
+        `features_of`; an operator ``v ↦ Kv`` with its ``size``; the tree of a run, see `field_spectrum`.
     points : array_like, shape ``(n, …)``, optional
-        Of a kernel function. Beside a matrix they are for baselines.
+        Of a kernel function or of features. Beside a matrix they are for baselines.
     size : int, optional
         n, of an operator. A `scipy.sparse.linalg.LinearOperator` has its own.
     trace : float, optional
@@ -127,19 +128,23 @@ def _spectrum(
         )
         _refuse("a run", jitter=jitter or None, method=None if method == "auto" else method, sampled=sampled)
         return field_spectrum(source, max_memory=max_memory)
-    jitter = float(finite_array("jitter", jitter))
+    jitter = one_number("jitter", jitter)
+    if not isinstance(sampled, bool | None):
+        raise ArgumentError("sampled", "True, False or None", repr(sampled))
+    trace = None if trace is None else one_number("trace", trace)
     if num_eigenvalues is not None:
         positive_int("num_eigenvalues", num_eigenvalues)
     if num_features is not None and method not in ("nystrom", "random_features"):
         _refuse(f"method={method!r}", num_features=num_features)
-    if not 0 <= jitter < np.inf:
+    if jitter < 0:
         raise ArgumentError("jitter", "a number of at least 0, in units of the mean of the diagonal", repr(jitter))
     if _is_operator(source, points, size):
         from .large import operator_spectrum
 
         _refuse("an operator", points=points, jitter=jitter or None)
         _refuse("an operator", method=None if method in ("auto", "lanczos") else method)
-        return operator_spectrum(source, size, trace, num_eigenvalues or NUM_LARGE, bool(sampled), seed, max_memory)
+        with told("source", "an operator that makes Kv of a vector v of length size"):
+            return operator_spectrum(source, size, trace, num_eigenvalues or NUM_LARGE, bool(sampled), seed, max_memory)
     _refuse("a matrix or a kernel of points", size=size, trace=trace)
     gram, label = _gram(source, points)
     sampled = True if sampled is None else bool(sampled)
@@ -174,6 +179,13 @@ def _is_operator(source, points, size) -> bool:
 
 
 def _gram(source, points) -> tuple[Gram, str]:
+    if makes_features(source):
+        if points is None:
+            raise ArgumentError("points", "points of which the model makes features", "none", reason="missing")
+        features = features_of(source, points)
+        found = Gram(points=features, function=lambda x, y: x @ y.T)
+        found.inputs = points_of(points)
+        return found, f"features of {type(source).__name__}"
     if callable(source) or isinstance(source, str):
         if points is None:
             known = (
@@ -187,8 +199,8 @@ def _gram(source, points) -> tuple[Gram, str]:
     matrix = kernel_matrix("source", source)
     found = Gram(matrix, epsilon=float(np.finfo(given.dtype).eps) if given.dtype.kind == "f" else EPSILON)
     if points is not None:
-        found.points = points_of(points)
-        if len(found.points) != len(matrix):
-            got = f"{len(found.points)} points beside a matrix of {len(matrix)} rows"
+        found.inputs = points_of(points)
+        if len(found.inputs) != len(matrix):
+            got = f"{len(found.inputs)} points beside a matrix of {len(matrix)} rows"
             raise ArgumentError("points", "one point a row of the matrix", got, reason="shape")
     return found, "kernel matrix"

@@ -23,7 +23,7 @@ def plot_spectrum(spectrum, baseline=None) -> Figure:
     law = spectrum.decay
     if law.law is not None:
         rank = np.geomspace(law.window[0], law.window[1], 80)
-        axes.plot(rank, law(rank), color=OKABE_ITO[6], lw=1, ls=":", label=law.law)
+        axes.plot(rank, law(rank), color=OKABE_ITO[6], lw=1.6, ls=":", label=law.law)
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel("rank i")

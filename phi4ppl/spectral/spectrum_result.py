@@ -15,13 +15,16 @@ from ..reports.numbers import value_with_error
 from . import effective_ranks as ranks_of
 from .decay import Decay, fit_decay
 from .gram import Gram
+from .matrices import told
 from .spectral_plots import plot_spectrum
+from .subsamples import root_extrapolation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["Spectrum"]
 
+MAX_RELATIVE = 0.9  # error of a share λ₁/Σλ
 SHOWN = 8  # eigenvalues that are printed
 
 
@@ -102,6 +105,8 @@ class Spectrum:
     def estimate(self, function: Callable[[np.ndarray], float]) -> tuple[float, float]:
         """A function of all eigenvalues, and its standard error from the sub-samples.
 
+        The error is that of the scatter and of the bias: what fewer points change, extrapolated.
+
         Examples
         --------
         >>> import numpy as np, phi4ppl as p4
@@ -110,11 +115,31 @@ class Spectrum:
         """
         if not self.complete:
             return float("nan"), float("nan")
+        with told("function", "a function of an array of eigenvalues that returns one number"):
+            value, spread, bias = self._scatter(function)
+        return value, float(np.hypot(spread, bias))
+
+    def _scatter(self, function: Callable[[np.ndarray], float]) -> tuple[float, float, float]:
+        """A function of the eigenvalues, its standard deviation, and its bias if that is of order 1/n."""
         value = float(function(self.resolved))
         if self.replicas is None:
-            return value, float("nan") if self.sampled else 0.0
-        each = [function(r) for r in ranks_of.resolved(self.replicas, self.epsilon, self.num_points)]
-        return value, float(np.sqrt(self.replica_factor * np.var(each)))
+            return value, float("nan") if self.sampled else 0.0, 0.0
+        each = [float(function(r)) for r in ranks_of.resolved(self.replicas, self.epsilon, self.num_points)]
+        factor = self.replica_factor
+        return value, float(np.sqrt(factor * np.var(each))), float(factor * (np.mean(each) - value))
+
+    def _extrapolated(self, function: Callable[[np.ndarray], float]) -> tuple[float, float]:
+        """A positive function of all eigenvalues without the bias of its logarithm (M. H. Quenouille, 1956).
+
+        Higher orders are left: a quarter of what is taken out is part of the error.
+        """
+        value, spread, bias = self._scatter(lambda values: float(np.log(function(values))))
+        return float(np.exp(value - bias)), float(np.exp(value - bias) * np.hypot(spread, bias / 4))
+
+    def _of_sorted(self, function: Callable[[np.ndarray], float]) -> tuple[float, float]:
+        """A function of few sorted eigenvalues; their bias is of order n^−1/2 where others are near."""
+        value, spread, bias = self._scatter(function)
+        return value, float(np.hypot(spread, bias * root_extrapolation(self.replica_factor)))
 
     @cached_property
     def plain_ranks(self) -> dict[str, float]:
@@ -127,7 +152,16 @@ class Spectrum:
     def ranks(self) -> dict[str, tuple[float, float]]:
         """Every effective rank by name, with its error: nan where the known eigenvalues do not tell."""
         found = {name: self.estimate(function) for name, function in ranks_of.RANKS.items()}
-        if not self.complete:
+        if self.complete:
+            found["entropy_rank"] = self._extrapolated(ranks_of.entropy_rank)
+            share, error = self._of_sorted(lambda values: 1 / ranks_of.trace_over_max(values))
+            relative = min(error / share, MAX_RELATIVE)
+            found["trace_over_max"] = (
+                1 / share,
+                relative / (1 - relative) / share,
+            )  # of the far end: λ₁ comes out too large
+            found["numerical_rank"] = self._scatter(ranks_of.numerical_rank)[:2]  # of this matrix
+        else:
             top = float(self.eigenvalues[0])
             found["trace_over_max"] = (
                 self.trace / top,
@@ -145,7 +179,8 @@ class Spectrum:
 
     def _fraction(self, fraction: float) -> tuple[float, float]:
         if self.complete:
-            return self.estimate(lambda values: ranks_of.rank_fraction(values, fraction))
+            value = ranks_of.rank_fraction(self.resolved, fraction)
+            return value, self._of_sorted(lambda values: ranks_of.rank_of_share(values, fraction))[1]
         known = ranks_of.rank_fraction(self.resolved, fraction, self.trace)
         ends = (self.trace - self.trace_error, self.trace + self.trace_error)
         least, most = (ranks_of.rank_fraction(self.resolved, fraction, trace) for trace in ends)
@@ -168,7 +203,7 @@ class Spectrum:
 
     @property
     def entropy_rank(self) -> float:
-        """exp(−Σ p log p), p = λ/Σλ."""
+        """exp(−Σ p log p), p = λ/Σλ, of a sample extrapolated to many points; ``plain_ranks`` has the plain form."""
         return self.ranks["entropy_rank"][0]
 
     @property
@@ -205,7 +240,8 @@ class Spectrum:
 
     def __str__(self) -> str:
         known = f"{len(self.eigenvalues)} of {self.num_points}" if not self.complete else f"{self.num_points}"
-        first = zip(self.eigenvalues[:SHOWN], self.errors[:SHOWN], strict=True)
+        shown = slice(max(1, min(SHOWN, np.count_nonzero(self.resolved))))  # none of rounding
+        first = zip(self.eigenvalues[shown], self.errors[shown], strict=True)
         lines = [f"{self.label}: {known} eigenvalues, trace {self.trace:.6g}"]
         lines.append(
             "  " + "  ".join(_shown(*pair) for pair in first) + ("  …" if len(self.eigenvalues) > SHOWN else "")

@@ -18,7 +18,7 @@ import numpy as np
 from ..errors.streams import stream_rng
 from .gram import Gram
 
-__all__ = ["NUM_SUBSETS", "block_ratio", "pair_ratio", "subset_spectra"]
+__all__ = ["NUM_SUBSETS", "block_ratio", "eigenvalue_errors", "pair_ratio", "root_extrapolation", "subset_spectra"]
 
 NUM_SUBSETS = 20
 SHARE = 0.75  # of the points in each subset
@@ -27,15 +27,36 @@ MAX_GROUPS = 50
 
 
 def subset_spectra(gram: Gram, seed: int, number: int = NUM_SUBSETS) -> tuple[np.ndarray, float]:
-    """Eigenvalues of random subsets, in units of those of all points, and what the variance among them is multiplied by."""
+    """Eigenvalues of subsets of b of n points, in units of those of all points, and b/(n − b).
+
+    Disjoint parts are left out in turn, so that what is linear in the points cancels in the mean over the subsets.
+    """
     n = gram.num_points
-    size = min(int(SHARE * n), LARGEST)
+    size = min(n - int((1 - SHARE) * n), LARGEST)
     random = stream_rng(seed, "sub-samples")
     found = []
-    for _ in range(number):
-        some = np.sort(random.choice(n, size, replace=False))
-        found.append(np.linalg.eigvalsh(gram.block(some, some))[::-1] * (n / size))
-    return np.maximum(found, 0.0), size / (n - size) * number / (number - 1)
+    while len(found) < number:
+        order = random.permutation(n)
+        for part in range(min(max(n // (n - size), 1), number - len(found))):
+            some = np.sort(np.roll(order, part * (n - size))[n - size :])
+            found.append(np.linalg.eigvalsh(gram.block(some, some))[::-1] * (n / size))
+    return np.maximum(found, 0.0), size / (n - size)
+
+
+def eigenvalue_errors(values: np.ndarray, replicas: np.ndarray, factor: float) -> tuple[np.ndarray, np.ndarray]:
+    """Errors of sorted eigenvalues, and which of them are mostly bias; ``factor`` is b/(n − b).
+
+    A sample splits eigenvalues that are equal, or nearly: the largest come out too large, by O(n^−1/2). What fewer points
+    add to that, extrapolated, is part of the error.
+    """
+    spread = np.sqrt(factor * np.var(replicas, axis=0))
+    bias = factor * np.abs(values - replicas.mean(axis=0)) * root_extrapolation(factor)
+    return np.hypot(spread, bias), bias > spread
+
+
+def root_extrapolation(factor: float) -> float:
+    """How much larger a bias is that falls as n^−1/2 than one that falls as 1/n, for the same change from b to n points."""
+    return float(1 / (factor * (np.sqrt(1 + 1 / factor) - 1)))
 
 
 def pair_ratio(matrix: np.ndarray, seed: int, groups: int = MAX_GROUPS) -> tuple[float, float]:

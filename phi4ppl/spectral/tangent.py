@@ -13,7 +13,7 @@ from scipy.sparse.linalg import LinearOperator
 
 from ..errors import ArgumentError
 from ..errors.arguments import call_checked, one_of
-from .matrices import require_bytes
+from .matrices import require_bytes, told
 
 __all__ = ["Network", "TangentOperator", "network_of", "ntk"]
 
@@ -147,15 +147,20 @@ def network_of(apply: Callable, params, x) -> Network:
     ------
     ArgumentError
     """
+    if not callable(apply):
+        raise ArgumentError("apply", "a function apply(params, x)", f"a {type(apply).__name__}")
     leaves, structure = jax.tree.flatten(params)
-    real = tuple(bool(jnp.issubdtype(jnp.result_type(leaf), jnp.floating)) for leaf in leaves)
+    with told("params", "a tree of arrays"):
+        real = tuple(bool(jnp.issubdtype(jnp.result_type(leaf), jnp.floating)) for leaf in leaves)
     if not any(real):
         raise ArgumentError("params", "a tree with real arrays", f"{len(leaves)} leaves, none of them real")
-    x = jnp.asarray(x)
+    with told("x", "an array of examples"):
+        x = jnp.asarray(x)
     if not x.ndim or not len(x):
         raise ArgumentError("x", "at least one example", f"shape {x.shape}", reason="shape")
     some = x[:PROBED]
-    together = jnp.asarray(apply(params, some))
+    with told("apply", f"a function apply(params, x) that takes x of shape {some.shape}"):
+        together = jnp.asarray(apply(params, some))
     if together.shape[:1] != (len(some),) or not jnp.issubdtype(together.dtype, jnp.floating):
         got = f"{together.dtype} of shape {together.shape} for {len(some)} examples"
         raise ArgumentError("apply", "a function with real outputs of shape (n, …)", got, reason="returns")
@@ -173,7 +178,10 @@ def network_of(apply: Callable, params, x) -> Network:
         raise ArgumentError("apply", "a function whose examples do not see each other", got, fix, reason="coupled")
     parameters = [jnp.asarray(leaf) for one, leaf in zip(real, leaves, strict=True) if one]
     fixed = [leaf for one, leaf in zip(real, leaves, strict=True) if not one]
-    return Network(Form(apply, structure, real, num_outputs), parameters, fixed, x)
+    form = Form(apply, structure, real, num_outputs)
+    with told("apply", "a function that JAX can differentiate", "Write it with jax.numpy."):
+        jax.eval_shape(jax.jacrev(lambda p: form(p, fixed, some[:1])), parameters)
+    return Network(form, parameters, fixed, x)
 
 
 def _blocks(network: Network, limit: int) -> list[slice]:
@@ -193,7 +201,10 @@ def _by_gradients(network: Network, outputs: str, memory_limit: int | None) -> n
     kernel_bytes = 8 * size**2 * (num_outputs if outputs == "each" else 1)
     fix = 'Take fewer examples or outputs, or method="matrix_free".'
     needed = kernel_bytes + _row_bytes(network)
-    limit = require_bytes(needed, memory_limit, f"the tangent kernel of {number} examples", fix) - kernel_bytes
+    limit = (
+        require_bytes(needed, memory_limit, f"the tangent kernel of {number} examples", fix, "memory_limit")
+        - kernel_bytes
+    )
     limit = limit if memory_limit is not None else max(min(limit, BLOCK_BYTES), _row_bytes(network))
     blocks = _blocks(network, limit)
     kernel = np.zeros((num_outputs, number, number) if outputs == "each" else (size, size))

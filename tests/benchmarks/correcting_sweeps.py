@@ -17,8 +17,8 @@ import jax
 import numpy as np
 
 import phi4ppl as p4
-from phi4ppl.renormalization.correction import by_sweeps, measure
 from phi4ppl.reports.numbers import value_with_error
+from phi4ppl.results.correction import by_sweeps, measure
 
 NAMES = ("energy_density", "susceptibility")
 FINE = {"energy_density": (-0.54946, 0.00038), "susceptibility": (1228.0, 6.0)}  # of 64²

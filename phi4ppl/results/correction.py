@@ -1,6 +1,6 @@
-"""Fields of a lift become fields of a model: by sweeps of an exact kernel, on patches, or by weights.
+"""Fields from elsewhere become fields of a model: by sweeps of an exact kernel, until no observable moves.
 
-Sweeps are asymptotically exact: what is left of the lift falls with their number, and `by_sweeps` doubles it until no
+Sweeps are asymptotically exact: what is left of the start falls with their number, and `by_sweeps` doubles it until no
 observable moves. Fields are independent configurations, not draws of one chain: errors are those of independent numbers.
 """
 
@@ -26,13 +26,14 @@ from ..lattice.frozen import Lattice
 from ..model.field import MarkovRandomField
 from ..sampling.engine import Engine
 
-__all__ = ["Corrected", "Summary", "by_sweeps", "local_kernel", "measure", "moved", "summary_of"]
+__all__ = ["Corrected", "Summary", "by_sweeps", "local_kernel", "measure", "moved", "summary_of", "tuned_step_size"]
 
 BATCH_SITES = 1 << 18  # of fields that sweep together: clusters of what a cache holds are found twice as fast
 FIRST = 8  # sweeps of single sites before clusters: these see large ones in fields that are too smooth, and turn them
 MAX_SWEEPS = 512
 TOLERANCE = 2.0  # errors
 DRIFT = 3.0  # errors of a drift since the first sweeps that has to be shown to slow down
+TUNED, TUNING = 256, 100  # fields and iterations that find a step size
 CLUSTER_SWEEPS = 2  # an iteration of the kernel "cluster" has two
 
 
@@ -205,9 +206,20 @@ def local_kernel(model: MarkovRandomField, kernel: str = "auto") -> str:
     """``"cluster"`` or ``"local_hmc"``: kernels that one step size tunes on lattices of every size."""
     name = resolve(kernel, compile_field(model))[0].name
     if name not in ("cluster", "local_hmc"):
-        fix = "A cascade tunes its kernel once, at the start."
+        fix = "The kernel is tuned once, at the start."
         raise ArgumentError("kernel", "'cluster', 'local_hmc', or 'auto' that chooses one of them", repr(name), fix)
     return name
+
+
+def tuned_step_size(model: MarkovRandomField, fields: np.ndarray, kernel: str = "auto", *, seed: int = 0) -> float:
+    """The step size of `by_sweeps`, by a warm-up of copies of a few hundred of the fields, which are not used themselves."""
+    start = np.resize(fields, (min(len(fields), TUNED), *fields.shape[1:]))
+    engine = Engine(
+        model, kernel=local_kernel(model, kernel), num_chains=len(start), key=stream_key(seed, "tuning"), start=start,
+        keep_field=False, observables=OBSERVABLES,
+    )  # fmt: skip
+    engine.warm_up(model, TUNING)
+    return float(np.mean(np.asarray(engine.tuning.step_size)))
 
 
 class _Sweeper:
