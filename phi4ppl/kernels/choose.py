@@ -22,7 +22,10 @@ def choose(compiled: CompiledModel, symmetry_moves: bool = True) -> tuple[str, s
     model = compiled.model
     if model is None:
         if compiled.fields:
-            return "nuts", "a NumPyro model; 'nuts_curvature' finds its mode first, and moves intercepts and scales faster"
+            return (
+                "nuts",
+                "a NumPyro model; 'nuts_curvature' finds its mode first, and moves intercepts and scales faster",
+            )
         return "nuts", "a NumPyro model has no graph to exploit"
     terms = model.interactions
     num_colors = int(colors(model.lattice, model.forms).max()) + 1
