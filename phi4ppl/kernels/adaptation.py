@@ -16,7 +16,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from ..errors.arguments import call_checked
-from .metrics import FreeField, fit_free_field, metric_of, spectrum
+from .metrics import FreeField, LowRank, Precision, fit_free_field, metric_of, spectrum
 from .target import Target
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "Adaptation",
     "Diagonal",
     "Tuning",
+    "Whitened",
     "WindowAdaptation",
     "dual_averaging",
     "over_chains",
@@ -88,26 +89,29 @@ class WindowAdaptation:
     Attributes
     ----------
     target_acceptance : float
-    mass : str
-        ``"diagonal"``, or ``"fourier"``: that of a free field with fitted mass, see `phi4ppl.kernels.metrics`.
+    mass : str or Whitened
+        ``"diagonal"``; ``"fourier"``: that of a free field with fitted mass, see `phi4ppl.kernels.metrics`; or a known
+        precision, in whose coordinates the variances are adapted.
     """
 
     target_acceptance: float = 0.8
-    mass: str = "diagonal"
+    mass: str | Whitened = "diagonal"
+
+    @property
+    def _mass(self):
+        return {"diagonal": Diagonal, "fourier": _Fourier}[self.mass] if isinstance(self.mass, str) else self.mass
 
     def begin(self, target: Target, position) -> _State:
         """Start with unit mass and a small step, which dual averaging enlarges at once if it can."""
         flat, _ = ravel_pytree(position)
         one = jnp.ones((), flat.dtype)
         init, _, _ = dual_averaging(self.target_acceptance)
-        mass = _Fourier if self.mass == "fourier" else Diagonal
-        return _State(init(INITIAL_STEP_SIZE * one), mass.begin(target, position), _Slowest.begin(flat), one)
+        return _State(init(INITIAL_STEP_SIZE * one), self._mass.begin(target, position), _Slowest.begin(flat), one)
 
     def update(self, target: Target, state: _State, stage, is_window_end, chain_state, statistics: dict) -> _State:
         """One step: step size always; statistics in slow windows; mass and length at the end of each."""
         init, update, final = dual_averaging(self.target_acceptance)
-        mass = _Fourier if self.mass == "fourier" else Diagonal
-        position = chain_state.position
+        mass, position = self._mass, chain_state.position
 
         def observe(state):
             white = metric_of(mass.value(state.mass), target.lattice).scale(position, position, inv=False, trans=False)
@@ -132,8 +136,7 @@ class WindowAdaptation:
         return self._tuning(state, state.step_size.log_step_size_avg)
 
     def _tuning(self, state: _State, log_step_size) -> Tuning:
-        mass = _Fourier if self.mass == "fourier" else Diagonal
-        return Tuning(jnp.exp(log_step_size).astype(state.spread.dtype), mass.value(state.mass), state.spread)
+        return Tuning(jnp.exp(log_step_size).astype(state.spread.dtype), self._mass.value(state.mass), state.spread)
 
 
 def over_chains(value):
@@ -184,6 +187,26 @@ class Diagonal:
         from blackjax.adaptation.mass_matrix import mass_matrix_adaptation
 
         return mass_matrix_adaptation(True)
+
+
+@dataclass(frozen=True)
+class Whitened:
+    """The variance of every coordinate in which a known precision is 1."""
+
+    precision: Precision
+
+    def begin(self, target: Target, position):
+        return Diagonal.begin(target, position)
+
+    def update(self, target: Target, state, position):
+        metric = metric_of(LowRank(jnp.ones(self.precision.scale.shape), self.precision), None)
+        return Diagonal.update(target, state, metric.scale(position, position, inv=False, trans=False))
+
+    def close(self, target: Target, state):
+        return Diagonal.close(target, state)
+
+    def value(self, state) -> LowRank:
+        return LowRank(Diagonal.value(state), self.precision)
 
 
 class _Fourier(NamedTuple):

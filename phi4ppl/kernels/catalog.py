@@ -4,8 +4,9 @@ from .chees import CHEES
 from .cluster import CLUSTER
 from .gradient import KERNELS
 from .kernel import register
+from .latent_nuts import NUTS_CURVATURE
 from .local_hmc import LOCAL_HMC
 from .tempering import HOUDAYER, TEMPERING
 
-for _kernel in (*KERNELS, CHEES, LOCAL_HMC, CLUSTER, TEMPERING, HOUDAYER):
+for _kernel in (*KERNELS, NUTS_CURVATURE, CHEES, LOCAL_HMC, CLUSTER, TEMPERING, HOUDAYER):
     register(_kernel)

@@ -29,6 +29,11 @@ def choose(compiled: CompiledModel, symmetry_moves: bool = True, tempered: bool 
     """
     model = compiled.model
     if model is None:
+        if compiled.fields:
+            return (
+                "nuts",
+                "a NumPyro model; 'nuts_curvature' finds its mode first, and moves intercepts and scales faster",
+            )
         return "nuts", "a NumPyro model has no graph to exploit"
     terms = model.interactions
     frustrated = signs_compete(model)
@@ -82,6 +87,8 @@ def resolve(
     ------
     ArgumentError
         If there is no kernel of that name, or it cannot sample this model.
+    SamplingError
+        If a kernel that begins at the mode of a NumPyro model finds none.
     """
     name, reason = choose(compiled, symmetry_moves, tempered) if kernel == "auto" else (kernel, "asked for")
     kernel = get_kernel(name)

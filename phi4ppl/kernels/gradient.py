@@ -30,6 +30,7 @@ __all__ = [
     "hmc_statistics",
     "adjusted_mclmc",
     "nuts",
+    "nuts_statistics",
 ]
 
 MAX_TREE_DEPTH = 10
@@ -45,7 +46,7 @@ def nuts(target: Target, tuning: Tuning) -> SamplingAlgorithm:
     return blackjax.nuts(target.logdensity_fn, tuning.step_size, metric, max_num_doublings=MAX_TREE_DEPTH)
 
 
-def _nuts_statistics(info) -> dict:
+def nuts_statistics(info) -> dict:
     return {
         "acceptance_rate": info.acceptance_rate,
         "diverging": info.is_divergent,
@@ -211,7 +212,7 @@ def _kernels(name, summary, build, statistics, acceptance, objection) -> list[Ke
 
 
 KERNELS = [
-    *_kernels("nuts", "No-U-Turn sampler: path length chosen at every step", nuts, _nuts_statistics, 0.8, any_model),
+    *_kernels("nuts", "No-U-Turn sampler: path length chosen at every step", nuts, nuts_statistics, 0.8, any_model),
     *_kernels(
         "hmc", "Hamiltonian Monte Carlo, trajectories of adapted and randomized length", hmc, hmc_statistics, 0.8, any_model
     ),

@@ -53,6 +53,8 @@ class Kernel:
     fit : callable, optional
         ``fit(compiled) -> (kernel, how)``: the kernel as a model needs it, of sizes that warm-up cannot change, and in words
         what was found. `phi4ppl.kernels.resolve` calls it.
+    start : callable, optional
+        ``start(key)``: where a chain begins; by default where `CompiledModel.initial_position` says.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Kernel:
     objection: Callable[[CompiledModel], str | None] = any_model
     changes_signs: bool = False
     fit: Callable[[CompiledModel], tuple[Kernel, str]] | None = None
+    start: Callable[[Any], Any] | None = None
 
 
 _REGISTRY: dict[str, Kernel] = {}
@@ -97,6 +100,7 @@ def kernels() -> dict[str, str]:
     hmc_fourier
     adjusted_mclmc
     adjusted_mclmc_fourier
+    nuts_curvature
     chees
     local_hmc
     cluster

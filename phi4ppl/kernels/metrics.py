@@ -1,4 +1,4 @@
-"""Mass matrices in the eigenbasis of the lattice Laplacian, as BlackJAX metrics.
+"""Mass matrices in the eigenbasis of the lattice Laplacian, and of low rank beside a diagonal, as BlackJAX metrics.
 
 A free field has covariance A/(k̂² + m²) on the modes of the Laplacian (eigenvalues k̂²). Taken as the inverse mass matrix, it
 lets long and short waves move at the same pace (G. G. Batrouni et al., Phys. Rev. D 32 (1985) 2736). Any A, m² > 0 leave the
@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 
 from .._typing import Field, JaxField
 from ..errors import ArgumentError
@@ -25,7 +26,7 @@ from ..lattice.frozen import Lattice
 if TYPE_CHECKING:
     from blackjax.mcmc.metrics import Metric
 
-__all__ = ["FreeField", "Spectrum", "fit_free_field", "metric_of", "spectrum"]
+__all__ = ["FreeField", "LowRank", "Precision", "Spectrum", "fit_free_field", "metric_of", "spectrum"]
 
 MAX_DENSE_SITES = 2048  # graphs without a fast transform: eigenvectors of the Laplacian as a dense matrix
 
@@ -38,6 +39,32 @@ class FreeField(NamedTuple):
 
     def variance(self, laplacian):
         return self.amplitude / (laplacian + self.mass_squared)
+
+
+@dataclass(frozen=True, eq=False)
+class Precision:
+    """A precision D^½ (1 + U (Λ − 1) Uᵀ) D^½ of all coordinates, flat. Constants of a program: compared by identity."""
+
+    scale: np.ndarray  # D^½, shape (d,)
+    vectors: np.ndarray  # U, orthonormal, shape (d, k)
+    eigenvalues: np.ndarray  # Λ, shape (k,)
+
+    def white(self, flat, power: float):
+        """(1 + U (Λ^power − 1) Uᵀ) times a flat vector."""
+        vectors = jnp.asarray(self.vectors, flat.dtype)
+        return flat + vectors @ (jnp.asarray(self.eigenvalues**power - 1, flat.dtype) * (vectors.T @ flat))
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class LowRank:
+    """Inverse mass matrix W diag(v) Wᵀ, W = D^(−½) (1 + U (Λ^(−½) − 1) Uᵀ): a precision inverted, but for variances v.
+
+    Those of whitened coordinates are 1 until warm-up has measured them.
+    """
+
+    variances: jax.Array
+    precision: Precision = field(metadata={"static": True})
 
 
 @dataclass(frozen=True)
@@ -162,39 +189,76 @@ def fit_free_field(basis: Spectrum, variance, previous: FreeField) -> FreeField:
 
 
 def metric_of(inverse_mass_matrix, lattice: Lattice | None) -> Metric:
-    """BlackJAX's metric of a diagonal inverse mass matrix, or the one of a `FreeField` on ``lattice``."""
-    from blackjax.mcmc.metrics import Metric, default_metric
-    from blackjax.util import generate_gaussian_noise
+    """BlackJAX's metric of a diagonal inverse mass matrix, of a `FreeField` on ``lattice``, or of a `LowRank`."""
+    from blackjax.mcmc.metrics import default_metric
 
-    if not isinstance(inverse_mass_matrix, FreeField):
-        return default_metric(inverse_mass_matrix)
-    basis = spectrum(lattice)
-    variance = inverse_mass_matrix.variance(jnp.asarray(basis.laplacian))
+    if isinstance(inverse_mass_matrix, FreeField):
+        return _free_field_metric(inverse_mass_matrix, spectrum(lattice))
+    return (
+        _low_rank_metric(inverse_mass_matrix)
+        if isinstance(inverse_mass_matrix, LowRank)
+        else default_metric(inverse_mass_matrix)
+    )
 
-    def sample_momentum(key, position):
-        return basis.apply(variance**-0.5, generate_gaussian_noise(key, position))
+
+def _free_field_metric(free: FreeField, basis: Spectrum) -> Metric:
+    variance = free.variance(jnp.asarray(basis.laplacian))
 
     def velocity(momentum):
         return basis.apply(variance, momentum)
+
+    def scale(position, element, *, inv, trans):
+        return basis.apply(jnp.sqrt(variance) if inv else variance**-0.5, element)
+
+    return _metric(velocity, scale)
+
+
+def _low_rank_metric(mass: LowRank) -> Metric:
+    of, deviations = mass.precision, jnp.sqrt(mass.variances)
+
+    def velocity(momentum):
+        flat, unravel = ravel_pytree(momentum)
+        d = jnp.asarray(of.scale, flat.dtype)
+        return unravel(of.white(mass.variances * of.white(flat / d, -0.5), -0.5) / d)
+
+    def scale(position, element, *, inv, trans):
+        flat, unravel = ravel_pytree(element)
+        d = jnp.asarray(of.scale, flat.dtype)
+        if inv and trans:
+            return unravel(deviations * of.white(flat / d, -0.5))
+        if inv:
+            return unravel(of.white(deviations * flat, -0.5) / d)
+        return unravel(d * of.white(flat / deviations, 0.5) if trans else of.white(d * flat, 0.5) / deviations)
+
+    return _metric(velocity, scale)
+
+
+def _metric(velocity: Callable, scale: Callable) -> Metric:
+    """BlackJAX's metric of an inverse mass matrix M⁻¹ = C Cᵀ: velocities M⁻¹p, and C⁻¹, C and their transposes as ``scale``."""
+    from blackjax.mcmc.metrics import Metric
+    from blackjax.util import generate_gaussian_noise
+
+    def sample_momentum(key, position):
+        return scale(position, generate_gaussian_noise(key, position), inv=False, trans=True)
 
     def kinetic_energy(momentum, position=None):
         return _quadratic(momentum) / 2
 
     @jax.custom_jvp
     def _quadratic(momentum):
-        return jnp.sum(momentum * velocity(momentum))
+        return _dot(momentum, velocity(momentum))
 
     @_quadratic.defjvp
     def _quadratic_jvp(primals, tangents):  # one transform for value and gradient: the operator is symmetric
         moved = velocity(primals[0])
-        return jnp.sum(primals[0] * moved), 2 * jnp.sum(moved * tangents[0])
+        return _dot(primals[0], moved), 2 * _dot(moved, tangents[0])
 
     def check_turning(left, right, total, position_left=None, position_right=None):
-        rho = total - (left + right) / 2
-        along = velocity(rho)
-        return (jnp.sum(left * along) <= 0) | (jnp.sum(right * along) <= 0)
-
-    def scale(position, element, *, inv, trans):
-        return basis.apply(jnp.sqrt(variance) if inv else variance**-0.5, element)
+        along = velocity(jax.tree.map(lambda t, a, b: t - (a + b) / 2, total, left, right))
+        return (_dot(left, along) <= 0) | (_dot(right, along) <= 0)
 
     return Metric(sample_momentum, kinetic_energy, check_turning, scale)
+
+
+def _dot(one, two):
+    return sum(jnp.sum(a * b) for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True))

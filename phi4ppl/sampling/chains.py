@@ -50,7 +50,7 @@ def run_chains(
     was stopped and resumed.
     """
     start_key, *keys = jax.random.split(jax.random.key(seed), 3)
-    position = _starts(compiled, jax.random.split(start_key, num_chains), even)
+    position = _starts(compiled, kernel, jax.random.split(start_key, num_chains), even)
     program = program_of(compiled, kernel, tuple(observables.items()), keep, flip_signs, even)
     settings = {
         "kernel": kernel.name, "num_warmup": num_warmup, "num_samples": num_samples, "num_chains": num_chains,
@@ -350,9 +350,9 @@ class _Run:
         }  # fmt: skip
 
 
-def _starts(compiled: CompiledModel, keys, even: bool = False):
+def _starts(compiled: CompiledModel, kernel: Kernel, keys, even: bool = False):
     """One start per chain; means of the fields of neighboring chains start with opposite signs."""
-    position = compiled.initial_position(keys)
+    position = jax.vmap(kernel.start)(keys) if kernel.start is not None else compiled.initial_position(keys)
     if compiled.model is None and not even:
         return position
     names = None if compiled.model is not None else tuple(compiled.fields)

@@ -1,0 +1,342 @@
+"""The posterior of a NumPyro model near its mode: a sparse Hessian of the latent fields, and the Laplace marginal.
+
+Latent sites are of two kinds. Real ones, fields and their intercepts and effects, are x; constrained ones, scales and the like,
+are θ. Given θ the posterior of x is close to a normal one, N(x*(θ), H(θ)⁻¹), with x* the mode and H the Hessian of −log p. With
+it p(θ | y) ∝ p(x, θ, y)/p(x | θ, y) at x = x* (L. Tierney and J. B. Kadane, J. Am. Stat. Assoc. 81 (1986) 82; H. Rue,
+S. Martino and N. Chopin, J. R. Stat. Soc. B 71 (2009) 319).
+
+Densities are computed in the precision of the run, as NumPyro's cannot be traced in another; matrices in double precision.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.optimize
+from jax.flatten_util import ravel_pytree
+from scipy import sparse
+from scipy.sparse.linalg import splu
+
+from ..energy.compiled import CompiledModel
+from ..errors import SamplingError
+from ..errors.arguments import call_checked
+from ..lattice.coloring import greedy_colors
+
+__all__ = ["Curvature", "Mode", "curvature_of"]
+
+MAX_HYPERPARAMETERS = 8
+MAX_DENSE = 2000  # latent variables whose Hessian is found column by column where its graph is not known
+MAX_NEWTON = 50
+DECREASE = 1e-6  # of −log p that one more Newton step would bring: then the mode is found
+PROBE = 1e3  # roundings by which two products with the Hessian that are the same may differ
+
+
+@dataclass(frozen=True)
+class Mode:
+    """x*(θ), the factors of H there, and log p(θ | y) by Laplace, up to a constant."""
+
+    x: np.ndarray
+    hessian: sparse.csc_matrix
+    factors: object
+    log_marginal: float
+
+    def solve(self, right: np.ndarray) -> np.ndarray:
+        """H⁻¹ times one or more vectors."""
+        return self.factors.solve(np.asarray(right, float))  # type: ignore[attr-defined]
+
+
+@dataclass
+class Curvature:
+    """Mode and curvature of a compiled NumPyro model.
+
+    Attributes
+    ----------
+    compiled : CompiledModel
+    hyper : tuple of str
+        Names of the latent sites that θ consists of.
+    latent : tuple of str
+        Those of x.
+    """
+
+    compiled: CompiledModel
+    hyper: tuple[str, ...]
+    latent: tuple[str, ...]
+    template: dict
+    _colors: list | None = field(default=None, repr=False)
+    _pattern: sparse.csc_matrix | None = field(default=None, repr=False)
+
+    @functools.cached_property
+    def sizes(self) -> dict[str, int]:
+        return {name: int(np.size(value)) for name, value in self.template.items()}
+
+    @property
+    def num_hyper(self) -> int:
+        return sum(self.sizes[name] for name in self.hyper)
+
+    @property
+    def num_latent(self) -> int:
+        return sum(self.sizes[name] for name in self.latent)
+
+    def position(self, theta, x) -> dict:
+        """The position that kernels move, of θ and x."""
+        found, values = {}, {self.hyper: theta, self.latent: x}
+        for names, flat in values.items():
+            start = 0
+            for name in names:
+                found[name] = jnp.reshape(flat[start : start + self.sizes[name]], np.shape(self.template[name]))
+                start += self.sizes[name]
+        return {name: found[name] for name in self.template}
+
+    def order(self) -> np.ndarray:
+        """Places in concatenate([θ, x]) of the entries of a position, as `jax.flatten_util.ravel_pytree` orders them."""
+        places = np.arange(self.num_hyper + self.num_latent)
+        return np.asarray(ravel_pytree(self.position(places[: self.num_hyper], places[self.num_hyper :]))[0], int)
+
+    @functools.cached_property
+    def _functions(self):
+        def potential(theta, x):
+            return self.compiled.potential_fn(self.position(theta, x))
+
+        def slope(theta, x):
+            return jax.grad(potential, argnums=1)(theta, x)
+
+        def product(theta, x, vectors):
+            return jax.vmap(lambda v: jax.jvp(lambda y: slope(theta, y), (x,), (v,))[1])(vectors)
+
+        return jax.jit(jax.value_and_grad(potential, argnums=1)), jax.jit(product)
+
+    def value_and_slope(self, theta, x) -> tuple[float, np.ndarray]:
+        """−log p(x, θ, y) up to a constant, and its gradient in x."""
+        value, slope = self._functions[0](*_arrays(theta, x))
+        return float(value), np.asarray(slope, float)
+
+    def products(self, theta, x, vectors) -> np.ndarray:
+        """H V of the rows of ``vectors``."""
+        return np.asarray(self._functions[1](*_arrays(theta, x, vectors)), float)
+
+    def hessian(self, theta, x) -> sparse.csc_matrix:
+        """H in x, from one product for each color of its graph."""
+        if self._pattern is None:
+            self._pattern, self._colors = self._graph(theta, x)
+        assert self._colors is not None
+        found = self.products(
+            theta, x, np.stack([np.isin(np.arange(self.num_latent), group) for group in self._colors])
+        )
+        color = np.empty(self.num_latent, int)
+        for k, group in enumerate(self._colors):
+            color[group] = k
+        rows, columns = self._pattern.nonzero()
+        turned = np.isin(rows, self._wide())  # such rows get something of every column: read by symmetry
+        values = np.where(turned, found[color[rows], columns], found[color[columns], rows])
+        matrix = sparse.csc_matrix((values, (rows, columns)), shape=self._pattern.shape)
+        return ((matrix + matrix.T) / 2).tocsc()
+
+    def _graph(self, theta, x) -> tuple[sparse.csc_matrix, list[np.ndarray]]:
+        """Where H may differ from zero, and groups of columns that one product tells apart.
+
+        Assumed are the cliques of every field, equal places of sites of equal size, and scalars with everything; products
+        with random vectors decide whether that is all. Where it is not, every column is its own group.
+        """
+        n = self.num_latent
+        wide = self._wide()
+        pattern = self._assumed(wide)
+        groups = [np.array([k]) for k in wide]
+        groups += [np.flatnonzero(of) for of in _told_apart(pattern, wide)]
+        random = np.random.default_rng(0).normal(size=(2, n))
+        self._pattern, self._colors = pattern, groups
+        away = self.hessian(theta, x) @ random.T - self.products(theta, x, random).T
+        self._pattern = self._colors = None
+        if np.abs(away).max() < PROBE * _epsilon() * np.abs(self.products(theta, x, random)).max():
+            return pattern, groups
+        if n > MAX_DENSE:
+            raise SamplingError(
+                "no_curvature",
+                f"the {n} latent variables interact beyond the cliques of their fields, and a dense Hessian is taken up to "
+                f"{MAX_DENSE}. Use kernel='nuts'.",
+            )
+        return sparse.csc_matrix(np.ones((n, n))), [np.array([k]) for k in range(n)]
+
+    def _wide(self) -> np.ndarray:
+        """Places in x of scalars, which may interact with everything."""
+        start, wide = 0, []
+        for name in self.latent:
+            if self.sizes[name] == 1:
+                wide.append(start)
+            start += self.sizes[name]
+        return np.array(wide, int)
+
+    def _assumed(self, wide: np.ndarray) -> sparse.csc_matrix:
+        n, start, starts = self.num_latent, 0, {}
+        for name in self.latent:
+            starts[name] = start
+            start += self.sizes[name]
+        pairs = [np.stack([np.arange(n)] * 2)]
+        for name, model in self.compiled.fields.items():
+            if name not in starts or self.sizes[name] != model.lattice.num_sites:
+                continue  # copies of a field under a plate: left to the probes
+            for form in model.forms:
+                for i, j in itertools.combinations(range(form.cliques.shape[1]), 2):
+                    pairs.append(starts[name] + form.cliques[:, [i, j]].T)
+        for one, two in itertools.combinations(self.latent, 2):
+            if self.sizes[one] == self.sizes[two] > 1:
+                each = np.arange(self.sizes[one])
+                pairs.append(np.stack([starts[one] + each, starts[two] + each]))
+        for k in wide:
+            pairs.append(np.stack([np.full(n, k), np.arange(n)]))
+        rows, columns = np.concatenate(pairs, axis=1)
+        ones = np.ones(2 * len(rows))
+        both = sparse.csc_matrix((ones, (np.r_[rows, columns], np.r_[columns, rows])), shape=(n, n))
+        both.data[:] = 1.0
+        return both
+
+    @call_checked
+    def mode(self, theta, start=None) -> Mode:
+        """The mode of x given θ by Newton's method with a line search.
+
+        Raises
+        ------
+        SamplingError
+            If there is none within 50 steps, or H is not positive definite there.
+        """
+        x = np.zeros(self.num_latent) if start is None else np.asarray(start, float)
+        value, slope = self.value_and_slope(theta, x)
+        for _ in range(MAX_NEWTON):
+            hessian = self.hessian(theta, x)
+            factors = _factors(hessian)
+            step = -factors.solve(slope)
+            gain = -float(slope @ step)
+            if gain < 2 * max(DECREASE, 10 * _epsilon() * abs(value)):
+                log_det = float(np.sum(np.log(np.abs(factors.U.diagonal()))))
+                return Mode(x, hessian, factors, -value - log_det / 2)
+            x, value, slope = self._along(theta, x, value, slope, step, gain)
+        raise SamplingError("no_mode", f"Newton's method found no mode of the latent fields within {MAX_NEWTON} steps.")
+
+    def _along(self, theta, x, value, slope, step, gain):
+        """A step that lowers −log p, the whole one if it does."""
+        for length in 0.5 ** np.arange(20):
+            there = self.value_and_slope(theta, x + length * step)
+            if np.isfinite(there[0]) and there[0] <= value - 1e-4 * length * gain + 10 * _epsilon() * abs(value):
+                return x + length * step, *there
+        raise SamplingError("no_mode", "no step along Newton's direction lowers the potential of the latent fields.")
+
+    @functools.cached_property
+    def peak(self) -> tuple[np.ndarray, np.ndarray, Mode]:
+        """θ at the maximum of its Laplace marginal, the covariance of θ there, and the mode of x."""
+        start = {"x": np.zeros(self.num_latent)}
+
+        def negative(theta):
+            found = self.mode(theta, start["x"])
+            start["x"] = found.x
+            return -found.log_marginal
+
+        if not self.hyper:
+            return np.zeros(0), np.zeros((0, 0)), self.mode(np.zeros(0))
+        first = np.zeros(self.num_hyper)
+        noise = _epsilon() * max(1.0, abs(negative(first)))
+        options = {"gtol": 0.1, "eps": max(1e-4, noise ** (1 / 3))}
+        theta = scipy.optimize.minimize(negative, first, method="BFGS", options=options).x
+        precision = _second_differences(negative, theta, max(0.05, noise**0.25))
+        values, vectors = np.linalg.eigh(precision)
+        if not values.min() > 0:
+            raise SamplingError("no_mode", "the Laplace marginal of the hyperparameters has no maximum.")
+        return theta, vectors @ np.diag(1 / values) @ vectors.T, self.mode(theta, start["x"])
+
+    def joint_precision(self) -> sparse.csc_matrix:
+        """Precision of (θ, x) near the peak: x given θ is N(x* + J(θ − θ*), H⁻¹), θ is N(θ*, Σ).
+
+        It is that of a normal law whose marginal of θ is the Laplace one: the Hessian of −log p at the joint mode would be
+        another, since a field with a free scale has its joint mode at scale 0.
+        """
+        theta, covariance, mode = self.peak
+        if not self.hyper:
+            return mode.hessian
+        columns = []
+        for k, width in enumerate(np.sqrt(np.diag(covariance))):
+            step = np.eye(len(theta))[k] * width / 2
+            columns.append((self.mode(theta + step, mode.x).x - self.mode(theta - step, mode.x).x) / width)
+        slopes = np.stack(columns, axis=1)
+        cross = mode.hessian @ slopes
+        corner = np.linalg.inv(covariance) + slopes.T @ cross
+        blocks = [[sparse.csc_matrix(corner), sparse.csc_matrix(-cross.T)], [sparse.csc_matrix(-cross), mode.hessian]]
+        return sparse.bmat(blocks, format="csc")
+
+
+def _arrays(*values):
+    return (jnp.asarray(value, jnp.result_type(float)) for value in values)
+
+
+def _epsilon() -> float:
+    """Of the precision of the run."""
+    return float(jnp.finfo(jnp.result_type(float)).eps)
+
+
+def _factors(hessian: sparse.csc_matrix):
+    """LU factors without pivoting, which a symmetric positive definite matrix does not need."""
+    try:
+        factors = splu(hessian, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
+    except RuntimeError as error:
+        raise SamplingError("no_mode", "the Hessian of the latent fields is singular.") from error
+    if not np.all(factors.U.diagonal() > 0):
+        raise SamplingError("no_mode", "the Hessian of the latent fields is not positive definite at its mode.")
+    return factors
+
+
+def _told_apart(pattern: sparse.csc_matrix, wide: np.ndarray) -> list[np.ndarray]:
+    """Masks of columns of one color: no two of them share a row, but for the rows of ``wide``, which are known by symmetry."""
+    n = pattern.shape[0]
+    narrow = np.setdiff1d(np.arange(n), wide)
+    inner = pattern[narrow][:, narrow].tocsr()
+    inner.setdiag(0)
+    inner.eliminate_zeros()
+    color = greedy_colors(inner.indptr, inner.indices, distance=2)
+    masks = []
+    for k in range(color.max(initial=-1) + 1):
+        mask = np.zeros(n, bool)
+        mask[narrow[color == k]] = True
+        masks.append(mask)
+    return masks
+
+
+def _second_differences(function, at: np.ndarray, step: float) -> np.ndarray:
+    """The Hessian of a function of few variables."""
+    n, unit = len(at), np.eye(len(at)) * step
+    here = function(at)
+    plus, minus = [function(at + e) for e in unit], [function(at - e) for e in unit]
+    found = np.empty((n, n))
+    for i in range(n):
+        found[i, i] = (plus[i] - 2 * here + minus[i]) / step**2
+        for j in range(i):
+            mixed = function(at + unit[i] + unit[j]) - plus[i] - plus[j] + here
+            mixed += function(at - unit[i] - unit[j]) - minus[i] - minus[j] + here
+            found[i, j] = found[j, i] = mixed / (2 * step**2)
+    return found
+
+
+@call_checked
+def curvature_of(compiled: CompiledModel) -> Curvature:
+    """The curvature of a compiled NumPyro model.
+
+    Raises
+    ------
+    SamplingError
+        If it has more than eight constrained latent variables.
+    """
+    template = compiled.initial_position(jax.random.key(0))
+    constrained = compiled.constrain(template)
+    real = tuple(
+        name
+        for name, value in template.items()
+        if np.shape(constrained[name]) == np.shape(value) and np.array_equal(constrained[name], value)
+    )
+    found = Curvature(compiled, tuple(name for name in template if name not in real), real, template)
+    if found.num_hyper > MAX_HYPERPARAMETERS or not real:
+        raise SamplingError(
+            "no_curvature",
+            f"{found.num_hyper} constrained latent variables, of which {MAX_HYPERPARAMETERS} can be treated apart from fields.",
+        )
+    return found

@@ -1,0 +1,222 @@
+"""The curvature of NumPyro models with fields, and NUTS with a mass matrix from it, against closed forms."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import networkx as nx
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from jax.flatten_util import ravel_pytree
+from scipy import sparse, stats
+
+import phi4ppl as p4
+from phi4ppl.analysis.gamma_method import gamma_method
+from phi4ppl.errors import ArgumentError, SamplingError
+from phi4ppl.kernels import latent_nuts, resolve
+from phi4ppl.kernels.metrics import LowRank, Precision, metric_of
+from phi4ppl.numpyro_plugin import curvature as module
+from phi4ppl.numpyro_plugin.curvature import curvature_of
+
+GRAPH = p4.lattice.from_networkx(nx.random_geometric_graph(40, 0.25, seed=3))
+FIELD = p4.gaussian(GRAPH, w=1.0, a=np.bincount(GRAPH.edges.ravel(), minlength=40) / 2 + 0.1)
+
+
+def precision_of_field() -> np.ndarray:
+    """Of FIELD, from its edges alone: S = Σ (φ_i − φ_j)²/2 + 0.1 Σ φ²."""
+    matrix = 0.2 * np.eye(40)
+    for i, j in GRAPH.edges:
+        matrix[[i, j], [i, j]] += 1
+        matrix[[i, j], [j, i]] -= 1
+    return matrix
+
+
+def counts(y, x):
+    """Field, effects of the same size, intercept, slope and two scales under Poisson counts."""
+    level = numpyro.sample("level", dist.Normal(0, 2))
+    slope = numpyro.sample("slope", dist.Normal(0, 1))
+    scale = numpyro.sample("scale", dist.HalfNormal(1))
+    spread = numpyro.sample("spread", dist.HalfNormal(1))
+    phi = numpyro.sample("phi", p4.GibbsField(FIELD))
+    with numpyro.plate("site", 40):
+        effect = numpyro.sample("effect", dist.Normal(0, 1))
+    numpyro.sample("y", dist.Poisson(jnp.exp(level + slope * x + scale * phi + spread * effect)), obs=y)
+
+
+def normal_data(y):
+    level = numpyro.sample("level", dist.Normal(0, 3))
+    scale = numpyro.sample("scale", dist.HalfNormal(1))
+    phi = numpyro.sample("phi", p4.GibbsField(FIELD))
+    numpyro.sample("y", dist.Normal(level + scale * phi, 0.5), obs=y)
+
+
+def some_counts():
+    random = np.random.default_rng(1)
+    return random.poisson(2.0, 40), random.normal(size=40)
+
+
+def some_data():
+    draw = np.linalg.cholesky(np.linalg.inv(precision_of_field())) @ np.random.default_rng(2).normal(size=40)
+    return 1 + 0.8 * draw + 0.5 * np.random.default_rng(4).normal(size=40)
+
+
+def dense(curvature, theta, x):
+    def potential(y):
+        return curvature.compiled.potential_fn(curvature.position(jnp.asarray(theta, y.dtype), y))
+
+    return np.asarray(jax.hessian(potential)(jnp.asarray(x, jnp.result_type(float))))
+
+
+def test_the_sparse_hessian_is_that_of_jax():
+    """To rounding, from fewer than 30 products instead of 82 columns."""
+    curvature = curvature_of(p4.compile(counts, *some_counts()))
+    assert set(curvature.hyper) == {"scale", "spread"} and curvature.num_latent == 82
+    x, theta = np.random.default_rng(5).normal(size=82) / 3, np.array([0.3, -0.2])
+    found = curvature.hessian(theta, x)
+    np.testing.assert_allclose(found.toarray(), dense(curvature, theta, x), atol=1e-4)
+    assert len(curvature._colors) < 30
+
+
+def smeared(y):
+    """Every datum sees three sites, which the cliques of the field do not tell."""
+    phi = numpyro.sample("phi", p4.GibbsField(FIELD))
+    numpyro.sample("y", dist.Normal(phi + jnp.roll(phi, 7) + jnp.roll(phi, 15), 1.0), obs=y)
+
+
+def test_interactions_beyond_the_cliques_are_noticed(monkeypatch):
+    """Products with random vectors see them: all columns are taken then, or the model is refused if they are too many."""
+    curvature = curvature_of(p4.compile(smeared, some_data()))
+    found = curvature.hessian(np.zeros(0), np.zeros(40)).toarray()
+    np.testing.assert_allclose(found, dense(curvature, np.zeros(0), np.zeros(40)), atol=1e-4)
+    assert len(curvature._colors) == 40
+    monkeypatch.setattr(module, "MAX_DENSE", 20)
+    with pytest.raises(SamplingError, match="interact beyond the cliques"):
+        curvature_of(p4.compile(smeared, some_data())).hessian(np.zeros(0), np.zeros(40))
+
+
+def test_the_laplace_marginal_is_exact_for_normal_data():
+    """log p(scale, y) in closed form: y is normal with covariance 9 11ᵀ + scale² G + 1/4. Planted: without log det H."""
+    y = some_data()
+    curvature = curvature_of(p4.compile(normal_data, y))
+    green = np.linalg.inv(precision_of_field())
+
+    def exact(t):  # of t = log scale, whose Jacobian is the scale
+        scale = np.exp(t)
+        covariance = 9 * np.ones((40, 40)) + scale**2 * green + np.eye(40) / 4
+        return stats.multivariate_normal(np.zeros(40), covariance).logpdf(y) - scale**2 / 2 + t
+
+    at = np.array([-1.5, -0.5, 0.0, 0.7])
+    modes = [curvature.mode(np.array([t])) for t in at]
+    found = np.array([mode.log_marginal for mode in modes])
+    expected = np.array([exact(t) for t in at])
+    np.testing.assert_allclose(np.diff(found), np.diff(expected), atol=2e-3)
+    log_dets = np.array([np.linalg.slogdet(mode.hessian.toarray())[1] for mode in modes])
+    assert np.abs(np.diff(found + log_dets / 2) - np.diff(expected)).max() > 0.5
+    theta, covariance, _ = curvature.peak
+    grid = np.linspace(-3, 2, 2001)
+    best = grid[np.argmax([exact(t) for t in grid])]
+    assert abs(theta[0] - best) < 0.2 * np.sqrt(covariance[0, 0])
+
+
+def test_joint_precision_has_the_marginal_of_the_scale():
+    """Its inverse has the Laplace covariance of θ in its corner, and slopes of x* beside it, by finite differences."""
+    curvature = curvature_of(p4.compile(normal_data, some_data()))
+    theta, covariance, mode = curvature.peak
+    inverse = np.linalg.inv(curvature.joint_precision().toarray())
+    assert inverse[0, 0] == pytest.approx(covariance[0, 0], rel=1e-6)
+    slope = (curvature.mode(theta + 0.03).x - curvature.mode(theta - 0.03).x) / 0.06
+    np.testing.assert_allclose(inverse[1:, 0] / inverse[0, 0], slope, rtol=0.1, atol=0.03)
+
+
+def test_the_metric_is_the_inverse_of_the_precision():
+    """With all directions kept it is exact: M⁻¹ p, momenta of covariance M, and C C^T = M⁻¹ for positions of several leaves."""
+    random = np.random.default_rng(0)
+    factor = random.normal(size=(6, 9))
+    matrix = factor @ factor.T
+    scale = np.sqrt(np.diag(matrix))
+    values, vectors = np.linalg.eigh(matrix / np.outer(scale, scale))
+    with jax.enable_x64(True):
+        position = {"a": jnp.zeros(2), "b": jnp.zeros((2, 2))}
+        flat, unravel = ravel_pytree(position)
+        variances = jnp.array([1.0, 2.0, 0.5, 1.0, 3.0, 1.0])
+        metric = metric_of(LowRank(variances, Precision(scale, vectors, values)), None)
+
+        def columns(**how):
+            each = [ravel_pytree(metric.scale(position, unravel(e), **how))[0] for e in jnp.eye(6)]
+            return np.stack(each, axis=1)
+
+        c = columns(inv=True, trans=False)
+        half = np.linalg.inv((vectors * values**0.5) @ vectors.T) / scale[:, None]
+        np.testing.assert_allclose(c @ c.T, half @ np.diag(variances) @ half.T, atol=1e-10)
+        np.testing.assert_allclose(columns(inv=False, trans=False) @ c, np.eye(6), atol=1e-10)
+        np.testing.assert_allclose(columns(inv=True, trans=True), c.T, atol=1e-10)
+        np.testing.assert_allclose(columns(inv=False, trans=True) @ c.T, np.eye(6), atol=1e-10)
+        p = unravel(jnp.asarray(random.normal(size=6)))
+        energy, velocity = jax.value_and_grad(metric.kinetic_energy)(p)
+        moved = c @ c.T @ np.asarray(ravel_pytree(p)[0])
+        np.testing.assert_allclose(ravel_pytree(velocity)[0], moved, atol=1e-10)
+        assert float(energy) == pytest.approx(float(ravel_pytree(p)[0] @ moved) / 2)
+
+
+def test_soft_directions_are_found():
+    """By inverse iteration on a large matrix as by a decomposition; what is left is conditioned a hundred times better."""
+    n = 300
+    chain = sparse.diags([np.full(n - 1, -1.0), np.full(n, 2.001), np.full(n - 1, -1.0)], [-1, 0, 1], format="csc")
+    found = latent_nuts.low_rank(chain)
+    values = np.linalg.eigvalsh(chain.toarray() / 2.001)
+    np.testing.assert_allclose(
+        np.sort(found.eigenvalues), values[values < 0.5][: latent_nuts.NUM_DIRECTIONS], rtol=1e-6
+    )
+    white = np.eye(n) + (found.vectors * (found.eigenvalues**-0.5 - 1)) @ found.vectors.T
+    rest = np.linalg.eigvalsh(white @ (chain.toarray() / 2.001) @ white)
+    assert rest.max() / rest.min() < values.max() / values.min() / 100
+
+
+def test_models_that_it_does_not_suit_are_refused():
+    def many(y):
+        scales = numpyro.sample("scales", dist.HalfNormal(1).expand([9]).to_event(1))
+        phi = numpyro.sample("phi", p4.GibbsField(FIELD))
+        numpyro.sample("y", dist.Normal(phi * scales.sum(), 0.5), obs=y)
+
+    with pytest.raises(SamplingError, match="9 constrained latent variables"):
+        resolve("nuts_curvature", p4.compile(many, some_data()))
+    with pytest.raises(ArgumentError, match="is for NumPyro models"):
+        resolve("nuts_curvature", p4.compile(FIELD))
+    _, reason = resolve("auto", p4.compile(normal_data, some_data()))
+    assert "nuts_curvature" in reason
+
+
+def test_draws_under_normal_data_are_those_of_the_closed_form():
+    """Means and variances of intercept and field given the scale, which is fixed: z within 4.5 of 82 (false alarms 6e-4).
+
+    Planted: the same with a precision of the field that is 10 % too large must fail.
+    """
+    y = some_data()
+
+    def model(y):
+        level = numpyro.sample("level", dist.Normal(0, 3))
+        phi = numpyro.sample("phi", p4.GibbsField(FIELD))
+        numpyro.sample("y", dist.Normal(level + phi, 0.5), obs=y)
+
+    tree = p4.sample(model, y, kernel="nuts_curvature", num_warmup=300, num_samples=1000, seed=3, progress=False)
+    draws = np.concatenate(
+        [tree["posterior"]["level"].values[..., None], tree["posterior"]["phi"].values.reshape(4, 1000, 40)], axis=-1
+    )
+
+    def worst(of_field):
+        joint = np.zeros((41, 41))
+        joint[0, 0], joint[1:, 1:] = 1 / 9, of_field
+        design = np.hstack([np.ones((40, 1)), np.eye(40)])
+        joint += design.T @ design / 0.25
+        covariance = np.linalg.inv(joint)
+        mean = covariance @ design.T @ y / 0.25
+        z = []
+        for series, exact in ((draws, mean), ((draws - mean) ** 2, np.diag(covariance))):
+            found = gamma_method(series)
+            z.append((found.mean - exact) / found.error)
+        return np.abs(z).max()
+
+    assert worst(precision_of_field()) < 4.5
+    assert worst(1.1 * precision_of_field()) > 4.5
