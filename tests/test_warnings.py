@@ -19,7 +19,7 @@ from test_interrupted import press_ctrl_c
 from test_scaling_fits import binder, covariance_of, rows_of, table_of
 
 import phi4ppl as p4
-from phi4ppl import dynamics, errors, networks
+from phi4ppl import disorder, dynamics, errors, networks
 from phi4ppl.inference import couplings
 from phi4ppl.partition import surface
 from phi4ppl.partition.partition_estimate import PartitionEstimate
@@ -175,10 +175,24 @@ def complex_tail(_):
     dynamics.time_averages(tree, {"phi2": lambda phi: phi[0] ** 2}, burn_in=5.0, on_wrong_limit="warn")
 
 
+def off_the_critical_point(_):
+    k = 2 * np.pi / 64 * np.sqrt(np.arange(400.0))
+    free = 1 / (k**2 + 0.04)
+    p4.spectral.momentum_exponent(p4.analysis.Correlator(k, free, np.diag((1e-3 * free) ** 2), label="k̂"))
+
+
+def realizations_that_fail(monkeypatch):
+    monkeypatch.setattr(disorder.Quenched, "warnings", ("realisation 0: chains disagree",))
+    run = {"num_realizations": 2, "num_warmup": 20, "num_samples": 20, "progress": False}
+    disorder.quenched(SITE, {"a": dist.Uniform(0.5, 1.0)}, **run)
+
+
 CASES = {
     "analysis/scaling_fit.py": [contradicted_prior],
     "renormalization/flow.py": [unsettled_search],
     "renormalization/conditional_field.py": [moving_means],
+    "disorder/quenched.py": [realizations_that_fail],
+    "spectral/field_modes.py": [off_the_critical_point],
     "dynamics/corrected.py": [short_correction],
     "dynamics/driven.py": [far_works],
     "dynamics/growth.py": [bent_growth],
