@@ -8,8 +8,11 @@ import importlib
 
 from ..errors import MissingPackageError
 from .machine import RestrictedBoltzmannMachine
+from .mean_field import critical_scale
 from .marginal import VisibleMarginal
 from .normalizer import annealed
+from .phases import phases
+from .phases_result import Phases
 from .training import TrainingState, train
 from .training_log import Epoch, plot_training
 from .units import BernoulliUnits, GaussianUnits, Phi4Units, SpinUnits, Units
@@ -28,6 +31,7 @@ __all__ = [
     "BernoulliUnits",
     "Epoch",
     "GaussianUnits",
+    "Phases",
     "Phi4Units",
     "RestrictedBoltzmannMachine",
     "SpinUnits",
@@ -36,6 +40,8 @@ __all__ = [
     "Units",
     "VisibleMarginal",
     "annealed",
+    "critical_scale",
+    "phases",
     "plot_training",
     "train",
     *ESTIMATORS,
