@@ -7,7 +7,6 @@ units in that state. The state is stable as long as all singular values σ_α of
 
 from __future__ import annotations
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -77,17 +76,15 @@ def mean_field(machine: RestrictedBoltzmannMachine, around=None) -> MeanField:
     of order N, σ₁ = 1 is exact too. Weights that are random matrices have corrections of the order of their entries squared.
     """
     _require_machine(machine)
-    middle, above = (np.full(layer.size, np.mean(layer.states or (0.0,))) for layer in (machine.visible, machine.hidden))
+    middle = [np.full(layer.size, np.mean(layer.states or (0.0,))) for layer in (machine.visible, machine.hidden)]
     if around is None:
         below, above = _solved(machine, middle)
     else:
         below, above = (np.asarray(part, float) for part in around)
-        if below.shape != middle.shape or above.shape != (machine.hidden.size,):
-            expected = f"means of shapes {middle.shape} and {(machine.hidden.size,)}"
+        if [below.shape, above.shape] != [part.shape for part in middle]:
+            expected = f"means of shapes {middle[0].shape} and {middle[1].shape}"
             raise ArgumentError("around", expected, f"{below.shape} and {above.shape}", reason="shape")
-    dtype = machine.weights.dtype
-    _, _, visible, hidden, strengths = _modes(machine, jnp.asarray(below, dtype), jnp.asarray(above, dtype))
-    return MeanField(below, above, *(np.asarray(part, float) for part in (visible, hidden, strengths)))
+    return MeanField(below, above, *_modes(machine, below, above))
 
 
 @call_checked
@@ -120,8 +117,9 @@ def critical_scale(machine: RestrictedBoltzmannMachine, *, around=None) -> float
 
 def strengths_around(machine: RestrictedBoltzmannMachine, v) -> np.ndarray:
     """σ_α with the means of data for μ and λ = ⟨h⟩_{Wᵀμ}: no equation to solve, for every epoch of a training."""
-    below = jnp.mean(jnp.asarray(v, machine.weights.dtype), axis=0)
-    return np.asarray(_modes(machine, below, machine.hidden_mean(below))[4], float)
+    below = np.mean(np.asarray(v, float), axis=0)
+    above = _of_layer(machine.hidden, "mean", below @ np.asarray(machine.weights, float))
+    return _modes(machine, below, above)[2]
 
 
 def scaled(machine: RestrictedBoltzmannMachine, scale: float, state: MeanField) -> RestrictedBoltzmannMachine:
@@ -154,47 +152,39 @@ def _require_machine(machine) -> None:
         raise ArgumentError("machine", "a RestrictedBoltzmannMachine", type(machine).__name__)
 
 
-@jax.jit
-def _modes(machine, below, above):
-    """Means and variances of both layers in the fields of μ and λ, and σ_α from the smaller of the two Gram matrices."""
-
-    def of_units(units, field):  # ∂⟨φ⟩/∂x is the variance
-        return jax.jvp(units.mean, (field,), (jnp.ones_like(field),))
-
-    below_again, visible = of_units(machine.visible, machine.weights @ above)
-    above_again, hidden = of_units(machine.hidden, below @ machine.weights)
-    matrix = jnp.sqrt(visible)[:, None] * machine.weights * jnp.sqrt(hidden)[None]
+def _modes(machine, below, above) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Variances of both layers in the fields of λ and μ, and σ_α from the smaller of the two Gram matrices."""
+    w = np.asarray(machine.weights, float)
+    visible, hidden = _of_layer(machine.visible, "variance", w @ above), _of_layer(machine.hidden, "variance", below @ w)
+    matrix = np.sqrt(visible)[:, None] * w * np.sqrt(hidden)[None]
     gram = matrix @ matrix.T if matrix.shape[0] <= matrix.shape[1] else matrix.T @ matrix
-    strengths = jnp.sqrt(jnp.maximum(jnp.linalg.eigvalsh(gram)[::-1], 0))
-    return below_again, above_again, visible, hidden, strengths
+    return visible, hidden, np.sqrt(np.maximum(np.linalg.eigvalsh(gram)[::-1], 0))
 
 
-@functools.partial(jax.jit, static_argnames="slope")
-def _mismatch(machine, below, slope: bool):
-    """⟨v⟩ in the field of the hidden means that μ brings about, less μ; with ``slope`` its Jacobian instead."""
-
-    def difference(below):
-        return machine.visible.mean(machine.weights @ machine.hidden.mean(below @ machine.weights)) - below
-
-    return jax.jacfwd(difference)(below) if slope else difference(below)
+def _of_layer(units, name: str, field) -> np.ndarray:
+    """A method of the units in a field, in double precision where JAX has it."""
+    return np.asarray(getattr(units, name)(jnp.asarray(field, units.linear.dtype)), float)
 
 
-def _solved(machine, below) -> tuple[np.ndarray, np.ndarray]:
-    swapped = machine.visible.size > machine.hidden.size  # equations for the smaller layer
-    side = machine.transposed if swapped else machine
-    dtype = side.weights.dtype
-    if swapped:
-        below = np.full(side.visible.size, np.mean(side.visible.states or (0.0,)))
+def _solved(machine, start) -> tuple[np.ndarray, np.ndarray]:
+    """μ and λ, from the equations for the smaller layer, of which the other one follows."""
+    swapped = machine.visible.size > machine.hidden.size
+    side, start = (machine.transposed, start[1]) if swapped else (machine, start[0])
+    w = np.asarray(side.weights, float)
 
-    def at(mean, slope=False):
-        return np.asarray(_mismatch(side, jnp.asarray(mean, dtype), slope), float)
+    def mismatch(mean):
+        return _of_layer(side.visible, "mean", w @ _of_layer(side.hidden, "mean", mean @ w)) - mean
 
-    tolerance = TOLERANCE[jnp.finfo(dtype).bits]
-    found = below
-    if np.max(np.abs(at(below))) > tolerance:
-        found = root(at, below, jac=lambda mean: at(mean, True), method="hybr", options={"xtol": tolerance / 10}).x
-    if not np.max(np.abs(at(found))) <= 10 * tolerance * max(1.0, float(np.max(np.abs(found)))):
+    def slope(mean):
+        above = _of_layer(side.hidden, "variance", mean @ w)
+        below = _of_layer(side.visible, "variance", w @ _of_layer(side.hidden, "mean", mean @ w))
+        return below[:, None] * (w * above[None]) @ w.T - np.eye(len(mean))
+
+    tolerance, found = TOLERANCE[jnp.finfo(side.weights.dtype).bits], start
+    if np.max(np.abs(mismatch(start))) > tolerance:
+        found = root(mismatch, start, jac=slope, method="hybr", options={"xtol": tolerance / 10}).x
+    if not np.max(np.abs(mismatch(found))) <= 10 * tolerance * max(1.0, float(np.max(np.abs(found)))):
         text = "no mean-field state was found from the middle of the units. Give means of the two layers, such as those of data."
         raise SamplingError("mean_field", text)
-    other = np.asarray(side.hidden.mean(jnp.asarray(found, dtype) @ side.weights), float)
+    other = _of_layer(side.hidden, "mean", found @ w)
     return (other, found) if swapped else (found, other)

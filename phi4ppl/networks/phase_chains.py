@@ -21,7 +21,7 @@ from .mean_field import MeanField
 __all__ = ["Points", "Series", "as_points", "hysteresis", "measured", "sampled"]
 
 SIDES = ("visible", "hidden")
-ORDERED = 1.0  # mean of the other layer in the states that chains start from, in deviations of its units
+ORDERED = 1.0  # root mean square of h − λ in the states that chains start from
 
 
 class Points(NamedTuple):
@@ -81,35 +81,29 @@ def sampled(points: Points, key, num_chains: int, num_warmup: int, num_draws: in
     return series, np.asarray(start)
 
 
-@functools.partial(jax.jit, static_argnames=("num_chains", "num_draws"))
+@functools.partial(jax.jit, static_argnames=("num_chains", "num_warmup", "num_draws"))
 def _sampled(points, key, num_chains, num_warmup, num_draws):
-    number = points.visible.shape[0]
-    keys = jax.random.split(key, number)
+    size, sign = points.right.shape[1], np.where(np.arange(num_chains) % 2 == 0, ORDERED, -ORDERED)
+    h = points.hidden[:, None] + size * sign[None, :, None] * points.right[:, None, :, 0]
 
-    def begin(machine, key, hidden, right):
-        sign = jnp.where(jnp.arange(num_chains) % 2 == 0, ORDERED, -ORDERED).astype(hidden.dtype)
-        ordered = sign[:, None] * right[None, :, 0] * np.sqrt(right.shape[0])
-        return machine.draw_visible(key, hidden[None] + np.sqrt(right.shape[0]) * ordered)
+    def draw(states, number):
+        v, h = states
+        v, h = jax.vmap(_sweep)(points.machines, jax.random.split(jax.random.fold_in(key, number), len(h)), h)
+        below = jnp.einsum("pcv,pvm->pcm", v - points.visible[:, None], points.left)
+        above = jnp.einsum("pch,phm->pcm", h - points.hidden[:, None], points.right)
+        slope = jax.vmap(lambda machine, v, h: machine.energy(v, h))(points.slopes, v, h)
+        return (v, h), (below, above, slope)
 
-    v = jax.vmap(begin)(points.machines, keys, points.hidden, points.right)
+    start = jnp.zeros((*h.shape[:2], points.visible.shape[1]), h.dtype), h.astype(points.right.dtype)
+    (v, _), seen = jax.lax.scan(draw, start, jnp.arange(num_warmup + num_draws))
+    return v, *(part[num_warmup:] for part in seen)
 
-    def sweep(steps, number, v):
-        def of_point(machine, key, v):
-            return machine.gibbs(jax.random.fold_in(key, number), v, steps)
 
-        return jax.vmap(of_point)(points.machines, keys, v)
-
-    def draw(v, number):
-        v = sweep(1, number + 1, v)
-
-        def seen(point, key, v):
-            h = point.machines.draw_hidden(jax.random.fold_in(jax.random.fold_in(key, number + 1), 1), v)
-            return (v - point.visible[None]) @ point.left, (h - point.hidden[None]) @ point.right, point.slopes.energy(v, h)
-
-        return v, jax.vmap(seen)(points, keys, v)
-
-    v, seen = jax.lax.scan(draw, sweep(num_warmup, 0, v), jnp.arange(num_draws))
-    return v, *seen
+def _sweep(machine, key, h):
+    """One sweep of block Gibbs sampling that keeps both layers: v given h, then h given v."""
+    below, above = jax.random.split(key)
+    v = machine.draw_visible(below, h)
+    return v, machine.draw_hidden(above, v)
 
 
 def hysteresis(points: Points, key, num_chains: int, sweeps: int) -> tuple[np.ndarray, np.ndarray]:
@@ -125,21 +119,19 @@ def hysteresis(points: Points, key, num_chains: int, sweeps: int) -> tuple[np.nd
 
 @functools.partial(jax.jit, static_argnames="num_chains")
 def _driven(points, key, num_chains, sweeps):
-    first = jax.tree.map(lambda leaf: leaf[0], points)
-    v = first.machines.draw_visible(key, jnp.broadcast_to(first.hidden, (num_chains, *first.hidden.shape)))
-
     def visit(carry, point):
-        v, number = carry
+        h, number = carry
 
         def sweep(step, state):
-            v, total = state
-            v = point.machines.gibbs(jax.random.fold_in(jax.random.fold_in(key, number), step), v, 1)
-            return v, total + jnp.abs((v - point.visible[None]) @ point.left[:, 0])
+            h, total = state
+            v, h = _sweep(point.machines, jax.random.fold_in(jax.random.fold_in(key, number), step), h)
+            return h, total + jnp.abs((v - point.visible[None]) @ point.left[:, 0])
 
-        v, total = jax.lax.fori_loop(0, sweeps, sweep, (v, jnp.zeros(num_chains, v.dtype)))
-        return (v, number + 1), total / sweeps
+        h, total = jax.lax.fori_loop(0, sweeps, sweep, (h, jnp.zeros(num_chains, h.dtype)))
+        return (h, number + 1), total / sweeps
 
-    return jax.lax.scan(visit, (v, 0), points)[1]
+    start = jnp.broadcast_to(points.hidden[0], (num_chains, points.hidden.shape[1]))
+    return jax.lax.scan(visit, (start, 0), points)[1]
 
 
 def measured(series: Series) -> dict[str, tuple]:
