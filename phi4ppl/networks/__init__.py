@@ -8,8 +8,8 @@ import importlib
 
 from ..errors import MissingPackageError
 from .machine import RestrictedBoltzmannMachine
-from .mean_field import critical_scale
 from .marginal import VisibleMarginal
+from .mean_field import critical_scale
 from .normalizer import annealed
 from .phases import phases
 from .phases_result import Phases

@@ -72,8 +72,8 @@ def mean_field(machine: RestrictedBoltzmannMachine, around=None) -> MeanField:
 
     Notes
     -----
-    For a single pattern, w_ij = s ξ_i ζ_j/(N_v N_h)^½, mean field is exact as both layers grow. For several patterns, fewer than
-    of order N, σ₁ = 1 is exact too. Weights that are random matrices have corrections of the order of their entries squared.
+    For a single pattern, w_ij = s ξ_i ζ_j/(N_v N_h)^½, mean field is exact as both layers grow. For a fixed
+    number of patterns σ₁ = 1 is exact too. Random weights of full rank have corrections that do not vanish.
     """
     _require_machine(machine)
     middle = [np.full(layer.size, np.mean(layer.states or (0.0,))) for layer in (machine.visible, machine.hidden)]
@@ -155,7 +155,10 @@ def _require_machine(machine) -> None:
 def _modes(machine, below, above) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Variances of both layers in the fields of λ and μ, and σ_α from the smaller of the two Gram matrices."""
     w = np.asarray(machine.weights, float)
-    visible, hidden = _of_layer(machine.visible, "variance", w @ above), _of_layer(machine.hidden, "variance", below @ w)
+    visible, hidden = (
+        _of_layer(machine.visible, "variance", w @ above),
+        _of_layer(machine.hidden, "variance", below @ w),
+    )
     matrix = np.sqrt(visible)[:, None] * w * np.sqrt(hidden)[None]
     gram = matrix @ matrix.T if matrix.shape[0] <= matrix.shape[1] else matrix.T @ matrix
     return visible, hidden, np.sqrt(np.maximum(np.linalg.eigvalsh(gram)[::-1], 0))
@@ -184,7 +187,7 @@ def _solved(machine, start) -> tuple[np.ndarray, np.ndarray]:
     if np.max(np.abs(mismatch(start))) > tolerance:
         found = root(mismatch, start, jac=slope, method="hybr", options={"xtol": tolerance / 10}).x
     if not np.max(np.abs(mismatch(found))) <= 10 * tolerance * max(1.0, float(np.max(np.abs(found)))):
-        text = "no mean-field state was found from the middle of the units. Give means of the two layers, such as those of data."
+        text = "no mean-field state was found from the middle of the units. Give means of the layers, such as those of data."
         raise SamplingError("mean_field", text)
     other = _of_layer(side.hidden, "mean", found @ w)
     return (other, found) if swapped else (found, other)

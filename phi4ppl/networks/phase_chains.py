@@ -22,6 +22,13 @@ __all__ = ["Points", "Series", "as_points", "hysteresis", "measured", "sampled"]
 
 SIDES = ("visible", "hidden")
 ORDERED = 1.0  # root mean square of h − λ in the states that chains start from
+QUANTITIES = {
+    "magnetization": lambda m: m["abs_m"],
+    "susceptibility": lambda m: m["m2"] - m["abs_m"] ** 2,
+    "full_susceptibility": lambda m: m["m2"],
+    "binder_cumulant": lambda m: 1 - m["m4"] / (3 * m["m2"] ** 2),
+}
+CURVATURE = {"curvature": lambda m: m["x2"] - m["x"] ** 2}
 
 
 class Points(NamedTuple):
@@ -40,7 +47,7 @@ class Points(NamedTuple):
 
 
 class Series(NamedTuple):
-    """Draws of all chains: ``modes`` by layer, shape (chain, draw, point, mode); ``slope`` is dS/dx, shape (chain, draw, point).
+    """Draws of all chains: ``modes`` by layer, shape (chain, draw, point, mode); ``slope`` is dS/dx, (chain, draw, point).
 
     ``size`` is the number of units that m is a mean over, by layer.
     """
@@ -75,9 +82,12 @@ def sampled(points: Points, key, num_chains: int, num_warmup: int, num_draws: in
     below, above = (part.shape[-2] for part in (points.left, points.right))
     start, visible, hidden, slope = _sampled(points, key, num_chains, num_warmup, num_draws)
     modes = {
-        side: np.moveaxis(np.asarray(part, float), (0, 2), (1, 0)) for side, part in zip(SIDES, (visible, hidden), strict=True)
+        side: np.moveaxis(np.asarray(part, float), (0, 2), (1, 0))
+        for side, part in zip(SIDES, (visible, hidden), strict=True)
     }
-    series = Series(modes, np.moveaxis(np.asarray(slope, float), (0, 2), (1, 0)), dict(zip(SIDES, (below, above), strict=True)))
+    series = Series(
+        modes, np.moveaxis(np.asarray(slope, float), (0, 2), (1, 0)), dict(zip(SIDES, (below, above), strict=True))
+    )
     return series, np.asarray(start)
 
 
@@ -141,29 +151,24 @@ def measured(series: Series) -> dict[str, tuple]:
     """
     found: dict[str, tuple] = {}
     both = np.stack(list(series.modes.values()), axis=2)  # (chain, draw, layer, point, mode)
-    units = np.array([series.size[side] for side in series.modes], float)[:, None, None]
     unit = np.sqrt(np.mean(both**2, axis=(0, 1)))
-    m = both / unit  # of the order of one: derivatives of quotients of tiny means would underflow
-    parts = derive(
-        {"abs_m": np.abs(m), "m2": m**2, "m4": m**4},
-        {
-            "magnetization": lambda m: m["abs_m"] * unit,
-            "susceptibility": lambda m: (m["m2"] - m["abs_m"] ** 2) * units * unit**2,
-            "full_susceptibility": lambda m: m["m2"] * units * unit**2,
-            "binder_cumulant": lambda m: 1 - m["m4"] / (3 * m["m2"] ** 2),
-        },
-    )
-    for k, side in enumerate(series.modes):
-        prefix = "" if side == "visible" else "hidden_"
-        for name, part in parts.items():
-            found[prefix + name] = (("point", "mode"), part.value[k], part.error[k], part.reliable[k])
+    square = np.array([series.size[side] for side in series.modes], float)[:, None, None] * unit**2
+    m = both / unit  # of the order of one: quotients of tiny means would underflow
+    # no constants in the functions, so that runs of one shape share their programs
+    parts = derive({"abs_m": np.abs(m), "m2": m**2, "m4": m**4}, QUANTITIES)
+    factors = {"magnetization": unit, "susceptibility": square, "full_susceptibility": square, "binder_cumulant": 1.0}
+    for name, part in parts.items():
+        value, error = part.value * factors[name], part.error * factors[name]
+        for k, side in enumerate(series.modes):
+            label = name if side == "visible" else f"hidden_{name}"
+            found[label] = (("point", "mode"), value[k], error[k], part.reliable[k])
     m = series.modes["visible"]
     time = gamma_method(m)
     found["relaxation_time"] = (("point", "mode"), time.tau_int, time.tau_int_error, time.reliable)
     broken, error = _broken(m)
     found["symmetry_breaking"] = (("point", "mode"), broken, error, np.ones(broken.shape, bool))
     slope = series.slope - series.slope.mean(axis=(0, 1))
-    curved = derive({"x": slope, "x2": slope**2}, {"curvature": lambda m: m["x2"] - m["x"] ** 2})["curvature"]
+    curved = derive({"x": slope, "x2": slope**2}, CURVATURE)["curvature"]
     found["curvature"] = (("point",), curved.value, curved.error, curved.reliable)
     mean = gamma_method(series.slope)
     found["slope"] = (("point",), mean.mean, mean.error, mean.reliable)

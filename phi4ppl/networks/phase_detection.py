@@ -17,7 +17,10 @@ __all__ = ["CascadeStep", "Transition", "cascade_of", "from_peak", "from_sizes"]
 
 NEAR = 3  # points on either side of a maximum that its polynomial goes through
 MIN_P = 1e-3
-LATTICE_OMEGA, MACHINE_OMEGA = (1.3, 0.5), (0.5, 0.2)  # of corrections N^{-ω}; mean field has ω = ½ in the number of units
+LATTICE_OMEGA, MACHINE_OMEGA = (
+    (1.3, 0.5),
+    (0.5, 0.2),
+)  # of corrections N^{-ω}; mean field has ω = ½ in the number of units
 
 
 class Transition(NamedTuple):
@@ -55,7 +58,7 @@ class Transition(NamedTuple):
 
 
 class CascadeStep(NamedTuple):
-    """A mode that condenses in a training: its number from 1, the two records between which σ passes 1, and where by interpolation."""
+    """A mode that condenses in a training: its number from 1, the records between which σ passes 1, and where by interpolation."""
 
     mode: int
     interval: tuple[float, float]
@@ -80,7 +83,9 @@ def from_sizes(
     crossings = find_crossings(table, "U4", degree=min(4, most))
     if len(sizes) > 2:
         degrees = tuple(degree for degree in (3, 4, 5) if degree < most) or (most - 1,)
-        fits = scan_fits(table, degrees=degrees, corrections=(1, 2), omega=omega, smallest=sizes[: max(1, len(sizes) - 2)])
+        fits = scan_fits(
+            table, degrees=degrees, corrections=(1, 2), omega=omega, smallest=sizes[: max(1, len(sizes) - 2)]
+        )
         value, spread = fits.average()[f"{name}_c"]
         how = f"finite-size scaling of U4 at {len(sizes)} sizes"
         return Transition(value, spread, _two_errors(value, spread), how, False, fits.best.warnings), crossings, fits

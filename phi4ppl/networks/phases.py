@@ -6,7 +6,7 @@ transition is).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -77,18 +77,18 @@ def phases(
 ) -> Phases:  # fmt: skip
     """The phases of a machine along a scale of its weights, an inverse temperature, or a training, and the transitions between.
 
-    Modes are the singular vectors u_α, z_α of the weights. Their projections m_α = u_α·(v − μ)/N_v^½ are measured by block Gibbs
-    chains, all points of the axis in one program.
+    Modes are the singular vectors u_α, z_α of the weights. Their projections m_α = u_α·(v − μ)/N_v^½ are measured by block
+    Gibbs chains, all points of the axis in one program.
 
     Parameters
     ----------
     source : RestrictedBoltzmannMachine, list, callable or MarkovRandomField
-        A machine; the machines or `TrainingState` s of a training, in order; or a family, a function from a size to a machine or
-        to a model on a lattice of that side, whose one mode is the mean of the field.
+        A machine; the machines or `TrainingState` s of a training, in order; or a family, a function from a size to a machine
+        or to a model on a lattice of that side, whose one mode is the mean of the field.
     axis : dict, optional
-        ``{"weights": values}``: W → sW, around means (μ, λ) that stay; see `Notes`. ``{"beta": values}``: S → βS. Of a model the
-        name of a coupling that is one number. Of a training ``{"epoch": values}``, by default the epochs of the states, or 0, 1, ….
-        Values ascend; in a family they may be a function of the size, as many values for each.
+        ``{"weights": values}``: W → sW, around means (μ, λ) that stay; see `Notes`. ``{"beta": values}``: S → βS. Of a model
+        the name of a coupling that is one number. Of a training ``{"epoch": values}``, by default the epochs of the states, or
+        0, 1, …. Values ascend; in a family they may be a function of the size, as many values for each.
     sizes : iterable of ints, optional
         Of a family. From two the transition is where curves of U₄ cross, from three the crossings are extrapolated.
     data : array, shape (n, visible.size), optional
@@ -120,8 +120,8 @@ def phases(
     Notes
     -----
     In mean field mode α condenses where σ_α, the singular value of D_v^½ W D_h^½, is 1, D the variances of single units
-    (`critical_scale`). The transition of one size is the maximum of the susceptibility, a *pseudo-critical* point, which moves with
-    the size. Along a training it is where σ₁ crosses 1, without finite-size scaling.
+    (`critical_scale`). The transition of one size is the maximum of the susceptibility, a *pseudo-critical* point, which moves
+    with the size. Along a training it is where σ₁ crosses 1, without finite-size scaling.
 
     The cascade of transitions in a training: D. Bachtis, G. Biroli, A. Decelle and B. Seoane, arXiv:2405.14689.
     Crossings: K. Binder, Z. Phys. B 43 (1981) 119. In machines corrections fall with N^{−1/2}, ω = 0.5 ± 0.2 in the fits.
@@ -247,7 +247,11 @@ def _free_energies(machines, ends, values, effort: Effort, seed: int) -> dict:
         if is_summable(machine):
             log_z = machine.log_partition()
         else:
-            settings = {"num_chains": CHAINS, "num_steps": effort.annealing_steps, "seed": stream_seed(seed, "log Z", k)}
+            settings = {
+                "num_chains": CHAINS,
+                "num_steps": effort.annealing_steps,
+                "seed": stream_seed(seed, "log Z", k),
+            }
             log_z = annealed(machine, start=ends[k], **settings)
         energy.append(-log_z.value), error.append(log_z.error)
     energy, error = np.array(energy), np.array(error)
@@ -267,7 +271,9 @@ def _of_lattice(model: MarkovRandomField, name: str, values, data, effort: Effor
         raise ArgumentError("data", "None for a model on a lattice", type(data).__name__, reason="unused")
     if name not in model.couplings or np.ndim(model.couplings[name]):
         numbers = [each for each, value in model.couplings.items() if not np.ndim(value)]
-        raise ArgumentError("axis", f"a coupling that is one number, of {', '.join(numbers)}", repr(name), reason="name")
+        raise ArgumentError(
+            "axis", f"a coupling that is one number, of {', '.join(numbers)}", repr(name), reason="name"
+        )
     alone = model.select(lambda form: form.name == name).replace(**{name: 1.0})
     slope = lambda phi: alone.energy(phi)  # noqa: E731
     slope.coupling_free = True  # type: ignore[attr-defined]  # one program serves all couplings
@@ -275,7 +281,9 @@ def _of_lattice(model: MarkovRandomField, name: str, values, data, effort: Effor
         model, {name: values}, num_warmup=effort.num_warmup, num_samples=effort.num_samples, num_chains=effort.num_chains,
         observables={"slope": slope}, keep_field=False, kernel=effort.kernel, seed=seed, progress=effort.progress,
     )  # fmt: skip
-    m, slopes = (tree["posterior"][each].transpose("chain", "draw", "member").values for each in ("magnetization", "slope"))
+    m, slopes = (
+        tree["posterior"][each].transpose("chain", "draw", "member").values for each in ("magnetization", "slope")
+    )
     sites = model.lattice.num_sites
     series = Series({"visible": m.astype(float)[..., None]}, slopes.astype(float), {"visible": sites})
     return Curves(values, measured(series), susceptibilities_without_each(series), None, np.nan, sites)

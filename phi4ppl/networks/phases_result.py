@@ -100,8 +100,8 @@ class Phases:
     def plot(self) -> Figure:
         """The phase picture: one panel per quantity along the axis.
 
-        Lines are sizes, each of its first mode; for one size they are modes. The transition and its interval are a gray band, the
-        mean-field value a dotted line. Dots on thin lines are runs up and down the axis.
+        Lines are sizes, each of its first mode; for one size they are modes. The transition and its interval are a gray band,
+        the mean-field value a dotted line. Dots on thin lines are runs up and down the axis.
 
         Returns
         -------
@@ -113,7 +113,9 @@ class Phases:
         figure, places = panels(len(names), columns=min(4, len(names)), width=3.1)
         for axes, name in zip(places, names, strict=True):
             self._panel(axes, name)
-            axes.set_title(TITLES.get(name, "free energy per visible unit" if name == "free_energy" else name), fontsize=9)
+            axes.set_title(
+                TITLES.get(name, "free energy per visible unit" if name == "free_energy" else name), fontsize=9
+            )
             axes.set_xlabel(self.axis, fontsize=8)
             self._mark(axes)
         if places[0].get_legend_handles_labels()[1]:
@@ -123,7 +125,11 @@ class Phases:
     def _panel(self, axes, name: str) -> None:
         several = self.data.sizes["size"] > 1
         values, errors = self.data[name], self.data.get(f"{name}_error")
-        lines = [(k, 0) for k in range(min(FEW, self.data.sizes["size"]))] if several else [(0, m) for m in range(self._modes)]
+        lines = (
+            [(k, 0) for k in range(min(FEW, self.data.sizes["size"]))]
+            if several
+            else [(0, m) for m in range(self._modes)]
+        )
         for number, (size, mode) in enumerate(lines if "mode" in values.dims else lines[: None if several else 1]):
             pick = {"size": size, "mode": mode} if "mode" in values.dims else {"size": size}
             share = float(self.data["units"][size]) if name in ("free_energy", "curvature") else 1.0

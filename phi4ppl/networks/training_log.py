@@ -50,8 +50,8 @@ class Epoch(NamedTuple):
     exchange : float
         Share of the exchanges between levels of tempering that were accepted.
     strength : float
-        σ₁, the largest singular value of D_v^½ W D_h^½ around the means of at most 1000 rows of the data: in mean field the first
-        mode of the weights condenses where it reaches 1; see `critical_scale`.
+        σ₁, the largest singular value of D_v^½ W D_h^½ around the means of at most 1000 rows of the data: in mean field the
+        first mode of the weights condenses where it reaches 1; see `critical_scale`.
     condensed : float
         How many of these singular values are at least 1.
     """
