@@ -58,7 +58,7 @@ class Transition(NamedTuple):
 
 
 class CascadeStep(NamedTuple):
-    """A mode that condenses in a training: its number from 1, the records between which σ passes 1, and where by interpolation."""
+    """A mode that condenses in a training: its number from 1, the records between which σ passes 1, and where in between."""
 
     mode: int
     interval: tuple[float, float]
