@@ -22,7 +22,7 @@ from phi4ppl.networks import (
 
 tiny = os.environ.get("PHI4PPL_TINY") == "1"
 sizes, quartics = ((4, 8), (0.5,)) if tiny else ((12, 24, 48), (0.1, 0.5, 2.0))
-draws, epochs, every, rows = (100, 4, 2, 200) if tiny else (800, 36, 6, 1797)
+draws, epochs, every, rows = (100, 5, 2, 200) if tiny else (800, 49, 6, 1797)
 quick = {"annealing_steps": 0, "sweeps": 0}
 
 
@@ -84,7 +84,7 @@ def learn(binary_visible, binary_hidden, rate):
 
 points = [transition(quartic) for quartic in quartics]
 machines = {
-    "φ⁴–φ⁴": learn(False, False, 3e-4),
+    "φ⁴–φ⁴": learn(False, False, 1e-3),
     "φ⁴–Bernoulli": learn(False, True, 6e-4),
     "Bernoulli–Bernoulli": learn(True, True, 2e-3),
 }

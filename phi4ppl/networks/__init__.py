@@ -9,8 +9,9 @@ import importlib
 from ..errors import MissingPackageError
 from .machine import RestrictedBoltzmannMachine
 from .marginal import VisibleMarginal
-from .mean_field import critical_scale
+from .mean_field import MeanField, critical_scale, mean_field
 from .normalizer import annealed
+from .phase_detection import CascadeStep, Transition
 from .phases import phases
 from .phases_result import Phases
 from .training import TrainingState, train
@@ -29,18 +30,22 @@ ESTIMATORS = {
 
 __all__ = [
     "BernoulliUnits",
+    "CascadeStep",
     "Epoch",
     "GaussianUnits",
+    "MeanField",
     "Phases",
     "Phi4Units",
     "RestrictedBoltzmannMachine",
     "SpinUnits",
     "TrainingState",
     "TrainingWarning",
+    "Transition",
     "Units",
     "VisibleMarginal",
     "annealed",
     "critical_scale",
+    "mean_field",
     "phases",
     "plot_training",
     "train",

@@ -98,7 +98,7 @@ def critical_scale(machine: RestrictedBoltzmannMachine, *, around=None) -> float
     Parameters
     ----------
     machine, around
-        As in `phi4ppl.networks.mean_field.mean_field`. Of units with means, the weights are scaled around these: see `scaled`.
+        As in `mean_field`. Of units with means, the weights are scaled around these: see `scaled`.
 
     Returns
     -------

@@ -66,7 +66,8 @@ def as_points(machines: list, slopes: list, states: list[MeanField], num_modes: 
         if left:  # the sign of a mode is that of the point before
             turn = np.where(np.sum(u * left[-1], axis=0) < 0, -1.0, 1.0)
             u, z = u * turn, z * turn
-        left.append(u), right.append(z), values.append(found)
+        for vectors, new in ((left, u), (right, z), (values, found)):
+            vectors.append(new)
     dtype = machines[0].weights.dtype
     stacked = [jax.tree.map(lambda *leaves: jnp.stack(leaves), *each) for each in (machines, slopes)]
     means = [np.stack([getattr(state, f"{side}_mean") for state in states]) for side in SIDES]

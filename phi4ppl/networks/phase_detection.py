@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -23,7 +24,8 @@ LATTICE_OMEGA, MACHINE_OMEGA = (
 )  # of corrections N^{-ω}; mean field has ω = ½ in the number of units
 
 
-class Transition(NamedTuple):
+@dataclass(frozen=True, repr=False)
+class Transition:
     """Where a transition is.
 
     Attributes
@@ -118,11 +120,11 @@ def from_peak(axis: np.ndarray, susceptibility: np.ndarray, without_each: np.nda
 def _peak(axis, values, top: int, near: int) -> float:
     """Maximum of a cubic (a parabola through fewer than five points) of log χ around a point, kept between its neighbors."""
     rows = slice(max(0, top - near), top + near + 1)
-    x, width = axis[rows] - axis[top], axis[min(top + 1, len(axis) - 1)] - axis[max(top - 1, 0)]
+    x, low, high = axis[rows] - axis[top], axis[top - 1] - axis[top], axis[top + 1] - axis[top]
     degree = 3 if len(x) > 4 else 2
-    curve = polynomial.polyfit(x / width, np.log(np.maximum(values[rows], 1e-300)), degree)
-    grid = np.linspace(-1, 1, 2001)
-    return float(axis[top] + width * grid[np.argmax(polynomial.polyval(grid, curve))])
+    curve = polynomial.polyfit(x / high, np.log(np.maximum(values[rows], 1e-300)), degree)
+    grid = np.linspace(low, high, 2001)
+    return float(axis[top] + grid[np.argmax(polynomial.polyval(grid / high, curve))])
 
 
 def cascade_of(axis: np.ndarray, strengths: np.ndarray) -> tuple[CascadeStep, ...]:

@@ -253,7 +253,8 @@ def _free_energies(machines, ends, values, effort: Effort, seed: int) -> dict:
                 "seed": stream_seed(seed, "log Z", k),
             }
             log_z = annealed(machine, start=ends[k], **settings)
-        energy.append(-log_z.value), error.append(log_z.error)
+        energy.append(-log_z.value)
+        error.append(log_z.error)
     energy, error = np.array(energy), np.array(error)
     left, right = np.diff(values)[:-1], np.diff(values)[1:]
     weights = 2 * np.stack([1 / (left * (left + right)), -1 / (left * right), 1 / (right * (left + right))])
