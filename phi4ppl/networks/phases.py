@@ -142,7 +142,7 @@ def phases(
         positive_int(name, value, minimum=least.get(name, 1))
     for name, value in {"sweeps": sweeps, "annealing_steps": annealing_steps}.items():
         positive_int(name, value, minimum=0)
-    effort = Effort(*counts.values(), sweeps, annealing_steps, kernel, progress)
+    effort = Effort(num_modes, num_chains, num_warmup, num_samples, sweeps, annealing_steps, kernel, progress)
     seed = seed_within(seed)
     if isinstance(source, Sequence):
         if sizes is not None:
@@ -171,8 +171,7 @@ def _family(source, sizes) -> dict:
         if sizes is not None:
             fix = "Pass a function from a size to a machine."
             raise ArgumentError("sizes", "None for one machine", repr(sizes)[:80], fix, reason="unused")
-        machine = isinstance(source, RestrictedBoltzmannMachine)
-        return {source.visible.size if machine else source.lattice.num_sites: source}
+        return {source.lattice.num_sites if isinstance(source, MarkovRandomField) else source.visible.size: source}
     if not callable(source):
         expected = "a machine, a list of machines, a model, or a function from a size to one of these"
         raise ArgumentError("source", expected, type(source).__name__)
@@ -334,7 +333,7 @@ def _joined(curves: dict, name: str, omega, training: bool = False) -> Phases:
 
 def _dataset(curves: dict, name: str) -> xr.Dataset:
     modes = min(each.found["magnetization"][1].shape[1] for each in curves.values())
-    columns = {name: (("size", "point"), np.stack([each.axis for each in curves.values()]))}
+    columns: dict = {name: (("size", "point"), np.stack([each.axis for each in curves.values()]))}
     columns["units"] = (("size",), np.array([each.units for each in curves.values()]))
     for label, (dims, *_) in next(iter(curves.values())).found.items():
         for part, suffix in enumerate(("", "_error", "_reliable"), start=1):
