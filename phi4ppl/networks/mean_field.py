@@ -25,6 +25,7 @@ SMALLEST = 1e-12  # singular value below which a mode counts as absent
 TOLERANCE = {32: 1e-4, 64: 1e-8}  # of the self-consistent means, by the bits of the number
 
 
+@call_checked
 class MeanField(NamedTuple):
     """The mean-field state of a machine and its modes.
 

@@ -12,6 +12,7 @@ from ..analysis.crossings import Crossings, find_crossings
 from ..analysis.scaling_scan import ScalingFits, scan_fits
 from ..analysis.scaling_table import from_table
 from ..errors import ArgumentError
+from ..errors.arguments import call_checked
 from ..reports.numbers import value_with_error
 
 __all__ = ["CascadeStep", "Transition", "cascade_of", "from_peak", "from_sizes"]
@@ -24,6 +25,7 @@ LATTICE_OMEGA, MACHINE_OMEGA = (
 )  # of corrections N^{-ω}; mean field has ω = ½ in the number of units
 
 
+@call_checked
 @dataclass(frozen=True, repr=False)
 class Transition:
     """Where a transition is.
@@ -59,6 +61,7 @@ class Transition:
     __repr__ = __str__
 
 
+@call_checked
 class CascadeStep(NamedTuple):
     """A mode that condenses in a training: its number from 1, the records between which σ passes 1, and where in between."""
 

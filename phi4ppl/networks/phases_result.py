@@ -10,6 +10,7 @@ import xarray as xr
 
 from ..analysis.crossings import Crossings
 from ..analysis.scaling_scan import ScalingFits
+from ..errors.arguments import call_checked
 from ..reports.numbers import value_with_error
 from ..reports.style import GRAY, LINE_STYLES, OKABE_ITO, panels
 from .phase_detection import CascadeStep, Transition
@@ -31,6 +32,7 @@ TITLES = {
 FEW = 4  # sizes or modes that are drawn
 
 
+@call_checked
 @dataclass(frozen=True, repr=False)
 class Phases:
     """The phases of a machine along an axis; see `phases`.
