@@ -150,7 +150,8 @@ def test_log_records_the_exact_likelihood_at_intervals(start, data, whole):
 def test_picture_of_the_log(whole, tmp_path):
     figure = networks.plot_training(whole[1])
     titles = [axes.get_title() for axes in figure.axes if axes.get_visible()]
-    assert titles == ["reconstruction", "gradient norm", "chain change", "exchange"]  # what was measured, and no more
+    measured = ["reconstruction", "gradient norm", "chain change", "exchange", "strength", "condensed"]
+    assert titles == measured  # and no more
     np.testing.assert_array_equal(figure.axes[0].lines[0].get_xdata(), np.arange(1, 9))
     assert "epoch" in [axes.get_xlabel() for axes in figure.axes]
     with raises("argument.history"):

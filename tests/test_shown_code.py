@@ -29,7 +29,8 @@ RST_CODE = re.compile(r"\s*\.\. (code|code-block|sourcecode|testcode)::")
 FILE_COMMENT = re.compile(r"\s*<!-- file: (\S+) -->\s*")
 CI_COMMENT = re.compile(r"<!-- ci: (\w+) -->")
 SLOW_EXAMPLES = {  # even on tiny data, for what they compile; the pages that show them use the same functions
-    "complete_digits.py", "faces.py", "images_by_level.py", "lip_cancer_fields.py", "restore_digits.py", "stacked_digits.py",
+    "complete_digits.py", "faces.py", "images_by_level.py", "lip_cancer_fields.py", "machine_as_matter.py",
+    "restore_digits.py", "stacked_digits.py",
 }  # fmt: skip
 RUNNABLE = {"python", "bash"}
 LOOKS_RUNNABLE = re.compile(r"i?py|bash|z?sh\b|shell|console|doctest|\{(code|doctest|testcode)", re.I)

@@ -7,10 +7,13 @@ Layers of units and data come in; trained machines, their log Z, densities and s
 import importlib
 
 from ..errors import MissingPackageError
-from .critical_scales import CriticalScales, critical_scales
 from .machine import RestrictedBoltzmannMachine
 from .marginal import VisibleMarginal
+from .mean_field import MeanField, critical_scale, mean_field
 from .normalizer import annealed
+from .phase_detection import CascadeStep, Transition
+from .phases import phases
+from .phases_result import Phases
 from .training import TrainingState, train
 from .training_log import Epoch, plot_training
 from .units import BernoulliUnits, GaussianUnits, Phi4Units, SpinUnits, Units
@@ -27,18 +30,23 @@ ESTIMATORS = {
 
 __all__ = [
     "BernoulliUnits",
-    "CriticalScales",
+    "CascadeStep",
     "Epoch",
     "GaussianUnits",
+    "MeanField",
+    "Phases",
     "Phi4Units",
     "RestrictedBoltzmannMachine",
     "SpinUnits",
     "TrainingState",
     "TrainingWarning",
+    "Transition",
     "Units",
     "VisibleMarginal",
     "annealed",
-    "critical_scales",
+    "critical_scale",
+    "mean_field",
+    "phases",
     "plot_training",
     "train",
     *ESTIMATORS,

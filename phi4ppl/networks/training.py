@@ -34,7 +34,7 @@ from .gradients import (  # fmt: skip
 )
 from .machine import RestrictedBoltzmannMachine
 from .training_file import TrainingFile
-from .training_log import Epoch, look
+from .training_log import Epoch, look, num_condensed
 from .units import GaussianUnits, Phi4Units
 from .watch import Watch, first_watch, objection, watched
 
@@ -145,6 +145,9 @@ def train(
     Z stays finite by projection after every update: quartic couplings of φ⁴ units stay above 1e-5, quadratic ones of Gaussian
     units above 0.01, and with two Gaussian layers the singular values behind `coupling_strength` are cut off at 0.99999.
 
+    Where a singular value of the weights crosses its critical value in mean field (`Epoch.strength`), the progress output gains
+    a line that stays, and `Epoch.condensed` grows: the machine passes a phase transition. `phases` measures it.
+
     A `TrainingWarning` means that the likelihood of the data has fallen by more than 0.3 nats beyond its uncertainty, that the
     norm of the gradient has grown a hundredfold, or that persistent chains are stuck or have collapsed, and what to change.
 
@@ -192,7 +195,7 @@ def train(
             }  # fmt: skip
             file = stack.enter_context(TrainingFile(checkpoint, state, (data, validation), values, learning_rate))
             state, history = file.state, file.history
-        measured = False
+        measured, condensed = False, num_condensed(state.machine, data)
         while state.epoch < last and not interrupts.asked:
             new, norm, exchange = _epoch(state, data, jax.random.fold_in(key, state.epoch + 1), settings)
             _require_finite(new, state, norm)
@@ -201,6 +204,7 @@ def train(
             likelihood_now = likelihood_every is not None and new.epoch % likelihood_every == 0
             record = look(state, new, data, validation, likelihood_now, seed)
             record = record._replace(gradient_norm=norm, exchange=exchange)
+            condensed = _tell_of_transition(bar, condensed, record)
             state = new
             history.append(record)
             if file is not None:
@@ -285,6 +289,18 @@ def _tell(bar: Progress, record: Epoch, last: int) -> None:
         if np.isfinite(record.free_energy_gap):
             text += f" · free-energy gap {record.free_energy_gap:.3g}"
         bar.message(text)
+
+
+def _tell_of_transition(bar: Progress, before: int, record: Epoch) -> int:
+    """One line where more modes are past their mean-field transition than before; and how many there are now."""
+    now = int(record.condensed)
+    if now > before:
+        modes = f"mode {now}" if now == before + 1 else f"modes {before + 1} to {now}"
+        bar.note(
+            f"epoch {record.number} · transition: {modes} of the weights condensed in mean field "
+            f"(largest singular value {record.strength:.3g}, critical at 1)"
+        )
+    return now
 
 
 def _matrix(name, value, machine):

@@ -14,12 +14,13 @@ from ..errors.arguments import call_checked
 from ..errors.streams import stream_seed
 from ..learning.history import plot_history
 from ..reports.style import OKABE_ITO
+from .mean_field import strengths_around
 from .normalizer import annealed, is_summable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Epoch", "look", "plot_training"]
+__all__ = ["Epoch", "look", "num_condensed", "plot_training"]
 
 ROWS = 1000  # of the data that are looked at, where there is no validation
 FLIPPED_ROWS = 200
@@ -48,6 +49,11 @@ class Epoch(NamedTuple):
         Mean squared change of the chains in one epoch, in units of their variance: 2 where they have forgotten everything.
     exchange : float
         Share of the exchanges between levels of tempering that were accepted.
+    strength : float
+        σ₁, the largest singular value of D_v^½ W D_h^½ around the means of at most 1000 rows of the data: in mean field the
+        first mode of the weights condenses where it reaches 1; see `critical_scale`.
+    condensed : float
+        How many of these singular values are at least 1.
     """
 
     number: int
@@ -59,6 +65,8 @@ class Epoch(NamedTuple):
     gradient_norm: float
     chain_change: float
     exchange: float
+    strength: float = np.nan
+    condensed: float = np.nan
 
 
 def look(old, new, data, validation, likelihood: bool, seed: int) -> Epoch:
@@ -76,9 +84,16 @@ def look(old, new, data, validation, likelihood: bool, seed: int) -> Epoch:
     still = new.chains is old.chains or bool(jnp.all(new.chains == old.chains))
     spread = jnp.mean(jnp.var(new.chains, axis=0))
     change = np.nan if still else float(jnp.mean((new.chains - old.chains) ** 2) / spread)
+    strengths = strengths_around(machine, data[:ROWS])
     return Epoch(
-        new.epoch, reconstruction, pseudo, other - energy, log_likelihood, error, np.nan, change, np.nan
+        new.epoch, reconstruction, pseudo, other - energy, log_likelihood, error, np.nan, change, np.nan,
+        float(strengths[0]), float(np.sum(strengths >= 1)),
     )  # fmt: skip
+
+
+def num_condensed(machine, data) -> int:
+    """How many modes are past their mean-field transition around the means of the data."""
+    return int(np.sum(strengths_around(machine, data[:ROWS]) >= 1))
 
 
 @jax.jit

@@ -62,6 +62,10 @@ class Units:
         """⟨φ⟩ of every unit in the field x."""
 
     @abstractmethod
+    def variance(self, field: Layer) -> JaxLayer:
+        """⟨φ²⟩ − ⟨φ⟩² of every unit in the field x, the derivative of its mean."""
+
+    @abstractmethod
     def draw(self, key: jax.Array, field: Layer) -> JaxLayer:
         """An exact draw of every unit in the field x."""
 
@@ -123,6 +127,11 @@ class Phi4Units(Units):
         """⟨φ⟩ of every unit in the field x."""
         return site.moments(*self._at(field)).first
 
+    def variance(self, field: Layer) -> JaxLayer:
+        """⟨φ²⟩ − ⟨φ⟩² of every unit in the field x."""
+        moments = site.moments(*self._at(field))
+        return moments.second - moments.first**2
+
     def draw(self, key: jax.Array, field: Layer) -> JaxLayer:
         """An exact draw of every unit in the field x."""
         return site.draw(key, *self._at(field))
@@ -171,6 +180,10 @@ class GaussianUnits(Units):
         """(x − r)/2a."""
         return (field - _along(self.linear, field)) / (2 * _along(self.quadratic, field))
 
+    def variance(self, field: Layer) -> JaxLayer:
+        """1/2a."""
+        return 1 / (2 * _along(self.quadratic, field))
+
     def draw(self, key: jax.Array, field: Layer) -> JaxLayer:
         """An exact draw of every unit in the field x."""
         noise = jax.random.normal(key, field.shape, field.dtype)
@@ -208,6 +221,11 @@ class BernoulliUnits(Units):
         """1/(1 + exp(r − x))."""
         return jax.nn.sigmoid(field - _along(self.linear, field))
 
+    def variance(self, field: Layer) -> JaxLayer:
+        """p(1 − p), p the mean."""
+        mean = self.mean(field)
+        return mean * (1 - mean)
+
     def draw(self, key: jax.Array, field: Layer) -> JaxLayer:
         """An exact draw of every unit in the field x."""
         return (jax.random.uniform(key, field.shape, field.dtype) < self.mean(field)).astype(field.dtype)
@@ -244,6 +262,10 @@ class SpinUnits(Units):
     def mean(self, field: Layer) -> JaxLayer:
         """tanh(x − r)."""
         return jnp.tanh(field - _along(self.linear, field))
+
+    def variance(self, field: Layer) -> JaxLayer:
+        """1 − ⟨φ⟩²."""
+        return 1 - self.mean(field) ** 2
 
     def draw(self, key: jax.Array, field: Layer) -> JaxLayer:
         """An exact draw of every unit in the field x."""

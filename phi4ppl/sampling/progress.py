@@ -57,6 +57,16 @@ class Progress:
             self.bar.set_description_str(text)
         self.written = time.monotonic()
 
+    def note(self, text: str) -> None:
+        """Write a line that stays, above the one that is redrawn."""
+        if not self.show:
+            return
+        if self.bar is not None:
+            self.bar.write(text, file=None if self.is_notebook else self.stream)
+        else:
+            self.stream.write(text + "\n")
+            self.stream.flush()
+
     @property
     def room(self) -> float:
         """Characters that fit on one line: a line that wraps cannot be redrawn, and every redraw would leave one behind."""
