@@ -89,13 +89,13 @@ class WindowAdaptation:
     Attributes
     ----------
     target_acceptance : float
-    mass : str or Whitened
-        ``"diagonal"``; ``"fourier"``: that of a free field with fitted mass, see `phi4ppl.kernels.metrics`; or a known
-        precision, in whose coordinates the variances are adapted.
+    mass : str or an estimate of the mass matrix
+        ``"diagonal"``; ``"fourier"``: that of a free field with fitted mass, see `phi4ppl.kernels.metrics`; or an
+        object like `Whitened`, which adapts variances in the coordinates of a known precision.
     """
 
     target_acceptance: float = 0.8
-    mass: str | Whitened = "diagonal"
+    mass: Any = "diagonal"
 
     @property
     def _mass(self):

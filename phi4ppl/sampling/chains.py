@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -50,7 +51,8 @@ def run_chains(
     was stopped and resumed.
     """
     start_key, *keys = jax.random.split(jax.random.key(seed), 3)
-    position = _starts(compiled, kernel, jax.random.split(start_key, num_chains), even)
+    begun = compiled if kernel.start is None else replace(compiled, initial_position=jax.vmap(kernel.start))
+    position = _starts(begun, jax.random.split(start_key, num_chains), even)
     program = program_of(compiled, kernel, tuple(observables.items()), keep, flip_signs, even)
     settings = {
         "kernel": kernel.name, "num_warmup": num_warmup, "num_samples": num_samples, "num_chains": num_chains,
@@ -350,9 +352,9 @@ class _Run:
         }  # fmt: skip
 
 
-def _starts(compiled: CompiledModel, kernel: Kernel, keys, even: bool = False):
+def _starts(compiled: CompiledModel, keys, even: bool = False):
     """One start per chain; means of the fields of neighboring chains start with opposite signs."""
-    position = jax.vmap(kernel.start)(keys) if kernel.start is not None else compiled.initial_position(keys)
+    position = compiled.initial_position(keys)
     if compiled.model is None and not even:
         return position
     names = None if compiled.model is not None else tuple(compiled.fields)
