@@ -117,6 +117,8 @@ def machines() -> None:
             machine.gibbs(KEY, samples),
             machine.energy(v, machine.hidden_mean(v)),
             machine.visible_mean(jnp.ones(hidden.size)),
+            visible.variance(v),
+            hidden.variance(jnp.ones(hidden.size)),
         )
         block_gibbs.advance(machine, KEY, jnp.ones((2, 3, 2)), 1)
         gradients.objective(method, machine, samples, samples)
@@ -156,6 +158,8 @@ if __name__ == "__main__":
     kernels()
     series_and_weights()
     machines()
-    abstract = {f"{p4.networks.Phi4Units.__module__}.Units.{name}" for name in ("draw", "log_normalizer", "mean")}
+    abstract = {
+        f"{p4.networks.Phi4Units.__module__}.Units.{name}" for name in ("draw", "log_normalizer", "mean", "variance")
+    }
     uncalled = sorted(shape_checker.SHAPED - shape_checker.CALLED - abstract)
     print(json.dumps({"number": len(shape_checker.SHAPED), "uncalled": uncalled, "caught": planted_faults()}))

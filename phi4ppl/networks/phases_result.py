@@ -44,13 +44,13 @@ class Phases:
         NAME_error, and NAME_reliable tells whether the chains are long enough for it.
 
         Of each mode: ``singular_value`` of w and ``strength``, that of D_v^½ W D_h^½ (exact, without errors); of the visible
-        projection m ``magnetization`` ⟨|m|⟩, ``susceptibility`` N(⟨m²⟩ − ⟨|m|⟩²), ``full_susceptibility`` N⟨m²⟩ and
+        projection m ``magnetization`` ``⟨|m|⟩``, ``susceptibility`` ``N(⟨m²⟩ − ⟨|m|⟩²)``, ``full_susceptibility`` N⟨m²⟩ and
         ``binder_cumulant`` U₄ = 1 − ⟨m⁴⟩/3⟨m²⟩²; the same of the hidden one with ``hidden_`` before the name;
         ``relaxation_time``, τ_int of m in sweeps; ``symmetry_breaking``, the mean over chains of (mean of m in a chain)² over
         ⟨m²⟩, from 0 where chains cross between the signs to 1 where none does in its time.
 
         Of each point: ``free_energy`` F = −log Z, ``slope`` ∂F/∂x = ⟨∂S/∂x⟩, ``curvature`` −∂²F/∂x² = Var ∂S/∂x, and
-        ``curvature_of_free_energy``, the same from second differences of F; ``up`` and ``down``, ⟨|m₁|⟩ as the machine is
+        ``curvature_of_free_energy``, the same from second differences of F; ``up`` and ``down``, ``⟨|m₁|⟩`` as the machine is
         driven up and down the axis. Of each size ``hysteresis``, the area between the two.
     axis : str
         Name of the axis.
