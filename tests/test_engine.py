@@ -64,6 +64,22 @@ def test_new_couplings_do_not_compile_again(chains, reference):
     assert (chains._program.advance._cache_size(), chains._program.begin._cache_size()) == before
 
 
+def test_observables_are_those_of_the_draws_that_are_kept(reference):
+    """They are measured in the last of three iterations; those of another one, or none, would not be the fields' own."""
+    model = model_of(reference["fisher_chain_N4_w0.8_a1.4_b0.2"])
+    engine = Engine(
+        model, kernel="local_hmc", num_chains=8, key=jax.random.key(9), observables=(("square", sum_of_squares),)
+    )
+    drawn = engine.draw(model, 5, thinning=3)
+    squares = (drawn.fields.astype(float) ** 2).sum(axis=-1)
+    np.testing.assert_allclose(drawn.observables["square"], squares, rtol=1e-5)
+    assert np.all(squares > 0)
+
+
+def sum_of_squares(model, phi):
+    return (phi**2).sum()
+
+
 def test_chains_start_and_go_on_where_they_are_told(reference):
     model = model_of(reference["fisher_chain_N4_w0.8_a1.4_b0.2"])
     start = np.arange(64 * 4, dtype=float).reshape(64, 4) / 100

@@ -182,6 +182,13 @@ def test_models_that_it_does_not_suit_are_refused():
 
     with pytest.raises(SamplingError, match="9 constrained latent variables"):
         resolve("nuts_curvature", p4.compile(many, some_data()))
+    wells = p4.GibbsField(p4.phi4(GRAPH, w=1.0, a=0.1, b=0.3))
+    two_modes = lambda: numpyro.sample("phi", wells)  # noqa: E731
+    with pytest.raises(SamplingError, match="several modes.*kernel='nuts'"):
+        resolve("nuts_curvature", p4.compile(two_modes))
+    constrained = lambda: numpyro.sample("scale", dist.HalfNormal(1))  # noqa: E731
+    with pytest.raises(SamplingError, match="all latent variables are constrained"):
+        resolve("nuts_curvature", p4.compile(constrained))
     with pytest.raises(ArgumentError, match="is for NumPyro models"):
         resolve("nuts_curvature", p4.compile(FIELD))
     _, reason = resolve("auto", p4.compile(normal_data, some_data()))

@@ -65,8 +65,8 @@ class Adaptation(Protocol):
 class Tuning(NamedTuple):
     """The tuning that a gradient-based kernel is built with.
 
-    ``inverse_mass_matrix`` is an array (diagonal) or a `FreeField`; ``spread`` is the standard deviation along the slowest
-    direction, in units of the metric: trajectories should take about π/2 times as long.
+    ``inverse_mass_matrix`` is an array (diagonal), a `FreeField` or a `LowRank`; ``spread`` is the standard deviation along
+    the slowest direction, in units of the metric: trajectories should take about π/2 times as long.
     """
 
     step_size: jax.Array

@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 from scipy import sparse
-from scipy.sparse.linalg import eigsh, splu
+from scipy.sparse.linalg import LinearOperator, eigsh
 
 from ..energy.compiled import CompiledModel
-from ..numpyro_plugin.curvature import curvature_of
+from ..numpyro_plugin.curvature import curvature_of, factorized
 from .adaptation import Whitened, WindowAdaptation
 from .gradient import nuts, nuts_statistics
 from .kernel import Kernel
@@ -40,8 +40,7 @@ def low_rank(precision: sparse.csc_matrix) -> Precision:
     if len(scale) <= MAX_DENSE:
         values, vectors = np.linalg.eigh(scaled.toarray())
     else:
-        factors = splu(scaled, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
-        solve = sparse.linalg.LinearOperator(scaled.shape, matvec=factors.solve, dtype=float)
+        solve = LinearOperator(scaled.shape, matvec=factorized(scaled).solve, dtype=float)
         start = np.random.default_rng(0).normal(size=len(scale))
         values, vectors = eigsh(scaled, number, sigma=0.0, OPinv=solve, v0=start, tol=1e-4)
     soft = values < SOFT

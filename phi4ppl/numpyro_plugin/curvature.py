@@ -27,12 +27,13 @@ from ..errors import SamplingError
 from ..errors.arguments import call_checked
 from ..lattice.coloring import greedy_colors
 
-__all__ = ["Curvature", "Mode", "curvature_of"]
+__all__ = ["Curvature", "Mode", "curvature_of", "factorized"]
 
 MAX_HYPERPARAMETERS = 8
 MAX_DENSE = 2000  # latent variables whose Hessian is found column by column where its graph is not known
 MAX_NEWTON = 50
 DECREASE = 1e-6  # of −log p that one more Newton step would bring: then the mode is found
+OTHERWISE = "Use kernel='nuts'."
 PROBE = 1e3  # roundings by which two products with the Hessian that are the same may differ
 
 
@@ -157,7 +158,7 @@ class Curvature:
             raise SamplingError(
                 "no_curvature",
                 f"the {n} latent variables interact beyond the cliques of their fields, and a dense Hessian is taken up to "
-                f"{MAX_DENSE}. Use kernel='nuts'.",
+                f"{MAX_DENSE}. {OTHERWISE}",
             )
         return sparse.csc_matrix(np.ones((n, n))), [np.array([k]) for k in range(n)]
 
@@ -207,14 +208,16 @@ class Curvature:
         value, slope = self.value_and_slope(theta, x)
         for _ in range(MAX_NEWTON):
             hessian = self.hessian(theta, x)
-            factors = _factors(hessian)
+            factors = factorized(hessian)
             step = -factors.solve(slope)
             gain = -float(slope @ step)
             if gain < 2 * max(DECREASE, 10 * _epsilon() * abs(value)):
-                log_det = float(np.sum(np.log(np.abs(factors.U.diagonal()))))
+                log_det = float(np.sum(np.log(factors.U.diagonal())))
                 return Mode(x, hessian, factors, -value - log_det / 2)
             x, value, slope = self._along(theta, x, value, slope, step, gain)
-        raise SamplingError("no_mode", f"Newton's method found no mode of the latent fields within {MAX_NEWTON} steps.")
+        raise SamplingError(
+            "no_mode", f"Newton's method found no mode of the latent fields in {MAX_NEWTON} steps. {OTHERWISE}"
+        )
 
     def _along(self, theta, x, value, slope, step, gain):
         """A step that lowers −log p, the whole one if it does."""
@@ -222,7 +225,9 @@ class Curvature:
             there = self.value_and_slope(theta, x + length * step)
             if np.isfinite(there[0]) and there[0] <= value - 1e-4 * length * gain + 10 * _epsilon() * abs(value):
                 return x + length * step, *there
-        raise SamplingError("no_mode", "no step along Newton's direction lowers the potential of the latent fields.")
+        raise SamplingError(
+            "no_mode", f"no step along Newton's direction lowers the potential of the fields. {OTHERWISE}"
+        )
 
     @functools.cached_property
     def peak(self) -> tuple[np.ndarray, np.ndarray, Mode]:
@@ -243,7 +248,9 @@ class Curvature:
         precision = _second_differences(negative, theta, max(0.05, noise**0.25))
         values, vectors = np.linalg.eigh(precision)
         if not values.min() > 0:
-            raise SamplingError("no_mode", "the Laplace marginal of the hyperparameters has no maximum.")
+            raise SamplingError(
+                "no_mode", f"the Laplace marginal of the constrained variables has no maximum. {OTHERWISE}"
+            )
         return theta, vectors @ np.diag(1 / values) @ vectors.T, self.mode(theta, start["x"])
 
     def joint_precision(self) -> sparse.csc_matrix:
@@ -275,14 +282,17 @@ def _epsilon() -> float:
     return float(jnp.finfo(jnp.result_type(float)).eps)
 
 
-def _factors(hessian: sparse.csc_matrix):
+def factorized(hessian: sparse.csc_matrix):
     """LU factors without pivoting, which a symmetric positive definite matrix does not need."""
     try:
         factors = splu(hessian, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
-    except RuntimeError as error:
-        raise SamplingError("no_mode", "the Hessian of the latent fields is singular.") from error
-    if not np.all(factors.U.diagonal() > 0):
-        raise SamplingError("no_mode", "the Hessian of the latent fields is not positive definite at its mode.")
+    except RuntimeError:  # exactly singular
+        factors = None
+    if factors is None or not np.all(factors.U.diagonal() > 0):
+        text = "the Hessian of the latent fields is not positive definite on the way to their mode: the posterior has"
+        raise SamplingError(
+            "no_mode", f"{text} several modes, or directions that neither prior nor data fix. {OTHERWISE}"
+        )
     return factors
 
 
@@ -324,7 +334,7 @@ def curvature_of(compiled: CompiledModel) -> Curvature:
     Raises
     ------
     SamplingError
-        If it has more than eight constrained latent variables.
+        If it has more than eight constrained latent variables, or no others.
     """
     template = compiled.initial_position(jax.random.key(0))
     constrained = compiled.constrain(template)
@@ -334,9 +344,12 @@ def curvature_of(compiled: CompiledModel) -> Curvature:
         if np.shape(constrained[name]) == np.shape(value) and np.array_equal(constrained[name], value)
     )
     found = Curvature(compiled, tuple(name for name in template if name not in real), real, template)
-    if found.num_hyper > MAX_HYPERPARAMETERS or not real:
+    if not real:
+        raise SamplingError("no_curvature", f"all latent variables are constrained, and there is no field. {OTHERWISE}")
+    if found.num_hyper > MAX_HYPERPARAMETERS:
         raise SamplingError(
             "no_curvature",
-            f"{found.num_hyper} constrained latent variables, of which {MAX_HYPERPARAMETERS} can be treated apart from fields.",
+            f"the model has {found.num_hyper} constrained latent variables, and {MAX_HYPERPARAMETERS} can be treated apart "
+            f"from its fields. {OTHERWISE}",
         )
     return found
