@@ -14,11 +14,10 @@ from .local_hmc import MAX_COLORS
 
 __all__ = ["choose", "resolve"]
 
-RUGGED, UNSATISFIED = (
-    10.0,
-    0.12,
-)  # see `local_energy` and `unsatisfied_share`; single chains of ± couplings on 8 × 8 pass their
-# verdict at h φ² = 7, fail it now and then at 12 and always at 25; with a tenth of w unsatisfied they pass at 25
+# Single chains of ± couplings on 8 × 8 pass their verdict at h φ² = 7, fail it now and then at 12 and always at 25; with a
+# tenth of w unsatisfied they pass at 25.
+RUGGED = 10.0  # see `local_energy`
+UNSATISFIED = 0.12  # see `unsatisfied_share`
 DEEP = 15.0  # Σ_j w_ij φ² of the mean field; 5 at the critical point of the square lattice with λ = 0.7
 
 
