@@ -4,5 +4,18 @@ A model, its parameters and data come in; measurements with errors go out. Read 
 """
 
 from .activations import layers
+from .kinks import Break
+from .order_parameters import OrderParameter, order_parameter
+from .passages import Passage
+from .transitions import CurveTransitions, Transitions, transitions
 
-__all__ = ["layers"]
+__all__ = [
+    "Break",
+    "CurveTransitions",
+    "OrderParameter",
+    "Passage",
+    "Transitions",
+    "layers",
+    "order_parameter",
+    "transitions",
+]
