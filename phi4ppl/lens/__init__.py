@@ -4,5 +4,19 @@ A model, its parameters and data come in; measurements with errors go out. Read 
 """
 
 from .activations import layers
+from .adapters.equinox_models import from_equinox
+from .adapters.flax_models import from_flax, from_nnx
+from .adapters.own_models import from_machine, from_model
+from .adapters.reading import read
+from .adapters.sklearn_models import from_sklearn
 
-__all__ = ["layers"]
+__all__ = [
+    "from_equinox",
+    "from_flax",
+    "from_machine",
+    "from_model",
+    "from_nnx",
+    "from_sklearn",
+    "layers",
+    "read",
+]
