@@ -4,7 +4,7 @@ A model, its parameters and data come in; measurements with errors go out. Read 
 """
 
 from .activations import layers
-from .kinks import Break
+from .breaks import Break
 from .order_parameters import OrderParameter, order_parameter
 from .passages import Passage
 from .transitions import CurveTransitions, Transitions, transitions

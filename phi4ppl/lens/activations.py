@@ -15,7 +15,8 @@ import numpy as np
 from .._typing import Labeled
 from ..errors import ArgumentError
 from ..errors.arguments import call_checked, finite_array, present
-from ..results.independent_fields import independent_fields
+from ..renormalization.blocking import fields_of
+from ..results.independent_fields import independent_step
 from ..spectral.matrices import told
 
 __all__ = ["examples", "layers", "num_examples", "reader"]
@@ -114,8 +115,8 @@ def examples(data: Labeled, name: str = "data"):
     (1, 2)
     """
     if hasattr(data, "children") or hasattr(getattr(data, "tree", None), "children"):
-        fields = independent_fields(data)[0]
-        return finite_array(name, fields.values if hasattr(fields, "values") else fields)
+        fields = fields_of(data)[0]
+        return fields[:, :: independent_step(fields)].reshape(-1, *fields.shape[2:])
     if isinstance(data, tuple | Mapping):
         num_examples(data, name)
         return data
