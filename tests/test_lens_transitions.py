@@ -14,7 +14,7 @@ from scipy.stats import binom
 
 import phi4ppl as p4
 from phi4ppl import lens, networks
-from phi4ppl.lens.kinks import breaks_of
+from phi4ppl.lens.breaks import breaks_of
 
 N = 120
 T = np.linspace(0, 1, N)
@@ -54,7 +54,7 @@ def share_with_a_break(make, noise, number=200, correlation=0.0):
     return found / number
 
 
-# More than 9.5 % of 200 curves: probability 0.003 for one kind of curve if the rate is 5 %, 0.06 for all of them. Of these seeds
+# More than 9.5 % of 200 curves have a probability of 0.003 for one kind of curve if the rate is 5 %. Of these seeds
 # the worst kind has 3.5 %, and the mean is 1.5 %.
 ALLOWED = binom.ppf(0.997, 200, 0.05) / 200
 
@@ -72,12 +72,12 @@ def test_correlated_noise_does_not_make_kinks(kind):
 
 def test_without_its_null_distribution_the_search_finds_kinks_in_noise():
     """The planted fault: thresholds for one window in place of the largest score of all windows."""
-    from phi4ppl.lens import kinks
+    from phi4ppl.lens import breaks
 
-    one = kinks._windows(tuple(T))[2]
-    scores = [kinks._scores(one, np.random.default_rng(k).normal(size=(1, N)))[0, 0] for k in range(400)]
+    one = breaks._windows(tuple(T))[2]
+    scores = [breaks._scores(one, np.random.default_rng(k).normal(size=(1, N)))[0, 0] for k in range(400)]
     threshold = np.quantile(scores, 0.95)
-    largest = [kinks._scores(one, np.random.default_rng(k).normal(size=(1, N))).max() for k in range(400, 500)]
+    largest = [breaks._scores(one, np.random.default_rng(k).normal(size=(1, N))).max() for k in range(400, 500)]
     assert np.mean(np.array(largest) > threshold) > 0.15
 
 

@@ -4,6 +4,11 @@ A model, its parameters and data come in; measurements with errors go out. Read 
 """
 
 from .activations import layers
+from .adapters.equinox_models import from_equinox
+from .adapters.flax_models import from_flax, from_nnx
+from .adapters.own_models import from_machine, from_model
+from .adapters.reading import read
+from .adapters.sklearn_models import from_sklearn
 from .breaks import Break
 from .order_parameters import OrderParameter, order_parameter
 from .passages import Passage
@@ -15,7 +20,14 @@ __all__ = [
     "OrderParameter",
     "Passage",
     "Transitions",
+    "from_equinox",
+    "from_flax",
+    "from_machine",
+    "from_model",
+    "from_nnx",
+    "from_sklearn",
     "layers",
     "order_parameter",
+    "read",
     "transitions",
 ]

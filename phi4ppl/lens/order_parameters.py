@@ -78,8 +78,8 @@ def order_parameter(values, axis, *, size: int = 1, down=None) -> OrderParameter
     Parameters
     ----------
     values : array, shape ``(replicas, points)``
-        m of every replica at every point of the axis, from at least 8 replicas. If replicas are driven along the axis: on the way
-        up.
+        m of every replica at every point of the axis, from at least 8 replicas. If replicas are driven along the axis: on
+        the way up.
     axis : array, shape ``(points,)``
         Time of training or a control parameter, ascending.
     size : int

@@ -15,7 +15,7 @@ from ..networks.training_log import Epoch
 from ..reports.card import card
 from ..reports.numbers import rounded
 from ..reports.style import GRAY, OKABE_ITO, panels
-from .kinks import SMALLEST, Break, breaks_of, noise_level, noise_of
+from .breaks import SMALLEST, Break, breaks_of, noise_level, noise_of
 from .passages import Passage, ends_of, passage_of, passage_of_replicas
 
 if TYPE_CHECKING:
@@ -41,11 +41,12 @@ class CurveTransitions:
     axis, curve : arrays, shape ``(points,)``
         The curve is the mean over replicas if there are several.
     breaks : tuple of Break
-        Kinks and jumps, the surest first: ``kind``, ``value`` on the axis, ``interval``, ``change`` (of the slope at a kink, of the
-        value at a jump), ``change_error``, and ``p``, an upper bound for the probability that a smooth curve has one anywhere.
+        Kinks and jumps, the surest first: ``kind``, ``value`` on the axis, ``interval``, ``change`` (of the slope at a kink,
+        of the value at a jump), ``change_error``, and ``p``, an upper bound for the probability that a smooth curve has one
+        anywhere.
     passage : Passage
-        Where the curve first passes ``level``: ``value``, ``error``, ``interval``; ``rise_time`` is the change between its ends
-        over the slope there.
+        Where the curve first passes ``level``: ``value``, ``error``, ``interval``; ``rise_time`` is the change between its
+        ends over the slope there.
     noise, correlation : float
         Standard deviation of the noise, and its correlation between neighbors.
     replicas : int
@@ -168,14 +169,14 @@ def transitions(
 ) -> Transitions:
     """Kinks, jumps and passages of curves against training time or a control parameter.
 
-    A *kink* is a change of slope, a *jump* one of the value, that no smooth curve explains. Apart from them, a curve that rises or
-    falls smoothly has a *passage*: where it is half way between its ends, or at a level that is given.
+    A *kink* is a change of slope, a *jump* one of the value, that no smooth curve explains. Apart from them, a curve that
+    rises or falls smoothly has a *passage*: where it is half way between its ends, or at a level that is given.
 
     Parameters
     ----------
     curves : array, dict, list of Epoch, or Phases
-        One curve of shape ``(points,)``, or several replicas of it, ``(replicas, points)``; or a dict of such, by name. The log of
-        a training as `phi4ppl.networks.train` returns it: every column that was measured in every epoch. The result of
+        One curve of shape ``(points,)``, or several replicas of it, ``(replicas, points)``; or a dict of such, by name. The
+        log of a training as `phi4ppl.networks.train` returns it: every column that was measured in every epoch. The result of
         `phi4ppl.networks.phases`: strengths of the modes, magnetizations and singular values.
     axis : array, shape ``(points,)``, optional
         Ascending; by default 0, 1, …, or the epochs, or the axis of the phases.
@@ -199,13 +200,14 @@ def transitions(
 
     Notes
     -----
-    Smooth means: described by polynomials of degree 8 in every window. A bend within fewer than ten points is a kink on this axis:
-    record more often, or say "sharp at this resolution". The rate is that of independent noise. Noise that is correlated between
-    neighbors is measured and allowed for; with a correlation of 0.5 the rate was 4 to 8 % where 5 % were asked for. See
-    `phi4ppl.lens.kinks` for the statistic.
+    Smooth means: described by polynomials of degree 8 in every window. A bend within fewer than ten points is a kink on this
+    axis: record more often, or say "sharp at this resolution". The rate is that of independent noise. Noise that is
+    correlated between neighbors is measured and allowed for; with a correlation of 0.5 the rate was 4 to 8 % where 5 % were
+    asked for. See `phi4ppl.lens.breaks` for the statistic.
 
     Passages: a cubic through as many points as it fits; the interval covers noise, the error of the level, and the change
-    of the passage when a quintic takes its place. Over replicas it is Student's interval of their mean, and kinks are those of the mean curve.
+    of the passage when a quintic takes its place. Over replicas it is Student's interval of their mean, and kinks are those
+    of the mean curve.
 
     Examples
     --------

@@ -1,7 +1,7 @@
-"""Kinks and jumps of a noisy curve: two smooth pieces against one, in windows of every size, with a calibrated false-alarm rate.
+"""Kinks and jumps of a noisy curve: two smooth pieces against one, in windows of every size, at a calibrated false-alarm rate.
 
-In a window around a point the curve is fitted twice: by one polynomial, and by two pieces that meet there with another slope (a
-kink) or do not meet (a jump). The score of a window is m log(s₁²/s₂²)
+In a window around a point the curve is fitted twice: by one polynomial, and by two pieces that meet there with another slope
+(a kink) or do not meet (a jump). The score of a window is m log(s₁²/s₂²)
 with m points and s² the variances of the residuals, of the best polynomial of degrees up to 8 and of two pieces that are
 parabolas (lines at a jump). A smooth curve favors the one polynomial as soon as the window
 shows its curvature, so that noise around a parabola is the hardest smooth curve. The largest score over all windows of such
@@ -37,8 +37,8 @@ FLAT = 1e-13  # residuals in units of the range of the curve, which are rounding
 class Break(NamedTuple):
     """A kink (``kind`` "kink" or "jump") of one curve: where, with an interval of confidence, and how large.
 
-    ``change`` is that of the slope at a kink, that of the value at a jump; ``p`` is the probability that a smooth curve with this
-    noise has a break of this score anywhere.
+    ``change`` is that of the slope at a kink, that of the value at a jump; ``p`` is the probability that a smooth curve with
+    this noise has a break of this score anywhere.
     """
 
     kind: str
