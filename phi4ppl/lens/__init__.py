@@ -10,6 +10,7 @@ from .adapters.own_models import from_machine, from_model
 from .adapters.reading import read
 from .adapters.sklearn_models import from_sklearn
 from .breaks import Break
+from .learning_coefficient import LearningCoefficient, local_learning_coefficient
 from .order_parameters import OrderParameter, order_parameter
 from .passages import Passage
 from .transitions import CurveTransitions, Transitions, transitions
@@ -17,6 +18,7 @@ from .transitions import CurveTransitions, Transitions, transitions
 __all__ = [
     "Break",
     "CurveTransitions",
+    "LearningCoefficient",
     "OrderParameter",
     "Passage",
     "Transitions",
@@ -27,6 +29,7 @@ __all__ = [
     "from_nnx",
     "from_sklearn",
     "layers",
+    "local_learning_coefficient",
     "order_parameter",
     "read",
     "transitions",
