@@ -76,8 +76,11 @@ class LearningCoefficient:
             ("regular model: half the parameters", f"{self.num_parameters / 2:g}"),
             ("change with ln(nβ)", value_with_error(self.drift, self.drift_error)),
             ("nβ", f"{self.scale:.4g}"),
-            ("prior", f"box of radius {self.radius:g}" if np.isfinite(self.radius) else f"localization
-            {self.localization:g}"), ("chains", f"{self.excess.shape[0]} × {self.excess.shape[1]} draws"),
+            (
+                "prior",
+                f"box of radius {self.radius:g}" if np.isfinite(self.radius) else f"localization {self.localization:g}",
+            ),
+            ("chains", f"{self.excess.shape[0]} × {self.excess.shape[1]} draws"),
         ]
 
     def __str__(self) -> str:
@@ -91,7 +94,9 @@ class LearningCoefficient:
     def _repr_html_(self) -> str:
         outcome = "chains passed all checks" if self.verdict.passed else "NOT RELIABLE"
         warnings = (*_failed(self.verdict), *self.notes)
-        return card("Local learning coefficient", (), self.rows(), good=self.reliable, outcome=outcome, warnings=warnings)
+        return card(
+            "Local learning coefficient", (), self.rows(), good=self.reliable, outcome=outcome, warnings=warnings
+        )
 
 
 def _failed(verdict: ConvergenceReport) -> list[str]:
@@ -169,18 +174,33 @@ def local_learning_coefficient(
     scale = float(number * beta)
     model = _model(of, center, scale, localization, box)
     tree = sample(
-        model, num_warmup=num_warmup, num_samples=num_samples, num_chains=num_chains, kernel=kernel, seed=seed,
-        progress=progress
+        model,
+        num_warmup=num_warmup,
+        num_samples=num_samples,
+        num_chains=num_chains,
+        kernel=kernel,
+        seed=seed,
+        progress=progress,
     )
     kept = tree.copy()
     kept["posterior"] = xr.DataTree(tree["posterior"].to_dataset()[["excess"]])
     excess = tree["posterior"]["excess"].transpose("chain", "draw").values.astype(float)
     found = derive({"x": excess, "x2": excess**2}, QUANTITIES)
-    value, error, drift, spread = (float(np.ravel(part)[0]) for name in QUANTITIES for part in (found[name].value,
-    found[name].error)) notes = _notes(value, error, drift, spread)
+    numbers = [part for name in QUANTITIES for part in (found[name].value, found[name].error)]
+    value, error, drift, spread = (float(np.ravel(part)[0]) for part in numbers)
+    notes = _notes(value, error, drift, spread)
     return LearningCoefficient(
-        value, error, drift, spread, center.size, scale, localization if radius is None else 0.0, box, excess,
-        diagnose(kept), notes
+        value,
+        error,
+        drift,
+        spread,
+        center.size,
+        scale,
+        localization if radius is None else 0.0,
+        box,
+        excess,
+        diagnose(kept),
+        notes,
     )
 
 
@@ -207,8 +227,9 @@ def _model(of: Callable, center, scale: float, localization: float, radius: floa
 def _notes(value: float, error: float, drift: float, spread: float) -> tuple[str, ...]:
     found = []
     if value < -SIGMAS * error:
-        found.append("λ is negative: the loss is lower elsewhere, so that params is not a minimum. Train on, or localize
-        more.")
+        found.append(
+            "λ is negative: the loss is lower elsewhere, so that params is no minimum. Train on, or localize more."
+        )
     if abs(drift) > SIGMAS * spread:
         found.append("λ still changes with nβ: it belongs to this scale of the loss, and its limit is another.")
     return tuple(found)
@@ -235,6 +256,8 @@ def _checked_loss(of: Callable, center) -> None:
         shape = jax.eval_shape(of, center)
     if getattr(shape, "shape", None) != ():
         got = f"shape {shape.shape}" if hasattr(shape, "shape") else f"a {type(shape).__name__}"
-        raise ArgumentError("loss", "a function that returns one number", got, "Take the mean over the data.", "returns")
+        raise ArgumentError(
+            "loss", "a function that returns one number", got, "Take the mean over the data.", "returns"
+        )
     if not np.isfinite(of(center)):
         raise ArgumentError("loss", "a finite value at params", str(float(of(center))), reason="finite")
