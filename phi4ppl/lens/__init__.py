@@ -9,19 +9,24 @@ from .adapters.flax_models import from_flax, from_nnx
 from .adapters.own_models import from_machine, from_model
 from .adapters.reading import read
 from .adapters.sklearn_models import from_sklearn
+from .attribution import Attribution, attribution
 from .breaks import Break
 from .learning_coefficient import LearningCoefficient, local_learning_coefficient
 from .order_parameters import OrderParameter, order_parameter
 from .passages import Passage
+from .propagation import Propagation, propagation
 from .transitions import CurveTransitions, Transitions, transitions
 
 __all__ = [
+    "Attribution",
     "Break",
     "CurveTransitions",
     "LearningCoefficient",
     "OrderParameter",
     "Passage",
+    "Propagation",
     "Transitions",
+    "attribution",
     "from_equinox",
     "from_flax",
     "from_machine",
@@ -31,6 +36,7 @@ __all__ = [
     "layers",
     "local_learning_coefficient",
     "order_parameter",
+    "propagation",
     "read",
     "transitions",
 ]

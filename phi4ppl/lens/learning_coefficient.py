@@ -1,4 +1,4 @@
-"""The local learning coefficient of a trained model: half the number of directions that its loss sees, by sampling around it."""
+"""The local learning coefficient of a trained model: half the number of parameters that matter, by sampling around it."""
 
 from __future__ import annotations
 
