@@ -10,6 +10,7 @@ from .adapters.own_models import from_machine, from_model
 from .adapters.reading import read
 from .adapters.sklearn_models import from_sklearn
 from .attribution import Attribution, attribution
+from .averages import AverageModel, LayerNorm, average, spectral_norms
 from .breaks import Break
 from .learning_coefficient import LearningCoefficient, local_learning_coefficient
 from .order_parameters import OrderParameter, order_parameter
@@ -19,14 +20,17 @@ from .transitions import CurveTransitions, Transitions, transitions
 
 __all__ = [
     "Attribution",
+    "AverageModel",
     "Break",
     "CurveTransitions",
+    "LayerNorm",
     "LearningCoefficient",
     "OrderParameter",
     "Passage",
     "Propagation",
     "Transitions",
     "attribution",
+    "average",
     "from_equinox",
     "from_flax",
     "from_machine",
@@ -38,5 +42,6 @@ __all__ = [
     "order_parameter",
     "propagation",
     "read",
+    "spectral_norms",
     "transitions",
 ]
