@@ -9,8 +9,16 @@ from .adapters.flax_models import from_flax, from_nnx
 from .adapters.own_models import from_machine, from_model
 from .adapters.reading import read
 from .adapters.sklearn_models import from_sklearn
+from .domain_shift import LayerShift, Shift
+from .leave_out import Measured
+from .occupation import LayerOccupation, Occupation, occupation
 
 __all__ = [
+    "LayerOccupation",
+    "LayerShift",
+    "Measured",
+    "Occupation",
+    "Shift",
     "from_equinox",
     "from_flax",
     "from_machine",
@@ -18,5 +26,6 @@ __all__ = [
     "from_nnx",
     "from_sklearn",
     "layers",
+    "occupation",
     "read",
 ]
