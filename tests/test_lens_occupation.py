@@ -125,7 +125,7 @@ def style(images):
 def normalized(x):
     """Instance normalization: every image has mean 0 and variance 1."""
     axes = (1, 2)
-    return (x - x.mean(axis=axes, keepdims=True)) / x.std(axis=axes, keepdims=True)
+    return (x - x.mean(axis=axes, keepdims=True)) / np.sqrt(x.var(axis=axes, keepdims=True) + 1e-9)
 
 
 def features(weights, x):
@@ -158,6 +158,15 @@ def test_false_alarms_are_as_rare_as_stated():
         ours, theirs = gaussian(40, 6, 6, seed=100 + k), gaussian(40, 6, 6, seed=300 + k)
         alarms += p4.lens.occupation(model, None, ours, other=theirs, seed=k).shift.differs
     assert alarms <= 4
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_a_vacuum_that_the_model_does_not_know_is_named():
+    images = gaussian(30, 6, 6)
+    model = [lambda x: x / x.std(axis=(1, 2), keepdims=True)]
+    with raises("argument.vacuum.raises", "zeros"):
+        p4.lens.occupation(model, None, images)
+    assert p4.lens.occupation(model, None, images, vacuum=None).vacuum == "none"
 
 
 def test_data_that_do_not_fit_are_refused():

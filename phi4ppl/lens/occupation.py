@@ -211,7 +211,7 @@ def occupation(
     values = layers(apply, params, data)
     zero = {name: np.zeros((1, *v.shape[1:])) for name, v in values.items()}
     if base is not None:
-        zero = layers(apply, params, base)
+        zero = _of_vacuum(apply, params, base, words)
     group = groups_of(number, seed)
     found = {
         n: _of_layer(n, v.shape[1:], with_space(v, axis), with_space(zero[n], axis), group) for n, v in values.items()
@@ -239,6 +239,14 @@ def _vacuum(vacuum, data):
     if shapes[0] != shapes[1]:
         raise ArgumentError("vacuum", f"one example, of shape {shapes[1]}", f"shape {shapes[0]}", reason="shape")
     return given, "given"
+
+
+def _of_vacuum(apply, params, base, words: str) -> dict[str, np.ndarray]:
+    try:
+        return layers(apply, params, base)
+    except ArgumentError as error:  # such as 0/0 in the normalization of an empty image
+        fix = "Take vacuum='mean', an example, or None."
+        raise ArgumentError("vacuum", "an input that the model knows", f"{words!r} ({error})", fix, "raises") from error
 
 
 def _of_layer(name: str, shape, values, zero, group) -> LayerOccupation:
