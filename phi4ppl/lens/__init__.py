@@ -10,15 +10,41 @@ from .adapters.own_models import from_machine, from_model
 from .adapters.reading import read
 from .adapters.sklearn_models import from_sklearn
 from .domain_shift import LayerShift, Shift
+from .equivariance import Equivariance, LayerSymmetry, equivariance
 from .leave_out import Measured
 from .occupation import LayerOccupation, Occupation, occupation
+from .transformations import (
+    Family,
+    Function,
+    Permutation,
+    Reflection,
+    Rotation,
+    Sign,
+    Transformation,
+    Translation,
+    VectorRotation,
+    automorphisms,
+)
 
 __all__ = [
+    "Equivariance",
+    "Family",
+    "Function",
     "LayerOccupation",
     "LayerShift",
+    "LayerSymmetry",
     "Measured",
     "Occupation",
+    "Permutation",
+    "Reflection",
+    "Rotation",
     "Shift",
+    "Sign",
+    "Transformation",
+    "Translation",
+    "VectorRotation",
+    "automorphisms",
+    "equivariance",
     "from_equinox",
     "from_flax",
     "from_machine",
