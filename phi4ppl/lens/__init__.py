@@ -12,10 +12,15 @@ from .adapters.sklearn_models import from_sklearn
 from .attribution import Attribution, attribution
 from .averages import AverageModel, LayerNorm, average, spectral_norms
 from .breaks import Break
+from .domain_shift import LayerShift, Shift
+from .equivariance import Equivariance, LayerSymmetry, equivariance
 from .learning_coefficient import LearningCoefficient, local_learning_coefficient
+from .leave_out import Measured
+from .occupation import LayerOccupation, Occupation, occupation
 from .order_parameters import OrderParameter, order_parameter
 from .passages import Passage
 from .propagation import Propagation, propagation
+from .transformations import Family, Function, Permutation, Reflection, Rotation, Sign, Transformation, Translation, VectorRotation, automorphisms
 from .transitions import CurveTransitions, Transitions, transitions
 
 __all__ = [
@@ -23,14 +28,32 @@ __all__ = [
     "AverageModel",
     "Break",
     "CurveTransitions",
+    "Equivariance",
+    "Family",
+    "Function",
     "LayerNorm",
+    "LayerOccupation",
+    "LayerShift",
+    "LayerSymmetry",
     "LearningCoefficient",
+    "Measured",
+    "Occupation",
     "OrderParameter",
     "Passage",
+    "Permutation",
     "Propagation",
+    "Reflection",
+    "Rotation",
+    "Shift",
+    "Sign",
+    "Transformation",
     "Transitions",
+    "Translation",
+    "VectorRotation",
     "attribution",
+    "automorphisms",
     "average",
+    "equivariance",
     "from_equinox",
     "from_flax",
     "from_machine",
@@ -39,6 +62,7 @@ __all__ = [
     "from_sklearn",
     "layers",
     "local_learning_coefficient",
+    "occupation",
     "order_parameter",
     "propagation",
     "read",

@@ -19,7 +19,7 @@ from ..renormalization.blocking import fields_of
 from ..results.independent_fields import independent_step
 from ..spectral.matrices import told
 
-__all__ = ["examples", "layers", "num_examples", "reader"]
+__all__ = ["channels_of", "examples", "layers", "num_examples", "reader", "with_space"]
 
 EXPECTED = "a function apply(params, x) that returns a dict of arrays, or a list of functions of one argument"
 ADAPT = "Models of other libraries: apply, params = phi4ppl.lens.read(model)."
@@ -186,3 +186,38 @@ def layers(apply, params, x: Labeled) -> dict[str, np.ndarray]:
             raise ArgumentError(f"layer {name!r}", expected, f"shape {array.shape}", reason="shape")
         found[name] = array
     return found
+
+
+CHANNELS = ("auto", "last", "first", None)
+
+
+def channels_of(apply, channels: str | None) -> str | None:
+    """Which axis of layers with more than two axes counts channels: what is asked for, or what the adapter says, or the last.
+
+    Raises
+    ------
+    ArgumentError
+    """
+    if channels not in CHANNELS:
+        expected, fix = (
+            "one of 'auto', 'last', 'first', None",
+            "None: every axis is one of space, as of a lattice field.",
+        )
+        raise ArgumentError("channels", expected, repr(channels), fix)
+    return getattr(apply, "channels", "last") if channels == "auto" else channels
+
+
+def with_space(values: np.ndarray, channels: str | None) -> np.ndarray:
+    """Values of a layer with axes ``(example, *space, mode)``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from phi4ppl.lens.activations import with_space
+    >>> images = np.zeros((5, 3, 8, 8))
+    >>> [with_space(images, channels).shape for channels in ("last", "first", None)]
+    [(5, 3, 8, 8), (5, 8, 8, 3), (5, 3, 8, 8, 1)]
+    """
+    if channels is None or values.ndim == 1:
+        return values[..., None]
+    return np.moveaxis(values, 1, -1) if channels == "first" and values.ndim > 2 else values

@@ -136,5 +136,6 @@ def from_model(model: MarkovRandomField) -> tuple[Callable, Any]:
         actions, slopes = jax.vmap(jax.value_and_grad(lambda phi: energy(own, phi)))(x)
         return {"field": x, "force": slopes, "action": actions}
 
-    apply.channels = None  # type: ignore[attr-defined]
+    if model.lattice.shape is not None and model.lattice.periodic is not None:
+        apply.channels = None  # type: ignore[attr-defined]  # every axis is one of space
     return apply, {name: np.asarray(value) for name, value in model.couplings.items()}
