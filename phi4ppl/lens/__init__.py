@@ -9,6 +9,7 @@ from .adapters.flax_models import from_flax, from_nnx
 from .adapters.own_models import from_machine, from_model
 from .adapters.reading import read
 from .adapters.sklearn_models import from_sklearn
+from .cumulants import Cumulants, cumulants
 from .domain_shift import LayerShift, Shift
 from .equivariance import Equivariance, LayerSymmetry, equivariance
 from .leave_out import Measured
@@ -25,8 +26,10 @@ from .transformations import (
     VectorRotation,
     automorphisms,
 )
+from .wick import Wick, wick
 
 __all__ = [
+    "Cumulants",
     "Equivariance",
     "Family",
     "Function",
@@ -43,7 +46,9 @@ __all__ = [
     "Transformation",
     "Translation",
     "VectorRotation",
+    "Wick",
     "automorphisms",
+    "cumulants",
     "equivariance",
     "from_equinox",
     "from_flax",
@@ -54,4 +59,5 @@ __all__ = [
     "layers",
     "occupation",
     "read",
+    "wick",
 ]
