@@ -12,6 +12,7 @@ from .adapters.sklearn_models import from_sklearn
 from .attribution import Attribution, attribution
 from .averages import AverageModel, LayerNorm, average, spectral_norms
 from .breaks import Break
+from .cumulants import Cumulants, cumulants
 from .domain_shift import LayerShift, Shift
 from .equivariance import Equivariance, LayerSymmetry, equivariance
 from .learning_coefficient import LearningCoefficient, local_learning_coefficient
@@ -20,24 +21,15 @@ from .occupation import LayerOccupation, Occupation, occupation
 from .order_parameters import OrderParameter, order_parameter
 from .passages import Passage
 from .propagation import Propagation, propagation
-from .transformations import (
-    Family,
-    Function,
-    Permutation,
-    Reflection,
-    Rotation,
-    Sign,
-    Transformation,
-    Translation,
-    VectorRotation,
-    automorphisms,
-)
+from .transformations import Family, Function, Permutation, Reflection, Rotation, Sign, Transformation, Translation, VectorRotation, automorphisms
 from .transitions import CurveTransitions, Transitions, transitions
+from .wick import Wick, wick
 
 __all__ = [
     "Attribution",
     "AverageModel",
     "Break",
+    "Cumulants",
     "CurveTransitions",
     "Equivariance",
     "Family",
@@ -61,9 +53,11 @@ __all__ = [
     "Transitions",
     "Translation",
     "VectorRotation",
+    "Wick",
     "attribution",
     "automorphisms",
     "average",
+    "cumulants",
     "equivariance",
     "from_equinox",
     "from_flax",
@@ -79,4 +73,5 @@ __all__ = [
     "read",
     "spectral_norms",
     "transitions",
+    "wick",
 ]
