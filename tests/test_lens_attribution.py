@@ -93,6 +93,14 @@ def test_the_growth_and_the_map_of_a_linear_layer_are_those_of_its_matrix():
     assert np.argmax(found.maps["linear"]) == np.argmax((w**2).sum(axis=1))
 
 
+def test_layers_keep_their_order_whatever_their_names():
+    """Transformations of JAX sort dicts by key."""
+    found = lens.propagation([("z", lambda x: 2 * x), ("a", lambda x: 3 * x), ("m", lambda x: x)], None, X)
+    assert found.names == ("z", "a", "m") and found.susceptibility == pytest.approx([4, 9, 1], rel=1e-5)
+    assert found.growth == pytest.approx([4, 36, 36], rel=1e-5)
+    assert found.maps["a"] == pytest.approx(np.full(5, 36 / 5), rel=0.6)
+
+
 def test_maps_and_shares_are_drawn_over_pictures():
     pictures = RNG.normal(size=(6, 8, 8))
     layers = [("blur", lambda x: (x + jnp.roll(x, 1, axis=1)) / 2), ("mean", lambda h: h.mean(axis=(1, 2)))]

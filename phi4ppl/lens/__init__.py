@@ -17,11 +17,23 @@ from .domain_shift import LayerShift, Shift
 from .equivariance import Equivariance, LayerSymmetry, equivariance
 from .learning_coefficient import LearningCoefficient, local_learning_coefficient
 from .leave_out import Measured
+from .lens_page import LensReport, report
 from .occupation import LayerOccupation, Occupation, occupation
 from .order_parameters import OrderParameter, order_parameter
 from .passages import Passage
 from .propagation import Propagation, propagation
-from .transformations import Family, Function, Permutation, Reflection, Rotation, Sign, Transformation, Translation, VectorRotation, automorphisms
+from .transformations import (
+    Family,
+    Function,
+    Permutation,
+    Reflection,
+    Rotation,
+    Sign,
+    Transformation,
+    Translation,
+    VectorRotation,
+    automorphisms,
+)
 from .transitions import CurveTransitions, Transitions, transitions
 from .wick import Wick, wick
 
@@ -39,6 +51,7 @@ __all__ = [
     "LayerShift",
     "LayerSymmetry",
     "LearningCoefficient",
+    "LensReport",
     "Measured",
     "Occupation",
     "OrderParameter",
@@ -71,6 +84,7 @@ __all__ = [
     "order_parameter",
     "propagation",
     "read",
+    "report",
     "spectral_norms",
     "transitions",
     "wick",

@@ -142,18 +142,21 @@ def propagation(apply, params, data: Labeled, *, num_directions: int = 16, seed:
         raise ArgumentError(
             "data", f"at least {FEW} examples", str(len(x)), "Errors are over examples.", reason="small"
         )
-    read, key = reader(apply, params), stream_key(seed, "lens", "propagation")
-    squares, maps = [], {}
+    model, key = reader(apply, params), stream_key(seed, "lens", "propagation")
+    squares, maps, names = [], {}, tuple(model(x))
+
+    def read(x):  # transformations of JAX sort the keys of a dict
+        return list(model(x).values())
+
     with told("apply", DIFFERENTIABLE):
         for k in range(num_directions):
             v = jax.random.normal(jax.random.fold_in(key, k), x.shape, x.dtype)
             _, change = jax.jvp(read, (x,), (v,))
-            squares.append([_per_example(each) for each in (v, *change.values())])
+            squares.append([_per_example(each) for each in (v, *change)])
         values, back = jax.vjp(read, x)
-        names = tuple(values)
         for number, name in enumerate(names):
             own = jax.random.fold_in(jax.random.fold_in(key, num_directions), number)
-            maps[name] = _map(values, back, name, own, num_directions)
+            maps[name] = _map(values, back, number, own, num_directions)
     size = np.mean(np.array(squares, float), axis=0)  # (layer, example)
     without = (size.sum(axis=1, keepdims=True) - size) / (size.shape[1] - 1)
     blocks = Blocks(np.arange(size.shape[1]), 1.0, 0.5)
@@ -170,12 +173,12 @@ def _per_example(change) -> np.ndarray:
     return np.asarray(jnp.mean(jnp.reshape(change, (len(change), -1)) ** 2, axis=1), float)
 
 
-def _map(values: dict, back, name: str, key, number: int) -> np.ndarray:
+def _map(values: list, back, layer: int, key, number: int) -> np.ndarray:
     """⟨(Jᵀu)²⟩ over normal u and examples, over the number of units: the mean over units of squared derivatives."""
     total: float | np.ndarray = 0.0
     for k in range(number):
-        zeros = {other: jnp.zeros_like(each) for other, each in values.items()}
-        u = jax.random.normal(jax.random.fold_in(key, k), values[name].shape, values[name].dtype)
-        (slope,) = back(zeros | {name: u})
+        seen = [jnp.zeros_like(each) for each in values]
+        seen[layer] = jax.random.normal(jax.random.fold_in(key, k), values[layer].shape, values[layer].dtype)
+        (slope,) = back(seen)
         total = total + np.mean(np.asarray(slope, float) ** 2, axis=0)
-    return total * len(values[name]) / max(values[name].size, 1) / number
+    return total * len(values[layer]) / max(values[layer].size, 1) / number
