@@ -9,9 +9,11 @@ from .adapters.flax_models import from_flax, from_nnx
 from .adapters.own_models import from_machine, from_model
 from .adapters.reading import read
 from .adapters.sklearn_models import from_sklearn
+from .alignment import alignment
 from .cumulants import Cumulants, cumulants
 from .domain_shift import LayerShift, Shift
 from .equivariance import Equivariance, LayerSymmetry, equivariance
+from .layer_flow import LayerFlow, LayerScale, renormalization
 from .leave_out import Measured
 from .occupation import LayerOccupation, Occupation, occupation
 from .transformations import (
@@ -33,7 +35,9 @@ __all__ = [
     "Equivariance",
     "Family",
     "Function",
+    "LayerFlow",
     "LayerOccupation",
+    "LayerScale",
     "LayerShift",
     "LayerSymmetry",
     "Measured",
@@ -47,6 +51,7 @@ __all__ = [
     "Translation",
     "VectorRotation",
     "Wick",
+    "alignment",
     "automorphisms",
     "cumulants",
     "equivariance",
@@ -59,5 +64,6 @@ __all__ = [
     "layers",
     "occupation",
     "read",
+    "renormalization",
     "wick",
 ]
