@@ -114,7 +114,7 @@ def test_probes_of_real_labels_have_their_r_squared():
 
 
 def test_alignment_has_no_bias_and_ignores_rotations():
-    """Independent features of 60 examples in 300 dimensions: plain estimates are near 0.8, the mean of 40 unbiased ones near 0."""
+    """Independent features, 60 examples in 300 dimensions: plain estimates near 0.8, the mean of 40 unbiased ones near 0."""
     rng, found, plain = np.random.default_rng(6), [], []
     for _ in range(40):
         x, y = rng.normal(size=(2, 60, 300))
