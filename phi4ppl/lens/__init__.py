@@ -9,12 +9,14 @@ from .adapters.flax_models import from_flax, from_nnx
 from .adapters.own_models import from_machine, from_model
 from .adapters.reading import read
 from .adapters.sklearn_models import from_sklearn
+from .alignment import alignment
 from .attribution import Attribution, attribution
 from .averages import AverageModel, LayerNorm, average, spectral_norms
 from .breaks import Break
 from .cumulants import Cumulants, cumulants
 from .domain_shift import LayerShift, Shift
 from .equivariance import Equivariance, LayerSymmetry, equivariance
+from .layer_flow import LayerFlow, LayerScale, renormalization
 from .learning_coefficient import LearningCoefficient, local_learning_coefficient
 from .leave_out import Measured
 from .lens_page import LensReport, report
@@ -22,18 +24,7 @@ from .occupation import LayerOccupation, Occupation, occupation
 from .order_parameters import OrderParameter, order_parameter
 from .passages import Passage
 from .propagation import Propagation, propagation
-from .transformations import (
-    Family,
-    Function,
-    Permutation,
-    Reflection,
-    Rotation,
-    Sign,
-    Transformation,
-    Translation,
-    VectorRotation,
-    automorphisms,
-)
+from .transformations import Family, Function, Permutation, Reflection, Rotation, Sign, Transformation, Translation, VectorRotation, automorphisms
 from .transitions import CurveTransitions, Transitions, transitions
 from .wick import Wick, wick
 
@@ -46,8 +37,10 @@ __all__ = [
     "Equivariance",
     "Family",
     "Function",
+    "LayerFlow",
     "LayerNorm",
     "LayerOccupation",
+    "LayerScale",
     "LayerShift",
     "LayerSymmetry",
     "LearningCoefficient",
@@ -67,6 +60,7 @@ __all__ = [
     "Translation",
     "VectorRotation",
     "Wick",
+    "alignment",
     "attribution",
     "automorphisms",
     "average",
@@ -84,6 +78,7 @@ __all__ = [
     "order_parameter",
     "propagation",
     "read",
+    "renormalization",
     "report",
     "spectral_norms",
     "transitions",
