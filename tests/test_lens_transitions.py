@@ -86,6 +86,7 @@ def test_without_its_null_distribution_the_search_finds_kinks_in_noise():
     [
         ("kink", np.maximum(T - 0.4, 0), 0.003),
         ("kink", 2 * np.maximum(T - 0.4, 0) + 0.2 * np.sin(4 * T), 0.004),
+        ("kink", np.maximum(T - 0.4, 0), 0.001),  # two lines, which score as a jump
         ("jump", (T > 0.4) * 1.0, 0.1),
         ("jump", (T > 0.4) + np.exp(-T), 0.05),
     ],
@@ -198,6 +199,22 @@ def test_trainings_of_machines_are_read_as_they_are():
     strength = np.array([record.strength for record in history])
     k = int(np.flatnonzero((strength[:-1] < 1) & (strength[1:] >= 1))[0])
     assert history[k].number - 0.5 <= found["strength"].passage.value <= history[k + 1].number + 0.5
+
+
+@pytest.mark.compile_quickly
+def test_phases_of_a_training_condense_where_the_cascade_says():
+    rng = np.random.default_rng(0)
+    data = rng.choice([-1.0, 1.0], size=(200, 1)) * np.ones((200, 6)) + 0.3 * rng.normal(size=(200, 6))
+    units = networks.Phi4Units(jnp.zeros(6), 0.5 * jnp.ones(6), 0.1 * jnp.ones(6))
+    machine = networks.RestrictedBoltzmannMachine(units, networks.SpinUnits(jnp.zeros(3)), 0.01 * jnp.ones((6, 3)))
+    states: list = []
+    settings = {"epochs": 24, "learning_rate": 0.01, "batch_size": 50, "progress": False}
+    networks.train(machine, data, on_epoch=lambda record, state: states.append(state), **settings)
+    found = networks.phases(states, num_modes=1, num_samples=100, num_chains=4, sweeps=0, annealing_steps=0)
+    passage = lens.transitions(found)["strength 1"].passage
+    step = found.cascade[0]
+    assert passage.interval[0] <= step.interval[1] and passage.interval[1] >= step.interval[0]
+    assert passage.value == pytest.approx(step.value, abs=0.5)
 
 
 def test_fluctuations_of_gaussian_replicas_are_exact():

@@ -24,7 +24,18 @@ from .occupation import LayerOccupation, Occupation, occupation
 from .order_parameters import OrderParameter, order_parameter
 from .passages import Passage
 from .propagation import Propagation, propagation
-from .transformations import Family, Function, Permutation, Reflection, Rotation, Sign, Transformation, Translation, VectorRotation, automorphisms
+from .transformations import (
+    Family,
+    Function,
+    Permutation,
+    Reflection,
+    Rotation,
+    Sign,
+    Transformation,
+    Translation,
+    VectorRotation,
+    automorphisms,
+)
 from .transitions import CurveTransitions, Transitions, transitions
 from .wick import Wick, wick
 

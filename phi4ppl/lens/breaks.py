@@ -28,6 +28,7 @@ PRICE = 1.0  # of a coefficient, in units of the score
 CAUTION = 2.5  # smooth curves that bend within ten points score higher than noise around a parabola
 SMALLEST = 2 * HALF + 1  # points of a curve
 ADEQUATE, DECISIVE = 2.5, 100.0  # correlation of residuals in standard errors, and ratio of sums of squares
+CLEAR = 4.0  # standard errors of its change, for a jump that is none by the choice of its place
 CHUNK = 128  # null curves at a time
 CORRELATIONS = np.arange(0.0, 0.95, 0.1)
 UNSURE = 0.2  # of a correlation, which is taken to be larger by so much
@@ -239,25 +240,28 @@ def breaks_of(
 
 
 def _located(windows: Windows, k: int, axis, curve, p: float) -> tuple[Break, tuple[int, int]]:
-    """A break with its interval: all places at which two pieces fit the window nearly as well, and the points around it."""
+    """A break with its interval, and the points around it. Two lines that meet are a kink, even if they score as a jump."""
     rows = windows.rows[k]
-    x, y = axis[rows], curve[rows]
+    found = _placed(windows.kind, windows.left, axis[rows], curve[rows], p)
+    if windows.kind == "jump" and abs(found.change) < CLEAR * found.change_error:
+        found = _placed("kink", windows.left - 1, axis[rows], curve[rows], p)
+    low, high = found.interval
+    return found, (int(np.searchsorted(axis, low)) - 1, int(np.searchsorted(axis, high)))
+
+
+def _placed(kind: str, left: int, x, y, p: float) -> Break:
+    """The break in a window: its interval is all places at which two pieces fit nearly as well."""
     inside = slice(3, len(x) - 3)
-    if windows.kind == "kink":
-        at = np.linspace(x[inside][0], x[inside][-1], 400)
-    else:
-        at = (x[inside][1:] + x[inside][:-1]) / 2
-    squares = np.maximum(_squares(windows.kind, x, y, at), 1e-300)
-    best, left = int(np.argmin(squares)), windows.left - 1
+    at = np.linspace(x[inside][0], x[inside][-1], 400) if kind == "kink" else (x[inside][1:] + x[inside][:-1]) / 2
+    squares = np.maximum(_squares(kind, x, y, at), 1e-300)
+    best, left = int(np.argmin(squares)), left - 1
     near = squares <= squares[best] * (1 + f_distribution.ppf(0.95, 1, left) / left) + 1e-300
     low, high = at[near].min(), at[near].max()
-    pad = (at[1] - at[0]) / 2 if windows.kind == "kink" else 0.0
-    if windows.kind == "jump":  # between two points, wherever they are
+    pad = (at[1] - at[0]) / 2 if kind == "kink" else 0.0
+    if kind == "jump":  # between two points, wherever they are
         low, high = x[x < low].max(), x[x > high].min()
-    change, error = _fit(windows.kind, x, y, at[best], squares[best])
-    place = int(np.searchsorted(axis, low)) - 1, int(np.searchsorted(axis, high))
-    made = Break(windows.kind, float(at[best]), (float(low - pad), float(high + pad)), change, error, float(p))
-    return made, place
+    change, error = _fit(kind, x, y, at[best], squares[best])
+    return Break(kind, float(at[best]), (float(low - pad), float(high + pad)), change, error, float(p))
 
 
 def _design(kind: str, x, at: np.ndarray) -> np.ndarray:

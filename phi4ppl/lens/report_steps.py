@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from ..errors import ArgumentError
-from ..reports.html import Picture, Row, Table, png_of
+from ..reports.html import Picture, Row, Table, facts_table, png_of
 from .activations import examples, layers, num_examples
 from .attribution import attribution
 from .averages import average, spectral_norms
@@ -34,6 +34,49 @@ __all__ = ["Asked", "Step", "steps_of"]
 
 MOST_EXAMPLES = 2000  # for symmetries and cumulants
 DERIVATIVES = 200  # examples at which derivatives are taken
+
+WORDS = {
+    "vacuum": (
+        "Field and vacuum",
+        "A configuration of the field is one example; layers are operators that act on it one after the other.",
+        "What the model is, as it was read: inputs, layers, parameters.",
+    ),
+    "occupation": (
+        "Occupation numbers",
+        "Occupation of the modes of every layer above the vacuum, which here is the answer to zeros.",
+        "Mean and spread of activations, silent and dead units, how many directions carry the variance (principal).",
+    ),
+    "symmetry": (
+        "Symmetry",
+        "How far every layer is from a singlet (invariance) and from carrying the representation (equivariance).",
+        "Change of a layer when the input is transformed, in units of its fluctuation over the data; √2 if unrelated.",
+    ),
+    "wick": (
+        "Wick's theorem",
+        "Connected functions beyond the second: zero for a free (Gaussian) field.",
+        "Skewness and excess kurtosis of units over the examples. Over draws of the weights: lens.wick(…, over='params').",
+    ),
+    "renormalization": (
+        "Renormalization by layers",
+        "What is left of the field from layer to layer: fewer modes, and which.",
+        "Effective dimension, alignment with the input and the label, a linear probe with cross-validation.",
+    ),
+    "transitions": (
+        "Transitions in training",
+        "Kinks and jumps along the training as transitions, and the heat capacity of the minimum.",
+        "Where curves change their course, with 95 % intervals; the local learning coefficient.",
+    ),
+    "response": (
+        "Response",
+        "Susceptibility of each layer: a small excitation of the input grows or dies out.",
+        "Squared Jacobians by layer; integrated gradients from zero to the example, with the gap of their sum.",
+    ),
+    "averages": (
+        "Averages and couplings",
+        "An average over an ensemble, beside the mean field of its weights; the size of the couplings.",
+        "Function-space and weight average with their spread; spectral norms, whose product bounds what layers can stretch.",
+    ),
+}  # the title of each step, and what it is in the words of either field
 
 
 @dataclass(frozen=True)
@@ -66,13 +109,17 @@ class Step:
     learning: str
     results: dict[str, Any]
     tables: tuple[Table, ...]
-    picture: Picture | None
+    pictures: tuple[Picture, ...]
     missing: tuple[str, ...]
     notes: tuple[str, ...] = ()
 
 
 def _table(head, rows, texts: int = 1) -> Table:
     return Table(tuple(head), [Row(tuple(map(str, row))) for row in rows], texts=texts)
+
+
+def _picture(caption: str, found) -> Picture:
+    return Picture(caption, (png_of(found.plot()),))
 
 
 def _tried(function: Callable, *args, **options) -> tuple[Any, str]:
@@ -103,12 +150,7 @@ def _vacuum(asked: Asked) -> Step:
     rows += [(name, str(values.shape[1:]), f"{values[0].size} units") for name, values in found.items()]
     numbers = [np.size(leaf) for leaf in jax.tree.leaves(asked.params)] if asked.params is not None else []
     rows += [("parameters", f"{len(numbers)} arrays", str(sum(numbers)))] if numbers else []
-    return Step(
-        "Field and vacuum", "A configuration of the field is one example; layers are operators that act on it one "
-        "after the other.",
-        "What the model is, as it was read: inputs, layers, parameters.", {"layers": tuple(found)},
-        (_table(("", "shape", "size"), rows, 2),), None, (),
-    )  # fmt: skip
+    return Step(*WORDS["vacuum"], {"layers": tuple(found)}, (_table(("", "shape", "size"), rows, 2),), (), ())
 
 
 def _occupation(asked: Asked) -> Step:
@@ -128,11 +170,8 @@ def _occupation(asked: Asked) -> Step:
             "Whether another data set excites the same modes: give other=, such as images of another scanner."
         )
     return Step(
-        "Occupation numbers", "Occupation of the modes of every layer above the vacuum, which here is the answer to "
-        "zeros.",
-        "Mean and spread of activations, silent and dead units, how many directions carry the variance (principal).",
-        {} if found is None else {"occupation": found}, tuple(tables), None, tuple(missing), notes,
-    )  # fmt: skip
+        *WORDS["occupation"], {} if found is None else {"occupation": found}, tuple(tables), (), tuple(missing), notes
+    )
 
 
 def _symmetry(asked: Asked) -> Step:
@@ -149,24 +188,20 @@ def _symmetry(asked: Asked) -> Step:
             "Symmetries of the task: give transformations=, such as [lens.Translation((0.5, 0)), lens.Rotation(10)]."
         )
     return Step(
-        "Symmetry", "How far every layer is from a singlet (invariance) and from carrying the representation "
-        "(equivariance).",
-        "Change of a layer when the input is transformed, in units of its fluctuation over the data; √2 for an "
-        "unrelated answer.",
-        {} if found is None else {"equivariance": found}, tables, None, tuple(missing), () if found is None else found.notes,
-    )  # fmt: skip
+        *WORDS["symmetry"],
+        {} if found is None else {"equivariance": found},
+        tables,
+        (),
+        tuple(missing),
+        () if found is None else found.notes,
+    )
 
 
 def _wick(asked: Asked) -> Step:
     few = _some(examples(asked.data), MOST_EXAMPLES)
     found, why = _tried(wick, asked.apply, asked.params, few, seed=asked.seed)
     tables = () if found is None else (_table(WICK, found.rows()),)
-    return Step(
-        "Wick's theorem", "Connected functions beyond the second: zero for a free (Gaussian) field.",
-        "Skewness and excess kurtosis of units over the examples. Over draws of the weights: lens.wick(…, "
-        "over='params').",
-        {} if found is None else {"wick": found}, tables, None, (why,) if why else (),
-    )  # fmt: skip
+    return Step(*WORDS["wick"], {} if found is None else {"wick": found}, tables, (), (why,) if why else ())
 
 
 def _renormalization(asked: Asked) -> Step:
@@ -176,15 +211,13 @@ def _renormalization(asked: Asked) -> Step:
     if asked.labels is None:
         missing.append("What layers keep of the task: give labels=, classes or real values.")
     return Step(
-        "Renormalization by layers", "What is left of the field from layer to layer: fewer modes, and which.",
-        "Effective dimension, alignment with the input and the label, a linear probe with cross-validation.",
-        {} if found is None else {"renormalization": found}, tables, None, tuple(missing),
-    )  # fmt: skip
+        *WORDS["renormalization"], {} if found is None else {"renormalization": found}, tables, (), tuple(missing)
+    )
 
 
 def _transitions(asked: Asked) -> Step:
     results: dict[str, Any] = {}
-    tables, picture, missing = [], None, []
+    tables, pictures, missing = [], [], []
     if asked.training is None:
         missing.append(
             "The course of the training: give training=, a dict of curves or the log of phi4ppl.networks.train."
@@ -197,9 +230,8 @@ def _transitions(asked: Asked) -> Step:
         else:
             results["transitions"] = found
             tables.append(_table(TRANSITIONS, found.rows(), 2))
-            picture = Picture(
-                "Curves of the training; kinks and jumps are colored, passages gray", (png_of(found.plot()),)
-            )
+            caption = "Curves of the training; kinks and jumps are colored, passages gray"
+            pictures.append(_picture(caption, found))
     if asked.coefficient is None:
         missing.append(
             "How singular the minimum is: give coefficient=, of lens.local_learning_coefficient, which runs chains of "
@@ -208,42 +240,33 @@ def _transitions(asked: Asked) -> Step:
     else:
         results["coefficient"] = asked.coefficient
         tables.append(_table((), asked.coefficient.rows(), 2))
-    return Step(
-        "Transitions in training", "Kinks and jumps along the training as transitions, and the heat capacity of the "
-        "minimum.",
-        "Where curves change their course, with 95 % intervals; the local learning "
-        "coefficient.", results, tuple(tables), picture,
-        tuple(missing),
-    )  # fmt: skip
+    return Step(*WORDS["transitions"], results, tuple(tables), tuple(pictures), tuple(missing))
 
 
 def _response(asked: Asked) -> Step:
     few = _some(examples(asked.data), DERIVATIVES)
     moved, why = _tried(propagation, asked.apply, asked.params, few, seed=asked.seed)
     results: dict[str, Any] = {}
-    tables, panels, missing = [], [], [why] if why else []
+    tables, pictures, missing = [], [], [why] if why else []
     if moved is not None:
         results["propagation"] = moved
         tables.append(_table(PROPAGATION, moved.rows()))
-        panels.append(png_of(moved.plot()))
+        caption = "A small perturbation on its way through the layers, and how sensitive each layer is to each input"
+        pictures.append(_picture(caption, moved))
         output, name = _output(asked, few)
         shares, why = _tried(attribution, asked.apply, asked.params, few, output=output)
         missing += [f"Attribution: {why}"] if why else []
         if shares is not None:
             results["attribution"] = shares
-            tables.append(_table((f"input, {name}", "mean |share|", "error"), shares.rows()))
-            gap = f"{shares.largest_gap:.2g}"
-            tables.append(_table((), [("completeness gap at most", gap), ("nodes", str(shares.num_nodes))], 2))
-            panels.append(png_of(shares.plot()))
-    caption = (
-        "A small perturbation on its way through the layers, with its map over the input; shares of the first examples"
-    )
-    picture = Picture(caption, tuple(panels)) if panels else None
-    return Step(
-        "Response", "Susceptibility of each layer: a small excitation of the input grows or dies out.",
-        "Squared Jacobians by layer; integrated gradients from zero to the example, with the gap of their sum.",
-        results, tuple(tables), picture, tuple(missing),
-    )  # fmt: skip
+            tables.append(_table(("input", "mean |share|", "error"), shares.rows()))
+            facts = {
+                "shares in": name,
+                "completeness gap at most": f"{shares.largest_gap:.2g}",
+                "nodes": shares.num_nodes,
+            }
+            tables.append(facts_table(facts))
+            pictures.append(_picture("Shares of the first examples", shares))
+    return Step(*WORDS["response"], results, tuple(tables), tuple(pictures), tuple(missing))
 
 
 def _output(asked: Asked, few) -> tuple[Any, str]:
@@ -253,19 +276,19 @@ def _output(asked: Asked, few) -> tuple[Any, str]:
     last = list(layers(asked.apply, asked.params, few).values())[-1]
     flat = last.reshape(len(last), -1)
     unit = int(np.argmax(flat.var(axis=0)))
-    return unit, "of the output" if flat.shape[1] == 1 else f"of output {unit}, which varies most"
+    return unit, "the output" if flat.shape[1] == 1 else f"output {unit}, which varies most"
 
 
 def _averages(asked: Asked) -> Step:
     results: dict[str, Any] = {}
-    tables, picture, missing = [], None, []
+    tables, pictures, missing = [], [], []
     if asked.members is not None:
         found, why = _tried(average, asked.apply, asked.members, asked.data)
         missing += [why] if why else []
         if found is not None:
             results["average"] = found
             tables.append(_table(("", "members", "weight average"), found.rows()))
-            picture = Picture("Weight average against function average, and spectral norms", (png_of(found.plot()),))
+            pictures.append(_picture("Weight average against function average, and spectral norms", found))
     else:
         missing.append("How far networks differ: give members=, parameters at several times or of several seeds.")
     norms, why = _tried(spectral_norms, asked.params)
@@ -274,10 +297,4 @@ def _averages(asked: Asked) -> Step:
         product = float(np.prod(list(norms.values())))
         rows = [*((name, f"{value:.4g}") for name, value in norms.items()), ("product", f"{product:.4g}")]
         tables.append(_table(("spectral norm", ""), rows))
-    return Step(
-        "Averages and couplings", "An average over an ensemble, beside the mean field of its weights; the size of the "
-        "couplings.",
-        "Function-space and weight average with their spread; spectral norms, whose product bounds what layers can "
-        "stretch.",
-        results, tuple(tables), picture, tuple(missing),
-    )  # fmt: skip
+    return Step(*WORDS["averages"], results, tuple(tables), tuple(pictures), tuple(missing))

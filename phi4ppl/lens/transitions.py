@@ -258,7 +258,7 @@ def _of_curve(
 
 def _curves_of(curves, axis) -> tuple[str, np.ndarray, dict[str, np.ndarray]]:
     """The name of the axis, its values, and curves of shape (replicas, points) by name."""
-    name, columns = "axis", curves
+    name, columns = "step" if axis is None else "axis", curves
     if isinstance(curves, Phases):
         name = curves.axis
         axis = curves.data[name].values[-1] if axis is None else axis
