@@ -187,7 +187,13 @@ def realizations_that_fail(monkeypatch):
     disorder.quenched(SITE, {"a": dist.Uniform(0.5, 1.0)}, **run)
 
 
+def averages_that_disagree(_):
+    one, other = ({"w": np.ones((1, 1)) * s} for s in (1, -1))
+    p4.lens.average(lambda p, x: (x @ p["w"]) ** 2, [one, other], np.ones((3, 1)))
+
+
 CASES = {
+    "lens/averages.py": [averages_that_disagree],
     "analysis/scaling_fit.py": [contradicted_prior],
     "renormalization/flow.py": [unsettled_search],
     "renormalization/conditional_field.py": [moving_means],
