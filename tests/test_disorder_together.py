@@ -66,7 +66,9 @@ def joint():
 
 def found_in(result) -> dict:
     row = result.averages.loc["magnetization"]
-    found = {k: (row[n], row[f"{n} error"]) for k, n in (("mean", "[<O>]"), ("product", "[<O>^2]"), ("square", "[<O^2>]"))}
+    found = {
+        k: (row[n], row[f"{n} error"]) for k, n in (("mean", "[<O>]"), ("product", "[<O>^2]"), ("square", "[<O^2>]"))
+    }
     for name in ("q", "link"):
         found[name] = float(result.overlap[name].value), float(result.overlap[name].error)
     return found

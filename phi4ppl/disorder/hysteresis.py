@@ -18,7 +18,7 @@ from ..reports.numbers import value_with_error
 from ..reports.style import OKABE_ITO, panels
 from ..sampling.engine import Engine
 from ..sampling.progress import Progress
-from .machine_source import MachineSource, driven_magnetizations
+from .machine_source import MachineSource, driven_magnetizations, require_gibbs
 from .sources import EXTERNAL, Source
 
 if TYPE_CHECKING:
@@ -123,16 +123,29 @@ def driven_loop(
     for name, value in (("amplitude", amplitude), ("rate", rate)):
         if finite_array(name, value).shape != () or not value > 0:
             raise ArgumentError(name, "a positive number", repr(value))
+    if isinstance(source, MachineSource):
+        require_gibbs(kernel, couplings)
+    else:
+        _require_local(kernel or LOCAL)
     step = 2 * amplitude / num_steps
     iterations = _iterations(amplitude, rate, step)
     down = np.linspace(amplitude, -amplitude, num_steps + 1)
     fields = np.concatenate([down, down[-2::-1]])
-    options = {"num_replicas": num_replicas, "num_warmup": num_warmup, "couplings": couplings, "seed": seed}
+    key, lengths = stream_key(seed, "hysteresis"), {"num_replicas": num_replicas, "num_warmup": num_warmup}
     if isinstance(source, MachineSource):
-        m = driven_magnetizations(source, fields, iterations, kernel=kernel, **options)
+        m = driven_magnetizations(source, fields, iterations, key, **lengths)
     else:
-        m = _driven_by_kernel(source, fields, iterations, kernel=kernel or LOCAL, progress=progress, **options)
+        m = _driven_by_kernel(
+            source, fields, iterations, key, kernel=kernel or LOCAL, couplings=couplings, progress=progress, **lengths
+        )
     return _loop(fields, m, step / iterations, iterations, source.volume)
+
+
+def _require_local(kernel: Kernel | str) -> None:
+    named = kernel if isinstance(kernel, str) else kernel.name
+    if named.removesuffix("_fourier") not in ACCEPTED:
+        fix = "Clusters, exchanges and sign flips jump between the phases, where a loop is about staying in one."
+        raise ArgumentError("kernel", f"one of {', '.join(ACCEPTED)}", repr(named), fix, reason="choice")
 
 
 def _iterations(amplitude: float, rate: float, step: float) -> int:
@@ -148,19 +161,15 @@ def _iterations(amplitude: float, rate: float, step: float) -> int:
 
 
 def _driven_by_kernel(
-    source: Source, fields: np.ndarray, iterations: int, *, num_replicas: int, num_warmup: int, kernel, couplings,
-    seed: int, progress: bool | None,
+    source: Source, fields: np.ndarray, iterations: int, key, *, num_replicas: int, num_warmup: int,
+    kernel: Kernel | str, couplings: dict | None, progress: bool | None,
 ) -> np.ndarray:  # fmt: skip
     """m of every replica of every realisation after the iterations at each field, ``(members, replicas, fields)``."""
-    named = kernel if isinstance(kernel, str) else kernel.name
-    if named.removesuffix("_fourier") not in ACCEPTED:
-        fix = "Clusters, exchanges and sign flips jump between the phases, where a loop is about staying in one."
-        raise ArgumentError("kernel", f"one of {', '.join(ACCEPTED)}", repr(named), fix, reason="choice")
     members = 1 if not couplings else len(next(iter(couplings.values())))
     at = _models(source, couplings, members)
     magnetization = (("m", _magnetization_of(source)),)
     engine = Engine(
-        at(fields[0]), kernel=kernel, num_chains=num_replicas, key=stream_key(seed, "hysteresis"), num_members=members,
+        at(fields[0]), kernel=kernel, num_chains=num_replicas, key=key, num_members=members,
         keep_field=False, observables=magnetization,
     )  # fmt: skip
     found = []

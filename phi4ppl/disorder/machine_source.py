@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -17,7 +16,7 @@ from ..model.pytree import replaced
 from ..networks.block_gibbs import draws_of, sweep
 from ..networks.machine import RestrictedBoltzmannMachine
 
-__all__ = ["MachineSource", "driven_magnetizations", "gibbs_fields"]
+__all__ = ["MachineSource", "driven_magnetizations", "gibbs_fields", "require_gibbs"]
 
 
 class MachineSource(NamedTuple):
@@ -50,27 +49,24 @@ class MachineSource(NamedTuple):
             hidden=replaced(hidden, linear=hidden.linear + above),
         )  # fmt: skip
 
-    def action(self, field) -> Callable:
-        """S of both layers at a field h, as a function of one field."""
-        machine = self.at(field)
-        return lambda x: machine.energy(x[: self.num_visible], x[self.num_visible :])
 
-    def magnetization(self, x: jax.Array) -> jax.Array:
-        """m = (1/V) Σ_i ξ_i x_i of one field, V the number of units where ξ is not 0."""
-        return jnp.sum(jnp.asarray(self.pattern, x.dtype) * x.reshape(-1)) / self.volume
-
-
-def _require_gibbs(kernel, what: str) -> None:
+def require_gibbs(kernel, couplings: dict | None = None) -> None:
+    """Reject a kernel, and realisations of couplings."""
     if kernel not in (None, "auto"):
         fix = "A machine of binary units is sampled by block Gibbs, which has no choice of kernel."
-        raise ArgumentError("kernel", what, repr(kernel), fix, reason="binary")
+        raise ArgumentError("kernel", "'auto'", repr(kernel), fix, reason="binary")
+    if couplings:
+        fix = "Drive one machine after the other."
+        raise ArgumentError(
+            "couplings", "None for a machine of binary units", type(couplings).__name__, fix, reason="binary"
+        )
 
 
 def gibbs_fields(
     source: MachineSource, fields, *, num_samples, num_warmup, num_chains, kernel, seed: int
 ) -> np.ndarray:
     """Draws at the fields h, shape ``(len(fields), chain, draw, unit)``, all in one program."""
-    _require_gibbs(kernel, "'auto'")
+    require_gibbs(kernel)
     num_warmup = positive_int("num_warmup", num_warmup, minimum=20)
     num_samples, num_chains = (
         positive_int("num_samples", num_samples, minimum=10),
@@ -82,19 +78,12 @@ def gibbs_fields(
 
 
 def driven_magnetizations(
-    source: MachineSource, fields: np.ndarray, iterations: int, *, num_replicas: int, num_warmup: int, kernel, couplings,
-    seed: int,
-) -> np.ndarray:  # fmt: skip
+    source: MachineSource, fields: np.ndarray, iterations: int, key: jax.Array, *, num_replicas: int, num_warmup: int
+) -> np.ndarray:
     """m of every replica after ``iterations`` sweeps at each field in turn, shape ``(1, num_replicas, len(fields))``."""
-    _require_gibbs(kernel, "None")
-    if couplings:
-        fix = "Drive one machine after the other."
-        raise ArgumentError(
-            "couplings", "None for a machine of binary units", type(couplings).__name__, fix, reason="binary"
-        )
     machines = jax.vmap(source.at)(jnp.asarray(fields, source.machine.weights.dtype))
     pattern = jnp.asarray(source.pattern, source.machine.weights.dtype) / source.volume
-    found = _driven(machines, pattern, stream_key(seed, "hysteresis"), num_replicas, num_warmup, iterations)
+    found = _driven(machines, pattern, key, num_replicas, num_warmup, iterations)
     return np.asarray(found, float).T[None]
 
 
@@ -110,8 +99,8 @@ def _driven(machines, pattern, key, num_replicas: int, num_warmup: int, iteratio
         v, h = jax.lax.fori_loop(0, iterations, one, (empty, h))
         return h, jnp.concatenate([v, h], axis=-1) @ pattern
 
+    begin, warm, key = jax.random.split(key, 3)
     first = jax.tree.map(lambda leaf: leaf[0], machines)
-    start = first.hidden.draw(key, jnp.zeros((num_replicas, first.hidden.size), pattern.dtype))
-    warm = jax.random.fold_in(key, -1)
+    start = first.hidden.draw(begin, jnp.zeros((num_replicas, first.hidden.size), pattern.dtype))
     h = jax.lax.fori_loop(0, num_warmup, lambda step, h: sweep(first, jax.random.fold_in(warm, step), h)[1], start)
     return jax.lax.scan(visit, h, (machines, jnp.arange(len(machines.weights))))[1]

@@ -108,6 +108,11 @@ def response(
     return Response(source_of(model, source, layer))
 
 
+def _conjugate(field):
+    """−h V m as an action of the one number V m."""
+    return lambda total: -field * total[0]
+
+
 @call_checked
 class Response:
     """A model with an external field; see `response`.
@@ -213,13 +218,16 @@ class Response:
         if values.ndim != 1 or len(values) < 2 or np.any(np.diff(values) <= 0):
             raise ArgumentError("values", "two fields or more in ascending order", repr(values)[:80], reason="shape")
         middle = float((np.max(values) + np.min(values)) / 2 if field is None else finite_array("field", field))
-        fields = self._fields(
-            middle, num_samples=num_samples, num_warmup=num_warmup, num_chains=num_chains, kernel=kernel, seed=seed,
-            progress=progress,
-        )  # fmt: skip
-        action = self.source.action if isinstance(self.source, MachineSource) else self.source.at
-        scan = scan_reweighting(fields, action(middle), action, values)
-        m, volume = self.source.magnetization, self.source.volume
+        options = {"num_samples": num_samples, "num_warmup": num_warmup, "num_chains": num_chains, "kernel": kernel}
+        options |= {"seed": seed, "progress": progress}
+        volume = self.source.volume
+        if isinstance(self.source, MachineSource):  # only m is needed: S depends on h through −h V m
+            totals = volume * self._magnetizations([middle], **options)[0, :, :, None]
+            scan = scan_reweighting(totals, _conjugate(middle), _conjugate, values)
+            m = lambda total: total[0] / volume  # noqa: E731
+        else:
+            model, m = self.at(middle), self.source.magnetization
+            scan = scan_reweighting(self._fields(middle, **options), model, self.at, values)
         return scan.derive(
             {"m": lambda r: r["m"] * 1.0, "susceptibility": lambda r: volume * (r["m2"] - r["m"] ** 2)},
             {"m": m, "m2": lambda phi: m(phi) ** 2}, outside=outside,
