@@ -145,6 +145,48 @@ def test_loops_of_block_gibbs_sweeps_obey_jarzynski_and_close_when_slow():
     assert abs(weight.mean() - 1) > bound(2) * weight.std() / np.sqrt(weight.size)
 
 
+def exact_loop(weights, fields, sweeps: int) -> np.ndarray:
+    """⟨m⟩ of the visible spins of a machine along a loop, by the transition matrix of a sweep on the hidden states."""
+    size = weights.shape[0]
+    states = np.array(list(itertools.product((-1.0, 1.0), repeat=size)))
+    coupling = states @ weights @ states.T  # v by h
+
+    def conditional(log):
+        weight = np.exp(log - log.max(axis=0))
+        return weight / weight.sum(axis=0)
+
+    upward = conditional(coupling.T)  # h given v: the field acts on the visible spins
+    h = np.exp(coupling + fields[0] * states.sum(axis=1)[:, None]).sum(axis=0)
+    h, found = h / h.sum(), []
+    for field in fields:
+        for _ in range(sweeps):
+            v = conditional(coupling + field * states.sum(axis=1)[:, None]) @ h
+            h = upward @ v
+        found.append(v @ states.mean(axis=1))
+    return np.array(found)
+
+
+def test_areas_of_driven_loops_are_those_of_the_transition_matrix():
+    """m along the loop, area and coercive field at two rates: 1e-4. Planted: the exact loop at twice the rate."""
+    weights = np.full((3, 3), 0.4)
+    answer = response(RestrictedBoltzmannMachine(SpinUnits(np.zeros(3)), SpinUnits(np.zeros(3)), weights))
+    for rate, sweeps in ((0.1, 1), (0.025, 4)):
+        loop = answer.hysteresis(0.6, rate, num_steps=12, num_replicas=8000, seed=5)
+        assert loop.iterations == sweeps
+        truth, other = exact_loop(weights, loop.field, sweeps), exact_loop(weights, loop.field, 2 * sweeps)
+        assert np.abs((loop.mean - truth) / loop.error).max() < bound(25 + 2)
+        area, wrong = (-np.trapezoid(m, loop.field) for m in (truth, other))
+        assert abs(loop.area - area) < bound(27) * loop.area_error
+        assert abs(loop.area - wrong) > 2 * bound(27) * loop.area_error
+        down = np.interp(0, truth[12::-1], loop.field[12::-1])
+        up = np.interp(0, truth[12:], loop.field[12:])
+        assert abs(loop.coercive_field - (up - down) / 2) < bound(27) * loop.coercive_field_error
+    areas = [answer.hysteresis(0.6, 0.1, num_steps=12, num_replicas=20, seed=k) for k in range(40)]
+    truth = -np.trapezoid(exact_loop(weights, areas[0].field, 1), areas[0].field)
+    inside = np.mean([abs(each.area - truth) < each.area_error for each in areas])
+    assert 0.5 < inside < 0.85  # 68 % are expected; outside this range with a probability of 2 %, of one fixed stream
+
+
 def test_what_block_gibbs_cannot_do_is_refused():
     answer = response(machine("spin-spin"))
     with raises("argument.kernel.binary", "block Gibbs", "'auto'"):

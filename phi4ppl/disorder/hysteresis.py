@@ -210,7 +210,8 @@ def _loop(fields, m, rate: float, iterations: int, volume: int) -> Hysteresis:
     rows = _independent(m)
     half = len(fields) // 2
     crossing = _coercive(fields, rows.mean(axis=0), half)
-    without = np.array([_coercive(fields, np.delete(rows, k, axis=0).mean(axis=0), half) for k in range(len(rows))])
+    rest = (rows.sum(axis=0) - rows) / (len(rows) - 1)
+    without = np.array([_coercive(fields, each, half) for each in rest])
     spread = np.sqrt((len(rows) - 1) / len(rows) * np.sum((without - without.mean()) ** 2))
     independent = _independent(area)
     return Hysteresis(
