@@ -7,6 +7,7 @@ import importlib.util
 import inspect
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,8 +26,8 @@ CONVENTION = (
 class ModelFile(NamedTuple):
     """A loaded declaration: ``model`` is a `MarkovRandomField` or a NumPyro model function without arguments.
 
-    Where a process of `phi4ppl.dynamics` is asked for, it may be one, and ``start`` is the field that the file starts it
-    from. ``disorder`` holds distributions of couplings by name, where the file declares some.
+    Where a process of `phi4ppl.dynamics` is asked for, it may be one, and ``start`` is the field that the file starts it from.
+    ``disorder`` holds distributions of couplings by name, or a NumPyro model that draws them, where the file declares some.
     """
 
     name: str
@@ -35,7 +36,7 @@ class ModelFile(NamedTuple):
     model: object
     parameters: dict
     start: object = None
-    disorder: dict | None = None
+    disorder: dict | Callable | None = None
 
 
 def shipped_models() -> dict[str, Path]:
@@ -108,10 +109,10 @@ def names_in(spec: str, needed: tuple[str, ...], also: tuple[str, ...]) -> tuple
     return path, {name: getattr(module, name) for name in (*needed, *also) if hasattr(module, name)}
 
 
-def _disorder(path: Path, module) -> dict | None:
+def _disorder(path: Path, module) -> dict | Callable | None:
     found = getattr(module, "disorder", None)
-    if found is not None and not isinstance(found, dict):
-        fix = "It is a dict of NumPyro distributions by name of a coupling, such as {'r': Normal(0, 0.5)}."
+    if found is not None and not isinstance(found, dict) and not callable(found):
+        fix = "It is a dict of NumPyro distributions by name of a coupling, such as {'r': Normal(0, 0.5)}, or a NumPyro model."
         raise ModelFileError("disorder", f"{path}: `disorder` is a {type(found).__name__}. {fix}")
     return found
 
