@@ -39,7 +39,7 @@ from .learning import (
 from .model import MarkovRandomField, Term, gaussian, load_model, phi4, phi4_from_lagrangian
 from .model import term as terms
 from .model.hammersley_clifford import HammersleyCliffordReport, check_action
-from .numpyro_plugin import GibbsField, compile
+from .numpyro_plugin import GibbsField, bym2, compile, leroux, proper_car, scaling_factors
 from .partition import PartitionEstimate, PartitionSurface, log_partition
 from .renormalization import FiniteSizeScaling, finite_size_scaling
 from .results import (
@@ -74,6 +74,7 @@ __all__ = [
     "__version__",
     "analysis",
     "average",
+    "bym2",
     "check_action",
     "combine_ensembles",
     "compare",
@@ -97,6 +98,7 @@ __all__ = [
     "lattice",
     "learning",
     "lens",
+    "leroux",
     "load_model",
     "load_run",
     "log_partition",
@@ -110,6 +112,7 @@ __all__ = [
     "phi4_from_lagrangian",
     "plot_history",
     "plot_scans",
+    "proper_car",
     "quartic",
     "renormalization",
     "reports",
@@ -120,6 +123,7 @@ __all__ = [
     "sample_ensemble",
     "sampling",
     "save_run",
+    "scaling_factors",
     "scan_reweighting",
     "settings",
     "spectral",
