@@ -76,7 +76,7 @@ def test_the_sparse_hessian_is_that_of_jax():
     x, theta = np.random.default_rng(5).normal(size=82) / 3, np.array([0.3, -0.2])
     found = curvature.hessian(theta, x)
     np.testing.assert_allclose(found.toarray(), dense(curvature, theta, x), atol=1e-4)
-    assert len(curvature._colors) < 30
+    assert len(curvature._probes.seeds) < 30
 
 
 def smeared(y):
@@ -90,7 +90,7 @@ def test_interactions_beyond_the_cliques_are_noticed(monkeypatch):
     curvature = curvature_of(p4.compile(smeared, some_data()))
     found = curvature.hessian(np.zeros(0), np.zeros(40)).toarray()
     np.testing.assert_allclose(found, dense(curvature, np.zeros(0), np.zeros(40)), atol=1e-4)
-    assert len(curvature._colors) == 40
+    assert len(curvature._probes.seeds) == 40
     monkeypatch.setattr(module, "MAX_DENSE", 20)
     with pytest.raises(SamplingError, match="interact beyond the cliques"):
         curvature_of(p4.compile(smeared, some_data())).hessian(np.zeros(0), np.zeros(40))
