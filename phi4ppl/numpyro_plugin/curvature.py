@@ -28,7 +28,7 @@ from ..errors.arguments import call_checked
 from ..lattice.coloring import greedy_colors
 from .factors import Factors, factors_of
 
-__all__ = ["Curvature", "Mode", "curvature_of", "factorized"]
+__all__ = ["OTHERWISE", "Curvature", "Mode", "curvature_of", "factorized"]
 
 MAX_HYPERPARAMETERS = 8
 MAX_DENSE = 2000  # latent variables whose Hessian is found column by column where its graph is not known
