@@ -22,7 +22,7 @@ MODULES = {
 }
 NAMES = {
     ".energy": ("CompiledModel",),
-    ".inference": ("Comparison", "Posterior", "average", "compare", "infer_couplings"),
+    ".inference": ("Comparison", "Posterior", "average", "compare", "infer_couplings", "laplace"),
     ".learning": (
         "FitStatus",
         "LikelihoodFit",

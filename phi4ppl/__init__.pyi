@@ -25,7 +25,7 @@ from ._version import __version__
 from .analysis import observables
 from .energy import CompiledModel, exact
 from .energy import onesite as quartic
-from .inference import Comparison, Posterior, average, compare, infer_couplings
+from .inference import Comparison, Posterior, average, compare, infer_couplings, laplace
 from .kernels import kernels
 from .learning import (
     FitStatus,
@@ -95,6 +95,7 @@ __all__ = [
     "inference",
     "integrated_log_likelihood",
     "kernels",
+    "laplace",
     "lattice",
     "learning",
     "lens",

@@ -192,6 +192,15 @@ def averages_that_disagree(_):
     p4.lens.average(lambda p, x: (x @ p["w"]) ** 2, [one, other], np.ones((3, 1)))
 
 
+def two_modes(_):
+    def model():
+        x = numpyro.sample("x", dist.Normal(0.0, 7.0))
+        lobes = dist.Normal(jnp.stack([x, x - 4.0]), 1.0)
+        numpyro.sample("y", dist.MixtureSameFamily(dist.Categorical(jnp.ones(2) / 2), lobes), obs=0.0)
+
+    p4.laplace(model, anneal=False)
+
+
 CASES = {
     "lens/averages.py": [averages_that_disagree],
     "analysis/scaling_fit.py": [contradicted_prior],
@@ -211,6 +220,7 @@ CASES = {
     "partition/log_partition.py": [disagreement],
     "partition/surface.py": [short_surface],
     "inference/couplings.py": [noisy_posterior],
+    "inference/laplace.py": [two_modes],
     "networks/training.py": [interrupted_training, diverging_training, diverging_stack],
     "networks/estimators.py": [diverging_gaussian],
     "networks/stacks.py": [interrupted_stack],
