@@ -103,10 +103,10 @@ def sample(
     -------
     xarray.DataTree
         ArviZ groups: ``posterior`` (field with lattice dimensions, observables), ``sample_stats``, ``streamed`` (statistics
-        over all iterations), ``schwinger_dyson`` (block means of φ ∂S/∂φ at every site), ``constant_data`` (edges, couplings),
-        for NumPyro models ``log_likelihood`` (one number per datum, see `phi4ppl.loo`) with ``observed_data``, and what
-        ``predictive`` adds. `phi4ppl.settings` reads its provenance. After Ctrl-C it has the draws so far, with a warning, and
-        its settings then include ``interrupted``.
+        over all iterations), ``schwinger_dyson`` (block means of φ ∂S/∂φ at every site), ``constant_data`` (edges, couplings,
+        and the arrays among the arguments of a NumPyro model), for NumPyro models ``log_likelihood`` (one number per datum, see
+        `phi4ppl.loo`) with ``observed_data``, and what ``predictive`` adds. `phi4ppl.settings` reads its provenance. After
+        Ctrl-C it has the draws so far, with a warning, and its settings then include ``interrupted``.
 
     Raises
     ------
@@ -163,7 +163,8 @@ def sample(
     axes = dict(zip(field_dims(model.lattice)[0], model.lattice.field_shape, strict=True)) if is_field else {}  # type: ignore[union-attr]
     spread = placement(devices, num_chains, axes)
     report = model.check().raise_if_violated() if is_field else None  # type: ignore[union-attr]
-    compiled = compile_model(model, *args, **(model_kwargs or {}))
+    kwargs = model_kwargs or {}
+    compiled = compile_model(model, *args, **kwargs)
     place = starts_of(compiled, start, num_chains)
     if not keep_field and compiled.log_likelihood:
         left_out = dict.fromkeys(compiled.data, "with keep_field=False it is not kept")
@@ -177,12 +178,10 @@ def sample(
     measured.pop("energy_density", None)  # the kernels know S already: it comes from the log density
     even = is_even(compiled)
     checks = {"phi": str(report)} if is_field else {n: str(field.check()) for n, field in compiled.fields.items()}
-    frame = frame_of(compiled, checks, {"kernel_reason": reason} | begun(start), dims, coords)
+    frame = frame_of(compiled, checks, {"kernel_reason": reason} | begun(start), dims, coords, (model, args, kwargs))
     if is_field:
         frame = with_axes(frame, *dims_of(measured.keys() & TWO_POINT, model.lattice))  # type: ignore[union-attr]
-    predictions = None
-    if predictive:
-        predictions = predictions_of(compiled, model, args, model_kwargs or {}, num_chains, num_samples)  # type: ignore[arg-type]
+    predictions = predictions_of(compiled, model, args, kwargs, num_chains, num_samples) if predictive else None  # type: ignore[arg-type]
     result = run_chains(
         compiled, kernel, num_warmup=num_warmup, num_samples=num_samples, num_chains=num_chains, seed=seed,
         observables=measured,
