@@ -39,7 +39,7 @@ from .learning import (
 from .model import MarkovRandomField, Term, gaussian, load_model, phi4, phi4_from_lagrangian
 from .model import term as terms
 from .model.hammersley_clifford import HammersleyCliffordReport, check_action
-from .numpyro_plugin import GibbsField, bym2, compile, leroux, proper_car, scaling_factors
+from .numpyro_plugin import GibbsField, bym2, compile, leroux, observe_field, proper_car, scaling_factors
 from .partition import PartitionEstimate, PartitionSurface, log_partition
 from .renormalization import FiniteSizeScaling, finite_size_scaling
 from .results import (
@@ -108,6 +108,7 @@ __all__ = [
     "networks",
     "numpyro_plugin",
     "observables",
+    "observe_field",
     "partition",
     "phi4",
     "phi4_from_lagrangian",

@@ -29,6 +29,7 @@ pytestmark = pytest.mark.compile_quickly
 
 SITE = p4.gaussian(p4.lattice.chain(1), w=0.0, a=0.5)
 RING = p4.phi4(p4.lattice.chain(4), w=0.5, a=0.5, b=0.2)
+INTRINSIC = p4.gaussian(RING.lattice, w=1.0, a=1.0)
 RUN = {"num_warmup": 40, "num_samples": 60, "num_chains": 2, "progress": False}
 ROWS = np.random.default_rng(0).normal(size=(60, 3)) * [1.0, 2.0, 3.0]
 BITS = (ROWS > 0).astype(float)
@@ -44,7 +45,7 @@ def prediction(monkeypatch):
         raise p4.errors.MemoryLimitError("test", "for a test")
 
     def model(y):
-        phi = numpyro.sample("phi", p4.GibbsField(RING))
+        phi = numpyro.sample("phi", p4.GibbsField(INTRINSIC))  # which has no density to draw from
         numpyro.sample("y", dist.Normal(phi, 0.5), obs=y)
 
     monkeypatch.setattr(predictive_groups, "require_memory", refuse)  # sampling takes its time

@@ -7,5 +7,15 @@ goes out (`compile`). Fields of disease mapping are in `areal`. Read `gibbs_fiel
 from .areal import IntrinsicField, bym2, leroux, proper_car, scaling_factors
 from .gibbs_field import GibbsField
 from .numpyro_model import compile
+from .partly_observed import observe_field
 
-__all__ = ["GibbsField", "IntrinsicField", "bym2", "compile", "leroux", "proper_car", "scaling_factors"]
+__all__ = [
+    "GibbsField",
+    "IntrinsicField",
+    "bym2",
+    "compile",
+    "leroux",
+    "observe_field",
+    "proper_car",
+    "scaling_factors",
+]
