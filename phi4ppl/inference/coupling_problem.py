@@ -51,6 +51,7 @@ class CouplingProblem:
                     "priors", f"homogeneous couplings of {who}: {known or 'it has none'}", repr(name), reason="name"
                 )
         self.model, self.priors, self.names = model, priors, tuple(priors)
+        self._box: tuple[np.ndarray, np.ndarray] | None = None
         self.vector, self.count = CouplingVector.of(model, priors), len(data)
         self.data = data.reshape(len(data), *model.field_shape)
         # reweighting, which sees finite sums, would not notice an infinite Z
@@ -119,8 +120,8 @@ class CouplingProblem:
 
     @property
     def box(self) -> tuple[np.ndarray, np.ndarray]:
-        """Lower and upper ends of the intervals on which log Z has to be known: those of `within`."""
-        return self._box
+        """Lower and upper ends of the intervals on which log Z has to be known: those of `within`, or of the priors."""
+        return self.ends if self._box is None else self._box
 
     def within(self, low, high) -> CouplingProblem:
         """The same problem with another box."""
