@@ -22,7 +22,7 @@ MODULES = {
 }
 NAMES = {
     ".energy": ("CompiledModel",),
-    ".inference": ("Comparison", "Posterior", "average", "compare", "infer_couplings"),
+    ".inference": ("Comparison", "Posterior", "average", "compare", "infer_couplings", "laplace"),
     ".learning": (
         "FitStatus",
         "LikelihoodFit",
@@ -34,7 +34,7 @@ NAMES = {
     ),
     ".model": ("MarkovRandomField", "Term", "gaussian", "load_model", "phi4", "phi4_from_lagrangian"),
     ".model.hammersley_clifford": ("HammersleyCliffordReport", "check_action"),
-    ".numpyro_plugin": ("GibbsField", "compile"),
+    ".numpyro_plugin": ("GibbsField", "bym2", "compile", "leroux", "observe_field", "proper_car", "scaling_factors"),
     ".partition": ("PartitionEstimate", "PartitionSurface", "log_partition"),
     ".renormalization": ("FiniteSizeScaling", "finite_size_scaling"),
     ".results": (

@@ -25,7 +25,7 @@ from ._version import __version__
 from .analysis import observables
 from .energy import CompiledModel, exact
 from .energy import onesite as quartic
-from .inference import Comparison, Posterior, average, compare, infer_couplings
+from .inference import Comparison, Posterior, average, compare, infer_couplings, laplace
 from .kernels import kernels
 from .learning import (
     FitStatus,
@@ -39,7 +39,7 @@ from .learning import (
 from .model import MarkovRandomField, Term, gaussian, load_model, phi4, phi4_from_lagrangian
 from .model import term as terms
 from .model.hammersley_clifford import HammersleyCliffordReport, check_action
-from .numpyro_plugin import GibbsField, compile
+from .numpyro_plugin import GibbsField, bym2, compile, leroux, observe_field, proper_car, scaling_factors
 from .partition import PartitionEstimate, PartitionSurface, log_partition
 from .renormalization import FiniteSizeScaling, finite_size_scaling
 from .results import (
@@ -74,6 +74,7 @@ __all__ = [
     "__version__",
     "analysis",
     "average",
+    "bym2",
     "check_action",
     "combine_ensembles",
     "compare",
@@ -94,9 +95,11 @@ __all__ = [
     "inference",
     "integrated_log_likelihood",
     "kernels",
+    "laplace",
     "lattice",
     "learning",
     "lens",
+    "leroux",
     "load_model",
     "load_run",
     "log_partition",
@@ -105,11 +108,13 @@ __all__ = [
     "networks",
     "numpyro_plugin",
     "observables",
+    "observe_field",
     "partition",
     "phi4",
     "phi4_from_lagrangian",
     "plot_history",
     "plot_scans",
+    "proper_car",
     "quartic",
     "renormalization",
     "reports",
@@ -120,6 +125,7 @@ __all__ = [
     "sample_ensemble",
     "sampling",
     "save_run",
+    "scaling_factors",
     "scan_reweighting",
     "settings",
     "spectral",
