@@ -106,9 +106,7 @@ for seed in range(seeds):
             apply, params, other_scanner(images[theirs]), labels[theirs]
         )
         scores[name].append((here, there))
-        if (
-            seed == 0
-        ):  # other digits of the same people, on each of the two scanners
+        if seed == 0:  # other digits of the same people on either scanner
             found = p4.lens.occupation(
                 apply, params, images[ours], other=other_scanner(images[theirs])
             )
@@ -124,10 +122,13 @@ for name, pairs in scores.items():
     print(f"{name:24}{shown}")
 
 figure, axes = plt.subplots(figsize=(5.5, 3.2), layout="constrained")
+order = list(shifts["instance normalization"].layers)
 for name, mark in (("plain", "o"), ("instance normalization", "s")):
     layers = shifts[name].layers
     value, error = np.transpose([each.distance for each in layers.values()])
-    axes.errorbar(list(layers), value, error, fmt=f"{mark}-", capsize=3, label=name)
+    places = [order.index(layer) for layer in layers]
+    axes.errorbar(places, value, error, fmt=f"{mark}-", capsize=3, label=name)
+axes.set_xticks(range(len(order)), order)
 axes.axhline(0, color="0.6", lw=0.8)
 axes.set_ylabel("distance of the two scanners")
 axes.legend(frameon=False)
