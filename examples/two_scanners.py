@@ -4,6 +4,7 @@ Two convolutional networks, with and without instance normalization, learn digit
 of one scanner. They are tested on another one, of less contrast and more light.
 """
 
+import functools
 import os
 
 import jax
@@ -16,7 +17,7 @@ from sklearn.datasets import load_digits
 import phi4ppl as p4
 
 tiny = os.environ.get("PHI4PPL_TINY") == "1"
-steps, seeds = (20, 2) if tiny else (400, 10)
+steps, seeds = (20, 2) if tiny else (1000, 10)
 images, labels = load_digits(return_X_y=True)
 images = images.reshape(-1, 8, 8, 1).astype(np.float32) / 16
 
@@ -66,21 +67,25 @@ def rest(params, h):
     return h
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def trained(apply, key, x, y):
     optimizer = optax.adam(3e-3)
 
-    def loss(params):
-        scores = apply(params, x)["output"]
-        return optax.softmax_cross_entropy_with_integer_labels(scores, y).mean()
+    def loss(params, some):
+        scores = apply(params, x[some])["output"]
+        return optax.softmax_cross_entropy_with_integer_labels(
+            scores, y[some]
+        ).mean()
 
-    def step(carry, _):
+    def step(carry, key):
         params, state = carry
-        moves, state = optimizer.update(jax.grad(loss)(params), state)
+        some = jax.random.choice(key, len(x), (64,))
+        moves, state = optimizer.update(jax.grad(loss)(params, some), state)
         return (optax.apply_updates(params, moves), state), None
 
     params = first_params(key)
-    start = params, optimizer.init(params)
-    return jax.jit(lambda s: jax.lax.scan(step, s, length=steps))(start)[0][0]
+    keys = jax.random.split(jax.random.fold_in(key, 1), steps)
+    return jax.lax.scan(step, (params, optimizer.init(params)), keys)[0][0]
 
 
 def accuracy(apply, params, x, y):
@@ -101,9 +106,7 @@ for seed in range(seeds):
             apply, params, other_scanner(images[theirs]), labels[theirs]
         )
         scores[name].append((here, there))
-        if (
-            seed == 0
-        ):  # other digits of the same people, on each of the two scanners
+        if seed == 0:  # other digits of the same people on either scanner
             found = p4.lens.occupation(
                 apply, params, images[ours], other=other_scanner(images[theirs])
             )
@@ -119,10 +122,13 @@ for name, pairs in scores.items():
     print(f"{name:24}{shown}")
 
 figure, axes = plt.subplots(figsize=(5.5, 3.2), layout="constrained")
+order = list(shifts["instance normalization"].layers)
 for name, mark in (("plain", "o"), ("instance normalization", "s")):
     layers = shifts[name].layers
     value, error = np.transpose([each.distance for each in layers.values()])
-    axes.errorbar(list(layers), value, error, fmt=f"{mark}-", capsize=3, label=name)
+    places = [order.index(layer) for layer in layers]
+    axes.errorbar(places, value, error, fmt=f"{mark}-", capsize=3, label=name)
+axes.set_xticks(range(len(order)), order)
 axes.axhline(0, color="0.6", lw=0.8)
 axes.set_ylabel("distance of the two scanners")
 axes.legend(frameon=False)

@@ -67,7 +67,7 @@ left.errorbar(
     range(4), pairs[along], spread[along], fmt="o", label=f"width {width}"
 )
 left.plot(range(4), covariance[0][along], "-", label="free field, exact")
-left.set(xlabel="distance r", ylabel="⟨φ(0) φ(r)⟩")
+left.set(xlabel="distance r", ylabel="⟨φ(0) φ(r)⟩", xticks=range(4))
 left.legend(frameon=False)
 value, error = np.transpose(kurtoses)
 right.errorbar(widths, value, error, fmt="o", label="excess kurtosis")

@@ -64,7 +64,7 @@ def alignment(one, two, *, seed: int = 0) -> Measured:
     if len(arrays[0]) != len(arrays[1]):
         raise ArgumentError("two", f"{len(arrays[0])} examples, as one", f"{len(arrays[1])}", reason="shape")
     kernels = [linear_kernel(each) for each in arrays]
-    return aligned_kernels(*kernels, groups_of(len(arrays[0]), seed_within(seed)))
+    return aligned_kernels(kernels[0], kernels[1], groups_of(len(kernels[0]), seed_within(seed)))
 
 
 def aligned_kernels(one: np.ndarray, two: np.ndarray, group: np.ndarray) -> Measured:
@@ -72,9 +72,8 @@ def aligned_kernels(one: np.ndarray, two: np.ndarray, group: np.ndarray) -> Meas
 
     def statistic(index):
         kernels = [kernel[np.ix_(index, index)] for kernel in (one, two)]
-        cross, *own = (_independence(a, b) for a, b in ((*kernels,), (kernels[0],) * 2, (kernels[1],) * 2))
-        product = own[0] * own[1]
-        return cross / np.sqrt(product) if product > 0 else np.nan
+        product = _independence(kernels[0], kernels[0]) * _independence(kernels[1], kernels[1])
+        return _independence(kernels[0], kernels[1]) / np.sqrt(product) if product > 0 else np.nan
 
     return Measured(*map(float, measured(statistic, group, np.arange(len(one)))))
 

@@ -231,14 +231,14 @@ class _Examples:
         ranks = spectrum(kernel, seed=self.seed).ranks if spread else {}
         none = (float("nan"), float("nan"))
         axes = with_space(array, channels)
-        own = [aligned_kernels(kernel, other, self.group) for other in (top, before)]
         label = None if self.label is None else aligned_kernels(kernel, self.label, self.group)
-        read = None if self.label is None else probe(array[self.some], self.columns, self.classes, self.seed)
-        gaussian = cumulants(array, label=f"layer {name!r}", seed=self.seed) if spread else None
-        length = correlation_length(axes, groups_of(len(axes), self.seed)) if axes.ndim > 2 and spread else None
+        read = None if self.columns is None else probe(array[self.some], self.columns, self.classes, self.seed)
         return LayerScale(
-            name, int(array[0].size), Measured(*ranks.get("participation_ratio", none)),
-            Measured(*ranks.get("entropy_rank", none)), *own, label, read, gaussian, length,
+            name=name, size=int(array[0].size), participation=Measured(*ranks.get("participation_ratio", none)),
+            entropy_rank=Measured(*ranks.get("entropy_rank", none)), with_input=aligned_kernels(kernel, top, self.group),
+            with_previous=aligned_kernels(kernel, before, self.group), with_label=label, probe=read,
+            cumulants=cumulants(array, label=f"layer {name!r}", seed=self.seed) if spread else None,
+            correlation_length=correlation_length(axes, groups_of(len(axes), self.seed)) if axes.ndim > 2 and spread else None,
         )  # fmt: skip
 
 

@@ -29,7 +29,7 @@ __all__ = [
 
 NUM_GROUPS = 20
 INDEPENDENT = Blocks(np.arange(1), 1.0, 0.5)
-NOTHING = 1e-12  # relative errors below it are those of rounding
+NOTHING = 1e-7  # relative errors below it are those of rounding, in single precision
 
 
 class Measured(NamedTuple):

@@ -127,9 +127,10 @@ def report(
     symmetry: str | Callable = "invariant", training=None, members=None, coefficient: LearningCoefficient | None = None,
     output: int | Callable | None = None, path: PathLike | None = None, seed: int = 0,
 ) -> LensReport:  # fmt: skip
-    """Read a trained model in eight steps: field and vacuum, occupation, symmetry, Wick's theorem, renormalization "
-    "by layers,
-    transitions in training, response, averages.
+    """Read a trained model in eight steps and write a page about it.
+
+    The steps are field and vacuum, occupation, symmetry, Wick's theorem, renormalization by layers, transitions in training,
+    response, and averages.
 
     Steps whose ingredients are not given say so, and so do measurements that the model does not allow, such as derivatives of
     a model that JAX cannot trace.

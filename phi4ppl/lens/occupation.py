@@ -269,11 +269,12 @@ def _of_layer(name: str, shape, values, zero, group) -> LayerOccupation:
     spread = flat.std(axis=0)
     still = spread <= STILL * max(float(spread.max()), 1e-300)
     share = float(still.mean())
+    dead = Measured(share, float(np.sqrt(share * (1 - share) / still.size)))
+    length = None if values.ndim < 3 else correlation_length(values, group)
     return LayerOccupation(
-        name, tuple(shape), *(by_mode[k] for k in MOMENTS), Measured(share, float(np.sqrt(share * (1 - share) / still.size))),
-        principal, participation, correlation, square,
-        None if values.ndim < 3 else correlation_length(values, group),
-        zero.reshape(places, modes).mean(axis=0), Measured(*map(float, root)), averages, notes,
+        name=name, shape=tuple(shape), **by_mode, dead=dead, principal=principal, participation=participation,
+        correlation=correlation, square_correlation=square, correlation_length=length,
+        vacuum=zero.reshape(places, modes).mean(axis=0), excitation=Measured(*map(float, root)), averages=averages, notes=notes,
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import jax.numpy as jnp
 import networkx as nx
@@ -95,7 +96,7 @@ class Translation(Transformation):
     True
     """
 
-    shift: float | tuple[float, ...]
+    shift: Any  # a tuple of floats, from whatever was given
     unit = "site"
 
     def __post_init__(self):
@@ -105,7 +106,7 @@ class Translation(Transformation):
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        return f"translation by {', '.join(f'{s:g}' for s in self.shift)}"  # type: ignore[union-attr]
+        return f"translation by {', '.join(f'{s:g}' for s in self.shift)}"
 
     def fits(self, shape, axes):
         return len(axes) >= len(self.shift)

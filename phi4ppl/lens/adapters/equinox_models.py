@@ -99,7 +99,7 @@ def _tapped(module, path: str, kept: dict[str, Any]):
 def _tap():
     eqx = required("equinox", "from_equinox")
 
-    class Tap(eqx.Module):
+    class Tap(eqx.Module):  # type: ignore[name-defined]
         """A module that keeps what another one returns; it has the attributes of that one."""
 
         inner: Any
