@@ -281,7 +281,11 @@ def test_sampled_machines_of_growing_size_become_critical_at_the_mean_field_scal
         sizes=(12, 24, 48), num_modes=1, num_samples=600, annealing_steps=0, sweeps=0, seed=1,
     )  # fmt: skip
     value, error = found.transition.value, found.transition.error
-    assert not found.transition.pseudo_critical and not found.warnings and found.mean_field == pytest.approx(critical, rel=2e-5)
+    assert (
+        not found.transition.pseudo_critical
+        and not found.warnings
+        and found.mean_field == pytest.approx(critical, rel=2e-5)
+    )
     assert error < 0.04 * critical and abs(value - critical) < 3.5 * error
     assert abs(value - 1.15 * critical) > 3.5 * error
     if kinds != "spin-spin":

@@ -62,6 +62,8 @@ class Quenched:
     realizations : dict of arrays
         What each realisation gives, its first axis: by the name of each observable O ``O`` = ⟨O⟩, ``O_product`` = ⟨O⟩² from
         pairs of replicas, ``O_squared`` = ⟨O²⟩; ``q``, ``abs_q``, ``q2``, ``q4`` and ``link_overlap``.
+    overlaps : Overlaps or None
+        ``q`` and ``link`` of every pair of replicas, draw and realisation; None without fields.
     verdict : QuenchedVerdict
         ``passed``, and the realisations that ``failed``.
     """
