@@ -14,7 +14,7 @@ from typing import NamedTuple
 from ..errors import ModelFileError, Phi4pplError
 from ..model.field import MarkovRandomField
 
-__all__ = ["ModelFile", "failure_in_model", "field_of", "load_model_file", "shipped_models"]
+__all__ = ["ModelFile", "failure_in_model", "field_of", "load_model_file", "names_in", "shipped_models"]
 
 MODULE = "phi4ppl_model_"  # and the name of the file: what a model file is imported as
 CONVENTION = (
@@ -87,6 +87,26 @@ def load_model_file(spec: str, settings: dict[str, str] | None = None, also: tup
     return ModelFile(
         path.stem, path, summary_of(path), model, parameters, getattr(module, "start", None), _disorder(path, module)
     )
+
+
+def names_in(spec: str, needed: tuple[str, ...], also: tuple[str, ...]) -> tuple[Path, dict]:
+    """The path of a Python file, and what it defines under these names.
+
+    Raises
+    ------
+    ModelFileError
+        If there is no such file, it fails, or it lacks one of the names that are needed.
+    """
+    path = Path(spec)
+    if not path.is_file():
+        raise ModelFileError("missing", f"{spec}: no such file. It defines {', '.join(needed)}.")
+    module = _execute(path)
+    missing = [name for name in needed if not hasattr(module, name)]
+    if missing:
+        listed = ", ".join(f"`{name}`" for name in needed)
+        may = ", ".join(f"`{name}`" for name in also)
+        raise ModelFileError("no_names", f"{path}: lacks `{missing[0]}`. Define {listed}; {may} are optional.")
+    return path, {name: getattr(module, name) for name in (*needed, *also) if hasattr(module, name)}
 
 
 def _disorder(path: Path, module) -> dict | Callable | None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["pareto_k"]
+__all__ = ["MAX_PARETO_K", "pareto_k"]
 
+MAX_PARETO_K = 0.7
 VANISHING = 1e-200
 TIED = 1e-6  # log weights that are closer are equal up to rounding
 
