@@ -313,7 +313,9 @@ class Quenched:
             f"{made['num_samples']} draws"
         )
         reason = made.get("kernel_reason", "asked for")
-        head += f" (kernel {made['kernel']})" if reason.startswith("asked for") else f"\nkernel {made['kernel']}: {reason}"
+        head += (
+            f" (kernel {made['kernel']})" if reason.startswith("asked for") else f"\nkernel {made['kernel']}: {reason}"
+        )
         frame = pd.DataFrame(
             [r[1:] for r in self.rows()], [r[0] for r in self.rows()], ["[<O>]", "[<O>^2]", "[<O^2>]", "R_O"]
         )
