@@ -30,8 +30,10 @@ parts = result.susceptibilities
 print(f"connected {parts['connected']}, disconnected {parts['disconnected']}")
 result.plot().savefig("random_field.png", dpi=120)
 
+# Deeper in the ordered phase the field lags behind an external one.
+ordered = p4.phi4(p4.lattice.square(size), w=1.0, a=1.3, b=0.25, r=0.0)
 some = {"r": result.couplings["r"][:12]}
-loop = p4.disorder.response(model).hysteresis(
+loop = p4.disorder.response(ordered).hysteresis(
     1.0, 0.02, num_steps=20, num_replicas=4, couplings=some, seed=2
 )
 print(loop)

@@ -78,7 +78,7 @@ def test_a_file_that_declares_disorder_has_realisations_run(folder, capsys):
         (RANDOM, ["--checkpoint", "here"], "--checkpoint: expected no such option with disorder"),
         (RANDOM, ["--replicas", "1"], "--replicas: expected an integer of at least 2"),
         (RANDOM.replace('"r"', '"h"'), [], "disorder: expected names among w, a, b, r"),
-        (PLAIN + "disorder = 3\n", [], "`disorder` is a int"),
+        (PLAIN + "disorder = 3\n", [], "`disorder` is of type int"),
         (RANDOM.replace('"r": dist.Normal(0', '"b": dist.Normal(0.5'), [], "each with probability"),
     ],
 )

@@ -210,13 +210,15 @@ def test_long_tables_are_cut():
     assert short == str(table(12)) and "more" not in short
 
 
-def test_a_warning_is_one_line_without_its_place_in_the_code(run_python, tmp_path):
+def test_a_warning_is_one_line_of_options_without_its_place_in_the_code(run_python, tmp_path):
     code = (
-        "import warnings, sys\nfrom phi4ppl.cli import models_command\nfrom phi4ppl.cli.entry import main\n"
-        "models_command.models = lambda arguments: warnings.warn('interrupted:\\n 40 of 60 draws') or 0\n"
-        "sys.exit(main(['models']))"
+        "import warnings, sys\nfrom phi4ppl.cli import run_command\nfrom phi4ppl.cli.entry import main\n"
+        "text = 'interrupted:\\n 40 of 60 draws (num_samples), or take kernel=\\'tempering\\'.'\n"
+        "run_command.run = lambda arguments: warnings.warn(text) or 0\n"
+        "sys.exit(main(['run', 'glass.py']))"
     )
-    assert run_python(["-c", code], cwd=tmp_path).stderr == "phi4ppl: interrupted: 40 of 60 draws\n"
+    told = run_python(["-c", code], cwd=tmp_path).stderr
+    assert told == "phi4ppl: interrupted: 40 of 60 draws (--samples), or take --kernel tempering.\n"
 
 
 class Terminal(io.StringIO):

@@ -8,6 +8,7 @@ from scipy.stats import norm
 
 import phi4ppl as p4
 from phi4ppl.analysis.gamma_method import gamma_method
+from phi4ppl.kernels.choose import choose
 
 CHAIN = p4.phi4(p4.lattice.chain(3), w=0.6, a=1.2, b=0.2)
 COUPLINGS = {"a": np.array([0.6, 1.2, 2.5]), "w": np.array([0.3, 0.6, 0.9])}
@@ -108,3 +109,24 @@ def test_wrong_members_are_named():
         p4.sample_ensemble(CHAIN, {"z": [1.0, 2.0]})
     with pytest.raises(p4.errors.MemoryLimitError):
         p4.sample_ensemble(CHAIN, {"a": np.ones(1000)}, num_samples=10**9)
+
+
+def test_auto_looks_at_the_member_that_is_most_rugged(monkeypatch):
+    """The first member has couplings of one sign and needs no tempering; the third has stronger ones than the second. A kernel
+    that is named is fitted to the first member."""
+    asked = []
+
+    def recorded(kernel, compiled):
+        asked.append((choose(compiled)[0], np.asarray(compiled.model.couplings["w"])))
+        raise InterruptedError
+
+    monkeypatch.setattr("phi4ppl.results.ensemble_run.resolve", recorded)
+    model = p4.phi4(p4.lattice.square(4), w=1.0, a=-2.0, b=1.0)
+    signs = np.random.default_rng(3).choice([-1.0, 1.0], (2, 32))
+    w = np.concatenate([np.ones((1, 32)), 1.8 * signs[:1], 2.5 * signs[1:]])
+    for kernel, couplings in (("auto", w), ("auto", w[:1]), ("tempering", w)):
+        with pytest.raises(InterruptedError):
+            p4.sample_ensemble(model, {"w": couplings}, kernel=kernel)
+    assert asked[0][0] == "tempering" and asked[0][1] == pytest.approx(w[2])
+    assert asked[1][0] != "tempering"
+    assert asked[2][1] == pytest.approx(w[0])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from functools import partial
 from importlib import import_module
 
 from .compile_cache import use_compile_cache
@@ -34,9 +35,11 @@ def _explained(error: Exception, command: str) -> str | None:
     return _of_the_system(error) if isinstance(error, OSError) else None
 
 
-def _one_line(message, category, filename, lineno, line=None) -> str:
-    """A warning as the command line shows it: what it says, without the place in the code."""
-    return f"phi4ppl: {' '.join(str(message).split())}\n"
+def _one_line(command: str, message, category, filename, lineno, line=None) -> str:
+    """A warning as the command line shows it: in the words of the command, without the place in the code."""
+    from .option_names import for_command_line
+
+    return f"phi4ppl: {' '.join(for_command_line(str(message), command).split())}\n"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -46,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
         parser().print_help()
         return UNUSABLE
     arguments = parser().parse_args(argv)
-    usual, warnings.formatwarning = warnings.formatwarning, _one_line
+    usual, warnings.formatwarning = warnings.formatwarning, partial(_one_line, arguments.command)
     try:
         use_compile_cache()
         arguments.parser.fill(arguments)

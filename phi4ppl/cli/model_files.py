@@ -113,7 +113,7 @@ def _disorder(path: Path, module) -> dict | Callable | None:
     found = getattr(module, "disorder", None)
     if found is not None and not isinstance(found, dict) and not callable(found):
         fix = "It is a dict of NumPyro distributions by name of a coupling, such as {'r': Normal(0, 0.5)}, or a NumPyro model."
-        raise ModelFileError("disorder", f"{path}: `disorder` is a {type(found).__name__}. {fix}")
+        raise ModelFileError("disorder", f"{path}: `disorder` is of type {type(found).__name__}. {fix}")
     return found
 
 

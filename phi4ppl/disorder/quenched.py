@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -119,7 +120,8 @@ def _by_realization(tree: xr.DataTree, more: dict, model: MarkovRandomField) -> 
         | stored_model(model)
     )
     facts = json.loads(tree.attrs["phi4ppl"])
-    facts["settings"] |= more
+    reason = facts["settings"]["kernel_reason"]
+    facts["settings"] |= more | {"kernel_reason": re.sub("^member", "realisation", reason)}
     renamed.attrs = dict(tree.attrs) | {"phi4ppl": json.dumps(facts)}
     return renamed
 

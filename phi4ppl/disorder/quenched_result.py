@@ -62,6 +62,8 @@ class Quenched:
     realizations : dict of arrays
         What each realisation gives, its first axis: by the name of each observable O ``O`` = ⟨O⟩, ``O_product`` = ⟨O⟩² from
         pairs of replicas, ``O_squared`` = ⟨O²⟩; ``q``, ``abs_q``, ``q2``, ``q4`` and ``link_overlap``.
+    overlaps : Overlaps or None
+        ``q`` and ``link`` of every pair of replicas, draw and realisation; None without fields.
     verdict : QuenchedVerdict
         ``passed``, and the realisations that ``failed``.
     """
@@ -308,7 +310,11 @@ class Quenched:
         made = metadata(self.tree)["settings"]
         head = (
             f"{self.num_realizations} realisations of {', '.join(self.couplings)}, {self.num_replicas} replicas each of "
-            f"{made['num_samples']} draws (kernel {made['kernel']})"
+            f"{made['num_samples']} draws"
+        )
+        reason = made.get("kernel_reason", "asked for")
+        head += (
+            f" (kernel {made['kernel']})" if reason.startswith("asked for") else f"\nkernel {made['kernel']}: {reason}"
         )
         frame = pd.DataFrame(
             [r[1:] for r in self.rows()], [r[0] for r in self.rows()], ["[<O>]", "[<O>^2]", "[<O^2>]", "R_O"]
