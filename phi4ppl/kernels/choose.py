@@ -8,16 +8,12 @@ from ..energy.compiled import CompiledModel
 from ..errors import ArgumentError
 from ..errors.arguments import call_checked
 from ..lattice.coloring import colors
-from .frustration import least_square, local_energy, signs_compete, unsatisfied_share
+from .frustration import least_square, ruggedness, signs_compete
 from .kernel import Kernel, get_kernel
 from .local_hmc import MAX_COLORS
 
 __all__ = ["choose", "resolve"]
 
-# Single chains of ± couplings on 8 × 8 pass their verdict at h φ² = 7, fail it now and then at 12 and always at 25; with a
-# tenth of w unsatisfied they pass at 25.
-RUGGED = 10.0  # see `local_energy`
-UNSATISFIED = 0.12  # see `unsatisfied_share`
 DEEP = 15.0  # Σ_j w_ij φ² of the mean field; 5 at the critical point of the square lattice with λ = 0.7
 
 
@@ -35,14 +31,12 @@ def choose(compiled: CompiledModel, symmetry_moves: bool = True, tempered: bool 
             )
         return "nuts", "a NumPyro model has no graph to exploit"
     terms = model.interactions
-    frustrated = signs_compete(model)
-    if frustrated and symmetry_moves and tempered:
-        energy, share = local_energy(model), unsatisfied_share(model)
-        if energy > RUGGED and share > UNSATISFIED:
-            return "tempering", (
-                f"frustration: no signs of φ satisfy more than about {1 - share:.0%} of the edges, and h φ² = {energy:.0f} of "
-                "a site in the field of its neighbors is so large that single chains get stuck"
-            )
+    if symmetry_moves and tempered and (rugged := ruggedness(model)) is not None:
+        energy, share = rugged
+        return "tempering", (
+            f"frustration: no signs of φ satisfy more than about {1 - share:.0%} of the edges, and h φ² = {energy:.0f} of "
+            "a site in the field of its neighbors is so large that single chains get stuck"
+        )
     num_colors = int(colors(model.lattice, model.forms).max()) + 1
     if num_colors > MAX_COLORS:
         return "chees", f"the sites need {num_colors} colors, too many for sweeps"
@@ -55,7 +49,7 @@ def choose(compiled: CompiledModel, symmetry_moves: bool = True, tempered: bool 
         return "local_hmc", "clusters would change signs, and symmetry_moves=False"
     if (strength := _mean_field_order(model)) > DEEP:
         return "local_hmc", f"deep in its ordered phase (Σ w φ² = {strength:.0f}), where one cluster spans the lattice"
-    if frustrated:
+    if signs_compete(model):
         return "cluster", "sweeps move the sites; the signs of w compete, so clusters help little"
     return "cluster", "clusters over the hopping terms move long waves, sweeps the short ones"
 
