@@ -9,6 +9,7 @@ from . import (
     inference,
     lattice,
     learning,
+    lens,
     model,
     networks,
     numpyro_plugin,
@@ -24,7 +25,7 @@ from ._version import __version__
 from .analysis import observables
 from .energy import CompiledModel, exact
 from .energy import onesite as quartic
-from .inference import Comparison, Posterior, average, compare, infer_couplings
+from .inference import Comparison, Posterior, average, compare, infer_couplings, laplace
 from .kernels import kernels
 from .learning import (
     FitStatus,
@@ -38,7 +39,7 @@ from .learning import (
 from .model import MarkovRandomField, Term, gaussian, load_model, phi4, phi4_from_lagrangian
 from .model import term as terms
 from .model.hammersley_clifford import HammersleyCliffordReport, check_action
-from .numpyro_plugin import GibbsField, compile
+from .numpyro_plugin import GibbsField, bym2, compile, leroux, proper_car, scaling_factors
 from .partition import PartitionEstimate, PartitionSurface, log_partition
 from .renormalization import FiniteSizeScaling, finite_size_scaling
 from .results import (
@@ -73,6 +74,7 @@ __all__ = [
     "__version__",
     "analysis",
     "average",
+    "bym2",
     "check_action",
     "combine_ensembles",
     "compare",
@@ -93,8 +95,11 @@ __all__ = [
     "inference",
     "integrated_log_likelihood",
     "kernels",
+    "laplace",
     "lattice",
     "learning",
+    "lens",
+    "leroux",
     "load_model",
     "load_run",
     "log_partition",
@@ -108,6 +113,7 @@ __all__ = [
     "phi4_from_lagrangian",
     "plot_history",
     "plot_scans",
+    "proper_car",
     "quartic",
     "renormalization",
     "reports",
@@ -118,6 +124,7 @@ __all__ = [
     "sample_ensemble",
     "sampling",
     "save_run",
+    "scaling_factors",
     "scan_reweighting",
     "settings",
     "spectral",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import blackjax
 import jax
 import jax.numpy as jnp
 import networkx as nx
@@ -16,12 +17,16 @@ import phi4ppl as p4
 from phi4ppl.analysis.gamma_method import gamma_method
 from phi4ppl.errors import ArgumentError, SamplingError
 from phi4ppl.kernels import latent_nuts, resolve
+from phi4ppl.kernels.adaptation import Tuning
+from phi4ppl.kernels.gradient import nuts
 from phi4ppl.kernels.metrics import LowRank, Precision, metric_of
+from phi4ppl.kernels.target import Target
 from phi4ppl.numpyro_plugin import curvature as module
 from phi4ppl.numpyro_plugin.curvature import curvature_of
 
 GRAPH = p4.lattice.from_networkx(nx.random_geometric_graph(40, 0.25, seed=3))
 FIELD = p4.gaussian(GRAPH, w=1.0, a=np.bincount(GRAPH.edges.ravel(), minlength=40) / 2 + 0.1)
+SMALL = p4.gaussian(p4.lattice.chain(8), w=1.0, a=1.2)
 
 
 def precision_of_field() -> np.ndarray:
@@ -76,7 +81,7 @@ def test_the_sparse_hessian_is_that_of_jax():
     x, theta = np.random.default_rng(5).normal(size=82) / 3, np.array([0.3, -0.2])
     found = curvature.hessian(theta, x)
     np.testing.assert_allclose(found.toarray(), dense(curvature, theta, x), atol=1e-4)
-    assert len(curvature._colors) < 30
+    assert len(curvature._probes.seeds) < 30
 
 
 def smeared(y):
@@ -90,7 +95,7 @@ def test_interactions_beyond_the_cliques_are_noticed(monkeypatch):
     curvature = curvature_of(p4.compile(smeared, some_data()))
     found = curvature.hessian(np.zeros(0), np.zeros(40)).toarray()
     np.testing.assert_allclose(found, dense(curvature, np.zeros(0), np.zeros(40)), atol=1e-4)
-    assert len(curvature._colors) == 40
+    assert len(curvature._probes.seeds) == 40
     monkeypatch.setattr(module, "MAX_DENSE", 20)
     with pytest.raises(SamplingError, match="interact beyond the cliques"):
         curvature_of(p4.compile(smeared, some_data())).hessian(np.zeros(0), np.zeros(40))
@@ -191,8 +196,51 @@ def test_models_that_it_does_not_suit_are_refused():
         resolve("nuts_curvature", p4.compile(constrained))
     with pytest.raises(ArgumentError, match="is for NumPyro models"):
         resolve("nuts_curvature", p4.compile(FIELD))
-    _, reason = resolve("auto", p4.compile(normal_data, some_data()))
-    assert "nuts_curvature" in reason
+
+
+def test_auto_takes_it_where_it_is_sure_and_says_why_not_otherwise():
+    """Fields under data; not: several modes, few variables, no soft directions, no fields."""
+    kernel, reason = resolve("auto", p4.compile(normal_data, some_data()))
+    assert kernel.name == "nuts_curvature" and "directions" in reason
+    wells = p4.GibbsField(p4.phi4(GRAPH, w=1.0, a=0.1, b=0.3))
+
+    def few(y):
+        numpyro.sample("y", dist.Normal(numpyro.sample("phi", p4.GibbsField(SMALL)), 0.5), obs=y)
+
+    def stiff(y):
+        free = p4.GibbsField(p4.gaussian(GRAPH, w=0.0, a=1.0))
+        numpyro.sample("y", dist.Normal(numpyro.sample("phi", free), 1.0), obs=y)
+
+    refused = {
+        "several modes": (lambda: numpyro.sample("phi", wells),),
+        "8 variables": (few, np.zeros(8)),
+        "no soft directions": (stiff, some_data()),
+    }
+    for why, (model, *args) in refused.items():
+        kernel, reason = resolve("auto", p4.compile(model, *args))
+        assert kernel.name == "nuts" and why in reason, reason
+        assert "kernel=" not in reason
+
+
+def test_whitened_nuts_is_nuts_with_the_metric():
+    """One step from the same key, in the coordinates of the metric and through BlackJAX's `Metric`: the same proposal."""
+    random = np.random.default_rng(0)
+    factor = random.normal(size=(6, 9))
+    matrix = factor @ factor.T
+    values, vectors = np.linalg.eigh(matrix / np.outer(np.sqrt(np.diag(matrix)), np.sqrt(np.diag(matrix))))
+    with jax.enable_x64(True):
+        target = Target(lambda x: -x @ jnp.asarray(matrix) @ x / 2, None)
+        mass = LowRank(jnp.ones(6), Precision(np.sqrt(np.diag(matrix)), vectors, values))
+        start = jnp.asarray(random.normal(size=6))
+        ours = nuts(target, Tuning(jnp.asarray(0.3), mass, jnp.ones(())))
+        theirs = blackjax.nuts(target.logdensity_fn, 0.3, metric_of(mass, None))
+        for seed in range(5):
+            key = jax.random.key(seed)
+            one, info = ours.step(key, ours.init(start))
+            two, expected = theirs.step(key, theirs.init(start))
+            np.testing.assert_allclose(one.position, two.position, atol=1e-9)
+            np.testing.assert_allclose(one.logdensity_grad, two.logdensity_grad, atol=1e-8)
+            assert int(info.num_integration_steps) == int(expected.num_integration_steps)
 
 
 def test_draws_under_normal_data_are_those_of_the_closed_form():

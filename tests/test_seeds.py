@@ -50,6 +50,7 @@ CALLS = {
     "fit_likelihood": lambda seed: p4.fit_likelihood(MODEL, DATA, seed=seed),
     "fit_variational": lambda seed: p4.fit_variational(MODEL, MODEL, seed=seed),
     "infer_couplings": lambda seed: p4.infer_couplings(MODEL, DATA, PRIORS, seed=seed),
+    "laplace": lambda seed: p4.laplace(lambda: None, seed=seed),
     "compare": lambda seed: p4.compare({"one": MODEL}, DATA, seed=seed),
     "predictive_check": lambda seed: predictive_check([MODEL], DATA, seed=seed),
     "finite_size_scaling": lambda seed: p4.finite_size_scaling(square, sizes=(4, 6), vary={"w": [0.6, 0.7]}, seed=seed),

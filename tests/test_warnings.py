@@ -187,7 +187,22 @@ def realizations_that_fail(monkeypatch):
     disorder.quenched(SITE, {"a": dist.Uniform(0.5, 1.0)}, **run)
 
 
+def averages_that_disagree(_):
+    one, other = ({"w": np.ones((1, 1)) * s} for s in (1, -1))
+    p4.lens.average(lambda p, x: (x @ p["w"]) ** 2, [one, other], np.ones((3, 1)))
+
+
+def two_modes(_):
+    def model():
+        x = numpyro.sample("x", dist.Normal(0.0, 7.0))
+        lobes = dist.Normal(jnp.stack([x, x - 4.0]), 1.0)
+        numpyro.sample("y", dist.MixtureSameFamily(dist.Categorical(jnp.ones(2) / 2), lobes), obs=0.0)
+
+    p4.laplace(model, anneal=False)
+
+
 CASES = {
+    "lens/averages.py": [averages_that_disagree],
     "analysis/scaling_fit.py": [contradicted_prior],
     "renormalization/flow.py": [unsettled_search],
     "renormalization/conditional_field.py": [moving_means],
@@ -205,6 +220,7 @@ CASES = {
     "partition/log_partition.py": [disagreement],
     "partition/surface.py": [short_surface],
     "inference/couplings.py": [noisy_posterior],
+    "inference/laplace.py": [two_modes],
     "networks/training.py": [interrupted_training, diverging_training, diverging_stack],
     "networks/estimators.py": [diverging_gaussian],
     "networks/stacks.py": [interrupted_stack],

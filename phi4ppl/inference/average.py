@@ -13,6 +13,7 @@ from ..errors.streams import stream_rng, stream_seed
 from ..lattice.labels import field_dims
 from ..results.datatree import predictive_tree
 from .compare import Comparison
+from .latent_problem import LatentProblem
 from .posterior import Posterior
 from .predictive_check import NUM_CHAINS, fields_of
 
@@ -65,6 +66,9 @@ def average(
     """
     if not isinstance(comparison, Comparison):
         raise ArgumentError("comparison", "the result of phi4ppl.compare", type(comparison).__name__)
+    if any(isinstance(posterior.problem, LatentProblem) for posterior in comparison.posteriors.values()):
+        fix = "Average the posterior_predictive of their models by the weights of the comparison."
+        raise ArgumentError("comparison", "one of fields", "one of NumPyro models", fix, reason="latent")
     num_draws, seed = positive_int("num_draws", num_draws, minimum=10), seed_within(seed)
     names = list(comparison.posteriors)
     shares = _shares(comparison, weights, names)

@@ -18,15 +18,17 @@ from ..reports.numbers import value_with_error
 from ..reports.style import GRAY, OKABE_ITO, panels
 from ..results.independent_fields import independent_fields
 from ..results.leave_one_out import leave_one_out
+from ..results.settings import settings
+from ..results.tails import MAX_PARETO_K
 from .coupling_problem import CouplingProblem
 from .importance import posterior_by_importance
+from .latent_problem import LatentProblem
 from .posterior import CANNOT_COMPARE, Posterior
 from .weights import bootstrap_errors, evidence_weights, pseudo_bma_weights, stacking_weights
 
 __all__ = ["Comparison", "compare"]
 
 SCHEMES = ("evidence", "stacking", "pseudo_bma")
-MAX_PARETO_K = 0.7
 CLEAR, SURE = 0.9, 2  # a scheme has decided when a weight less so many of its errors is at least that
 TITLES = {"evidence": "evidence", "stacking": "stacking", "pseudo_bma": "pseudo-BMA+"}
 
@@ -125,7 +127,7 @@ class Comparison:
 
 @call_checked
 def compare(
-    models: dict[str, MarkovRandomField | Posterior], data: Labeled, priors: dict | None = None, *,
+    models: dict[str, MarkovRandomField | Posterior], data: Labeled | None = None, priors: dict | None = None, *,
     prior_weights: dict | None = None, num_draws: int = 4000, seed: int = 0, progress: bool | None = None,
 ) -> Comparison:  # fmt: skip
     """Compare models of the same fields by evidence and by prediction.
@@ -139,10 +141,11 @@ def compare(
     models : dict
         Name → MarkovRandomField; or → Posterior from `infer_couplings`, given the same data and with log Z known. Graphs and
         terms may differ; the number of sites is that of the data, whose order of sites holds for all. A single model gets its
-        scores, and weights of 1.
+        scores, and weights of 1. Or all are posteriors from `laplace`, of the same observed values.
     data : array of shape ``(num_data, *lattice)``, or labeled as for `fit_likelihood`
         Independent fields, or the DataTree of `phi4ppl.sample`, which is thinned to one draw in 2 τ_int of every chain; a
-        printed line reports it. Labels must be the nodes of every model, in the same order in all of them.
+        printed line reports it. Labels must be the nodes of every model, in the same order in all of them. Posteriors of
+        `laplace` have their own data.
     priors : dict, optional
         Coupling → NumPyro distribution, for all models that have the coupling; or model → such a dict. Couplings without a
         prior are fixed at the model's; those with one must be homogeneous and few, and priors of quartic couplings must
@@ -178,6 +181,9 @@ def compare(
     >>> result.weights("evidence")["coupled"] > 0.99
     True
     """
+    if isinstance(models, dict) and any(map(_is_latent, models.values())):
+        observed = _same_observations(models, data, priors)
+        return _compared(models, _prior_weights(models, prior_weights), observed, seed_within(seed))  # type: ignore[arg-type]
     given, (models, fields) = models, _checked(models, data)
     prior = _prior_weights(models, prior_weights)
     num_draws, seed = positive_int("num_draws", num_draws, minimum=100), seed_within(seed)
@@ -226,7 +232,7 @@ def _compared(posteriors: dict[str, Posterior], prior: np.ndarray, fields, seed:
 
 def _log_z_error(posterior: Posterior) -> float:
     """Error of log Z of one field: nearly all of the error of the evidence, which has it once a field."""
-    return posterior.log_evidence_error / posterior.log_likelihood.shape[1]
+    return 0.0 if _is_latent(posterior) else posterior.log_evidence_error / posterior.log_likelihood.shape[1]
 
 
 def _warnings(posteriors, held_out):
@@ -234,7 +240,7 @@ def _warnings(posteriors, held_out):
         yield from (f"{name}: {text}" for text in posterior.warnings)
         bad = int((held_out[name].pareto_k > MAX_PARETO_K).sum())
         if bad:
-            yield f"{name}: k̂ > {MAX_PARETO_K} for {bad} fields, whose elpd cannot be trusted."
+            yield f"{name}: k̂ > {MAX_PARETO_K} for {bad} {posterior.problem.counted}, whose elpd cannot be trusted."
 
 
 def _decisions(table: pd.DataFrame) -> dict[str, str | None]:
@@ -349,9 +355,40 @@ def _of_these_data(name: str, posterior: Posterior, flat: np.ndarray) -> Posteri
         raise ArgumentError(
             f"models[{name!r}]", "a Posterior with known log Z", "one without", CANNOT_COMPARE, reason="no_log_z"
         )
-    if not np.array_equal(posterior.problem.data.reshape(posterior.problem.count, -1), flat):
+    if not np.array_equal(posterior.problem.data.reshape(posterior.problem.count, -1), flat):  # type: ignore[union-attr]
         raise ArgumentError(f"models[{name!r}]", "a Posterior given the same data", "one given others", reason="data")
     return posterior
+
+
+def _is_latent(model) -> bool:
+    return isinstance(model, Posterior) and isinstance(model.problem, LatentProblem)
+
+
+def _same_observations(models: dict, data, priors) -> np.ndarray:
+    """The observed values of posteriors of `laplace`, which have to be the same."""
+    for name, given in (("data", data), ("priors", priors)):
+        if given is not None:
+            raise ArgumentError(name, "None for posteriors of NumPyro models", type(given).__name__, reason="unused")
+    observed = {}
+    for name, posterior in models.items():
+        who = f"models[{name!r}]"
+        if not _is_latent(posterior):
+            raise ArgumentError(
+                who, "a Posterior of phi4ppl.laplace, as others are", type(posterior).__name__, reason="mixed"
+            )
+        if posterior.log_evidence is None:
+            reason = settings(posterior.tree)["log_evidence_reason"]
+            raise ArgumentError(who, "a Posterior with log evidence", f"one without: {reason}", reason="no_evidence")
+        observed[name] = np.concatenate([values.ravel() for values in posterior.problem.data.values()])
+    first, *others = observed.values()
+    if len(first) < 5:
+        raise ArgumentError("models", "posteriors of at least 5 data", str(len(first)), reason="shape")
+    for name, other in zip(list(models)[1:], others, strict=True):
+        if not np.array_equal(first, other):
+            raise ArgumentError(
+                f"models[{name!r}]", "a Posterior given the same data", "one given others", reason="data"
+            )
+    return first
 
 
 def _priors_by_model(models: dict, priors) -> dict[str, dict]:

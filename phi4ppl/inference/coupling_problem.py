@@ -56,6 +56,12 @@ class CouplingProblem:
             if prior is not None:
                 _require_density(name, prior, name in holding)
 
+    counted = "fields"
+
+    @property
+    def title(self) -> str:
+        return f"{', '.join(self.names) or 'a fixed model'}: {self.count} {self.counted}"
+
     @property
     def flat(self) -> CouplingProblem:
         """The same without priors: its posterior is the likelihood."""

@@ -20,10 +20,11 @@ from ..partition.surface import PartitionSurface, require_normalizable
 from ..results.independent_fields import independent_fields
 from ..results.run import sample
 from ..results.settings import add_settings
+from ..results.tails import MAX_PARETO_K
 from .corrected_pseudolikelihood import PseudoLikelihood, affine_map, simulated_likelihood
 from .coupling_problem import CouplingProblem
 from .exchange import auxiliary_tau, exchange, tuned
-from .importance import MAX_PARETO_K, importance_sample
+from .importance import importance_sample
 from .log_z import MAX_SHIFT, Chebyshev, Interpolated, SurfaceOnBox, Unaffordable, mean_errors, mean_shift
 from .posterior import Posterior
 

@@ -12,17 +12,16 @@ from ..errors import ArgumentError
 from ..errors.streams import stream_rng
 from ..partition.log_partition import log_partition
 from ..results.settings import write_metadata
-from ..results.tails import pareto_k
+from ..results.tails import MAX_PARETO_K, pareto_k
 from .coupling_problem import CouplingProblem
 from .log_z import LogZ, SurfaceAlongAxes, Unaffordable, exact_at, mean_errors, mean_shift
 from .mode import find_mode
 from .posterior import Posterior
 
-__all__ = ["MAX_PARETO_K", "ImportanceSample", "importance_sample", "posterior_by_importance"]
+__all__ = ["ImportanceSample", "importance_sample", "posterior_by_importance", "resampled"]
 
 MIN_OVERLAP = 0.1
 FREEDOM = 7  # of the t-distribution that couplings are proposed from
-MAX_PARETO_K = 0.7
 DEPTH = 25.0  # nats below the largest weight, beyond which log Z need not be exact
 MAX_SHIFT = 0.5  # posterior standard deviations by which log Z may move a mean without a warning
 
@@ -119,7 +118,7 @@ def posterior_by_importance(problem: CouplingProblem, *, num_draws: int, seed: i
     away = sample.thetas - weights @ sample.thetas
     noise = mean_errors(pool, problem.count, sample.thetas, weights)
     shift, from_log_z = mean_shift(noise, (weights[:, None] * away).T @ away), noise[: len(problem.names)]
-    even = sample.thetas[_resampled(weights, seed)]
+    even = sample.thetas[resampled(weights, seed)]
     warnings = [*found.warnings, *_warnings(sample, pool, shift), *problem.improper(even)]
     settings = {
         "normalizer": "surface" if pool else "exact",
@@ -132,7 +131,7 @@ def posterior_by_importance(problem: CouplingProblem, *, num_draws: int, seed: i
     )  # fmt: skip
 
 
-def _resampled(weights: np.ndarray, seed: int) -> np.ndarray:
+def resampled(weights: np.ndarray, seed: int) -> np.ndarray:
     """Places of as many draws of equal weight as the effective sample size, in random order, by systematic resampling."""
     rng, number = stream_rng(seed, "resampling"), max(1, int(1 / np.sum(weights**2)))
     places = np.searchsorted(np.cumsum(weights), (np.arange(number) + rng.random()) / number)

@@ -60,7 +60,7 @@ def write_inference(
         Puts warnings into other words.
     """
     facts, verdict = metadata(posterior), verdict or diagnose(posterior)
-    settings, model, priors = facts["settings"], posterior.problem.model, posterior.problem.priors
+    settings, model, priors = facts["settings"], posterior.problem.model, posterior.problem.priors  # type: ignore[union-attr]
     draws, count = dict(zip(posterior.names, posterior.draws.T, strict=True)), posterior.problem.count
     size = size_in_words(settings["num_chains"], settings["num_samples"])
     estimates = estimate(posterior, list(priors))
@@ -111,7 +111,7 @@ def write_comparison(result: Comparison, checks: dict[str, PredictiveCheck], pat
     decision = "passed" if result.agreed else "undecided" if several else "neutral"
     models, drawn = [], {}
     for name, posterior in result.posteriors.items():
-        own, table = posterior.problem.priors, None
+        own, table = posterior.problem.priors, None  # type: ignore[union-attr]
         if own:
             weights = np.exp(posterior.log_weights)
             draws = dict(zip(posterior.names, posterior.draws.T, strict=True))

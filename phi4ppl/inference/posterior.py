@@ -13,8 +13,10 @@ from ..model.field import MarkovRandomField
 from ..reports.card import card
 from ..reports.numbers import value_with_error
 from ..results.estimates import estimate
+from ..results.tails import MAX_PARETO_K
 from ..sampling.memory import size_in_words
 from .coupling_problem import CouplingProblem
+from .latent_problem import LatentProblem
 
 __all__ = ["Posterior"]
 
@@ -37,17 +39,20 @@ class Posterior:
         log p(data) and its standard error, which has that of log Z times the number of fields; None where log Z is not known.
     warnings : tuple of str
         Reasons to doubt the result.
-    problem : CouplingProblem
-        ``problem.model``, ``problem.data``, ``problem.priors``.
+    problem : CouplingProblem or LatentProblem
+        ``problem.data``; of couplings also ``problem.model`` and ``problem.priors``.
     draws : array, shape (num_draws, num_couplings)
-        Couplings in the order of ``names``: those of the tree, or of `compare` an importance sample.
+        Couplings in the order of ``names``: those of the tree, or of `compare` an importance sample. Of `laplace` all latent
+        variables, unconstrained.
     log_weights : array, shape (num_draws,)
         Log weights of the draws; their exponentials add up to one.
     log_partition : array, shape (num_draws,), or None
         log Z at the draws.
+    pareto_k : float or None
+        k̂ of the weights of `laplace`; above 0.7 the posterior is only approximate.
     """
 
-    problem: CouplingProblem
+    problem: CouplingProblem | LatentProblem
     tree: xr.DataTree
     draws: np.ndarray
     log_weights: np.ndarray
@@ -56,6 +61,7 @@ class Posterior:
     log_evidence_error: float | None = None
     warnings: tuple[str, ...] = ()
     _mean_errors: np.ndarray | None = field(default=None)
+    pareto_k: float | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -77,8 +83,8 @@ class Posterior:
 
     @property
     def log_likelihood(self) -> np.ndarray:
-        """log p(φ_n | θ_s), normalized, shape (num_draws, num_data)."""
-        if self.log_partition is None:
+        """log p(φ_n | θ_s), or of a datum given all latent sites, normalized, shape (num_draws, num_data)."""
+        if self.log_partition is None and isinstance(self.problem, CouplingProblem):
             raise ArgumentError(
                 "posterior", "one with log Z at its draws", "one without", CANNOT_COMPARE, reason="no_log_z"
             )
@@ -101,13 +107,15 @@ class Posterior:
 
     def __str__(self) -> str:
         sizes = self.tree["posterior"].sizes
-        lines = [f"Posterior of {', '.join(self.names) or 'a fixed model'}: {self.problem.count} fields, "
-                 f"{size_in_words(sizes['chain'], sizes['draw'])}"]  # fmt: skip
+        lines = [f"Posterior of {self.problem.title}, {size_in_words(sizes['chain'], sizes['draw'])}"]
         if self.names:
             columns = ["mean", "sd", "3%", "97%", "error"]
             lines.append(str(estimate(self.tree, list(self.names))[columns]))
         if self.log_evidence is not None:
             lines.append(f"log evidence {value_with_error(self.log_evidence, self.log_evidence_error)}")
+        if self.pareto_k is not None:
+            verdict = "exact up to the errors" if self.pareto_k <= MAX_PARETO_K else "only approximate"
+            lines.append(f"Pareto k̂ {self.pareto_k:.2f}: {verdict}")
         return "\n".join([*lines, *(f"WARNING: {text}" for text in self.warnings)])
 
     __repr__ = __str__
@@ -117,5 +125,6 @@ class Posterior:
         rows = []
         if self.log_evidence is not None:
             rows = [("log evidence", value_with_error(self.log_evidence, self.log_evidence_error))]
-        title = f"Posterior of {', '.join(self.names) or 'a fixed model'}: {self.problem.count} fields"
-        return card(title, (), rows, warnings=self.warnings) + table
+        if self.pareto_k is not None:
+            rows.append(("Pareto k̂", f"{self.pareto_k:.2f}"))
+        return card(f"Posterior of {self.problem.title}", (), rows, warnings=self.warnings) + table

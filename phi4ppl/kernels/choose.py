@@ -5,15 +5,18 @@ from __future__ import annotations
 import numpy as np
 
 from ..energy.compiled import CompiledModel
-from ..errors import ArgumentError
+from ..errors import ArgumentError, SamplingError
 from ..errors.arguments import call_checked
 from ..lattice.coloring import colors
+from ..numpyro_plugin.curvature import OTHERWISE
 from .frustration import least_square, ruggedness, signs_compete
 from .kernel import Kernel, get_kernel
+from .latent_nuts import NUTS_CURVATURE, fit_if_sure
 from .local_hmc import MAX_COLORS
 
 __all__ = ["choose", "resolve"]
 
+FEW = 32  # variables of a NumPyro model that NUTS moves as it is, before a mode would be found
 DEEP = 15.0  # Σ_j w_ij φ² of the mean field; 5 at the critical point of the square lattice with λ = 0.7
 
 
@@ -25,10 +28,12 @@ def choose(compiled: CompiledModel, symmetry_moves: bool = True, tempered: bool 
     model = compiled.model
     if model is None:
         if compiled.fields:
-            return (
-                "nuts",
-                "a NumPyro model; 'nuts_curvature' finds its mode first, and moves intercepts and scales faster",
-            )
+            if compiled.num_dimensions < FEW:
+                return (
+                    "nuts",
+                    f"a NumPyro model of {compiled.num_dimensions} variables, which needs no mass matrix of its own",
+                )
+            return NUTS_CURVATURE.name, "a NumPyro model with a field, whose graph gives the curvature of the posterior"
         return "nuts", "a NumPyro model has no graph to exploit"
     terms = model.interactions
     if symmetry_moves and tempered and (rugged := ruggedness(model)) is not None:
@@ -68,6 +73,15 @@ def _mean_field_order(model) -> float:
     return 2 * hopping * least_square(model, hopping)
 
 
+def _curvature_or_nuts(compiled: CompiledModel, reason: str) -> tuple[Kernel, str]:
+    try:
+        kernel, how = fit_if_sure(compiled)
+    except SamplingError as refusal:
+        why = str(refusal).removesuffix(OTHERWISE).rstrip(". ")
+        return get_kernel("nuts"), f"a NumPyro model, for which nuts_curvature is not taken: {why}"
+    return kernel, f"{reason}; {how}"
+
+
 @call_checked
 def resolve(
     kernel: str | Kernel, compiled: CompiledModel, symmetry_moves: bool = True, tempered: bool = True
@@ -83,7 +97,10 @@ def resolve(
     SamplingError
         If a kernel that begins at the mode of a NumPyro model finds none.
     """
-    name, reason = choose(compiled, symmetry_moves, tempered) if kernel == "auto" else (kernel, "asked for")
+    automatic = isinstance(kernel, str) and kernel == "auto"
+    name, reason = choose(compiled, symmetry_moves, tempered) if automatic else (kernel, "asked for")
+    if automatic and name == NUTS_CURVATURE.name:
+        return _curvature_or_nuts(compiled, reason)
     kernel = get_kernel(name)
     objection = kernel.objection(compiled)
     if objection is not None:

@@ -42,8 +42,37 @@ def nuts(target: Target, tuning: Tuning) -> SamplingAlgorithm:
     """The No-U-Turn sampler."""
     import blackjax
 
+    if isinstance(tuning.inverse_mass_matrix, metrics.LowRank):
+        return _whitened_nuts(target, tuning)
     metric = metrics.metric_of(tuning.inverse_mass_matrix, target.lattice)
     return blackjax.nuts(target.logdensity_fn, tuning.step_size, metric, max_num_doublings=MAX_TREE_DEPTH)
+
+
+def _whitened_nuts(target: Target, tuning: Tuning) -> SamplingAlgorithm:
+    """NUTS in the whitened coordinates of a `LowRank`, where the mass matrix is diagonal.
+
+    It is the same sampler, but a trajectory takes one pair of matrix products for every gradient, and none for every test of
+    whether it turns.
+    """
+    import blackjax
+    from blackjax.base import SamplingAlgorithm
+    from blackjax.mcmc.hmc import HMCState
+
+    mass = tuning.inverse_mass_matrix
+    kernel = blackjax.nuts.build_kernel()
+
+    def step(key, state):
+        flat, unravel = ravel_pytree(state.position)
+        slope = ravel_pytree(state.logdensity_grad)[0]
+        here = HMCState(mass.precision.whiten(flat), state.logdensity, mass.precision.pull(slope))
+        there, info = kernel(
+            key, here, lambda y: target.logdensity_fn(unravel(mass.precision.color(y))), tuning.step_size, mass.variances,
+            max_num_doublings=MAX_TREE_DEPTH,
+        )  # fmt: skip
+        slope = unravel(mass.precision.push(there.logdensity_grad))
+        return HMCState(unravel(mass.precision.color(there.position)), there.logdensity, slope), info
+
+    return SamplingAlgorithm(lambda position, key=None: blackjax.hmc.init(position, target.logdensity_fn), step)
 
 
 def nuts_statistics(info) -> dict:

@@ -17,18 +17,20 @@ from scipy import sparse
 from scipy.sparse.linalg import LinearOperator, eigsh
 
 from ..energy.compiled import CompiledModel
-from ..numpyro_plugin.curvature import curvature_of, factorized
+from ..errors import SamplingError
+from ..numpyro_plugin.curvature import Curvature, curvature_of, factorized
 from .adaptation import Whitened, WindowAdaptation
 from .gradient import nuts, nuts_statistics
 from .kernel import Kernel
 from .metrics import LowRank, Precision, metric_of
 
-__all__ = ["NAME", "NUTS_CURVATURE", "low_rank"]
+__all__ = ["NAME", "NUTS_CURVATURE", "fit_if_sure", "low_rank"]
 
 NAME = "nuts_curvature"
 NUM_DIRECTIONS = 32  # that are treated apart from the diagonal
 SOFT = 0.5  # eigenvalues of the scaled precision above it are left to the diagonal
 MAX_DENSE = 64
+ACCEPTANCE = 0.9
 
 
 def low_rank(precision: sparse.csc_matrix) -> Precision:
@@ -47,9 +49,30 @@ def low_rank(precision: sparse.csc_matrix) -> Precision:
     return Precision(scale, vectors[:, soft], np.maximum(values[soft], 1e-8))
 
 
-def _fit(compiled: CompiledModel) -> tuple[Kernel, str]:
-    """NUTS with this mass matrix, and chains that start in the normal law of this precision around the peak."""
+def fit_if_sure(compiled: CompiledModel) -> tuple[Kernel, str]:
+    """The kernel fitted to a model, if that is sure to have one mode and directions that a diagonal does not know.
+
+    Raises
+    ------
+    SamplingError
+        With the reason why plain NUTS is the better choice.
+    """
     curvature = curvature_of(compiled)
+    theta, _, mode = curvature.peak
+    if doubt := curvature.doubt(theta, mode):
+        raise SamplingError("no_mode", doubt)
+    kernel, how = _fitted(curvature)
+    if not kernel.adaptation.mass.precision.eigenvalues.size:
+        raise SamplingError("no_curvature", "the posterior has no soft directions beside the diagonal")
+    return kernel, how
+
+
+def _fit(compiled: CompiledModel) -> tuple[Kernel, str]:
+    return _fitted(curvature_of(compiled))
+
+
+def _fitted(curvature: Curvature) -> tuple[Kernel, str]:
+    """NUTS with this mass matrix, and chains that start in the normal law of this precision around the peak."""
     order, (theta, _, mode) = curvature.order(), curvature.peak
     precision = low_rank(curvature.joint_precision()[order][:, order].tocsc())
     template, unravel = ravel_pytree(curvature.template)
@@ -60,7 +83,7 @@ def _fit(compiled: CompiledModel) -> tuple[Kernel, str]:
         metric = metric_of(LowRank(jnp.ones_like(peak), precision), None)
         return unravel(peak + metric.scale(peak, noise, inv=True, trans=False))
 
-    adaptation = WindowAdaptation(0.8, Whitened(precision))
+    adaptation = WindowAdaptation(ACCEPTANCE, Whitened(precision))
     kernel = dataclasses.replace(NUTS_CURVATURE, adaptation=adaptation, fit=None, start=start)
     return kernel, f"{len(precision.eigenvalues)} of {len(peak)} directions apart from the diagonal"
 
@@ -71,5 +94,5 @@ def _objection(compiled: CompiledModel) -> str | None:
 
 NUTS_CURVATURE = Kernel(
     NAME, "No-U-Turn sampler with the curvature of the posterior at its mode as mass matrix, for NumPyro models", nuts,
-    nuts_statistics, WindowAdaptation(0.8), _objection, fit=_fit,
+    nuts_statistics, WindowAdaptation(ACCEPTANCE), _objection, fit=_fit,
 )  # fmt: skip

@@ -54,6 +54,22 @@ class Precision:
         vectors = jnp.asarray(self.vectors, flat.dtype)
         return flat + vectors @ (jnp.asarray(self.eigenvalues**power - 1, flat.dtype) * (vectors.T @ flat))
 
+    def whiten(self, flat):
+        """White coordinates y = C⁻¹x of unit precision, C = D^(−½) (1 + U (Λ^(−½) − 1) Uᵀ)."""
+        return self.white(jnp.asarray(self.scale, flat.dtype) * flat, 0.5)
+
+    def color(self, white):
+        """x = C y."""
+        return self.white(white, -0.5) / jnp.asarray(self.scale, white.dtype)
+
+    def pull(self, slope):
+        """The gradient in y, Cᵀ times that in x."""
+        return self.white(slope / jnp.asarray(self.scale, slope.dtype), -0.5)
+
+    def push(self, slope):
+        """The gradient in x of that in y."""
+        return jnp.asarray(self.scale, slope.dtype) * self.white(slope, 0.5)
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
@@ -218,17 +234,13 @@ def _low_rank_metric(mass: LowRank) -> Metric:
 
     def velocity(momentum):
         flat, unravel = ravel_pytree(momentum)
-        d = jnp.asarray(of.scale, flat.dtype)
-        return unravel(of.white(mass.variances * of.white(flat / d, -0.5), -0.5) / d)
+        return unravel(of.color(mass.variances * of.pull(flat)))
 
     def scale(position, element, *, inv, trans):
         flat, unravel = ravel_pytree(element)
-        d = jnp.asarray(of.scale, flat.dtype)
-        if inv and trans:
-            return unravel(deviations * of.white(flat / d, -0.5))
         if inv:
-            return unravel(of.white(deviations * flat, -0.5) / d)
-        return unravel(d * of.white(flat / deviations, 0.5) if trans else of.white(d * flat, 0.5) / deviations)
+            return unravel(deviations * of.pull(flat) if trans else of.color(deviations * flat))
+        return unravel(of.push(flat / deviations) if trans else of.whiten(flat) / deviations)
 
     return _metric(velocity, scale)
 

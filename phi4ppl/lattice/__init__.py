@@ -8,6 +8,7 @@ lattices are built as index arrays and never touch networkx; any `networkx.Graph
 from .cliques import plaquettes
 from .frozen import Lattice
 from .graphs import from_networkx
+from .products import product
 from .regular import bipartite, chain, complete, from_offsets, hypercubic, square, triangular
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "from_offsets",
     "hypercubic",
     "plaquettes",
+    "product",
     "square",
     "triangular",
 ]

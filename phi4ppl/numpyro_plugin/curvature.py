@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import itertools
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,35 +21,63 @@ import numpy as np
 import scipy.optimize
 from jax.flatten_util import ravel_pytree
 from scipy import sparse
-from scipy.sparse.linalg import splu
 
 from ..energy.compiled import CompiledModel
 from ..errors import SamplingError
 from ..errors.arguments import call_checked
 from ..lattice.coloring import greedy_colors
+from .factors import Factors, factors_of
 
-__all__ = ["Curvature", "Mode", "curvature_of", "factorized"]
+__all__ = ["OTHERWISE", "Curvature", "Mode", "curvature_of", "factorized"]
 
 MAX_HYPERPARAMETERS = 8
 MAX_DENSE = 2000  # latent variables whose Hessian is found column by column where its graph is not known
 MAX_NEWTON = 50
 DECREASE = 1e-6  # of −log p that one more Newton step would bring: then the mode is found
-OTHERWISE = "Use kernel='nuts'."
+OTHERWISE = "Use phi4ppl.sample(…, kernel='nuts')."
+NUM_STARTS, FAR = 2, 3.0  # standard deviations from the mode, from where it is searched for again, on both sides
+LARGE = 20_000  # latent variables above which once has to do
 PROBE = 1e3  # roundings by which two products with the Hessian that are the same may differ
 
 
 @dataclass(frozen=True)
 class Mode:
-    """x*(θ), the factors of H there, and log p(θ | y) by Laplace, up to a constant."""
+    """x*(θ), the potential −log p there, H and its factors."""
 
     x: np.ndarray
+    potential: float
     hessian: sparse.csc_matrix
-    factors: object
-    log_marginal: float
+    factors: Factors
 
-    def solve(self, right: np.ndarray) -> np.ndarray:
-        """H⁻¹ times one or more vectors."""
-        return self.factors.solve(np.asarray(right, float))  # type: ignore[attr-defined]
+    @property
+    def log_marginal(self) -> float:
+        """log ∫ exp(−(potential + ½ δᵀHδ)) dδ, that of p(θ, y) by Laplace."""
+        return -self.potential - self.factors.log_det / 2 + len(self.x) * np.log(2 * np.pi) / 2
+
+
+class _Probes(NamedTuple):
+    """Vectors of zeros and ones, and for every entry of H that may differ from zero the product and the place that hold it."""
+
+    seeds: np.ndarray  # (products, n)
+    rows: np.ndarray
+    columns: np.ndarray
+    product: np.ndarray
+    place: np.ndarray
+
+    @classmethod
+    def of(cls, pattern: sparse.csc_matrix, groups: list[np.ndarray], wide: np.ndarray) -> _Probes:
+        n = pattern.shape[0]
+        seeds, color = np.zeros((len(groups), n)), np.empty(n, int)
+        for k, group in enumerate(groups):
+            seeds[k, group], color[group] = 1.0, k
+        rows, columns = pattern.nonzero()
+        turned = np.isin(rows, wide)  # such rows get something of every column: read by symmetry
+        return cls(seeds, rows, columns, np.where(turned, color[rows], color[columns]), np.where(turned, columns, rows))
+
+    def matrix(self, products: np.ndarray) -> sparse.csc_matrix:
+        n = self.seeds.shape[1]
+        found = sparse.csc_matrix((products[self.product, self.place], (self.rows, self.columns)), shape=(n, n))
+        return ((found + found.T) / 2).tocsc()
 
 
 @dataclass
@@ -68,8 +97,7 @@ class Curvature:
     hyper: tuple[str, ...]
     latent: tuple[str, ...]
     template: dict
-    _colors: list | None = field(default=None, repr=False)
-    _pattern: sparse.csc_matrix | None = field(default=None, repr=False)
+    _probes: _Probes | None = field(default=None, repr=False)
 
     @functools.cached_property
     def sizes(self) -> dict[str, int]:
@@ -109,12 +137,19 @@ class Curvature:
         def product(theta, x, vectors):
             return jax.vmap(lambda v: jax.jvp(lambda y: slope(theta, y), (x,), (v,))[1])(vectors)
 
-        return jax.jit(jax.value_and_grad(potential, argnums=1)), jax.jit(product)
+        value_and_slope = jax.value_and_grad(potential, argnums=1)
+        of_many = jax.jit(jax.vmap(value_and_slope, (None, 0)))
+        return jax.jit(value_and_slope), jax.jit(product), of_many
 
     def value_and_slope(self, theta, x) -> tuple[float, np.ndarray]:
         """−log p(x, θ, y) up to a constant, and its gradient in x."""
         value, slope = self._functions[0](*_arrays(theta, x))
         return float(value), np.asarray(slope, float)
+
+    def values_and_slopes(self, theta, xs) -> tuple[np.ndarray, np.ndarray]:
+        """The same at every row of ``xs``."""
+        values, slopes = self._functions[2](*_arrays(theta, xs))
+        return np.asarray(values, float), np.asarray(slopes, float)
 
     def products(self, theta, x, vectors) -> np.ndarray:
         """H V of the rows of ``vectors``."""
@@ -122,45 +157,33 @@ class Curvature:
 
     def hessian(self, theta, x) -> sparse.csc_matrix:
         """H in x, from one product for each color of its graph."""
-        if self._pattern is None:
-            self._pattern, self._colors = self._graph(theta, x)
-        assert self._colors is not None
-        found = self.products(
-            theta, x, np.stack([np.isin(np.arange(self.num_latent), group) for group in self._colors])
-        )
-        color = np.empty(self.num_latent, int)
-        for k, group in enumerate(self._colors):
-            color[group] = k
-        rows, columns = self._pattern.nonzero()
-        turned = np.isin(rows, self._wide())  # such rows get something of every column: read by symmetry
-        values = np.where(turned, found[color[rows], columns], found[color[columns], rows])
-        matrix = sparse.csc_matrix((values, (rows, columns)), shape=self._pattern.shape)
-        return ((matrix + matrix.T) / 2).tocsc()
+        if self._probes is None:
+            self._probes = self._found(theta, x)
+        return self._probes.matrix(self.products(theta, x, self._probes.seeds))
 
-    def _graph(self, theta, x) -> tuple[sparse.csc_matrix, list[np.ndarray]]:
-        """Where H may differ from zero, and groups of columns that one product tells apart.
+    def _found(self, theta, x) -> _Probes:
+        """Where H may differ from zero, and vectors whose products with it tell its entries apart.
 
         Assumed are the cliques of every field, equal places of sites of equal size, and scalars with everything; products
         with random vectors decide whether that is all. Where it is not, every column is its own group.
         """
-        n = self.num_latent
-        wide = self._wide()
+        n, wide = self.num_latent, self._wide()
         pattern = self._assumed(wide)
         groups = [np.array([k]) for k in wide]
         groups += [np.flatnonzero(of) for of in _told_apart(pattern, wide)]
+        found = _Probes.of(pattern, groups, wide)
         random = np.random.default_rng(0).normal(size=(2, n))
-        self._pattern, self._colors = pattern, groups
-        away = self.hessian(theta, x) @ random.T - self.products(theta, x, random).T
-        self._pattern = self._colors = None
-        if np.abs(away).max() < PROBE * _epsilon() * np.abs(self.products(theta, x, random)).max():
-            return pattern, groups
+        products = self.products(theta, x, random)
+        away = found.matrix(self.products(theta, x, found.seeds)) @ random.T - products.T
+        if np.abs(away).max() < PROBE * _epsilon() * np.abs(products).max():
+            return found
         if n > MAX_DENSE:
             raise SamplingError(
                 "no_curvature",
                 f"the {n} latent variables interact beyond the cliques of their fields, and a dense Hessian is taken up to "
                 f"{MAX_DENSE}. {OTHERWISE}",
             )
-        return sparse.csc_matrix(np.ones((n, n))), [np.array([k]) for k in range(n)]
+        return _Probes.of(sparse.csc_matrix(np.ones((n, n))), [np.array([k]) for k in range(n)], wide)
 
     def _wide(self) -> np.ndarray:
         """Places in x of scalars, which may interact with everything."""
@@ -212,8 +235,7 @@ class Curvature:
             step = -factors.solve(slope)
             gain = -float(slope @ step)
             if gain < 2 * max(DECREASE, 10 * _epsilon() * abs(value)):
-                log_det = float(np.sum(np.log(factors.U.diagonal())))
-                return Mode(x, hessian, factors, -value - log_det / 2)
+                return Mode(x, value, hessian, factors)
             x, value, slope = self._along(theta, x, value, slope, step, gain)
         raise SamplingError(
             "no_mode", f"Newton's method found no mode of the latent fields in {MAX_NEWTON} steps. {OTHERWISE}"
@@ -228,6 +250,22 @@ class Curvature:
         raise SamplingError(
             "no_mode", f"no step along Newton's direction lowers the potential of the fields. {OTHERWISE}"
         )
+
+    def doubt(self, theta, mode: Mode) -> str:
+        """Why there may be modes of x beside this one; empty if Newton's method returns to it from far away on all sides."""
+        noise = np.random.default_rng(0).normal(size=(1 if self.num_latent > LARGE else NUM_STARTS, self.num_latent))
+        noise *= FAR * np.sqrt(self.num_latent) / np.linalg.norm(noise, axis=1, keepdims=True)
+        away = mode.factors.draw(noise)
+        starts = [-mode.x, *(mode.x + away), *(mode.x - away)]
+        for start in starts:
+            try:
+                found = self.mode(theta, start)
+            except SamplingError:
+                return "the posterior of the fields is not log-concave: it may have other modes"
+            away = found.x - mode.x
+            if away @ (mode.hessian @ away) > 1.0:
+                return "the posterior of the fields has several modes"
+        return ""
 
     @functools.cached_property
     def peak(self) -> tuple[np.ndarray, np.ndarray, Mode]:
@@ -282,13 +320,10 @@ def _epsilon() -> float:
     return float(jnp.finfo(jnp.result_type(float)).eps)
 
 
-def factorized(hessian: sparse.csc_matrix):
-    """LU factors without pivoting, which a symmetric positive definite matrix does not need."""
-    try:
-        factors = splu(hessian, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
-    except RuntimeError:  # exactly singular
-        factors = None
-    if factors is None or not np.all(factors.U.diagonal() > 0):
+def factorized(hessian: sparse.csc_matrix) -> Factors:
+    """The factors of H; an error if it is not positive definite."""
+    factors = factors_of(hessian)
+    if factors is None:
         text = "the Hessian of the latent fields is not positive definite on the way to their mode: the posterior has"
         raise SamplingError(
             "no_mode", f"{text} several modes, or directions that neither prior nor data fix. {OTHERWISE}"

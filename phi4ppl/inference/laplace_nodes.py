@@ -1,0 +1,156 @@
+"""Gaussian approximations of latent fields at many values of the hyperparameters, and weights against the exact density.
+
+At a node θ the fields x have the normal law q(x | θ) = N(x*, H⁻¹) around their mode. Its draws are weighted with p(x, θ, y)/q
+directly, or after annealing: they move through densities q^(1−β) p^β, β from 0 to 1, and the product of the weights between
+neighboring β is an unbiased estimate of the same ratio of normalizers with far less variance (R. M. Neal, Stat. Comput. 11
+(2001) 125). The moves are Hamiltonian with H as mass matrix. In it q is a harmonic oscillator of unit frequency, followed
+exactly, so that steps are as long as the likelihood's departure from its quadratic form allows, whatever the field.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import chi2, norm, qmc
+
+from ..errors import SamplingError
+from ..numpyro_plugin.curvature import Curvature, Mode
+
+__all__ = ["Annealing", "Node", "Weighted", "annealing_for", "nodes_of"]
+
+FREEDOM, WIDENED = 7, 1.2  # of the t-distribution of the nodes, as of `importance_sample`
+KICKS = 3
+STEPS, MIN_ACCEPTANCE = (0.7, 0.5, 0.35, 0.25, 0.17, 0.12), 0.65
+TEMPERATURES, MAX_VARIANCE = (4, 8, 16, 32, 64), 0.5
+PILOTS = 16
+
+
+class Node(NamedTuple):
+    """A value of θ, log q(θ) of the proposal it came from, and the mode of x there; None if Newton's method found none."""
+
+    theta: np.ndarray
+    log_proposal: float
+    mode: Mode | None
+
+    @property
+    def log_weight(self) -> float:
+        """log p(θ, y)/q(θ) by Laplace."""
+        return -np.inf if self.mode is None else self.mode.log_marginal - self.log_proposal
+
+
+class Weighted(NamedTuple):
+    """Draws of x at a node, shape (num_draws, num_latent), and the log of exact over approximate density, (num_draws,)."""
+
+    x: np.ndarray
+    log_ratios: np.ndarray
+
+
+def nodes_of(curvature: Curvature, number: int, rng: np.random.Generator) -> list[Node]:
+    """Randomly shifted points of low discrepancy in a t-distribution around the peak of the Laplace marginal."""
+    theta, covariance, mode = curvature.peak
+    size = len(theta)
+    if not size:
+        return [Node(theta, 0.0, mode)]
+    uniform = qmc.Sobol(size + 1, rng=rng).random(number)
+    white = norm.ppf(uniform[:, :size]) / np.sqrt(chi2.ppf(uniform[:, size:], FREEDOM) / FREEDOM)
+    root = np.linalg.cholesky(WIDENED * covariance)
+    thetas = theta + white @ root.T
+    log_proposals = _log_t(white) - np.log(np.diag(root)).sum()
+    modes: dict[int, Mode | None] = {}
+    for k in np.argsort(np.sum(white**2, axis=1)):  # outwards, each from the nearest one that is known
+        known = [j for j, found in modes.items() if found is not None]
+        nearest = min(known, key=lambda j: np.sum((white[j] - white[k]) ** 2), default=None)
+        start = mode if nearest is None or np.sum(white[k] ** 2) < np.sum((white[nearest] - white[k]) ** 2) else None
+        try:
+            modes[k] = curvature.mode(thetas[k], (start or modes[nearest]).x)
+        except SamplingError:
+            modes[k] = None
+    return [Node(thetas[k], float(log_proposals[k]), modes[k]) for k in range(number)]
+
+
+def _log_t(white: np.ndarray) -> np.ndarray:
+    """log density of the t-distribution of unit scale at every row."""
+    from scipy.stats import multivariate_t  # slow to import
+
+    size = white.shape[1]
+    return np.atleast_1d(multivariate_t(np.zeros(size), np.eye(size), df=FREEDOM).logpdf(white))
+
+
+class Annealing(NamedTuple):
+    """From the normal law at β = 0 to the posterior at β = 1 in equal steps; none at all are plain importance weights."""
+
+    num_steps: int = 0
+    step: float = STEPS[0]
+
+    @property
+    def num_solves(self) -> int:
+        """Solutions with H for a draw."""
+        return 1 + self.num_steps * (1 + KICKS)
+
+    def __call__(self, curvature: Curvature, node: Node, number: int, rng: np.random.Generator) -> Weighted:
+        """Draws at a node, and their weights."""
+        local = _Local(curvature, node)
+        away = node.mode.factors.draw(rng.normal(size=(number, curvature.num_latent)))
+        log_ratios, slopes = local(away)
+        total = log_ratios / max(1, self.num_steps)
+        for k in range(1, self.num_steps + 1):
+            beta = k / self.num_steps
+            away, log_ratios, slopes, _ = self._moved(local, beta, away, log_ratios, slopes, rng)
+            if k < self.num_steps:
+                total = total + log_ratios / self.num_steps
+        return Weighted(node.mode.x + away, total)
+
+    def _moved(self, local: _Local, beta: float, away, log_ratios, slopes, rng):
+        """One Hamiltonian trajectory of every draw, and the mean acceptance."""
+        factors, h = local.mode.factors, self.step
+        velocity = factors.draw(rng.normal(size=away.shape))
+        before = local.energy(away) + local.energy(velocity) - beta * log_ratios
+        there, ratios, forces = away, log_ratios, slopes
+        for _ in range(KICKS):
+            velocity = velocity + h / 2 * beta * forces
+            there, velocity = (
+                np.cos(h) * there + np.sin(h) * velocity, np.cos(h) * velocity - np.sin(h) * there
+            )  # fmt: skip
+            ratios, forces = local(there)
+            velocity = velocity + h / 2 * beta * forces
+        gain = before - local.energy(there) - local.energy(velocity) + beta * ratios
+        rate = np.exp(np.minimum(np.where(np.isnan(gain), -np.inf, gain), 0.0))
+        taken = rng.random(len(away)) < rate
+        return (
+            np.where(taken[:, None], there, away), np.where(taken, ratios, log_ratios),
+            np.where(taken[:, None], forces, slopes), rate.mean(),
+        )  # fmt: skip
+
+
+class _Local:
+    """log p − log q at displacements from a mode, relative to the mode, and H⁻¹ times its gradient."""
+
+    def __init__(self, curvature: Curvature, node: Node):
+        self.curvature, self.theta, self.mode = curvature, node.theta, node.mode
+
+    def energy(self, away: np.ndarray) -> np.ndarray:
+        return np.einsum("ij,ij->i", away, (self.mode.hessian @ away.T).T) / 2
+
+    def __call__(self, away: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        values, slopes = self.curvature.values_and_slopes(self.theta, self.mode.x + away)
+        ratios = self.mode.potential - values + self.energy(away)
+        forces = away - self.mode.factors.solve(slopes.T).T
+        good = np.isfinite(ratios) & np.all(np.isfinite(forces), axis=1)
+        return np.where(good, ratios, -np.inf), np.where(good[:, None], forces, 0.0)
+
+
+def annealing_for(curvature: Curvature, node: Node, rng: np.random.Generator) -> Annealing:
+    """The fewest steps with which weights of the draws at one node vary little, and a step length that is accepted."""
+    local = _Local(curvature, node)
+    away = node.mode.factors.draw(rng.normal(size=(PILOTS, curvature.num_latent)))
+    found = local(away)
+    for step in STEPS:
+        rate = Annealing(1, step)._moved(local, 1.0, away, *found, rng)[3]
+        if rate > MIN_ACCEPTANCE:
+            break
+    for number in TEMPERATURES:
+        annealing = Annealing(number, step)
+        if np.var(annealing(curvature, node, PILOTS, rng).log_ratios) < MAX_VARIANCE:
+            break
+    return annealing
