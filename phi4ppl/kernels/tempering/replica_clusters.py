@@ -32,6 +32,10 @@ from ..target import Target
 __all__ = ["exchange_clusters"]
 
 
+def _is_even(model) -> bool:
+    return all(form.built_in and form.built_in.is_even for form in model.forms)
+
+
 def exchange_clusters(target: Target, key, first, second):
     """Both replicas after the exchange of clusters, and the share of sites in the largest cluster."""
     hopping = [(form, jnp.asarray(value)) for form, value in target.model.interactions if form.is_hopping]
@@ -40,7 +44,7 @@ def exchange_clusters(target: Target, key, first, second):
     a, b = first.reshape(-1), second.reshape(-1)
     opposite = a * b < 0
     turn = jnp.ones_like(a[:1])  # −1 to look at −b
-    if all(form.built_in and form.built_in.is_even for form in target.model.forms):
+    if _is_even(target.model):
         often = 2 * jnp.sum(opposite) > a.size
         opposite, turn = opposite ^ often, jnp.where(often, -turn, turn)
     d = a - turn * b
