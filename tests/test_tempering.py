@@ -20,6 +20,7 @@ from raising import raises
 
 import phi4ppl as p4
 from phi4ppl.analysis.gamma_method import gamma_method
+from phi4ppl.kernels.choose import resolve
 from phi4ppl.kernels.tempering.fresh_sites import fresh_sites, site_tables
 from phi4ppl.kernels.tempering.ladder import exchange, respaced
 from phi4ppl.kernels.tempering.ladder_pilot import BETAS, _rejections, pilot_of
@@ -227,16 +228,26 @@ def test_the_verdict_fails_without_round_trips():
 
 def test_a_pilot_chooses_path_and_rungs():
     wells = p4.phi4(p4.lattice.chain(3), w=0.1, a=-8.0, b=2.0)  # barriers of single sites, hardly any coupling
-    found = pilot_of(p4.compile(wells), None)
+    found = pilot_of([p4.compile(wells)], None)
     assert found.path == "interactions" and found.num_rungs == 3 and "independent sites" in str(found)
     assert BETAS["temperature"][0] == BETAS["interactions"][0] == 1
     lattice = p4.lattice.chain(2, periodic=False)
     pull = p4.Term("pull", lattice.edges, lambda x, y: x**4 + y**4, coupling=1.0)
     tied = p4.MarkovRandomField(lattice, [pull])
     with raises("argument.path.unsuited", "temperature"):
-        pilot_of(p4.compile(tied), "interactions")
+        pilot_of([p4.compile(tied)], "interactions")
     with raises("argument.path.choice"):
         p4.sampling.tempering(path="up")
+
+
+def test_members_of_an_ensemble_share_the_ladder_of_the_hardest():
+    easy, hard = (p4.compile(spin_glass(4, 1, w=w)) for w in (0.5, 2.0))
+    assert resolve("auto", easy)[0].name != "tempering"
+    alone, _ = resolve("auto", hard)
+    together, why = resolve("auto", easy, others=[hard])
+    assert together.name == "tempering" and why.startswith("frustration") and why.endswith("in the hardest of 2 models")
+    assert together.adaptation.ladder == alone.adaptation.ladder
+    assert resolve("tempering", easy)[0].adaptation.ladder.num_rungs < alone.adaptation.ladder.num_rungs
 
 
 # --- spin glasses

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ..energy.compiled import CompiledModel
@@ -84,11 +86,13 @@ def _curvature_or_nuts(compiled: CompiledModel, reason: str) -> tuple[Kernel, st
 
 @call_checked
 def resolve(
-    kernel: str | Kernel, compiled: CompiledModel, symmetry_moves: bool = True, tempered: bool = True
-) -> tuple[Kernel, str]:
+    kernel: str | Kernel, compiled: CompiledModel, symmetry_moves: bool = True, tempered: bool = True,
+    others: Sequence[CompiledModel] = (),
+) -> tuple[Kernel, str]:  # fmt: skip
     """The kernel that will run, and why; fitted to the model where it has to be before it can be compiled.
 
-    ``symmetry_moves`` and ``tempered`` are those of `choose`.
+    ``symmetry_moves`` and ``tempered`` are those of `choose`. Models of the same structure that share the kernel are
+    ``others``: ``"auto"`` takes ``"tempering"`` if one of them needs it, and the kernel is fitted to all of them.
 
     Raises
     ------
@@ -99,6 +103,9 @@ def resolve(
     """
     automatic = isinstance(kernel, str) and kernel == "auto"
     name, reason = choose(compiled, symmetry_moves, tempered) if automatic else (kernel, "asked for")
+    if automatic and others:
+        reasons = dict(choose(each, symmetry_moves, tempered) for each in others)
+        name, reason = ("tempering", reasons["tempering"]) if "tempering" in reasons else (name, reason)
     if automatic and name == NUTS_CURVATURE.name:
         return _curvature_or_nuts(compiled, reason)
     kernel = get_kernel(name)
@@ -109,6 +116,6 @@ def resolve(
             "kernel", "one that can sample this model", f"{kernel.name!r}, which {objection}", fix, reason="unsuited"
         )
     if kernel.fit is not None:
-        kernel, how = kernel.fit(compiled)
+        kernel, how = kernel.fit(compiled, *others)
         reason = f"{reason}; {how}"
     return kernel, reason

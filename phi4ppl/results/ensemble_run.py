@@ -30,6 +30,8 @@ from .settings import mark_groups, write_metadata
 
 __all__ = ["sample_ensemble"]
 
+LOOKED_AT = 16  # members, evenly spaced, before a kernel is chosen
+
 
 @call_checked
 def sample_ensemble(
@@ -56,7 +58,8 @@ def sample_ensemble(
     num_chains : int, default 4
         Chains per member.
     kernel : str or Kernel, default "auto"
-        As in `phi4ppl.sample`; ``"auto"`` looks at the first member, and ``"tempering"`` fits its number of rungs to it.
+        As in `phi4ppl.sample`. ``"auto"`` looks at the first member, and takes ``"tempering"`` if one of 16 members needs it;
+        the ladder of ``"tempering"`` suits the hardest of them.
     seed : int, default 0
     observables : list of str, or dict of callables, optional
         As in `phi4ppl.sample`.
@@ -96,7 +99,8 @@ def sample_ensemble(
     each = _members(model, couplings)
     models = jax.tree.map(lambda *values: jnp.stack([jnp.asarray(v) for v in values]), *each)
     members = len(each)
-    chosen, reason = resolve(kernel, compile_field(each[0]))
+    first, *others = (compile_field(each[k]) for k in np.unique(np.linspace(0, members - 1, LOOKED_AT).astype(int)))
+    chosen, reason = resolve(kernel, first, others=others)
     compiled, even = compile_field(model), all(map(is_even, each))
     dims, coords = field_dims(model.lattice)
     measured = with_own(model, observables, ("chain", "draw", "member", "lp", "schwinger_dyson", *dims))

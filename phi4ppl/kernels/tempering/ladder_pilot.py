@@ -12,6 +12,7 @@ the integral of p (1 − p) ΔV over β, where the probability p of a phase is l
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -64,31 +65,37 @@ class Pilot(NamedTuple):
         return f"the barrier from 1 to {ends} is Λ = {self.barrier:.1f}{doubt}"
 
 
-def pilot_of(compiled: CompiledModel, path: str | None, clusters: bool = True) -> Pilot:
-    """Run the pilot of a model, with or without clusters in the moves of single copies.
+def pilot_of(models: Sequence[CompiledModel], path: str | None, clusters: bool = True) -> Pilot:
+    """Run the pilot of models of one structure, with or without clusters in the moves of single copies.
+
+    Of several models, the hottest rung is that of the one that mixes worst, and the barrier is the largest one.
 
     Raises
     ------
     ArgumentError
         If the path ``"interactions"`` is asked for, and single sites are not normalizable alone.
     """
-    model = compiled.model
-    free = model is not None and IndependentSites.of(model) is not None
+    free = all(each.model is not None and IndependentSites.of(each.model) is not None for each in models)
     if path == "interactions" and not free:
-        got = "a model whose single sites are not normalizable alone" if model is not None else "a NumPyro model"
+        field = models[0].model is not None
+        got = "a model whose single sites are not normalizable alone" if field else "a NumPyro model"
         raise ArgumentError("path", "'temperature'", f"'interactions' for {got}", reason="unsuited")
     paths = [each for each in PATHS if path in (None, each) and (free or each == "temperature")]
-    found = []
-    for each, (tempered, spread) in _measured(compiled, paths, clusters).items():
-        beta, mixed = BETAS[each], spread < MIXED
-        barrier = _barrier(tempered, beta)
-        if each == "interactions":
-            found.append(Pilot(each, 0.0, float(barrier[-1]), True))
-        else:
-            hot = np.flatnonzero(np.minimum.accumulate(mixed[::-1])[::-1])
-            k = max(int(hot[0]) if len(hot) else len(beta) - 1, int(np.argmax(beta <= MILDEST)))
-            found.append(Pilot(each, float(beta[k]), float(barrier[k]), bool(len(hot))))
+    measured = [_measured(each, paths, clusters) for each in models]
+    found = [_of_path(each, [of_model[each] for of_model in measured]) for each in paths]
     return min(found, key=lambda pilot: (not pilot.mixes, pilot.barrier))
+
+
+def _of_path(path: str, measured: list) -> Pilot:
+    """What one path calls for, from V and the spread of the means of chains of every model."""
+    beta = BETAS[path]
+    barrier = np.max([_barrier(tempered, beta) for tempered, _ in measured], axis=0)
+    if path == "interactions":
+        return Pilot(path, 0.0, float(barrier[-1]), True)
+    mixed = np.all([spread < MIXED for _, spread in measured], axis=0)
+    hot = np.flatnonzero(np.minimum.accumulate(mixed[::-1])[::-1])
+    k = max(int(hot[0]) if len(hot) else len(beta) - 1, int(np.argmax(beta <= MILDEST)))
+    return Pilot(path, float(beta[k]), float(barrier[k]), bool(len(hot)))
 
 
 def _measured(compiled: CompiledModel, paths: list[str], clusters: bool) -> dict[str, tuple[np.ndarray, np.ndarray]]:

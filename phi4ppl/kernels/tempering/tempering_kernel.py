@@ -119,15 +119,16 @@ def _kernel(ladder: Ladder, asked: tuple) -> Kernel:
     )  # fmt: skip
 
 
-def _fitted(replicas: int, asked: tuple, compiled: CompiledModel) -> tuple[Kernel, str]:
-    """The kernel with the ladder that a pilot run of the model calls for."""
+def _fitted(replicas: int, asked: tuple, *models: CompiledModel) -> tuple[Kernel, str]:
+    """The kernel with the ladder that pilot runs of the models call for."""
     number, path = asked
-    clusters = compiled.model is None or ruggedness(compiled.model) is None
-    found: Pilot = pilot_of(compiled, path, clusters)
+    clusters = not any(each.model is not None and ruggedness(each.model) for each in models)
+    found: Pilot = pilot_of(models, path, clusters)
     rungs = number or found.num_rungs
     # fields that forget within a round make a round trip in about 2 + 2.5Λ rounds, that is, in two iterations
     ladder = Ladder(rungs, found.path, found.hottest, replicas, rounds=-(-rungs // 2), clusters=clusters)
-    return _kernel(ladder, None), f"{rungs} copies; {found}"
+    how = "" if len(models) == 1 else f" in the hardest of {len(models)} models"
+    return _kernel(ladder, None), f"{rungs} copies; {found}{how}"
 
 
 def _factory(num_rungs, path, replicas: int) -> Kernel:
