@@ -111,22 +111,22 @@ def test_wrong_members_are_named():
         p4.sample_ensemble(CHAIN, {"a": np.ones(1000)}, num_samples=10**9)
 
 
-def test_auto_looks_at_the_member_that_is_most_rugged(monkeypatch):
-    """The first member has couplings of one sign and needs no tempering; the third has stronger ones than the second. A kernel
-    that is named is fitted to the first member."""
+def test_kernels_are_chosen_for_all_members(monkeypatch):
+    """The first member has couplings of one sign and needs no tempering by itself; the others do."""
     asked = []
 
-    def recorded(kernel, compiled):
-        asked.append((choose(compiled)[0], np.asarray(compiled.model.couplings["w"])))
+    def recorded(kernel, first, others=()):
+        asked.append([np.asarray(one.model.couplings["w"]) for one in (first, *others)])
         raise InterruptedError
 
     monkeypatch.setattr("phi4ppl.results.ensemble_run.resolve", recorded)
     model = p4.phi4(p4.lattice.square(4), w=1.0, a=-2.0, b=1.0)
     signs = np.random.default_rng(3).choice([-1.0, 1.0], (2, 32))
     w = np.concatenate([np.ones((1, 32)), 1.8 * signs[:1], 2.5 * signs[1:]])
-    for kernel, couplings in (("auto", w), ("auto", w[:1]), ("tempering", w)):
+    for couplings in (w, w[:1]):
         with pytest.raises(InterruptedError):
-            p4.sample_ensemble(model, {"w": couplings}, kernel=kernel)
-    assert asked[0][0] == "tempering" and asked[0][1] == pytest.approx(w[2])
-    assert asked[1][0] != "tempering"
-    assert asked[2][1] == pytest.approx(w[0])
+            p4.sample_ensemble(model, {"w": couplings})
+    np.testing.assert_allclose(asked[0], w, rtol=1e-6)
+    assert len(asked[1]) == 1
+    compiled = [p4.compile(model.replace(w=one)) for one in w]
+    assert [choose(one)[0] == "tempering" for one in compiled] == [False, True, True]

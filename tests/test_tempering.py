@@ -20,9 +20,10 @@ from raising import raises
 
 import phi4ppl as p4
 from phi4ppl.analysis.gamma_method import gamma_method
+from phi4ppl.kernels.choose import resolve
 from phi4ppl.kernels.tempering.fresh_sites import fresh_sites, site_tables
 from phi4ppl.kernels.tempering.ladder import exchange, respaced
-from phi4ppl.kernels.tempering.ladder_pilot import INTERACTIONS, TEMPERATURES, _rejections, pilot_of
+from phi4ppl.kernels.tempering.ladder_pilot import BETAS, _rejections, pilot_of
 from phi4ppl.kernels.tempering.replica_clusters import exchange_clusters
 from phi4ppl.partition.population import systematic
 from phi4ppl.sampling import target_of
@@ -120,7 +121,7 @@ def test_exchanged_clusters_keep_both_replicas_exact(fault, monkeypatch):
     pairs = np.stack([first, second], axis=1)
     one, other, share = mapped(lambda key, pair: exchange_clusters(target, key, pair[0], pair[1]), pairs)
     one, other = np.asarray(one, float), np.asarray(other, float)
-    np.testing.assert_allclose(one + other, first + second, atol=1e-5)
+    np.testing.assert_allclose(abs(one) + abs(other), abs(first) + abs(second), atol=1e-5)
     np.testing.assert_array_equal(one * other < 0, (first * second).astype(np.float32) < 0)
     moved = (np.abs(one - first) > 1e-6).any(axis=1).mean()
     assert 0.2 < moved < 0.9 and 0 <= float(share.min()) and float(share.max()) <= 1
@@ -129,6 +130,24 @@ def test_exchanged_clusters_keep_both_replicas_exact(fault, monkeypatch):
     scores |= {f"second {k}": v for k, v in invariance_scores(model, second, other, fresh).items()}
     np.testing.assert_allclose(one * other, first * second, atol=1e-4)  # overlaps do not change
     assert bool(rejected(scores)) == (fault != "right"), rejected(scores)
+
+
+@pytest.mark.parametrize("fault", [False, True], ids=["right", "taken for even"])
+def test_exchanged_clusters_see_a_source(fault, monkeypatch):
+    """With a source, −b is not as good as b: sums of both replicas stay, and each replica stays exact."""
+    model = p4.phi4(p4.lattice.complete(4), w=np.array([0.5, -0.4, 0.6, 0.5, 0.4, -0.6]), a=0.2, b=0.2, r=0.4)
+    if fault:
+        module = importlib.import_module("phi4ppl.kernels.tempering.replica_clusters")
+        monkeypatch.setattr(module, "_is_even", lambda model: True)
+    target, drawn = target_of(p4.compile(model)), exact_draws(model, 60_000)
+    first, second, fresh = drawn[:20_000], drawn[20_000:40_000], drawn[40_000:]
+    pairs = np.stack([first, second], axis=1)
+    one, other, _ = mapped(lambda key, pair: exchange_clusters(target, key, pair[0], pair[1]), pairs)
+    one, other = np.asarray(one, float), np.asarray(other, float)
+    assert np.allclose(one + other, first + second, atol=1e-5) != fault
+    scores = {f"first {k}": v for k, v in invariance_scores(model, first, one, fresh).items()}
+    scores |= {f"second {k}": v for k, v in invariance_scores(model, second, other, fresh).items()}
+    assert bool(rejected(scores)) == fault, rejected(scores)
 
 
 def test_exchanges_of_ising_spins_cost_nothing():
@@ -209,16 +228,26 @@ def test_the_verdict_fails_without_round_trips():
 
 def test_a_pilot_chooses_path_and_rungs():
     wells = p4.phi4(p4.lattice.chain(3), w=0.1, a=-8.0, b=2.0)  # barriers of single sites, hardly any coupling
-    found = pilot_of(p4.compile(wells), None)
+    found = pilot_of([p4.compile(wells)], None)
     assert found.path == "interactions" and found.num_rungs == 3 and "independent sites" in str(found)
-    assert TEMPERATURES[0] == INTERACTIONS[0] == 1
+    assert BETAS["temperature"][0] == BETAS["interactions"][0] == 1
     lattice = p4.lattice.chain(2, periodic=False)
     pull = p4.Term("pull", lattice.edges, lambda x, y: x**4 + y**4, coupling=1.0)
     tied = p4.MarkovRandomField(lattice, [pull])
     with raises("argument.path.unsuited", "temperature"):
-        pilot_of(p4.compile(tied), "interactions")
+        pilot_of([p4.compile(tied)], "interactions")
     with raises("argument.path.choice"):
         p4.sampling.tempering(path="up")
+
+
+def test_members_of_an_ensemble_share_the_ladder_of_the_hardest():
+    easy, hard = (p4.compile(spin_glass(4, 1, w=w)) for w in (0.5, 2.0))
+    assert resolve("auto", easy)[0].name != "tempering"
+    alone, _ = resolve("auto", hard)
+    together, why = resolve("auto", easy, others=[hard])
+    assert together.name == "tempering" and why.startswith("frustration") and why.endswith("in the hardest of 2 models")
+    assert together.adaptation.ladder == alone.adaptation.ladder
+    assert resolve("tempering", easy)[0].adaptation.ladder.num_rungs < alone.adaptation.ladder.num_rungs
 
 
 # --- spin glasses
@@ -254,18 +283,7 @@ def test_transfer_matrices_find_the_ground_state_of_all_fields_of_signs():
         assert ground_energy(model) == energy.min() < -16
 
 
-GROUND = [
-    -82,
-    -84,
-    -90,
-    -94,
-    -96,
-    -96,
-    -88,
-    -92,
-    -90,
-    -96,
-]  # of the bonds of seeds 0 to 9 on 8 × 8, from all fields of signs
+GROUND = [-82, -84, -90, -94, -96, -96, -88, -92, -90, -96]  # of seeds 0 to 9 on 8 × 8, from all fields of signs
 
 
 def test_ground_states_by_transfer_matrix():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ..energy.compiled import CompiledModel
@@ -9,17 +11,13 @@ from ..errors import ArgumentError, SamplingError
 from ..errors.arguments import call_checked
 from ..lattice.coloring import colors
 from ..numpyro_plugin.curvature import OTHERWISE
-from .frustration import least_square, local_energy, signs_compete, unsatisfied_share
+from .frustration import least_square, ruggedness, signs_compete
 from .kernel import Kernel, get_kernel
 from .latent_nuts import NUTS_CURVATURE, fit_if_sure
 from .local_hmc import MAX_COLORS
 
 __all__ = ["choose", "resolve"]
 
-# Single chains of ± couplings on 8 × 8 pass their verdict at h φ² = 7, fail it now and then at 12 and always at 25; with a
-# tenth of w unsatisfied they pass at 25.
-RUGGED = 10.0  # see `local_energy`
-UNSATISFIED = 0.12  # see `unsatisfied_share`
 FEW = 32  # variables of a NumPyro model that NUTS moves as it is, before a mode would be found
 DEEP = 15.0  # Σ_j w_ij φ² of the mean field; 5 at the critical point of the square lattice with λ = 0.7
 
@@ -40,14 +38,12 @@ def choose(compiled: CompiledModel, symmetry_moves: bool = True, tempered: bool 
             return NUTS_CURVATURE.name, "a NumPyro model with a field, whose graph gives the curvature of the posterior"
         return "nuts", "a NumPyro model has no graph to exploit"
     terms = model.interactions
-    frustrated = signs_compete(model)
-    if frustrated and symmetry_moves and tempered:
-        energy, share = local_energy(model), unsatisfied_share(model)
-        if energy > RUGGED and share > UNSATISFIED:
-            return "tempering", (
-                f"frustration: no signs of φ satisfy more than about {1 - share:.0%} of the edges, and h φ² = {energy:.0f} of "
-                "a site in the field of its neighbors is so large that single chains get stuck"
-            )
+    if symmetry_moves and tempered and (rugged := ruggedness(model)) is not None:
+        energy, share = rugged
+        return "tempering", (
+            f"frustration: no signs of φ satisfy more than about {1 - share:.0%} of the edges, and h φ² = {energy:.0f} of "
+            "a site in the field of its neighbors is so large that single chains get stuck"
+        )
     num_colors = int(colors(model.lattice, model.forms).max()) + 1
     if num_colors > MAX_COLORS:
         return "chees", f"the sites need {num_colors} colors, too many for sweeps"
@@ -60,7 +56,7 @@ def choose(compiled: CompiledModel, symmetry_moves: bool = True, tempered: bool 
         return "local_hmc", "clusters would change signs, and symmetry_moves=False"
     if (strength := _mean_field_order(model)) > DEEP:
         return "local_hmc", f"deep in its ordered phase (Σ w φ² = {strength:.0f}), where one cluster spans the lattice"
-    if frustrated:
+    if signs_compete(model):
         return "cluster", "sweeps move the sites; the signs of w compete, so clusters help little"
     return "cluster", "clusters over the hopping terms move long waves, sweeps the short ones"
 
@@ -90,11 +86,13 @@ def _curvature_or_nuts(compiled: CompiledModel, reason: str) -> tuple[Kernel, st
 
 @call_checked
 def resolve(
-    kernel: str | Kernel, compiled: CompiledModel, symmetry_moves: bool = True, tempered: bool = True
-) -> tuple[Kernel, str]:
+    kernel: str | Kernel, compiled: CompiledModel, symmetry_moves: bool = True, tempered: bool = True,
+    others: Sequence[CompiledModel] = (),
+) -> tuple[Kernel, str]:  # fmt: skip
     """The kernel that will run, and why; fitted to the model where it has to be before it can be compiled.
 
-    ``symmetry_moves`` and ``tempered`` are those of `choose`.
+    ``symmetry_moves`` and ``tempered`` are those of `choose`. Models of the same structure that share the kernel are
+    ``others``: ``"auto"`` takes ``"tempering"`` if one of them needs it, and the kernel is fitted to all of them.
 
     Raises
     ------
@@ -105,6 +103,9 @@ def resolve(
     """
     automatic = isinstance(kernel, str) and kernel == "auto"
     name, reason = choose(compiled, symmetry_moves, tempered) if automatic else (kernel, "asked for")
+    if automatic and others:
+        reasons = dict(choose(each, symmetry_moves, tempered) for each in others)
+        name, reason = ("tempering", reasons["tempering"]) if "tempering" in reasons else (name, reason)
     if automatic and name == NUTS_CURVATURE.name:
         return _curvature_or_nuts(compiled, reason)
     kernel = get_kernel(name)
@@ -115,6 +116,6 @@ def resolve(
             "kernel", "one that can sample this model", f"{kernel.name!r}, which {objection}", fix, reason="unsuited"
         )
     if kernel.fit is not None:
-        kernel, how = kernel.fit(compiled)
+        kernel, how = kernel.fit(compiled, *others)
         reason = f"{reason}; {how}"
     return kernel, reason

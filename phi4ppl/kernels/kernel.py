@@ -51,8 +51,8 @@ class Kernel:
     changes_signs : bool
         Whether the kernel itself moves between φ and −φ, so that the separate move is not needed.
     fit : callable, optional
-        ``fit(compiled) -> (kernel, how)``: the kernel as a model needs it, of sizes that warm-up cannot change, and in words
-        what was found. `phi4ppl.kernels.resolve` calls it.
+        ``fit(compiled, …) -> (kernel, how)``: the kernel as a model, or several that share it, need it, of sizes that warm-up
+        cannot change, and in words what was found. `phi4ppl.kernels.resolve` calls it.
     start : callable, optional
         ``start(key)``: where a chain begins; by default where `CompiledModel.initial_position` says.
     """
@@ -64,7 +64,7 @@ class Kernel:
     adaptation: Adaptation = WindowAdaptation()
     objection: Callable[[CompiledModel], str | None] = any_model
     changes_signs: bool = False
-    fit: Callable[[CompiledModel], tuple[Kernel, str]] | None = None
+    fit: Callable[..., tuple[Kernel, str]] | None = None
     start: Callable[[Any], Any] | None = None
 
 

@@ -17,8 +17,7 @@ from ..energy.functions import energy, log_density
 from ..errors import ArgumentError, HammersleyCliffordError
 from ..errors.arguments import call_checked, finite_array, positive_int, seed_within
 from ..errors.streams import stream_key
-from ..kernels.choose import choose, resolve
-from ..kernels.frustration import local_energy, signs_compete, unsatisfied_share
+from ..kernels.choose import resolve
 from ..kernels.kernel import Kernel
 from ..kernels.symmetry import is_even
 from ..lattice.labels import field_dims, is_labeled
@@ -30,6 +29,8 @@ from .datatree import provenance
 from .settings import mark_groups, write_metadata
 
 __all__ = ["sample_ensemble"]
+
+LOOKED_AT = 16  # members, evenly spaced, before a kernel is chosen
 
 
 @call_checked
@@ -57,8 +58,8 @@ def sample_ensemble(
     num_chains : int, default 4
         Chains per member.
     kernel : str or Kernel, default "auto"
-        As in `phi4ppl.sample`, one for all members. ``"auto"`` looks at the first member, or at the most rugged one where signs
-        of couplings compete. ``"tempering"`` fits its rungs to that member, and to the first one if you ask for it by name.
+        As in `phi4ppl.sample`. ``"auto"`` looks at the first member, and takes ``"tempering"`` if one of 16 members needs it;
+        the ladder of ``"tempering"`` suits the hardest of them.
     seed : int, default 0
     observables : list of str, or dict of callables, optional
         As in `phi4ppl.sample`.
@@ -98,9 +99,8 @@ def sample_ensemble(
     each = _members(model, couplings)
     models = jax.tree.map(lambda *values: jnp.stack([jnp.asarray(v) for v in values]), *each)
     members = len(each)
-    deciding = _most_rugged(each) if isinstance(kernel, str) and kernel == "auto" else 0
-    chosen, reason = resolve(kernel, compile_field(each[deciding]))
-    reason = f"member {deciding}: {reason}" if deciding else reason
+    first, *others = (compile_field(each[k]) for k in np.unique(np.linspace(0, members - 1, LOOKED_AT).astype(int)))
+    chosen, reason = resolve(kernel, first, others=others)
     compiled, even = compile_field(model), all(map(is_even, each))
     dims, coords = field_dims(model.lattice)
     measured = with_own(model, observables, ("chain", "draw", "member", "lp", "schwinger_dyson", *dims))
@@ -156,12 +156,6 @@ def _of_field(function):
 def _schwinger_dyson(model, phi):
     """φ ∂S/∂φ, averaged over sites: 1 on average for any correct sampler."""
     return jnp.mean(phi * jax.grad(energy, argnums=1)(model, phi))
-
-
-def _most_rugged(each: list[MarkovRandomField]) -> int:
-    """The member that needs tempering most; the first one if none does."""
-    rugged = [k for k, one in enumerate(each) if signs_compete(one) and choose(compile_field(one))[0] == "tempering"]
-    return max(rugged, key=lambda k: local_energy(each[k]) * unsatisfied_share(each[k]), default=0)
 
 
 def _members(model: MarkovRandomField, couplings: dict) -> list[MarkovRandomField]:

@@ -1,8 +1,8 @@
 """All copies of the field on the rungs of a ladder, and an iteration of parallel tempering.
 
-An iteration starts with clusters on every rung, where there are hopping terms: those of `cluster`, and with pairs of replicas
-also Houdayer's, see `replica_clusters`. Then come rounds: in each of them every copy moves by a colored sweep (or by HMC, where
-sweeps do not fit), and neighbors on the ladder exchange, see `ladder`.
+An iteration starts with clusters on every rung: those of `cluster`, where there are hopping terms and signs do not compete,
+and with pairs of replicas Houdayer's, see `replica_clusters`. Then come rounds: in each of them every copy moves by colored
+sweeps (or by HMC, where they do not fit), and neighbors on the ladder exchange, see `ladder`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import jax
 import jax.numpy as jnp
 
 from ...lattice.coloring import colors
-from ..cluster import CLUSTER, CLUSTER_COST, flip_clusters
+from ..cluster import CLUSTER, CLUSTER_COST, NUM_SWEEPS, flip_clusters
 from ..gradient import KERNELS
 from ..kernel import Kernel
-from ..local_hmc import LOCAL_HMC, MAX_COLORS, NUM_STEPS, sweeps
+from ..local_hmc import LOCAL_HMC, MAX_COLORS, NUM_STEPS, LocalSteps, finish, sweeps
 from ..target import Target
 from .fresh_sites import SiteTables, fresh_sites
 from .ladder import at, exchange, tempered_change
@@ -27,11 +27,28 @@ from .replica_clusters import exchange_clusters
 if TYPE_CHECKING:
     from blackjax.base import SamplingAlgorithm
 
-__all__ = ["HMC", "Copies", "Ladder", "LadderInfo", "LadderTuning", "build", "inner_kernel"]
+__all__ = ["HMC", "Copies", "Ladder", "LadderInfo", "LadderTuning", "build", "inner_kernel", "lone_kernel"]
 
 SWAPS = 8  # of even or odd pairs in a round: fields move several rungs, and it costs less than a sweep
 
 HMC = next(kernel for kernel in KERNELS if kernel.name == "hmc")
+
+
+def _sweeps(target: Target, tuning: LocalSteps) -> SamplingAlgorithm:
+    """Two sweeps: together they cost hardly more than one, which must set up as much."""
+    from blackjax.base import SamplingAlgorithm
+
+    def init(position, key=None):
+        return finish(target, position, jnp.zeros_like(position), 0)[0]
+
+    def step(key, state):
+        phi, acceptance = sweeps(target, key, state.position, tuning.step_size, NUM_SWEEPS)
+        return finish(target, phi, acceptance, NUM_SWEEPS * (NUM_STEPS + 1))
+
+    return SamplingAlgorithm(init, step)
+
+
+SWEEPS = Kernel("sweeps", "two colored sweeps", _sweeps, LOCAL_HMC.statistics, LOCAL_HMC.adaptation)
 
 
 @dataclass(frozen=True)
@@ -46,6 +63,8 @@ class Ladder:
         2 for Houdayer's moves, else 1.
     rounds : int
         Of moves and exchanges in an iteration.
+    clusters : bool
+        Whether clusters of `cluster` flip, where there are any; those of frustrated models only cost time.
     """
 
     num_rungs: int = 8
@@ -53,6 +72,7 @@ class Ladder:
     hottest: float = 0.1
     replicas: int = 1
     rounds: int = 1
+    clusters: bool = True
 
 
 class LadderTuning(NamedTuple):
@@ -106,27 +126,30 @@ def sweeps_fit(target: Target) -> bool:
 
 
 def inner_kernel(target: Target) -> Kernel:
-    """The kernel of every copy, whose adaptation it uses."""
-    if not sweeps_fit(target):
-        return HMC
-    return CLUSTER if _has_clusters(target) else LOCAL_HMC
+    """The kernel that moves every copy in a round."""
+    return SWEEPS if sweeps_fit(target) else HMC
+
+
+def lone_kernel(target: Target, clusters: bool) -> Kernel:
+    """The kernel of a copy on its own."""
+    return CLUSTER if clusters and sweeps_fit(target) and _has_clusters(target) else inner_kernel(target)
 
 
 def _moved(target: Target, key, position, inner):
-    """A copy after a sweep or HMC: position, acceptance (of every site, or a number), divergence, number of gradients."""
-    if inner_kernel(target) is HMC:
-        algorithm = HMC.build(target, inner)
-        state, info = algorithm.step(key, algorithm.init(position))
-        did = HMC.statistics(info)
-        return state.position, did["acceptance_rate"], did["diverging"], did["n_steps"]
-    position, acceptance = sweeps(target, key, position, inner.step_size)
-    return position, acceptance, jnp.zeros((), bool), jnp.asarray(NUM_STEPS + 1, jnp.int32)
+    """A copy after sweeps or HMC: position, acceptance (of every site, or a number), divergence, number of gradients."""
+    kernel = inner_kernel(target)
+    algorithm = kernel.build(target, inner)
+    state, info = algorithm.step(key, algorithm.init(position))
+    did = kernel.statistics(info)
+    acceptance = getattr(state, "acceptance", did["acceptance_rate"])
+    return state.position, acceptance, did["diverging"], did["n_steps"]
 
 
 def _clusters_of(ladder: Ladder, target: Target, key, copies, beta):
     """The replicas of one rung after moves of clusters, and the share of sites in the largest one of a pair."""
     here, share = at(target, beta, ladder.path), None
-    copies = jax.vmap(functools.partial(flip_clusters, here))(jax.random.split(key, ladder.replicas), copies)
+    if ladder.clusters:
+        copies = jax.vmap(functools.partial(flip_clusters, here))(jax.random.split(key, ladder.replicas), copies)
     if ladder.replicas == 2:
         one, other, share = exchange_clusters(here, jax.random.fold_in(key, 2), copies[0], copies[1])
         copies = jnp.stack([one, other])
@@ -173,7 +196,7 @@ def build(ladder: Ladder, target: Target, tuning: LadderTuning) -> SamplingAlgor
         copies = jax.tree.map(lambda all_, mine: all_.at[0, 0].set(mine), state.copies, state.position)
         cluster_key, round_key = jax.random.split(key)
         cost, share = 0, None
-        if _has_clusters(target):
+        if _has_clusters(target) and (ladder.clusters or replicas == 2):
             keys, cost = jax.random.split(cluster_key, rungs), CLUSTER_COST * rungs * replicas
             copies, share = jax.vmap(functools.partial(_clusters_of, ladder, target))(keys, copies, beta)
         carry, found = jax.lax.scan(

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from ...energy.functions import energy_change
 from ..target import Target, target_of
 
-__all__ = ["PATHS", "at", "exchange", "partners", "respaced", "start_of", "tempered_change"]
+__all__ = ["PATHS", "at", "exchange", "partners", "respaced", "scaled", "start_of", "tempered_change"]
 
 PATHS = ("temperature", "interactions")
 LEAST_REJECTION = 0.01  # of a pair: no stretch of the ladder is without rungs
@@ -34,12 +34,19 @@ def _is_tempered(form) -> bool:
 def at(target: Target, beta, path: str) -> Target:
     """The target at β along a path."""
     if path == "interactions":
-        scaled = [beta * v if _is_tempered(form) else v for form, v in target.model.interactions]
-        return target_of(target.model.structure.at(tuple(scaled)))
+        return scaled(target, 1.0, beta)
     return Target(
         lambda x: beta * target.logdensity_fn(x), lambda new, old: beta * target.energy_change(new, old),
         jax.tree.map(lambda value: beta * value, target.model),
     )  # fmt: skip
+
+
+def scaled(target: Target, own, beta) -> Target:
+    """The target with its terms of single sites times ``own`` and all others times β; of a NumPyro model, S times β."""
+    if target.model is None:
+        return at(target, beta, "temperature")
+    values = [(beta if _is_tempered(form) else own) * value for form, value in target.model.interactions]
+    return target_of(target.model.structure.at(tuple(values)))
 
 
 def tempered_change(target: Target, path: str):

@@ -18,6 +18,7 @@ from ...errors import ArgumentError
 from ...errors.arguments import call_checked, positive_int
 from ..adaptation import over_chains
 from ..cluster import CLUSTER
+from ..frustration import ruggedness
 from ..kernel import Kernel, any_model
 from ..local_hmc import LOCAL_HMC
 from ..target import Target
@@ -118,14 +119,16 @@ def _kernel(ladder: Ladder, asked: tuple) -> Kernel:
     )  # fmt: skip
 
 
-def _fitted(replicas: int, asked: tuple, compiled: CompiledModel) -> tuple[Kernel, str]:
-    """The kernel with the ladder that a pilot run of the model calls for."""
+def _fitted(replicas: int, asked: tuple, *models: CompiledModel) -> tuple[Kernel, str]:
+    """The kernel with the ladder that pilot runs of the models call for."""
     number, path = asked
-    found: Pilot = pilot_of(compiled, path)
+    clusters = not any(each.model is not None and ruggedness(each.model) for each in models)
+    found: Pilot = pilot_of(models, path, clusters)
     rungs = number or found.num_rungs
-    # fields that forget within a round make a round trip in about 2 + 3Λ rounds, that is, two in an iteration
-    ladder = Ladder(rungs, found.path, found.hottest, replicas, rounds=2 * rungs)
-    return _kernel(ladder, None), f"{rungs} copies; {found}"
+    # fields that forget within a round make a round trip in about 2 + 2.5Λ rounds, that is, in two iterations
+    ladder = Ladder(rungs, found.path, found.hottest, replicas, rounds=-(-rungs // 2), clusters=clusters)
+    how = "" if len(models) == 1 else f" in the hardest of {len(models)} models"
+    return _kernel(ladder, None), f"{rungs} copies; {found}{how}"
 
 
 def _factory(num_rungs, path, replicas: int) -> Kernel:
@@ -144,8 +147,8 @@ def tempering(num_rungs: int | None = None, *, path: str | None = None) -> Kerne
     On rung k, the action is β_k S (path ``"temperature"``), or the terms of single sites plus β_k times those of several sites
     (``"interactions"``), where the last rung, β = 0, draws independent sites. A short pilot run before the chains start
     measures the barrier Λ of both paths. It takes the path of lower barrier, ends it where copies forget their start on their
-    own, and makes 3Λ + 1 rungs. Warm-up then spaces them so that all neighbors reject equally often. An iteration moves and
-    exchanges all copies twice as many times as there are rungs, so that draws across a large barrier are worth as much as
+    own, and makes 2.5Λ + 1 rungs. Warm-up then spaces them so that all neighbors reject equally often. An iteration moves and
+    exchanges all copies half as many times as there are rungs, so that draws across a large barrier are worth as much as
     those across a small one.
 
     The statistics ``exchange_rate`` (of every pair), ``inverse_temperature`` (β of every copy) and ``round_trips`` show how it
@@ -155,7 +158,7 @@ def tempering(num_rungs: int | None = None, *, path: str | None = None) -> Kerne
     Parameters
     ----------
     num_rungs : int, optional
-        At least 2; by default 3Λ + 1 of the measured barrier, beyond 8 rounded up to a multiple of 4.
+        At least 2; by default 2.5Λ + 1 of the measured barrier, beyond 8 rounded up to a multiple of 4.
     path : str, optional
         ``"temperature"`` or ``"interactions"``, for fields whose single sites are normalizable alone; by default that of lower
         barrier.
