@@ -11,8 +11,8 @@ from ._version import __version__ as __version__
 # What the root offers, and where it is: a package is imported when one of its names is first asked for, so that importing
 # phi4ppl costs nothing. `__init__.pyi` states the same for editors and type checkers; a test compares the two.
 PACKAGES = (
-    "analysis", "disorder", "dynamics", "energy", "errors", "inference", "kernels", "lattice", "learning", "model", "networks",
-    "numpyro_plugin", "partition", "renormalization", "reports", "results", "reweighting", "sampling", "spectral",
+    "analysis", "disorder", "dynamics", "energy", "errors", "inference", "kernels", "lattice", "learning", "lens", "model",
+    "networks", "numpyro_plugin", "partition", "renormalization", "reports", "results", "reweighting", "sampling", "spectral",
 )  # fmt: skip
 MODULES = {
     "exact": ".energy.exact",
@@ -34,7 +34,7 @@ NAMES = {
     ),
     ".model": ("MarkovRandomField", "Term", "gaussian", "load_model", "phi4", "phi4_from_lagrangian"),
     ".model.hammersley_clifford": ("HammersleyCliffordReport", "check_action"),
-    ".numpyro_plugin": ("GibbsField", "compile"),
+    ".numpyro_plugin": ("GibbsField", "bym2", "compile", "leroux", "observe_field", "proper_car", "scaling_factors"),
     ".partition": ("PartitionEstimate", "PartitionSurface", "log_partition"),
     ".renormalization": ("FiniteSizeScaling", "finite_size_scaling"),
     ".results": (

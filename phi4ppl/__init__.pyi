@@ -9,6 +9,7 @@ from . import (
     inference,
     lattice,
     learning,
+    lens,
     model,
     networks,
     numpyro_plugin,
@@ -38,7 +39,7 @@ from .learning import (
 from .model import MarkovRandomField, Term, gaussian, load_model, phi4, phi4_from_lagrangian
 from .model import term as terms
 from .model.hammersley_clifford import HammersleyCliffordReport, check_action
-from .numpyro_plugin import GibbsField, compile
+from .numpyro_plugin import GibbsField, bym2, compile, leroux, observe_field, proper_car, scaling_factors
 from .partition import PartitionEstimate, PartitionSurface, log_partition
 from .renormalization import FiniteSizeScaling, finite_size_scaling
 from .results import (
@@ -73,6 +74,7 @@ __all__ = [
     "__version__",
     "analysis",
     "average",
+    "bym2",
     "check_action",
     "combine_ensembles",
     "compare",
@@ -96,6 +98,8 @@ __all__ = [
     "laplace",
     "lattice",
     "learning",
+    "lens",
+    "leroux",
     "load_model",
     "load_run",
     "log_partition",
@@ -104,11 +108,13 @@ __all__ = [
     "networks",
     "numpyro_plugin",
     "observables",
+    "observe_field",
     "partition",
     "phi4",
     "phi4_from_lagrangian",
     "plot_history",
     "plot_scans",
+    "proper_car",
     "quartic",
     "renormalization",
     "reports",
@@ -119,6 +125,7 @@ __all__ = [
     "sample_ensemble",
     "sampling",
     "save_run",
+    "scaling_factors",
     "scan_reweighting",
     "settings",
     "spectral",

@@ -51,15 +51,14 @@ def pytest_addoption(parser):
     parser.addoption("--share", metavar="K/N", type=rotation.share_of, help="one part in N of the selected tests")
 
 
-def pytest_itemcollected(item):
-    item.config.stash.setdefault(rotation.COLLECTED, []).append(item.nodeid)
-    if rotation.is_rotated(item.nodeid, ROTATED):
-        item.add_marker("rotated")
-
-
-@pytest.hookimpl(trylast=True)
+@pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(config, items):
-    """Leave out the tests of other parts."""
+    """Mark what is made in turn, doctests too, before -m selects; then leave out the tests of other parts."""
+    config.stash[rotation.COLLECTED] = [item.nodeid for item in items]
+    for item in items:
+        if rotation.is_rotated(item.nodeid, ROTATED):
+            item.add_marker("rotated")
+    yield
     if share := config.getoption("--share"):
         kept = [item for item in items if rotation.in_share(item.nodeid, *share)]
         config.hook.pytest_deselected(items=[item for item in items if not rotation.in_share(item.nodeid, *share)])

@@ -67,8 +67,8 @@ def test_a_file_that_declares_disorder_has_realisations_run(folder, capsys):
     )
     page = (results / "report.html").read_text()
     assert "<h1>mine</h1>" in page and "Averages over the disorder" in page and "data:image/png" in page
-    assert main(["report", "runs/mine"]) == 2
-    assert "has its averages in report.html" in capsys.readouterr().err
+    assert main(["report", "runs/mine"]) == status
+    assert "12 realisations of r, 2 replicas each of 60 draws" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

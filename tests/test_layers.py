@@ -38,6 +38,7 @@ LAYERS = (
     ("dynamics", 13),
     ("renormalization", 13),
     ("spectral", 13),
+    ("lens", 14),
     ("cli", 15),
     ("__main__", 16),
 )

@@ -187,7 +187,7 @@ SPOKEN = {  # where the messages come from that a command can show
     ),
 }
 CALLED = {  # what a command calls, and arguments that it gives without an option
-    "run": (p4.sample, {"observables", "model_kwargs", "devices", "coords", "dims", "predictive"}),
+    "run": (p4.sample, {"observables", "model_kwargs", "devices", "coords", "dims", "predictive", "start"}),
     "infer": (p4.infer_couplings, set()),
     "compare": (p4.compare, {"prior_weights", "num_draws"}),
     "fit": (p4.fit_likelihood, {"ridge", "initial", "num_chains", "kernel", "batch_size", "sweeps", "optimizer",

@@ -269,6 +269,42 @@ def test_sizes_are_extrapolated_to_the_mean_field_scale(kinds):
     assert abs(found.value - 1.15 * critical) > 3.5 * found.error
 
 
+@pytest.mark.parametrize(
+    "kinds", [pytest.param(kinds, marks=() if kinds == "spin-spin" else pytest.mark.slow) for kinds in KINDS]
+)
+def test_sampled_machines_of_growing_size_become_critical_at_the_mean_field_scale(kinds):
+    """Chains of 12, 24 and 48 units a layer: within 3.5 errors of s_c (false alarm 5e-4), which are below 4 %. Planted: a scale
+    15 % larger, as from variances that are 15 % too small, and for units other than spins that of units of variance one."""
+    critical = mean_field_scale(kinds)
+    found = phases(
+        lambda n: mattis(kinds, n), {"weights": lambda n: critical * (1 + np.linspace(-1, 1.4, 6) / np.sqrt(n))},
+        sizes=(12, 24, 48), num_modes=1, num_samples=600, annealing_steps=0, sweeps=0, seed=1,
+    )  # fmt: skip
+    value, error = found.transition.value, found.transition.error
+    assert (
+        not found.transition.pseudo_critical
+        and not found.warnings
+        and found.mean_field == pytest.approx(critical, rel=2e-5)
+    )
+    assert error < 0.04 * critical and abs(value - critical) < 3.5 * error
+    assert abs(value - 1.15 * critical) > 3.5 * error
+    if kinds != "spin-spin":
+        assert abs(value - 1) > 3.5 * error
+
+
+def test_driven_fast_a_machine_lags_behind_and_driven_slowly_less():
+    """64 + 64 spins of one pattern through their transition: the area is above 0 by 5 errors at two sweeps a point, and smaller
+    by 4 at fifty."""
+    values, areas = np.linspace(0.6, 1.6, 6), {}
+    for sweeps in (2, 50):
+        effort = {"num_modes": 1, "num_samples": 100, "annealing_steps": 0, "num_chains": 32}
+        data = phases(mattis("spin-spin", 64), {"weights": values}, sweeps=sweeps, seed=4, **effort).data.isel(size=0)
+        areas[sweeps] = float(data["hysteresis"]), float(data["hysteresis_error"])
+    (fast, fast_error), (slow, slow_error) = areas[2], areas[50]
+    assert fast > 5 * fast_error > 0
+    assert fast - slow > 4 * np.hypot(fast_error, slow_error)
+
+
 def test_two_sizes_cross_and_are_not_extrapolated():
     sizes = np.array([16, 32])
     found, crossings, fits = from_sizes("weights", sizes, *curves("spin-spin", sizes), (0.5, 0.2))

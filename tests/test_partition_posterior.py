@@ -230,7 +230,6 @@ def test_interpolant_continues_along_rays_and_stays_below_a_convex_function():
         ),
         ({"num_auxiliary": 0}, ("argument.num_auxiliary", "1")),
         ({"priors": {"w": 1.0}}, ("argument.prior", "NumPyro", "prior of 'w'")),
-        ({"priors": {"w": dist.Normal()}}, ("argument.prior.unbounded", "prior of 'w'")),
         (
             {"priors": {"w": dist.Delta(0.5)}},
             ("argument.prior.density", "prior of 'w'"),
@@ -238,7 +237,7 @@ def test_interpolant_continues_along_rays_and_stays_below_a_convex_function():
         ({"priors": {"w": dist.Poisson(1.0)}}, ("argument.prior.density", "got Poisson", "prior of 'w'")),
         ({"priors": {"w": dist.Uniform(1.0, 0.0)}}, ("argument.prior.order", "(1, 0)", "prior of 'w'")),
         (
-            {"priors": {"b": dist.Normal()}, "normalizer": "exchange"},
+            {"priors": {"b": dist.Normal(-9.0, 1.0)}, "normalizer": "exchange"},
             ("argument.prior.positive", "HalfNormal", "prior of 'b'"),
         ),
         ({"normalizer": "guess"}, ("argument.normalizer", "'auto'", "'surface'", "'exact'")),
@@ -254,12 +253,6 @@ def test_model_without_exact_log_z_is_refused():
     torus = p4.phi4(p4.lattice.square(8), w=0.5, a=2.0, b=0.2)
     with raises("argument.model.too_large", "normalizer='surface'"):
         p4.infer_couplings(torus, np.zeros((1, 8, 8)), {"w": dist.Uniform(0.4, 0.6)}, normalizer="exact")
-
-
-def test_infinite_z_under_the_prior_is_refused():
-    gaussian = p4.gaussian(TRIANGLE.lattice, w=0.3, a=1.0)
-    with raises("hammersley_clifford.not_normalizable"):
-        p4.infer_couplings(gaussian, np.zeros((1, 3)), {"w": dist.Uniform(0.0, 1.5)}, normalizer="exact")
 
 
 def test_prior_beyond_the_surface_is_refused():

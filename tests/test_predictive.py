@@ -190,7 +190,7 @@ def test_gaussian_fields_are_predicted_and_their_log_prior_is_minus_s():
 
 
 def test_fields_without_exact_draws_leave_the_prior_out_and_say_so():
-    field = p4.GibbsField(p4.phi4(p4.lattice.chain(4), w=0.5, a=0.5, b=0.2))
+    field = p4.GibbsField(p4.gaussian(p4.lattice.chain(4), w=1.0, a=1.0))  # intrinsic
 
     def model(y):
         phi = numpyro.sample("phi", field)
@@ -213,7 +213,7 @@ def test_an_observed_field_that_cannot_be_drawn_is_left_out_alone():
 
     def model(seen):
         level = numpyro.sample("level", dist.Normal(0.0, 1.0))
-        numpyro.sample("psi", p4.GibbsField(p4.phi4(lattice, w=0.5, a=0.5, b=0.2)), obs=seen)
+        numpyro.sample("psi", p4.GibbsField(p4.gaussian(lattice, w=1.0, a=1.0)), obs=seen)
         numpyro.sample("y", dist.Normal(level, 1.0).expand([3]).to_event(1), obs=jnp.ones(3))
 
     with warns("predictive.incomplete", "'psi'"):

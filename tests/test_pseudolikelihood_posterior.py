@@ -184,7 +184,7 @@ def test_polynomial_goes_on_where_the_function_ends():
             {"priors": dict.fromkeys("wabr", dist.HalfNormal())},
             ("argument.priors.too_large", "3", "4", "normalizer='exchange'"),
         ),
-        ({"priors": {"b": dist.Normal()}}, ("argument.prior.positive", "HalfNormal", "prior of 'b'")),
+        ({"priors": {"b": dist.Normal(-9.0, 1.0)}}, ("argument.prior.positive", "HalfNormal", "prior of 'b'")),
         (
             {"data": np.random.default_rng(0).laplace(size=(200, 8)), "priors": {"b": dist.HalfNormal()}},
             ("argument.data.no_maximum",),

@@ -8,7 +8,9 @@ from rotation import function_of, in_share, is_rotated, share_of, unknown
 def test_every_entry_is_a_test(pytestconfig):
     collected = pytestconfig.stash[rotation.COLLECTED]
     files = {nodeid.partition("::")[0] for nodeid in collected}
-    assert unknown([name for name in rotation.listed() if name.partition("::")[0] in files], collected) == []
+    listed = {name: name.partition("::")[0] for name in rotation.listed()}
+    assert [name for name, file in listed.items() if not (rotation.LIST.parents[1] / file).is_file()] == []
+    assert unknown([name for name, file in listed.items() if file in files], collected) == []
 
 
 def test_planted_entry_without_a_test_is_found():

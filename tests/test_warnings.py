@@ -29,6 +29,7 @@ pytestmark = pytest.mark.compile_quickly
 
 SITE = p4.gaussian(p4.lattice.chain(1), w=0.0, a=0.5)
 RING = p4.phi4(p4.lattice.chain(4), w=0.5, a=0.5, b=0.2)
+INTRINSIC = p4.gaussian(RING.lattice, w=1.0, a=1.0)
 RUN = {"num_warmup": 40, "num_samples": 60, "num_chains": 2, "progress": False}
 ROWS = np.random.default_rng(0).normal(size=(60, 3)) * [1.0, 2.0, 3.0]
 BITS = (ROWS > 0).astype(float)
@@ -44,7 +45,7 @@ def prediction(monkeypatch):
         raise p4.errors.MemoryLimitError("test", "for a test")
 
     def model(y):
-        phi = numpyro.sample("phi", p4.GibbsField(RING))
+        phi = numpyro.sample("phi", p4.GibbsField(INTRINSIC))  # which has no density to draw from
         numpyro.sample("y", dist.Normal(phi, 0.5), obs=y)
 
     monkeypatch.setattr(predictive_groups, "require_memory", refuse)  # sampling takes its time
@@ -187,6 +188,11 @@ def realizations_that_fail(monkeypatch):
     disorder.quenched(SITE, {"a": dist.Uniform(0.5, 1.0)}, **run)
 
 
+def averages_that_disagree(_):
+    one, other = ({"w": np.ones((1, 1)) * s} for s in (1, -1))
+    p4.lens.average(lambda p, x: (x @ p["w"]) ** 2, [one, other], np.ones((3, 1)))
+
+
 def two_modes(_):
     def model():
         x = numpyro.sample("x", dist.Normal(0.0, 7.0))
@@ -197,6 +203,7 @@ def two_modes(_):
 
 
 CASES = {
+    "lens/averages.py": [averages_that_disagree],
     "analysis/scaling_fit.py": [contradicted_prior],
     "renormalization/flow.py": [unsettled_search],
     "renormalization/conditional_field.py": [moving_means],

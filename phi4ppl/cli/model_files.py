@@ -7,13 +7,14 @@ import importlib.util
 import inspect
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import ModelFileError, Phi4pplError
 from ..model.field import MarkovRandomField
 
-__all__ = ["ModelFile", "failure_in_model", "field_of", "load_model_file", "shipped_models"]
+__all__ = ["ModelFile", "failure_in_model", "field_of", "load_model_file", "names_in", "shipped_models"]
 
 MODULE = "phi4ppl_model_"  # and the name of the file: what a model file is imported as
 CONVENTION = (
@@ -26,7 +27,7 @@ class ModelFile(NamedTuple):
     """A loaded declaration: ``model`` is a `MarkovRandomField` or a NumPyro model function without arguments.
 
     Where a process of `phi4ppl.dynamics` is asked for, it may be one, and ``start`` is the field that the file starts it from.
-    ``disorder`` holds distributions of couplings by name, where the file declares some.
+    ``disorder`` holds distributions of couplings by name, or a NumPyro model that draws them, where the file declares some.
     """
 
     name: str
@@ -35,7 +36,7 @@ class ModelFile(NamedTuple):
     model: object
     parameters: dict
     start: object = None
-    disorder: dict | None = None
+    disorder: dict | Callable | None = None
 
 
 def shipped_models() -> dict[str, Path]:
@@ -88,10 +89,30 @@ def load_model_file(spec: str, settings: dict[str, str] | None = None, also: tup
     )
 
 
-def _disorder(path: Path, module) -> dict | None:
+def names_in(spec: str, needed: tuple[str, ...], also: tuple[str, ...]) -> tuple[Path, dict]:
+    """The path of a Python file, and what it defines under these names.
+
+    Raises
+    ------
+    ModelFileError
+        If there is no such file, it fails, or it lacks one of the names that are needed.
+    """
+    path = Path(spec)
+    if not path.is_file():
+        raise ModelFileError("missing", f"{spec}: no such file. It defines {', '.join(needed)}.")
+    module = _execute(path)
+    missing = [name for name in needed if not hasattr(module, name)]
+    if missing:
+        listed = ", ".join(f"`{name}`" for name in needed)
+        may = ", ".join(f"`{name}`" for name in also)
+        raise ModelFileError("no_names", f"{path}: lacks `{missing[0]}`. Define {listed}; {may} are optional.")
+    return path, {name: getattr(module, name) for name in (*needed, *also) if hasattr(module, name)}
+
+
+def _disorder(path: Path, module) -> dict | Callable | None:
     found = getattr(module, "disorder", None)
-    if found is not None and not isinstance(found, dict):
-        fix = "It is a dict of NumPyro distributions by name of a coupling, such as {'r': Normal(0, 0.5)}."
+    if found is not None and not isinstance(found, dict) and not callable(found):
+        fix = "It is a dict of NumPyro distributions by name of a coupling, such as {'r': Normal(0, 0.5)}, or a NumPyro model."
         raise ModelFileError("disorder", f"{path}: `disorder` is a {type(found).__name__}. {fix}")
     return found
 

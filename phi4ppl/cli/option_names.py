@@ -29,6 +29,7 @@ OPTIONS = {  # by command, the options by the arguments that they stand for
                 "progress": "--quiet"},
     "spectrum": {"points": "DATA", "source": "DATA", "target": "--target", "baseline": "--baseline", "seed": "--seed",
                  "progress": "--quiet"},
+    "lens": {"seed": "--seed", "progress": "--quiet"},
     "evolve": {"time": "--time", "step_size": "--step-size", "every": "--every", "start": "--start", "seed": "--seed",
                "num_replicas": "--replicas", "checkpoint": "--checkpoint", "step": "--step", "progress": "--quiet"},
     "compare": {"seed": "--seed", "priors": "--prior", "data": "--data", "models": "MODEL", "progress": "--quiet"},

@@ -36,6 +36,7 @@ EXAMPLES = {
     ),
     "cascade": ("phi4ppl cascade phi4_square --to 512",),
     "spectrum": ("phi4ppl spectrum digits.npz --target y", "phi4ppl spectrum runs/phi4_square/samples.nc"),
+    "lens": ("phi4ppl lens classifier.py",),
     "evolve": (
         "phi4ppl evolve phi4_square --time 20 --film out.gif",
         "phi4ppl evolve phi4_square --process langevin --step mala --time 20",
@@ -53,6 +54,7 @@ SCAN = "renormalization.finite_size:finite_size_scaling"
 RG = "renormalization.monte_carlo_rg:monte_carlo_rg"
 FLOW = "renormalization.flow:flow"
 SPECTRUM = "spectral.spectral_page:report"
+LENS = "lens.lens_page:report"
 EVOLVE = "dynamics.evolve:evolve"
 CASCADE = "renormalization.cascade:cascade"
 FITS = ("learning.likelihood", "learning.variational")
@@ -90,7 +92,8 @@ class Command(argparse.ArgumentParser):
     def borrow(self, option: str, place: str, text: str, *, choices: str | None = None, **options) -> None:
         """Add an option whose default is that of an argument: ``module:function.argument``, inside this package.
 
-        ``choices`` names a dict or tuple, or a function that returns one or a text: what stands for ``%(known)s`` in the help.
+        ``choices`` names a dict or tuple, or a function that returns one or a text: what stands for ``%(known)s`` in the
+        help.
         """
         action = self.add_argument(option, help=f"{text} (default: %(default)s)", **options)
         self.borrowed[action.dest] = (action, *place.rsplit(".", 1))
@@ -148,6 +151,7 @@ def parser() -> argparse.ArgumentParser:
     _renormalize(command("renormalize", "block fields of a model: exponents, and the flow of couplings"))
     _cascade(command("cascade", "make fields of large lattices from those of small ones"))
     _spectrum(command("spectrum", "count the features of a table, a kernel matrix or the fields of a run"))
+    _lens(command("lens", "read a trained model as a field theory, in eight steps"))
     _evolve(command("evolve", "move a field in time, with a film"))
     sub = command("models", "list the shipped models")
     sub.add_argument("--settings", action="store_true", help="also list what --set can change")
@@ -286,6 +290,13 @@ def _spectrum(sub: Command) -> None:
     sub.borrow("--baseline", f"{SPECTRUM}.baseline", "auto, rbf, laplace, matern or polynomial")
     sub.borrow("--seed", f"{SPECTRUM}.seed", "seed of the sub-samples", type=int)
     _with_folder(sub, "spectra/DATA", "an earlier spectrum")
+
+
+def _lens(sub: Command) -> None:
+    text = "a Python file that defines apply, params and data; labels, other, training and more are optional"
+    sub.add_argument("model", metavar="MODEL.py", help=text)
+    sub.borrow("--seed", f"{LENS}.seed", "seed of groups, folds and directions", type=int)
+    _with_folder(sub, "lenses/MODEL", "an earlier report")
 
 
 def _evolve(sub: Command) -> None:

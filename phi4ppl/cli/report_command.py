@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..errors import ResultFileError
 from .outcome import ESTIMATES, REPORT, SAMPLES, show_verdict
+from .quenched_run import report_quenched
 from .result_files import ResultFolder, read_record
 from .run_command import RECORD
 
@@ -25,11 +26,6 @@ def report(arguments) -> int:
     live = is_checkpoint(path)
     path = path / SAMPLES if path.is_dir() and not live else path
     tree = load_run(path)
-    if "realization" in tree["posterior"].dims:
-        raise ResultFileError(
-            "disorder",
-            f"{path}: a run with disorder has its averages in {REPORT} beside it; phi4ppl run makes it anew.",
-        )
     folder, of = (path, "") if live else (path.parent, path.name)
     made = read_record(folder / RECORD, "run") if of == SAMPLES else None
     if made is not None:  # the report is among the files of the run
@@ -43,6 +39,9 @@ def report(arguments) -> int:
             )
     names = (ESTIMATES, REPORT) if command == "run" else (REPORT,)
     results = ResultFolder(folder, command, record, names, overwrite=True, amend=True)
-    status = show_verdict(diagnose(tree), results, Path(made["model"]).stem if made else None)
+    if "realization" in tree["posterior"].dims:
+        status = report_quenched(path, tree, results, made)
+    else:
+        status = show_verdict(diagnose(tree), results, Path(made["model"]).stem if made else None)
     results.finish(facts)
     return status

@@ -11,6 +11,7 @@ from .quenched import quenched
 from .quenched_result import Quenched
 from .quenched_verdict import QuenchedVerdict
 from .response import LinearResponse, Response, response
+from .saved import from_run
 
 __all__ = [
     "Annealed",
@@ -20,6 +21,7 @@ __all__ = [
     "Quenched",
     "QuenchedVerdict",
     "Response",
+    "from_run",
     "quenched",
     "response",
 ]

@@ -18,6 +18,7 @@ from ..reports.numbers import value_with_error
 from ..reports.style import OKABE_ITO, panels
 from ..sampling.engine import Engine
 from ..sampling.progress import Progress
+from .machine_source import MachineSource, driven_magnetizations, require_gibbs
 from .sources import EXTERNAL, Source
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Hysteresis", "driven_loop"]
 
+LOCAL = "local_hmc"
 ACCEPTED = ("local_hmc", "hmc", "nuts", "chees", "adjusted_mclmc")  # dynamics that moves a field by little at a time
 
 
@@ -111,8 +113,8 @@ def _error(rows: np.ndarray) -> np.ndarray:
 
 
 def driven_loop(
-    source: Source, amplitude: float, rate: float, *, num_steps: int, num_replicas: int, num_warmup: int,
-    kernel: Kernel | str, couplings: dict | None, seed: int, progress: bool | None,
+    source: Source | MachineSource, amplitude: float, rate: float, *, num_steps: int, num_replicas: int, num_warmup: int,
+    kernel: Kernel | str | None, couplings: dict | None, seed: int, progress: bool | None,
 ) -> Hysteresis:  # fmt: skip
     """The loop; see `Response.hysteresis`."""
     num_steps = positive_int("num_steps", num_steps, minimum=2)
@@ -121,13 +123,33 @@ def driven_loop(
     for name, value in (("amplitude", amplitude), ("rate", rate)):
         if finite_array(name, value).shape != () or not value > 0:
             raise ArgumentError(name, "a positive number", repr(value))
+    if isinstance(source, MachineSource):
+        require_gibbs(kernel, couplings)
+    else:
+        _require_local(kernel or LOCAL)
+    step = 2 * amplitude / num_steps
+    iterations = _iterations(amplitude, rate, step)
+    down = np.linspace(amplitude, -amplitude, num_steps + 1)
+    fields = np.concatenate([down, down[-2::-1]])
+    key, lengths = stream_key(seed, "hysteresis"), {"num_replicas": num_replicas, "num_warmup": num_warmup}
+    if isinstance(source, MachineSource):
+        m = driven_magnetizations(source, fields, iterations, key, **lengths)
+    else:
+        m = _driven_by_kernel(
+            source, fields, iterations, key, kernel=kernel or LOCAL, couplings=couplings, progress=progress, **lengths
+        )
+    return _loop(fields, m, step / iterations, iterations, source.volume)
+
+
+def _require_local(kernel: Kernel | str) -> None:
     named = kernel if isinstance(kernel, str) else kernel.name
     if named.removesuffix("_fourier") not in ACCEPTED:
         fix = "Clusters, exchanges and sign flips jump between the phases, where a loop is about staying in one."
         raise ArgumentError("kernel", f"one of {', '.join(ACCEPTED)}", repr(named), fix, reason="choice")
-    down = np.linspace(amplitude, -amplitude, num_steps + 1)
-    fields = np.concatenate([down, down[-2::-1]])
-    step = 2 * amplitude / num_steps
+
+
+def _iterations(amplitude: float, rate: float, step: float) -> int:
+    """Iterations of the kernel at each field: a whole number, close to the rate that is asked for."""
     iterations = round(step / rate)
     if iterations < 1 or abs(iterations * rate / step - 1) > 0.25:
         best = max(2, int(2 * amplitude / (rate * max(iterations, 1))))
@@ -135,11 +157,19 @@ def driven_loop(
         raise ArgumentError(
             "rate", "a whole number of iterations per step", got, f"Try num_steps={best}.", reason="steps"
         )
+    return iterations
+
+
+def _driven_by_kernel(
+    source: Source, fields: np.ndarray, iterations: int, key, *, num_replicas: int, num_warmup: int,
+    kernel: Kernel | str, couplings: dict | None, progress: bool | None,
+) -> np.ndarray:  # fmt: skip
+    """m of every replica of every realisation after the iterations at each field, ``(members, replicas, fields)``."""
     members = 1 if not couplings else len(next(iter(couplings.values())))
     at = _models(source, couplings, members)
     magnetization = (("m", _magnetization_of(source)),)
     engine = Engine(
-        at(fields[0]), kernel=kernel, num_chains=num_replicas, key=stream_key(seed, "hysteresis"), num_members=members,
+        at(fields[0]), kernel=kernel, num_chains=num_replicas, key=key, num_members=members,
         keep_field=False, observables=magnetization,
     )  # fmt: skip
     found = []
@@ -149,7 +179,7 @@ def driven_loop(
             here = at(field)
             draws = engine.draw(here, 1, 1 if k == 0 else iterations, burn_in=False, progress=bar)
             found.append(draws.observables["m"][..., 0])
-    return _loop(fields, np.stack(found, axis=-1).astype(float), step / iterations, iterations, source.volume)
+    return np.stack(found, axis=-1).astype(float)
 
 
 def _magnetization_of(source: Source):
@@ -180,7 +210,8 @@ def _loop(fields, m, rate: float, iterations: int, volume: int) -> Hysteresis:
     rows = _independent(m)
     half = len(fields) // 2
     crossing = _coercive(fields, rows.mean(axis=0), half)
-    without = np.array([_coercive(fields, np.delete(rows, k, axis=0).mean(axis=0), half) for k in range(len(rows))])
+    rest = (rows.sum(axis=0) - rows) / (len(rows) - 1)
+    without = np.array([_coercive(fields, each, half) for each in rest])
     spread = np.sqrt((len(rows) - 1) / len(rows) * np.sum((without - without.mean()) ** 2))
     independent = _independent(area)
     return Hysteresis(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import numpy as np
 import xarray as xr
@@ -13,17 +14,19 @@ from ..errors.streams import stream_seed
 from ..kernels.kernel import Kernel
 from ..model.field import MarkovRandomField
 from ..results.ensemble_run import sample_ensemble
-from .draws import draw_couplings, require_disorder, require_proper
+from .draws import draw_couplings, names_of, require_disorder
+from .improper import require_proper
 from .quenched_result import Quenched
+from .saved import stored_model
 
 __all__ = ["quenched"]
 
 
 @call_checked
 def quenched(
-    model: MarkovRandomField, disorder: dict, *, num_realizations: int = 50, num_replicas: int = 2, num_warmup: int = 1000,
-    num_samples: int = 1000, kernel: Kernel | str = "auto", seed: int = 0, observables: dict | list[str] | None = None,
-    overlaps: bool = True, thinning: int = 1, progress: bool | None = None,
+    model: MarkovRandomField, disorder: dict | Callable, *, num_realizations: int = 50, num_replicas: int = 2,
+    num_warmup: int = 1000, num_samples: int = 1000, kernel: Kernel | str = "auto", seed: int = 0,
+    observables: dict | list[str] | None = None, overlaps: bool = True, thinning: int = 1, progress: bool | None = None,
 ) -> Quenched:  # fmt: skip
     """Averages over quenched couplings: [⟨O⟩], [⟨O⟩²], [⟨O²⟩], susceptibilities, overlaps and P(q), with errors.
 
@@ -39,12 +42,16 @@ def quenched(
     ----------
     model : MarkovRandomField
         Couplings without disorder stay as they are.
-    disorder : dict
-        By name of a coupling a NumPyro distribution, or a function ``key → array``. One of shape () draws every site or clique
-        independently; with a batch of ``(num_cliques,)`` each clique has its own parameters; an event of that shape
-        (``MultivariateNormal``) draws them together. For couplings of sites the lattice shape will do as well. A function may
-        return a single number, the coupling of the whole lattice. ±w: ``dist.MixtureSameFamily(dist.Categorical(
-        probs=jnp.array([0.5, 0.5])), dist.Delta(jnp.array([-w, w])))``.
+    disorder : dict or callable
+        A dict draws the terms independently of each other. By name of a coupling it has a NumPyro distribution, or a function
+        ``key → array``. A distribution of shape () draws every site or clique independently; with a batch of ``(num_cliques,)``
+        each clique has its own parameters; an event of that shape (``MultivariateNormal``) draws them together. For couplings
+        of sites the lattice shape will do as well. A function may return a single number, the coupling of the whole lattice.
+        ±w: ``dist.MixtureSameFamily(dist.Categorical(probs=jnp.array([0.5, 0.5])), dist.Delta(jnp.array([-w, w])))``.
+
+        A NumPyro model, a function without arguments, draws several terms together: its sites with the name of a coupling are
+        the couplings, other sample sites are variables that they depend on. A site has the shape that the function gives it,
+        so that one of shape () is one number for the whole lattice.
     num_realizations : int
     num_replicas : int
         Independent chains of each realisation, at least 2.
@@ -95,24 +102,34 @@ def quenched(
         seed=stream_seed(seed, "quenched"), observables=observables, keep_field=bool(overlaps), thinning=thinning,
         progress=progress,
     )  # fmt: skip
-    result = Quenched(model, drawn, _by_realization(tree, disorder, seed), improper)
+    more = {"seed": seed, "disorder": _in_words(model, disorder), "improper": improper._asdict()}
+    result = Quenched(model, drawn, _by_realization(tree, more, model), improper)
     for text in result.warnings:
         warn(Phi4pplWarning("disorder.verdict", text))
     return result
 
 
-def _by_realization(tree: xr.DataTree, disorder: dict, seed: int) -> xr.DataTree:
-    """The tree with its members called realisations, and the disorder in its settings."""
+def _by_realization(tree: xr.DataTree, more: dict, model: MarkovRandomField) -> xr.DataTree:
+    """The tree with its members called realisations, more settings, and the model, so that `from_run` needs the file alone."""
     renamed = xr.DataTree.from_dict(
         {
             name: node.dataset.rename({"member": "realization"}) if "member" in node.dims else node.dataset
             for name, node in tree.children.items()
         }
+        | stored_model(model)
     )
     facts = json.loads(tree.attrs["phi4ppl"])
-    facts["settings"] |= {"seed": seed, "disorder": {name: _described(source) for name, source in disorder.items()}}
+    facts["settings"] |= more
     renamed.attrs = dict(tree.attrs) | {"phi4ppl": json.dumps(facts)}
     return renamed
+
+
+def _in_words(model: MarkovRandomField, disorder) -> dict[str, str]:
+    """By name of a coupling how it is drawn."""
+    if isinstance(disorder, dict):
+        return {name: _described(source) for name, source in disorder.items()}
+    title = getattr(disorder, "__name__", type(disorder).__name__)
+    return dict.fromkeys(names_of(model, disorder), f"NumPyro model {title}")
 
 
 def _described(source) -> str:

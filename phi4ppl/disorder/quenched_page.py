@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..reports.html import Fact, Picture, Row, Table, facts_table, png_of, write_page
-from ..reports.numbers import value_with_error
 from ..reports.style import OKABE_ITO, panels
 from ..results.settings import metadata
 from ..results.verdict import Check
@@ -90,7 +89,7 @@ def write_quenched(result, path, name: str | None, facts: dict) -> Path:
         "picture": Picture(caption if result.overlaps is not None else "⟨m⟩ of every realisation", (png_of(result.plot()),)),
         "checks": Table(("check", "", "value", "threshold"), [_row(check) for check in verdict.checks], texts=4),
         "budget": [f"{result.budget(each)}." for each in ("magnetization", "phi_squared") if each in result.observables],
-        "improper": f"Realisations without a finite Z: {value_with_error(result.improper.probability, 0)} "
+        "improper": f"Realisations without a finite Z: probability {result.improper} "
         f"({result.improper.how}).",
         "model": result.model.describe(),
         "facts": facts_table({k: v for k, v in made.items() if k != "disorder"} | facts),

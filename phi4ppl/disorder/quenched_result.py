@@ -25,7 +25,7 @@ from ..reports.numbers import value_with_error
 from ..results.settings import metadata
 from .annealed import Annealed, annealed_averages, log_z_of
 from .budget import Budget, budget_of
-from .draws import Improper
+from .improper import Improper
 from .quenched_verdict import MIN_TAUS, QuenchedVerdict, verdict_of
 from .realizations import (
     CORRELATIONS,

@@ -24,6 +24,7 @@ from ..results.run import sample
 from ..reweighting.scan import scan_reweighting
 from ..reweighting.scan_derived import ScanDerived
 from .hysteresis import Hysteresis, driven_loop
+from .machine_source import MachineSource, gibbs_fields
 from .sources import EXTERNAL, Source, source_of
 
 if TYPE_CHECKING:
@@ -77,7 +78,8 @@ def response(
 
     Parameters
     ----------
-    model : MarkovRandomField, or a machine of φ⁴ or Gaussian units
+    model : MarkovRandomField or RestrictedBoltzmannMachine
+        A machine with binary units is sampled by block Gibbs sweeps of both layers, one of real units as a field.
     source : array_like, optional
         ξ, one number a site: a digit, a mode of the lattice, a stored pattern. By default 1 everywhere.
     layer : str, optional
@@ -91,7 +93,7 @@ def response(
     Raises
     ------
     ArgumentError
-        For a pattern of another shape or of zeros, and machines of binary units.
+        For a pattern of another shape or of zeros.
     HammersleyCliffordError
         If the model is not normalizable.
 
@@ -106,24 +108,26 @@ def response(
     return Response(source_of(model, source, layer))
 
 
+def _conjugate(field):
+    """−h V m as an action of the one number V m."""
+    return lambda total: -field * total[0]
+
+
 @call_checked
 class Response:
     """A model with an external field; see `response`.
 
     Attributes
     ----------
-    source : Source
+    source : Source or MachineSource
     """
 
-    def __init__(self, source: Source):
+    def __init__(self, source: Source | MachineSource):
         self.source = source
 
-    def at(self, field: float) -> MarkovRandomField:
-        """The model at the field h, with the term ``external_field``."""
+    def at(self, field: float) -> MarkovRandomField | RestrictedBoltzmannMachine:
+        """The model at the field h: with the term ``external_field``, or the machine with shifted linear couplings."""
         return self.source.at(field)
-
-    def _observables(self, more: dict | None = None) -> dict:
-        return {"m": self.source.magnetization} | (more or {})
 
     def susceptibility(
         self, field: float = 0.0, *, step: float | None = None, num_samples: int = 4000, num_warmup: int = 1000,
@@ -138,18 +142,21 @@ class Response:
         step : float, optional
             δ of the differences. By default ¼ of the spread that h has of itself, 1/(V σ_m), from a short run.
         num_samples, num_warmup, num_chains, kernel, seed, progress
-            As in `phi4ppl.sample_ensemble`.
+            As in `phi4ppl.sample_ensemble`; a machine with binary units has sweeps of block Gibbs in place of a kernel.
         """
         field, seed = float(finite_array("field", field)), seed_within(seed)
         shared: dict = {"num_warmup": num_warmup, "num_chains": num_chains, "kernel": kernel, "progress": progress}
-        shared |= {"observables": self._observables(), "keep_field": False}
         if step is None:
-            pilot = self._members([field] * 3, num_samples=200, seed=stream_seed(seed, "pilot"), **shared)
-            step = 0.25 / (self.source.volume * float(pilot["posterior"]["m"].std()))
+            pilot = self._magnetizations([field] * 3, num_samples=200, seed=stream_seed(seed, "pilot"), **shared)
+            if not pilot.std() > 0:
+                fix = "The field may be so strong that nothing moves."
+                raise ArgumentError(
+                    "step", "a number, because m does not vary in a short run", "None", fix, reason="pilot"
+                )
+            step = 0.25 / (self.source.volume * float(pilot.std()))
         if finite_array("step", step).shape != () or not step > 0:
             raise ArgumentError("step", "a positive number", repr(step))
-        tree = self._members([field - step, field, field + step], num_samples=num_samples, seed=seed, **shared)
-        m = tree["posterior"]["m"].transpose("member", "chain", "draw").values.astype(float)
+        m = self._magnetizations([field - step, field, field + step], num_samples=num_samples, seed=seed, **shared)
         runs = {label: {"m": m[k], "m2": m[k] ** 2} for k, label in enumerate(("below", "here", "above"))}
         volume = self.source.volume
         found = derive(runs, {
@@ -160,8 +167,23 @@ class Response:
         z = float((one.value - other.value) / np.hypot(one.error, other.error))
         return LinearResponse(one, other, z, field, float(step))
 
-    def _members(self, fields, **options) -> xr.DataTree:
-        return sample_ensemble(self.source.model, {EXTERNAL: self.source.couplings_at(fields)}, **options)
+    def _magnetizations(self, fields, *, progress: bool | None, **options) -> np.ndarray:
+        """Draws of m, shape ``(len(fields), chain, draw)``."""
+        if isinstance(self.source, MachineSource):
+            return gibbs_fields(self.source, fields, **options).astype(float) @ self.source.pattern / self.source.volume
+        tree = sample_ensemble(
+            self.source.model, {EXTERNAL: self.source.couplings_at(fields)}, observables={"m": self.source.magnetization},
+            keep_field=False, progress=progress, **options,
+        )  # fmt: skip
+        return tree["posterior"]["m"].transpose("member", "chain", "draw").values.astype(float)
+
+    def _fields(self, field: float, *, progress: bool | None, **options) -> np.ndarray:
+        """Draws of the field, shape ``(chain, draw, *field_shape)``."""
+        if isinstance(self.source, MachineSource):
+            return gibbs_fields(self.source, [field], **options)[0]
+        dims, _ = field_dims(self.source.model.lattice)
+        tree = sample(self.source.at(field), progress=progress, **options)
+        return tree["posterior"]["phi"].transpose("chain", "draw", *dims).values
 
     def curve(
         self, values: ArrayLike, *, field: float | None = None, outside: str = "raise", num_samples: int = 4000,
@@ -196,13 +218,16 @@ class Response:
         if values.ndim != 1 or len(values) < 2 or np.any(np.diff(values) <= 0):
             raise ArgumentError("values", "two fields or more in ascending order", repr(values)[:80], reason="shape")
         middle = float((np.max(values) + np.min(values)) / 2 if field is None else finite_array("field", field))
-        model = self.at(middle)
-        tree = sample(
-            model, num_samples=num_samples, num_warmup=num_warmup, num_chains=num_chains, kernel=kernel, seed=seed,
-            progress=progress,
-        )  # fmt: skip
-        scan = scan_reweighting(tree["posterior"]["phi"], model, self.at, values)
-        m, volume = self.source.magnetization, self.source.volume
+        options = {"num_samples": num_samples, "num_warmup": num_warmup, "num_chains": num_chains, "kernel": kernel}
+        options |= {"seed": seed, "progress": progress}
+        volume = self.source.volume
+        if isinstance(self.source, MachineSource):  # only m is needed: S depends on h through −h V m
+            totals = volume * self._magnetizations([middle], **options)[0, :, :, None]
+            scan = scan_reweighting(totals, _conjugate(middle), _conjugate, values)
+            m = lambda total: total[0] / volume  # noqa: E731
+        else:
+            model, m = self.at(middle), self.source.magnetization
+            scan = scan_reweighting(self._fields(middle, **options), model, self.at, values)
         return scan.derive(
             {"m": lambda r: r["m"] * 1.0, "susceptibility": lambda r: volume * (r["m2"] - r["m"] ** 2)},
             {"m": m, "m2": lambda phi: m(phi) ** 2}, outside=outside,
@@ -210,7 +235,7 @@ class Response:
 
     def hysteresis(
         self, amplitude: float, rate: float, *, num_steps: int = 50, num_replicas: int = 16, num_warmup: int = 500,
-        kernel: Kernel | str = "local_hmc", couplings: dict | None = None, seed: int = 0, progress: bool | None = None,
+        kernel: Kernel | str | None = None, couplings: dict | None = None, seed: int = 0, progress: bool | None = None,
     ) -> Hysteresis:  # fmt: skip
         """The field goes from H to −H and back, at a stated rate.
 
@@ -226,8 +251,9 @@ class Response:
             Independent loops (of each realisation), which give the error.
         num_warmup : int
             Iterations at H before the loop begins.
-        kernel : str or Kernel
-            A local one: the loop belongs to its dynamics. ``"local_hmc"`` moves one site at a time.
+        kernel : str or Kernel, optional
+            A local one: the loop belongs to its dynamics. By default ``"local_hmc"``, which moves one site at a time. A machine
+            with binary units has block Gibbs sweeps, one an iteration.
         couplings : dict of arrays, optional
             Realisations of other couplings, as ``quenched(...).couplings``: a loop of each, and errors over them.
         seed, progress
@@ -249,14 +275,11 @@ class Response:
             ``response`` and ``error`` over the lattice; of a machine ``visible`` and ``hidden`` with ``visible_error`` and
             ``hidden_error``, the second being the response of its features. `plot_local` draws it.
         """
-        tree = sample(
-            self.at(float(finite_array("field", field))), num_samples=num_samples, num_warmup=num_warmup,
-            num_chains=num_chains, kernel=kernel, seed=seed, progress=progress,
+        phi = self._fields(
+            float(finite_array("field", field)), num_samples=num_samples, num_warmup=num_warmup, num_chains=num_chains,
+            kernel=kernel, seed=seed_within(seed), progress=progress,
         )  # fmt: skip
-        lattice, volume = self.source.model.lattice, self.source.volume
-        dims, coords = field_dims(lattice)
-        phi = tree["posterior"]["phi"].transpose("chain", "draw", *dims).values.astype(float)
-        flat = phi.reshape(*phi.shape[:2], -1)
+        volume, flat = self.source.volume, phi.reshape(*phi.shape[:2], -1).astype(float)
         m = flat @ self.source.pattern / volume
         found = derive(
             {"phi": flat, "m": m, "phi_m": flat * m[..., None]},
@@ -264,7 +287,8 @@ class Response:
         )["response"]
         visible = self.source.num_visible
         if visible is None:
-            shape = lattice.field_shape
+            dims, coords = field_dims(self.source.model.lattice)
+            shape = self.source.model.field_shape
             return xr.Dataset(
                 {"response": (dims, found.value.reshape(shape)), "error": (dims, found.error.reshape(shape))}, coords
             )

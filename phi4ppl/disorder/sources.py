@@ -14,6 +14,7 @@ from ..lattice.labels import aligned_fields
 from ..model.field import MarkovRandomField
 from ..model.term import Term, source
 from ..networks.machine import RestrictedBoltzmannMachine
+from .machine_source import MachineSource
 
 __all__ = ["EXTERNAL", "LAYERS", "Source", "source_of"]
 
@@ -56,12 +57,12 @@ class Source(NamedTuple):
         return jnp.sum(jnp.asarray(self.pattern, phi.dtype) * phi.reshape(-1)) / self.volume
 
 
-def source_of(model, pattern, layer: str | None) -> Source:
+def source_of(model, pattern, layer: str | None) -> Source | MachineSource:
     """A model with the field conjugate to a pattern; see `phi4ppl.disorder.response`."""
     if isinstance(model, RestrictedBoltzmannMachine):
         return _of_machine(model, pattern, "visible" if layer is None else one_of("layer", layer, LAYERS))
     if not isinstance(model, MarkovRandomField):
-        raise ArgumentError("model", "a MarkovRandomField, or a machine of φ⁴ units", type(model).__name__)
+        raise ArgumentError("model", "a MarkovRandomField, or a machine", type(model).__name__)
     if layer is not None:
         raise ArgumentError("layer", "None for a field without layers", repr(layer), reason="unused")
     lattice = model.lattice
@@ -75,7 +76,7 @@ def source_of(model, pattern, layer: str | None) -> Source:
     return _with_term(model, values.reshape(-1), None)
 
 
-def _of_machine(machine: RestrictedBoltzmannMachine, pattern, layer: str) -> Source:
+def _of_machine(machine: RestrictedBoltzmannMachine, pattern, layer: str) -> Source | MachineSource:
     sizes = machine.visible.size, machine.hidden.size
     own = sizes[LAYERS.index(layer)]
     values = np.ones(own) if pattern is None else finite_array("source", pattern).reshape(-1)
@@ -85,15 +86,21 @@ def _of_machine(machine: RestrictedBoltzmannMachine, pattern, layer: str) -> Sou
     whole = np.zeros(sum(sizes))
     whole[: sizes[0]] = values if layer == "visible" else 0.0
     whole[sizes[0] :] = values if layer == "hidden" else 0.0
+    if any(units.states is not None for units in (machine.visible, machine.hidden)):
+        return MachineSource(machine, _not_zero(whole), sizes[0])
     return _with_term(machine.to_model(), whole, sizes[0])
+
+
+def _not_zero(pattern: np.ndarray) -> np.ndarray:
+    if not pattern.any():
+        raise ArgumentError("source", "a pattern that is not 0 everywhere", "zeros", reason="zero")
+    return pattern
 
 
 def _with_term(model: MarkovRandomField, pattern: np.ndarray, num_visible: int | None) -> Source:
     if EXTERNAL in model.couplings:
         raise ArgumentError("model", f"no term named {EXTERNAL!r}", "one", "Rename it.", reason="name")
-    at = np.flatnonzero(pattern)
-    if not len(at):
-        raise ArgumentError("source", "a pattern that is not 0 everywhere", "zeros", reason="zero")
+    at = np.flatnonzero(_not_zero(pattern))
     term = Term(EXTERNAL, at[:, None], source, np.zeros(len(at)))
     model.check().raise_if_violated()
     return Source(MarkovRandomField(model.lattice, [*model.terms, term]), pattern, num_visible)

@@ -57,6 +57,9 @@ class CompiledModel:
         Observed site → why its log density is one number for all its data.
     axes : dict
         Site of a NumPyro model → for every axis of its value the plate that makes it (or None) and its length.
+    replace_values : callable
+        ``replace_values(position, values) -> (position, inside)``: the position with constrained ``values`` of some latent
+        sites in place of its own, and for each of them whether the value is inside the support of the site.
 
     Notes
     -----
@@ -80,6 +83,7 @@ class CompiledModel:
     observed_fields: dict[str, MarkovRandomField] = field(default_factory=dict)
     single_factors: dict[str, str] = field(default_factory=dict)
     axes: dict[str, tuple[tuple[str | None, int], ...]] = field(default_factory=dict)
+    replace_values: Callable[[Any, dict], tuple[Any, dict]] | None = None
 
     def __repr__(self) -> str:
         what = "a NumPyro model" if self.model is None else repr(self.model)
@@ -105,8 +109,13 @@ def compile_field(model: MarkovRandomField) -> CompiledModel:
         potential_fn=functools.partial(energy, model), logdensity_fn=functools.partial(log_density, model),
         initial_position=initial_position, constrain=_name_field, num_dimensions=model.lattice.num_sites,
         layout=layout_of(model), energy_change_fn=functools.partial(energy_change, model), model=model, fields={"phi": model},
+        replace_values=_replace_field,
     )  # fmt: skip
 
 
 def _name_field(phi) -> dict:
     return {"phi": phi}
+
+
+def _replace_field(phi, values: dict) -> tuple:
+    return values.get("phi", phi), {"phi": jnp.ones((), bool)}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from functools import cached_property
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
 from numpyro.distributions import Delta, Distribution
 
 from ..errors import ArgumentError
@@ -14,7 +16,7 @@ from ..model.coupling_vector import CouplingVector, statistics_matrix
 from ..model.field import MarkovRandomField
 from ..partition.surface import MAX_DIMENSIONS
 
-__all__ = ["CouplingProblem"]
+__all__ = ["CouplingProblem", "holding"]
 
 CHECKED = 40  # draws, whether Z is finite
 
@@ -31,6 +33,8 @@ class CouplingProblem:
         NumPyro distributions by coupling, in the order of θ; None for a flat one on the whole line.
     who : str
         The name of the model in messages.
+    wide : tuple of str
+        Couplings with one number per clique; all others are homogeneous.
 
     Raises
     ------
@@ -39,9 +43,9 @@ class CouplingProblem:
         number or that reach to negative couplings of the highest power, where Z is infinite.
     """
 
-    def __init__(self, model: MarkovRandomField, data: np.ndarray, priors: dict, who: str = "the model"):
+    def __init__(self, model: MarkovRandomField, data: np.ndarray, priors: dict, who: str = "the model", wide=()):
         for name in priors:
-            if name not in model.couplings or np.ndim(model.couplings[name]) != 0:
+            if name not in model.couplings or (np.ndim(model.couplings[name]) != 0 and name not in wide):
                 known = ", ".join(repr(n) for n, v in model.couplings.items() if np.ndim(v) == 0)
                 raise ArgumentError(
                     "priors", f"homogeneous couplings of {who}: {known or 'it has none'}", repr(name), reason="name"
@@ -50,11 +54,13 @@ class CouplingProblem:
         self.vector, self.count = CouplingVector.of(model, priors), len(data)
         self.data = data.reshape(len(data), *model.field_shape)
         # reweighting, which sees finite sums, would not notice an infinite Z
-        highest = model.structure.highest_power or 4
-        holding = {form.name for form in model.forms if form.power == highest}
         for name, prior in priors.items():
             if prior is not None:
-                _require_density(name, prior, name in holding)
+                _require_density(name, prior, name in holding(model))
+
+    def sampled(self) -> dict:
+        """The couplings inside a NumPyro model: a site each."""
+        return {name: numpyro.sample(name, prior) for name, prior in self.priors.items()}
 
     counted = "fields"
 
@@ -92,38 +98,44 @@ class CouplingProblem:
     @property
     def start(self) -> np.ndarray:
         """The couplings of the model."""
-        return np.array([float(self.model.couplings[name]) for name in self.names])
+        return self.vector.flatten(self.model.couplings)
 
     def at(self, theta) -> MarkovRandomField:
         """The model at couplings θ."""
         return self.vector.model(theta)
 
     @cached_property
-    def box(self) -> tuple[np.ndarray, np.ndarray]:
-        """Lower and upper ends of the intervals on which the priors live.
-
-        Raises
-        ------
-        ArgumentError
-            If one of them is unbounded, or there are more than three.
-        """
-        self.require_few()
+    def ends(self) -> tuple[np.ndarray, np.ndarray]:
+        """Lower and upper ends of the priors, infinite where they have none; couplings of the highest power end at 0."""
         ends = []
         for name, prior in self.priors.items():
-            both = [getattr(prior.support, end, None) for end in ("lower_bound", "upper_bound")]
-            if any(end is None for end in both) or not np.all(np.isfinite(both)):
-                fix = "log Z is computed on it: use Uniform, or TruncatedNormal with low and high (or normalizer='exchange')."
-                raise ArgumentError(
-                    f"prior of {name!r}", "a distribution on a finite interval", repr(prior), fix, reason="unbounded"
-                )
-            ends.append([float(end) for end in both])
+            support = None if prior is None else prior.support
+            low, high = (getattr(support, end, None) for end in ("lower_bound", "upper_bound"))
+            if prior is None and name in holding(self.model):
+                low = 0.0
+            ends.append([-np.inf if low is None else float(low), np.inf if high is None else float(high)])
         low, high = np.array(ends).T
         return low, high
 
+    @property
+    def box(self) -> tuple[np.ndarray, np.ndarray]:
+        """Lower and upper ends of the intervals on which log Z has to be known: those of `within`."""
+        return self._box
+
+    def within(self, low, high) -> CouplingProblem:
+        """The same problem with another box."""
+        new = copy.copy(self)
+        new._box = np.asarray(low, float), np.asarray(high, float)
+        return new
+
     def require_few(self) -> None:
         """Raise `ArgumentError` for more couplings than log Z or the pseudo-likelihood can be interpolated in."""
+        wide = [name for name in self.names if self.vector.is_inhomogeneous(name)]
+        fix = "normalizer='exchange' takes more."
+        if wide:
+            expected, got = "homogeneous couplings", f"{wide[0]!r}, one number per clique"
+            raise ArgumentError("priors", expected, got, fix, reason="wide")
         if len(self.names) > MAX_DIMENSIONS:
-            fix = "normalizer='exchange' takes more."
             raise ArgumentError(
                 "priors", f"at most {MAX_DIMENSIONS} couplings", str(len(self.names)), fix, reason="too_large"
             )
@@ -131,8 +143,9 @@ class CouplingProblem:
     def log_prior(self, thetas: np.ndarray) -> np.ndarray:
         """Σ log p(θ) in double precision, shape (num_thetas,); −∞ outside the support, at whose ends rounding is forgiven."""
         total = np.zeros(len(thetas))
+        padded = 1 << max(3, int(np.ceil(np.log2(max(len(thetas), 1)))))  # few lengths: every one is compiled for
         with jax.enable_x64(True):
-            for prior, column in zip(self.priors.values(), np.asarray(thetas, float).T, strict=True):
+            for k, (prior, column) in enumerate(zip(self.priors.values(), np.asarray(thetas, float).T, strict=True)):
                 if prior is None:
                     continue
                 low, high = (getattr(prior.support, end, None) for end in ("lower_bound", "upper_bound"))
@@ -140,8 +153,14 @@ class CouplingProblem:
                 near = np.where(np.abs(near - column) < 1e-9 * (1 + np.abs(near)), near, column)
                 inside = np.asarray(prior.support(near))
                 safe = near if inside.all() else np.where(inside, near, float(prior.sample(jax.random.key(0))))
-                total += np.where(inside, np.asarray(prior.log_prob(jnp.asarray(safe)), float), -np.inf)
+                wide = jnp.asarray(np.pad(safe, (0, padded - len(safe)), mode="edge"))
+                density = np.asarray(self._densities[k](wide), float)[: len(safe)]
+                total += np.where(inside, density, -np.inf)
         return total
+
+    @cached_property
+    def _densities(self) -> list:
+        return [None if prior is None else jax.jit(prior.log_prob) for prior in self.priors.values()]
 
     def prior_slope(self, theta) -> tuple[np.ndarray, np.ndarray]:
         """Gradient of the log prior, and its curvature (as a positive precision), both zero where not finite."""
@@ -188,6 +207,12 @@ class CouplingProblem:
         some = thetas[np.linspace(0, len(thetas) - 1, min(len(thetas), CHECKED)).round().astype(int)]
         bad = sum(not self.at(theta).check().is_normalizable for theta in some)
         return [f"{bad} of {len(some)} draws have no density (Z is infinite): use narrower priors."] if bad else []
+
+
+def holding(model: MarkovRandomField) -> set[str]:
+    """Names of the couplings that cannot be negative: those of the highest power, from φ⁴ on."""
+    highest = model.structure.highest_power or 4
+    return {form.name for form in model.forms if form.power == highest}
 
 
 def _require_density(name: str, prior, bounded: bool) -> None:

@@ -16,7 +16,7 @@ from ..errors.arguments import call_checked, one_of, positive_int, seed_within
 from ..lattice.labels import MISSING_FIELDS, aligned_fields
 from ..model.field import MarkovRandomField
 from ..numpyro_plugin.numpyro_model import compile as compile_model
-from ..partition.surface import PartitionSurface, require_normalizable
+from ..partition.surface import PartitionSurface
 from ..results.independent_fields import independent_fields
 from ..results.run import sample
 from ..results.settings import add_settings
@@ -27,6 +27,8 @@ from .exchange import auxiliary_tau, exchange, tuned
 from .importance import importance_sample
 from .log_z import MAX_SHIFT, Chebyshev, Interpolated, SurfaceOnBox, Unaffordable, mean_errors, mean_shift
 from .posterior import Posterior
+from .prior_models import PriorModelProblem, cut_priors
+from .region import improper_share, located, widened
 
 __all__ = ["infer_couplings"]
 
@@ -36,16 +38,18 @@ EVIDENCE_DRAWS = 4000  # of the importance sample that gives the evidence
 FELT = 300  # draws that stand for the posterior where the error of log Z is carried to its means
 APPROXIMATION = "the pseudo-likelihood stands in place of the likelihood"
 CORRECTED = "with mode and curvature of the likelihood from a simulation"
+MAX_EXTENSIONS = 3  # of the box on which log Z is known
+BEYOND = 0.002  # of the draws that may lie outside it unsaid
 NOTICED = 0.25  # posterior standard deviations by which the noise of a correction may move the posterior unsaid
 
 
 @call_checked
 def infer_couplings(
-    model: MarkovRandomField, data: Labeled, priors: dict[str, Distribution], *,
+    model: MarkovRandomField, data: Labeled, priors: dict[str, Distribution] | Callable, *,
     normalizer: PartitionSurface | Callable | str = "auto", num_auxiliary: int = 50,
     num_warmup: int = 500, num_samples: int = 1000, num_chains: int = 4, seed: int = 0, progress: bool | None = None,
 ) -> Posterior:  # fmt: skip
-    """The posterior of homogeneous couplings, p(θ | φ_1 … φ_n) ∝ p(θ) Π_i exp(−S(φ_i; θ))/Z(θ).
+    """The posterior of couplings, p(θ | φ_1 … φ_n) ∝ p(θ) Π_i exp(−S(φ_i; θ))/Z(θ).
 
     S is linear in θ, so the data enter through the means of the statistics conjugate to θ, and log Z as a function of θ is all
     that is hard.
@@ -57,16 +61,21 @@ def infer_couplings(
     data : array of shape ``(num_fields, *model.field_shape)``, or labeled as for `fit_likelihood`
         Independent fields, or the DataTree of `phi4ppl.sample`, which is thinned to one draw in 2 τ_int of every chain
         (``notes`` in `phi4ppl.settings` say so).
-    priors : dict
-        NumPyro distributions by the names of homogeneous couplings: one to three, or any number with ``"exchange"``. For
-        ``"auto"``, ``"surface"`` and ``"exact"`` each on a finite interval (``Uniform``, ``TruncatedNormal``, …).
+    priors : dict or callable
+        NumPyro distributions of one number by the names of homogeneous couplings (``Normal``, ``HalfNormal``, ``LogNormal``,
+        ``Gamma``, ``Uniform``, …): one to three, or any number with ``"exchange"``. Or a NumPyro model of all of them, which
+        returns their dict: hierarchical priors, and with ``"exchange"`` also couplings of single sites and edges as functions
+        of few parameters, ``{"a": intercept + slope * covariate}``. What a prior has at negative couplings of the highest
+        power, where Z is infinite, is cut; ``notes`` of the settings say how much that was.
     normalizer : str or PartitionSurface
         ``"auto"``: ``"exact"`` where that takes no more than a few minutes, else ``"surface"``;
         ``"exact"``: log Z by ``log_partition(method="exact")`` at Chebyshev nodes and their interpolation, with as many nodes
         as the posterior needs, where the graph is small or narrow enough or the field Gaussian;
-        ``"surface"``: a `PartitionSurface` over the box of the priors, then more ensembles where the posterior lives, until the
-        error of log Z moves no posterior mean by more than 0.05 standard deviations, or the simulation reaches its limit. A
-        existing `PartitionSurface` that covers the box of the priors is used as it is;
+        ``"surface"``: a `PartitionSurface` over the box of the priors, or for priors without ends over nine standard deviations
+        around the mode, extended where the posterior reaches beyond; then more ensembles where the posterior lives, until the
+        error of log Z moves no posterior mean by more than 0.05 standard deviations, or the simulation reaches its limit. An
+        existing `PartitionSurface` that covers the box of the priors is used as it is; under priors without ends it is
+        extended if need be;
         ``"exchange"``: no log Z. For every proposal all fields are followed to auxiliary fields at the proposed couplings
         (`phi4ppl.inference.exchange`), which takes any number of homogeneous couplings, with priors that keep quartic
         couplings from 0 on, and long;
@@ -106,13 +115,11 @@ def infer_couplings(
     Raises
     ------
     ArgumentError
-        For priors that are not on a finite interval where there has to be one, that have no density or reach to negative
-        quartic couplings, data of the wrong shape, with missing values or other labels, models for which ``"exact"`` would take
-        too long, and fields whose pseudo-likelihood has no maximum.
-    HammersleyCliffordError
-        If Z is infinite somewhere in the box of the priors.
+        For priors that have no density or lie at negative couplings of the highest power, posteriors so near to infinite Z
+        that no box of couplings around them is free of it, data of the wrong shape, with missing values or other labels,
+        models for which ``"exact"`` would take too long, and fields whose pseudo-likelihood has no maximum.
     OverlapError
-        If a surface does not cover that box.
+        If a surface does not cover priors that end.
 
     Examples
     --------
@@ -127,7 +134,8 @@ def infer_couplings(
     by_name = not isinstance(normalizer, PartitionSurface) and one_of("normalizer", normalizer, NORMALIZERS)
     if isinstance(model, MarkovRandomField):
         data, note = independent_fields(data, model)
-    problem = _checked(model, data, priors)
+    problem, notes = _checked(model, data, priors)
+    notes = ([note] if note else []) + notes
     run = {"num_warmup": num_warmup, "num_samples": num_samples, "num_chains": num_chains, "seed": seed_within(seed)}
     run |= {"progress": progress}
     if by_name == "exchange":
@@ -136,7 +144,7 @@ def infer_couplings(
         tree, facts, complaints, *known = _by_pseudolikelihood(problem, by_name == "pseudolikelihood", run)
     else:
         tree, facts, complaints, *known = _by_log_partition(problem, normalizer, run)
-    add_settings(tree, {"normalizer": by_name} | facts | {"warnings": complaints, "notes": [note] if note else []})
+    add_settings(tree, {"normalizer": by_name} | facts | {"warnings": complaints, "notes": notes})
     for complaint in complaints:
         warn(Phi4pplWarning("infer_couplings.doubtful", f"infer_couplings: {complaint}"))
     draws = _draws(tree, problem.names)
@@ -146,12 +154,14 @@ def infer_couplings(
 
 def _draws(tree: xr.DataTree, names) -> np.ndarray:
     """The couplings of all chains, shape (num_draws, num_couplings)."""
-    return np.stack([tree["posterior"][name].values.ravel().astype(float) for name in names], axis=1)
+    values = [tree["posterior"][name].values.astype(float) for name in names]
+    return np.concatenate([each.reshape(each.shape[0] * each.shape[1], -1) for each in values], axis=1)
 
 
-def _numpyro_model(priors: dict, log_likelihood: Callable) -> Callable:
+def _numpyro_model(problem: CouplingProblem, log_likelihood: Callable) -> Callable:
     def posterior():
-        theta = jnp.stack([numpyro.sample(name, prior) for name, prior in priors.items()])
+        values = problem.sampled()
+        theta = problem.vector.stack({name: jnp.asarray(value) for name, value in values.items()})
         numpyro.factor("likelihood", log_likelihood(theta))
 
     return posterior
@@ -159,17 +169,22 @@ def _numpyro_model(priors: dict, log_likelihood: Callable) -> Callable:
 
 def _by_log_partition(problem: CouplingProblem, normalizer, run: dict) -> tuple:
     """With log Z exact or from a surface: draws, facts for the metadata, complaints, log Z at the draws, and the evidence."""
-    require_normalizable(problem.model, problem.names, *problem.box)
-    log_z = _log_z(problem, normalizer, run)
-    likelihood = log_z.likelihood
-    tree = sample(_numpyro_model(problem.priors, lambda theta: -likelihood.cost(theta)), **run)
+    log_z = _placed_log_z(problem, normalizer, run)
+    problem, likelihood = log_z.problem, log_z.likelihood
+    tree = sample(_numpyro_model(problem, lambda theta: -likelihood.cost(theta)), **run)
     errors, shift = _carried(log_z, tree)
-    around = importance_sample(problem, log_z, likelihood.mean, likelihood.covariance, EVIDENCE_DRAWS, run["seed"])
-    evidence = {"log_evidence": around.log_evidence, "log_evidence_error": around.log_evidence_error}
+    complaints = _beyond(problem, _draws(tree, problem.names))
+    evidence = {"log_evidence": None, "log_evidence_error": None}
+    if not isinstance(problem, PriorModelProblem):  # the density of the couplings by themselves is known
+        around = importance_sample(problem, log_z, likelihood.mean, likelihood.covariance, EVIDENCE_DRAWS, run["seed"])
+        evidence = {"log_evidence": around.log_evidence, "log_evidence_error": around.log_evidence_error}
+        if (k := around.pareto_k) > MAX_PARETO_K:
+            complaints.append(
+                f"log_evidence should not be trusted: the posterior is not Gaussian (Pareto k̂ = {k:.2f})."
+            )
     facts = {
         "normalizer": log_z.name, "normalizer_how": log_z.how, "normalizer_shift": shift, "normalizer_error": errors,
     }  # fmt: skip
-    complaints = []
     if shift > MAX_SHIFT:
         own = isinstance(normalizer, PartitionSurface)
         fix = (
@@ -182,16 +197,53 @@ def _by_log_partition(problem: CouplingProblem, normalizer, run: dict) -> tuple:
             f"the error of log Z may have moved the posterior by {shift:.2g} of its standard deviations, more than "
             f"{MAX_SHIFT:g}{reason}. The errors of the couplings include it. {fix}"
         )
-    if (k := around.pareto_k) > MAX_PARETO_K:
-        complaints.append(f"log_evidence should not be trusted: the posterior is not Gaussian (Pareto k̂ = {k:.2f}).")
     return tree, facts | evidence, complaints, log_z(_draws(tree, problem.names))[0], *evidence.values()
 
 
+def _placed_log_z(problem: CouplingProblem, normalizer, run: dict) -> Interpolated:
+    """log Z from the source that ``normalizer`` names, over a box that the posterior does not reach the faces of."""
+    if isinstance(normalizer, PartitionSurface):
+        problem = _on_surface(normalizer, problem)
+    else:
+        problem = located(problem, run["seed"])
+    log_z = _log_z(problem, normalizer, run)
+    for _ in range(MAX_EXTENSIONS):
+        wider = widened(problem, log_z.likelihood)
+        if wider is None:
+            break
+        problem = wider
+        if log_z.surface is None:
+            log_z = _log_z(problem, normalizer, run)
+        else:
+            surface = log_z.surface.extend(_as_region(problem), progress=run["progress"])
+            refine = not isinstance(normalizer, PartitionSurface)
+            log_z = SurfaceOnBox(problem, surface, refine=refine, seed=run["seed"], progress=run["progress"])
+    return log_z
+
+
+def _as_region(problem: CouplingProblem) -> dict[str, tuple[float, float]]:
+    return dict(zip(problem.names, zip(*(ends.tolist() for ends in problem.box), strict=True), strict=True))
+
+
+def _beyond(problem: CouplingProblem, draws: np.ndarray) -> list[str]:
+    """A complaint, if draws lie where log Z is extrapolated."""
+    low, high = problem.box
+    slack = 0.01 * (high - low)
+    share = float(np.mean(np.any((draws < low - slack) | (draws > high + slack), axis=1)))
+    if share < BEYOND:
+        return []
+    box = ", ".join(f"{name} in [{a:.4g}, {b:.4g}]" for name, (a, b) in _as_region(problem).items())
+    return [
+        f"{share:.1%} of the draws lie outside {box}, on which log Z is known. Use more fields, priors that end, or "
+        "normalizer='exchange'."
+    ]
+
+
 def _log_z(problem: CouplingProblem, normalizer, run: dict) -> Interpolated:
-    """log Z from the source that ``normalizer`` names."""
+    """log Z on the box of the problem."""
     options, beside = {"seed": run["seed"], "progress": run["progress"]}, ""
     if isinstance(normalizer, PartitionSurface):
-        return SurfaceOnBox(problem, _require_cover(normalizer, problem), refine=False, **options)
+        return SurfaceOnBox(problem, normalizer, refine=False, **options)
     if normalizer != "surface":
         try:
             return Chebyshev(problem)
@@ -203,8 +255,7 @@ def _log_z(problem: CouplingProblem, normalizer, run: dict) -> Interpolated:
                 name, expected, got = refusal.args
                 raise ArgumentError(name, expected, got, fix, reason="too_large") from None
             beside = "; exact values would take too long"
-    box = dict(zip(problem.names, zip(*(ends.tolist() for ends in problem.box), strict=True), strict=True))
-    surface = PartitionSurface(problem.model, box, num_chains=max(2, run["num_chains"]), **options)
+    surface = PartitionSurface(problem.model, _as_region(problem), num_chains=max(2, run["num_chains"]), **options)
     found = SurfaceOnBox(problem, surface, refine=True, **options)
     found.how += beside
     return found
@@ -243,7 +294,7 @@ def _by_pseudolikelihood(problem: CouplingProblem, corrected: bool, run: dict) -
     def log_likelihood(theta):
         return -cost(jnp.asarray(to_z, theta.dtype) @ (theta - jnp.asarray(center, theta.dtype)))
 
-    tree = sample(_numpyro_model(problem.priors, log_likelihood), **run)
+    tree = sample(_numpyro_model(problem, log_likelihood), **run)
     draws = _draws(tree, problem.names)
     if corrected:
         facts["normalizer_error"] = dict(zip(problem.names, (noise * draws.std(axis=0)).tolist(), strict=True))  # type: ignore[assignment]
@@ -254,7 +305,7 @@ def _by_exchange(problem: CouplingProblem, num_auxiliary: int, run: dict) -> tup
     model, data, names, seed = problem.model, problem.data, list(problem.names), run["seed"]
     model.check().raise_if_violated()
     total = problem.statistics.sum(axis=0)
-    posterior = _numpyro_model(problem.priors, lambda theta: -jnp.asarray(total, theta.dtype) @ theta)
+    posterior = _numpyro_model(problem, lambda theta: -jnp.asarray(total, theta.dtype) @ theta)
     constrain = compile_model(posterior).constrain
     kernel = exchange(
         model, names, data, lambda position: {name: constrain(position)[name] for name in names},
@@ -276,8 +327,8 @@ def _by_exchange(problem: CouplingProblem, num_auxiliary: int, run: dict) -> tup
     return tree, {"num_auxiliary": num_auxiliary, "auxiliary_tau": tau}, complaints + problem.improper(draws)
 
 
-def _checked(model, data, priors) -> CouplingProblem:
-    """The problem, after checks of model, data and priors."""
+def _checked(model, data, priors) -> tuple[CouplingProblem, list[str]]:
+    """The problem, after checks of model, data and priors, and notes on what was cut of the priors."""
     if not isinstance(model, MarkovRandomField):
         raise ArgumentError("model", "a MarkovRandomField", type(model).__name__, "Build one with phi4ppl.phi4(…).")
     data = aligned_fields("data", data, model.lattice, MISSING_FIELDS, samples=1)
@@ -286,22 +337,36 @@ def _checked(model, data, priors) -> CouplingProblem:
         raise ArgumentError(
             "data", expected, f"shape {data.shape}", "One field needs a leading axis: field[None].", reason="shape"
         )
+    if callable(priors) and not isinstance(priors, Distribution):
+        problem = PriorModelProblem(model, data, priors)
+        share = problem.cut_share
+        return problem, [f"about {share:.2g} of the prior has no density (Z is infinite), and was cut"] if share else []
     if not isinstance(priors, dict) or not priors:
-        raise ArgumentError("priors", "a dict of NumPyro distributions by the names of couplings", repr(priors))
-    return CouplingProblem(model, data, priors)
+        expected = (
+            "a dict of NumPyro distributions by the names of couplings, or a NumPyro model that returns couplings"
+        )
+        raise ArgumentError("priors", expected, repr(priors))
+    priors, notes = cut_priors(model, priors)
+    problem = CouplingProblem(model, data, priors)
+    if share := improper_share(problem):
+        notes.append(f"about {share:.2g} of the priors has no density (Z is infinite), and was cut")
+    return problem, notes
 
 
-def _require_cover(surface: PartitionSurface, problem: CouplingProblem) -> PartitionSurface:
+def _on_surface(surface: PartitionSurface, problem: CouplingProblem) -> CouplingProblem:
+    """The problem on the box of a surface that covers its priors, or of one that may be extended where they have no ends."""
+    problem.require_few()
     surface.check_model(problem.model)
-    box = dict(zip(problem.names, zip(*problem.box, strict=True), strict=True))
-    others = {name: value for name, value in problem.model.couplings.items() if name not in box}
-    if set(surface.region) != set(box):
-        raise ArgumentError("normalizer", f"a PartitionSurface over {', '.join(map(repr, box))}", repr(surface))
-    surface.log_partition(others | {name: sum(surface.region[name]) / 2 for name in box})  # rejects other couplings
-    for name, (low, high) in box.items():
-        left, right = surface.region[name]
+    others = {name: value for name, value in problem.model.couplings.items() if name not in problem.names}
+    if set(surface.region) != set(problem.names):
+        expected = f"a PartitionSurface over {', '.join(map(repr, problem.names))}"
+        raise ArgumentError("normalizer", expected, repr(surface))
+    surface.log_partition(others | {name: sum(ends) / 2 for name, ends in surface.region.items()})  # rejects others
+    box = np.array(problem.ends).T
+    for k, name in enumerate(problem.names):
+        (low, high), (left, right) = box[k], surface.region[name]
         slack = 1e-6 * (right - left)
-        if low < left - slack or high > right + slack:
+        if np.all(np.isfinite(box)) and (low < left - slack or high > right + slack):
             raise OverlapError(
                 "prior",
                 f"the prior of {name!r} covers [{low:.6g}, {high:.6g}], more than the PartitionSurface's "
@@ -309,4 +374,5 @@ def _require_cover(surface: PartitionSurface, problem: CouplingProblem) -> Parti
                 f"call surface.extend({{{name!r}: ({low:.6g}, {high:.6g})}}).",
                 {"prior_low": low, "prior_high": high, "low": left, "high": right},
             )
-    return surface
+        box[k] = max(low, left), min(high, right)
+    return problem.within(*box.T)

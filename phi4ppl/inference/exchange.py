@@ -54,38 +54,40 @@ def exchange(
     in which Z cancels. Exact if the x_i were exact draws (I. Murray, Z. Ghahramani and D. MacKay, UAI 2006); with finite chains
     that start at the data (F. Liang, J. Stat. Comput. Simul. 80 (2010) 1007) the bias falls like exp(−num_auxiliary/τ).
 
-    ``couplings_of(position)`` gives the dict of couplings, ``tuning`` is that of the auxiliary sampler from `tuned`; the
-    target is the posterior without log Z.
+    ``couplings_of(position)`` gives the dict of couplings, each one number or one per clique, ``tuning`` is that of the
+    auxiliary sampler from `tuned`; the target is the posterior without log Z.
     """
     kernel, _ = resolve("auto", compile_field(model), tempered=False)
     flip_signs = is_even(model)
     fields = jnp.asarray(data, jnp.result_type(float))
-    chosen = model.structure.at(1.0 if name in names else 0.0 for name in model.couplings)
+    dtype = fields.dtype
 
-    def statistics(key, couplings):
-        """Σ_i T(x_i) of all terms, zero for those that are not inferred."""
-        dtype = fields.dtype
+    def difference(key, couplings, old):
+        """Σ_i S(x_i; θ') − S(x_i; θ) of auxiliary fields at the proposed couplings: S is linear in them."""
         here = model.structure.at(jnp.asarray(couplings.get(n, v), dtype) for n, v in model.couplings.items())
+        moved = model.structure.at(
+            jnp.asarray(couplings[n] - old[n], dtype) if n in names else jnp.zeros(jnp.shape(v), dtype)
+            for n, v in model.couplings.items()
+        )
 
         def follow(key, field):
             def move(k, state):
                 return transition(kernel, here, tuning, jax.random.fold_in(key, k), state, flip_signs)
 
             state = jax.lax.fori_loop(0, num_auxiliary, move, kernel.build(target_of(here), tuning).init(field))
-            return term_energies(chosen, state.position)
+            return term_energies(moved, state.position).sum()
 
-        total = jax.vmap(follow)(jax.random.split(key, len(fields)), fields).sum(axis=0)
-        return dict(zip(model.couplings, total, strict=True))
+        return jax.vmap(follow)(jax.random.split(key, len(fields)), fields).sum()
 
     def build(target: Target, walk: Tuning):
-        return _algorithm(target, walk, couplings_of, names, statistics, num_auxiliary)
+        return _algorithm(target, walk, couplings_of, difference, num_auxiliary)
 
     return Kernel(
         "exchange", "random walk with auxiliary fields", build, ExchangeInfo._asdict, WindowAdaptation(ACCEPTANCE)
     )
 
 
-def _algorithm(target: Target, walk: Tuning, couplings_of, names, statistics, num_auxiliary: int):
+def _algorithm(target: Target, walk: Tuning, couplings_of, difference, num_auxiliary: int):
     from blackjax.base import SamplingAlgorithm
 
     def step(key, state):
@@ -95,8 +97,7 @@ def _algorithm(target: Target, walk: Tuning, couplings_of, names, statistics, nu
         position = unravel(flat + walk.step_size * jnp.sqrt(walk.inverse_mass_matrix) * noise)
         proposal = ExchangeState(position, *target.init(position))
         old, new = couplings_of(state.position), couplings_of(position)
-        total = statistics(field_key, new)
-        log_ratio = proposal.logdensity - state.logdensity + sum((new[n] - old[n]) * total[n] for n in names)
+        log_ratio = proposal.logdensity - state.logdensity + difference(field_key, new, old)
         rate = jnp.exp(jnp.minimum(log_ratio, 0.0))
         rate = jnp.where(jnp.isnan(rate), 0.0, rate)
         take = jax.random.uniform(accept_key, (), rate.dtype) < rate

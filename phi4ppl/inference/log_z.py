@@ -100,9 +100,12 @@ class Interpolated(LogZ):
         Error of values and interpolation, in posterior standard deviations.
     stopped : str
         Why a simulation stopped before its error was small enough; empty if it did not.
+    surface : PartitionSurface or None
+        The surface behind the values, if they are not exact.
     """
 
     likelihood: InterpolatedLikelihood
+    surface: PartitionSurface | None = None
     numerical, stopped = 0.0, ""
     _offset, _error = 0.0, 0.0
 
@@ -177,6 +180,7 @@ class SurfaceOnBox(Interpolated):
     def __init__(self, problem: CouplingProblem, surface: PartitionSurface, *, refine: bool, seed: int, progress=None):
         super().__init__(problem)
         base = self.pool = surface.pool_of(problem.names)
+        self.surface = surface
         self.how = f"{len(surface.ensembles)} ensembles over the box of the priors"
         self._fit()
         if refine:

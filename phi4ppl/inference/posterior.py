@@ -69,6 +69,13 @@ class Posterior:
         return self.problem.names
 
     @property
+    def shown(self) -> list[str]:
+        """What tables show: the couplings, and the parameters that they are made of; not those of single cliques."""
+        draws = self.tree["posterior"].data_vars
+        own = [str(name) for name, values in draws.items() if values.ndim == 2]
+        return list(self.names) if set(own) <= set(self.names) and len(own) == len(self.names) else own
+
+    @property
     def model(self) -> MarkovRandomField:
         """The model at the posterior mean."""
         return self.problem.at(np.exp(self.log_weights) @ self.draws)
@@ -110,7 +117,7 @@ class Posterior:
         lines = [f"Posterior of {self.problem.title}, {size_in_words(sizes['chain'], sizes['draw'])}"]
         if self.names:
             columns = ["mean", "sd", "3%", "97%", "error"]
-            lines.append(str(estimate(self.tree, list(self.names))[columns]))
+            lines.append(str(estimate(self.tree, self.shown)[columns]))
         if self.log_evidence is not None:
             lines.append(f"log evidence {value_with_error(self.log_evidence, self.log_evidence_error)}")
         if self.pareto_k is not None:
@@ -121,7 +128,7 @@ class Posterior:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        table = estimate(self.tree, list(self.names))._repr_html_() if self.names else ""
+        table = estimate(self.tree, self.shown)._repr_html_() if self.names else ""
         rows = []
         if self.log_evidence is not None:
             rows = [("log evidence", value_with_error(self.log_evidence, self.log_evidence_error))]

@@ -7,7 +7,9 @@ lattices are built as index arrays and never touch networkx; any `networkx.Graph
 
 from .cliques import plaquettes
 from .frozen import Lattice
+from .geometry import from_geometry
 from .graphs import from_networkx
+from .products import product
 from .regular import bipartite, chain, complete, from_offsets, hypercubic, square, triangular
 
 __all__ = [
@@ -15,10 +17,12 @@ __all__ = [
     "bipartite",
     "chain",
     "complete",
+    "from_geometry",
     "from_networkx",
     "from_offsets",
     "hypercubic",
     "plaquettes",
+    "product",
     "square",
     "triangular",
 ]

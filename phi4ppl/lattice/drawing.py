@@ -19,6 +19,8 @@ def draw_lattice(lattice, field, ax, limits: tuple, cmap: str, colorbar: bool):
     values = None if field is None else np.ravel(np.asarray(field, float))
     if values is not None and lattice.shape is not None and len(lattice.shape) == 2:
         colors, hidden = _cells(lattice, values, ax), 0
+    elif values is not None and lattice.outlines is not None:
+        colors, hidden = _areas(lattice, values, ax), 0
     else:
         hidden = _edges(lattice, ax)
         colors = _sites(lattice, values, ax)
@@ -30,7 +32,8 @@ def draw_lattice(lattice, field, ax, limits: tuple, cmap: str, colorbar: bool):
         )
         if colorbar:
             ax.figure.colorbar(colors, ax=ax, shrink=0.7, label="φ")
-    ax.set(aspect="auto" if lattice.shape is None else "equal", xticks=[], yticks=[])
+    free = lattice.shape is None and lattice.outlines is None
+    ax.set(aspect="auto" if free else "equal", xticks=[], yticks=[])
     ax.set_title(lattice.name, fontsize=9, wrap=True)
     if hidden:
         ax.set_xlabel(f"{hidden} edges around the boundary are not drawn", fontsize=7)
@@ -55,6 +58,24 @@ def _sites(lattice, values, ax):
     size = float(np.clip(4000 / lattice.num_sites, 4, 120))
     colors = {"color": "0.85"} if values is None else {"c": values}
     return ax.scatter(*lattice.positions.T, s=size, edgecolors="0.2", linewidths=0.4, zorder=2, **colors)
+
+
+def _areas(lattice, values, ax):
+    """A choropleth: the outlines of every area filled, with their holes."""
+    from matplotlib.collections import PathCollection
+    from matplotlib.path import Path
+
+    corners, site, ring = lattice.outlines[:, :2], lattice.outlines[:, 2].astype(int), lattice.outlines[:, 3]
+    starts = np.flatnonzero(np.r_[True, (np.diff(site) != 0) | (np.diff(ring) != 0)])
+    parts: list[list] = [[] for _ in range(lattice.num_sites)]
+    for first, last in zip(starts, np.r_[starts[1:], len(site)], strict=True):
+        parts[site[first]].append(Path(np.vstack([corners[first:last], corners[first]]), closed=True))
+    paths = [Path.make_compound_path(*outlines) for outlines in parts]
+    areas = PathCollection(paths, array=values, linewidths=0.4, edgecolors="0.35")
+    ax.add_collection(areas)
+    ax.autoscale_view()
+    ax.axis("off")
+    return areas
 
 
 def _cells(lattice, values, ax):

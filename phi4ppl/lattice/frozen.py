@@ -44,6 +44,8 @@ class Lattice:
         Names of the kinds of edges, in the order in which ``edges`` lists them.
     positions : float array, shape (num_sites, 2)
         Coordinates of the sites in figures.
+    outlines : float array, shape (num_corners, 4), or None
+        Of areas of a map: x and y of the corners of their outlines, the site, and the number of the outline within the site.
 
     Notes
     -----
@@ -62,11 +64,14 @@ class Lattice:
     _offsets: dict[str, tuple[tuple[int, ...], ...]] | None
     _positions: np.ndarray | None
     _edge_attributes: dict[str, np.ndarray]
+    outlines: np.ndarray | None
 
     def __init__(self, *, name, num_sites, edges, edge_kinds=None, kinds=("nn",), shape=None, nodes=None,
-                 periodic=None, offsets=None, layout_hint=None, positions=None, edge_attributes=None):  # fmt: skip
+                 periodic=None, offsets=None, layout_hint=None, positions=None, edge_attributes=None,
+                 outlines=None):  # fmt: skip
         vars(self).update(
             name=name, num_sites=num_sites, shape=shape, kinds=tuple(kinds), periodic=periodic, layout_hint=layout_hint,
+            outlines=None if outlines is None else readonly(outlines, float),
             edges=readonly(edges, np.int32), _nodes=nodes, _offsets=offsets, _positions=positions,
             _edge_kinds=readonly(np.zeros(len(edges)) if edge_kinds is None else edge_kinds, np.int16),
             _edge_attributes={name: readonly(v, float) for name, v in (edge_attributes or {}).items()},
@@ -258,7 +263,7 @@ class Lattice:
         """Draw the graph, or a field on it, with matplotlib.
 
         A field on a regular lattice in two dimensions fills the cells of its sites: squares, and hexagons on the triangular
-        lattice. On any other graph it colors the sites.
+        lattice. On a map of areas it fills their outlines, and on any other graph it colors the sites.
 
         Parameters
         ----------

@@ -18,7 +18,7 @@ def _require_size(what: str, number: int) -> None:
         raise ArgumentError(what, "fewer than 2**31 sites and edges", f"{number:.3g}", reason="too_large")
 
 
-def _regular(name, shape, periodic, offsets_of_kind, layout_hint, extra="") -> Lattice:
+def _regular(name, shape, periodic, offsets_of_kind, layout_hint, extra="", named=False) -> Lattice:
     """Lattice of all translates of the given offsets; edges that coincide on tiny tori are kept once."""
     _require_size("shape", math.prod(shape) * sum(map(len, offsets_of_kind.values())))
     boundaries = _boundaries(periodic, shape)
@@ -42,7 +42,8 @@ def _regular(name, shape, periodic, offsets_of_kind, layout_hint, extra="") -> L
     if any(turns):  # edges of one kind stand together, as everywhere; the fast layouts are for edges without signs
         order = np.argsort(kinds, kind="stable")
         edges, kinds, names = edges[order], kinds[order], (*names, *(kind + TURNED for kind in names))
-    return Lattice(name=f"{name}, {_in_words(boundaries)}{extra}", num_sites=num_sites, edges=edges.reshape(-1, 2),
+    name = name if named else f"{name}, {_in_words(boundaries)}{extra}"
+    return Lattice(name=name, num_sites=num_sites, edges=edges.reshape(-1, 2),
                    edge_kinds=kinds, kinds=names, shape=tuple(shape), periodic=wraps,
                    offsets=None if any(turns) else offsets_of_kind, layout_hint=layout_hint)  # fmt: skip
 

@@ -13,13 +13,18 @@ from ..lattice.frozen import Lattice
 from .array_file import read_arrays, write_arrays
 from .term import BUILT_IN, Term
 
-__all__ = ["read_terms", "write_terms"]
+__all__ = ["arrays_of_terms", "read_terms", "terms_of_arrays", "write_terms"]
 
 FORMAT = "phi4ppl-model-1"
 
 
 def write_terms(path, lattice: Lattice, terms: tuple[Term, ...]) -> Path:
     """Write a lattice and its terms; reject user-defined statistics and labels that are not Python literals."""
+    return write_arrays(path, *arrays_of_terms(lattice, terms))
+
+
+def arrays_of_terms(lattice: Lattice, terms: tuple[Term, ...]) -> tuple[dict, dict[str, np.ndarray]]:
+    """A lattice and its terms as a header for JSON and arrays by name; rejects what `write_terms` rejects."""
     for term in terms:
         if term.form.built_in is None:
             raise ArgumentError(
@@ -48,12 +53,16 @@ def write_terms(path, lattice: Lattice, terms: tuple[Term, ...]) -> Path:
     for number, term in enumerate(terms):
         arrays[f"cliques_{number}"] = term.cliques
         arrays[f"coupling_{number}"] = np.asarray(term.coupling)
-    return write_arrays(path, header, arrays)
+    return header, arrays
 
 
 def read_terms(path) -> tuple[Lattice, list[Term]]:
     """Read what `write_terms` wrote; reject anything else with the reason."""
-    header, arrays = read_arrays(path, FORMAT, "model.save")
+    return terms_of_arrays(*read_arrays(path, FORMAT, "model.save"))
+
+
+def terms_of_arrays(header: dict, arrays: dict[str, np.ndarray]) -> tuple[Lattice, list[Term]]:
+    """The reverse of `arrays_of_terms`."""
     tuples: Callable = lambda value: tuple(map(tuples, value)) if isinstance(value, list) else value  # noqa: E731
     offsets = header["offsets"] and {kind: tuples(o) for kind, o in header["offsets"].items()}
     lattice = Lattice(

@@ -1,16 +1,52 @@
-"""Gibbs chains of training, and their copies at smaller weights, which exchange states with them."""
+"""Block Gibbs chains: sweeps of both layers, and those of training with copies at smaller weights that exchange states."""
 
 from __future__ import annotations
+
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._typing import Levels, Scalar
+from .._typing import HiddenLayer, Levels, Scalar, VisibleLayer
 from ..kernels.tempering import partners
 from .machine import RestrictedBoltzmannMachine
 
-__all__ = ["advance", "gaussian_draws"]
+__all__ = ["advance", "draws_of", "gaussian_draws", "sweep"]
+
+
+def sweep(machine: RestrictedBoltzmannMachine, key: jax.Array, h: HiddenLayer) -> tuple[VisibleLayer, HiddenLayer]:
+    """One sweep that keeps both layers: v given h, then h given v."""
+    below, above = jax.random.split(key)
+    v = machine.draw_visible(below, h)
+    return v, machine.draw_hidden(above, v)
+
+
+@functools.partial(jax.jit, static_argnames=("num_chains", "num_warmup", "num_draws", "thinning"))
+def draws_of(machines, key: jax.Array, num_chains: int, num_warmup: int, num_draws: int, thinning: int = 1):
+    """Draws of both layers at many machines of one shape, whose couplings have a leading axis.
+
+    Chains start from units without weights. Returns v and h of shape ``(machine, chain, draw, units)``.
+    """
+    number = machines.weights.shape[0]
+    first, later = jax.random.split(key)
+
+    def start(machine, key):
+        return machine.hidden.draw(key, jnp.zeros((num_chains, machine.hidden.size), machine.weights.dtype))
+
+    def step(h, count):
+        keys = jax.random.split(jax.random.fold_in(later, count), number)
+        v, h = jax.vmap(sweep)(machines, keys, h)
+        return h, v
+
+    def draw(h, count):
+        h, v = jax.lax.scan(step, h, num_warmup + count * thinning + jnp.arange(thinning))
+        return h, (v[-1], h)
+
+    h = jax.vmap(start)(machines, jax.random.split(first, number))
+    h, _ = jax.lax.scan(lambda h, count: (step(h, count)[0], None), h, jnp.arange(num_warmup))
+    _, (v, h) = jax.lax.scan(draw, h, jnp.arange(num_draws))
+    return jnp.moveaxis(v, 0, 2), jnp.moveaxis(h, 0, 2)
 
 
 def advance(machine: RestrictedBoltzmannMachine, key: jax.Array, states: Levels, sweeps: int) -> tuple[Levels, Scalar]:

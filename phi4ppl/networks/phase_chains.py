@@ -15,6 +15,7 @@ import numpy as np
 
 from ..analysis.derived import derive
 from ..analysis.gamma_method import gamma_method
+from .block_gibbs import sweep
 from .machine import RestrictedBoltzmannMachine
 from .mean_field import MeanField
 
@@ -99,7 +100,7 @@ def _sampled(points, key, num_chains, num_warmup, num_draws):
 
     def draw(states, number):
         v, h = states
-        v, h = jax.vmap(_sweep)(points.machines, jax.random.split(jax.random.fold_in(key, number), len(h)), h)
+        v, h = jax.vmap(sweep)(points.machines, jax.random.split(jax.random.fold_in(key, number), len(h)), h)
         below = jnp.einsum("pcv,pvm->pcm", v - points.visible[:, None], points.left)
         above = jnp.einsum("pch,phm->pcm", h - points.hidden[:, None], points.right)
         slope = jax.vmap(lambda machine, v, h: machine.energy(v, h))(points.slopes, v, h)
@@ -108,13 +109,6 @@ def _sampled(points, key, num_chains, num_warmup, num_draws):
     start = jnp.zeros((*h.shape[:2], points.visible.shape[1]), h.dtype), h.astype(points.right.dtype)
     (v, _), seen = jax.lax.scan(draw, start, jnp.arange(num_warmup + num_draws))
     return v, *(part[num_warmup:] for part in seen)
-
-
-def _sweep(machine, key, h):
-    """One sweep of block Gibbs sampling that keeps both layers: v given h, then h given v."""
-    below, above = jax.random.split(key)
-    v = machine.draw_visible(below, h)
-    return v, machine.draw_hidden(above, v)
 
 
 def hysteresis(points: Points, key, num_chains: int, sweeps: int) -> tuple[np.ndarray, np.ndarray]:
@@ -133,12 +127,12 @@ def _driven(points, key, num_chains, sweeps):
     def visit(carry, point):
         h, number = carry
 
-        def sweep(step, state):
+        def visited(step, state):
             h, total = state
-            v, h = _sweep(point.machines, jax.random.fold_in(jax.random.fold_in(key, number), step), h)
+            v, h = sweep(point.machines, jax.random.fold_in(jax.random.fold_in(key, number), step), h)
             return h, total + jnp.abs((v - point.visible[None]) @ point.left[:, 0])
 
-        h, total = jax.lax.fori_loop(0, sweeps, sweep, (h, jnp.zeros(num_chains, h.dtype)))
+        h, total = jax.lax.fori_loop(0, sweeps, visited, (h, jnp.zeros(num_chains, h.dtype)))
         return (h, number + 1), total / sweeps
 
     start = jnp.broadcast_to(points.hidden[0], (num_chains, points.hidden.shape[1]))

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpyro
 from jax.flatten_util import ravel_pytree
 from numpyro import handlers
-from numpyro.distributions import Unit
+from numpyro.distributions import Unit, biject_to
 from numpyro.infer.initialization import init_to_uniform
 from numpyro.infer.util import initialize_model
 
@@ -115,7 +115,33 @@ def compile(model: MarkovRandomField | Callable, *args, **kwargs) -> CompiledMod
         log_likelihood=(lambda z: data.log_likelihood(postprocess(z))) if data.data else None,
         data=data.data, kept_data=data.kept, single_factors=data.single,
         observed_fields={n: field for n, field in observed.items() if field is not None}, axes=_axes(sites),
+        replace_values=_replacing(model, args, kwargs, tuple(latent)),
     )  # fmt: skip
+
+
+def _replacing(model, args, kwargs, latent: tuple[str, ...]) -> Callable:
+    """The `replace_values` of a `CompiledModel`; supports may depend on the values of other sites."""
+
+    def replace_values(position, values):
+        new, inside = dict(position), {}
+
+        def fill(site):
+            name = site.get("name")
+            if site["type"] != "sample" or name not in latent:
+                return None
+            support = site["fn"].support
+            if name not in values:
+                return biject_to(support)(position[name])
+            new[name] = biject_to(support).inv(values[name])
+            inside[name] = jnp.all(support(values[name])) & jnp.all(jnp.isfinite(new[name]))
+            return values[name]
+
+        with numpyro.validation_enabled(False):
+            filled = handlers.substitute(handlers.seed(model, jax.random.key(0)), substitute_fn=fill)
+            handlers.trace(filled).get_trace(*args, **kwargs)
+        return new, inside
+
+    return replace_values
 
 
 def _axes(sites: dict) -> dict[str, tuple[tuple[str | None, int], ...]]:

@@ -16,7 +16,7 @@ from ..errors.arguments import call_checked, path_of, writing
 from ..sampling.checkpoint import is_checkpoint, read_saved
 from ..sampling.harvest import RunResult, result_so_far
 from ..sampling.identity import array_digest
-from .dimensions import arranged
+from .dimensions import arguments_of, arranged
 from .evolution_tree import evolution_tree
 from .provenance import software
 from .settings import mark_groups, metadata, tree_of, write_metadata
@@ -41,10 +41,12 @@ def frame_of(
     settings: dict,
     dims: dict | None = None,
     coords: dict | None = None,
+    call: tuple | None = None,
 ) -> tuple[dict, dict[str, np.ndarray]]:
     """Metadata of the results of a run, made before it starts: plain values and arrays, so that `to_datatree` needs no model.
 
-    ``settings`` are those that the sampler does not know of; ``dims`` and ``coords`` are as users give them.
+    ``settings`` are those that the sampler does not know of; ``dims`` and ``coords`` are as users give them; ``call``, a
+    NumPyro model with its arguments and keyword arguments, whose arrays are constant data.
 
     Raises
     ------
@@ -55,6 +57,9 @@ def frame_of(
     dims = STATISTIC_DIMS | drawn
     constant, constant_dims = _constants(compiled)
     model = compiled.model
+    if model is None and call is not None:
+        given, given_dims = arguments_of(compiled, *call)
+        constant, constant_dims = given | constant, given_dims | constant_dims
     frame = {
         "dims": dims, "constant_dims": constant_dims, "data_dims": data_dims,
         "site_dims": dims["phi"] if model else ["unconstrained_dimension"],
@@ -184,6 +189,9 @@ def _constants(compiled: CompiledModel) -> tuple[dict, dict]:
         if model.lattice.num_sites <= DRAWN_SITES:
             data["positions" + suffix] = model.lattice.positions
             dims["positions" + suffix] = ["position_site" + suffix, "axis"]
+        if model.lattice.outlines is not None and model.lattice.num_sites <= DRAWN_SITES:
+            data["outlines" + suffix] = model.lattice.outlines
+            dims["outlines" + suffix] = ["corner" + suffix, "corner_column"]
     if compiled.model is not None:
         for name, value in compiled.model.couplings.items():
             data[f"coupling_{name}"] = np.asarray(value)

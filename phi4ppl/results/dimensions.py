@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+
 import numpy as np
 
 from ..energy.compiled import CompiledModel
 from ..errors import ArgumentError
 from ..lattice.labels import field_dims
 
-__all__ = ["arranged", "require_names"]
+__all__ = ["arguments_of", "arranged", "require_names"]
 
 RESERVED = ("chain", "draw", "statistic", "pair", "copy", "member")
 
@@ -170,3 +173,27 @@ def labels_of(name: str, labels) -> np.ndarray:
         numeric = all(isinstance(v, (int, float, np.number)) and not isinstance(v, bool) for v in array)
         array = np.array(array.tolist()) if numeric else np.array([str(v) for v in array])
     return array if array.dtype.kind in "iufUM" else array.astype(str)
+
+
+def arguments_of(compiled: CompiledModel, model: Callable, args: tuple, kwargs: dict) -> tuple[dict, dict]:
+    """Arrays of numbers among the arguments of a NumPyro model, by name, and their dimensions; not those that it observes.
+
+    An axis as long as one plate, and no other, has its name.
+    """
+    plates: dict = {}
+    for axes in compiled.axes.values():
+        for plate, size in axes:
+            if plate is not None:
+                plates.setdefault(size, set()).add(plate)
+    found, dims = {}, {}
+    bound = inspect.signature(model).bind(*args, **kwargs).arguments
+    taken = {plate for names in plates.values() for plate in names}
+    for name, value in bound.items():
+        array = np.asarray(value) if hasattr(value, "__array__") else np.zeros(0, object)
+        observed = any(array.shape == np.shape(d) and np.array_equal(array, d) for d in compiled.data.values())
+        if array.dtype.kind not in "biuf" or not array.ndim or not array.size or observed or name in taken:
+            continue
+        named = [next(iter(plates[n])) if len(plates.get(n, ())) == 1 else None for n in array.shape]
+        clear = [plate if named.count(plate) == 1 else None for plate in named]
+        found[name], dims[name] = array, [plate or f"{name}_dim_{k}" for k, plate in enumerate(clear)]
+    return found, dims

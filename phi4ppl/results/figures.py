@@ -187,6 +187,7 @@ def _lattices(tree: xr.DataTree, facts: dict) -> dict[str, Lattice | None]:
             name=field["lattice"], num_sites=field["num_sites"], edges=edges,
             shape=field["shape"] and tuple(field["shape"]), periodic=field["periodic"] and tuple(field["periodic"]),
             positions=constant["positions" + suffix].values,
+            outlines=constant["outlines" + suffix].values if "outlines" + suffix in constant.data_vars else None,
         )  # fmt: skip
     return found
 

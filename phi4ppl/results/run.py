@@ -23,6 +23,7 @@ from ..sampling.chains import run_chains
 from ..sampling.devices import placement, require_spreadable
 from .datatree import frame_of, to_datatree, with_axes
 from .predictive_groups import predictions_of
+from .starts import begun, starts_of
 
 __all__ = ["sample"]
 
@@ -36,7 +37,7 @@ def sample(
     keep_field: bool = True, thinning: int = 1, symmetry_moves: bool = True,
     progress: bool | None = None, checkpoint: PathLike | None = None, model_kwargs: dict | None = None,
     devices: dict | None = None, coords: dict | None = None, dims: dict | None = None,
-    predictive: bool = False,
+    predictive: bool = False, start: dict | None = None,
 ) -> xr.DataTree:  # fmt: skip
     """Draws of a field or of any NumPyro model, with all that was measured of them, as an ArviZ `xarray.DataTree`.
 
@@ -93,15 +94,19 @@ def sample(
         Site of a NumPyro model → names of its dimensions; by default those of its plates.
     predictive : bool, default False
         Of a NumPyro model, add ``posterior_predictive``, ``prior``, ``prior_predictive`` and ``log_prior``.
+    start : dict, optional
+        Where the chains begin: values of latent sites by name, in the space of the model (a scale is positive), one for all
+        chains or with a leading axis of length ``num_chains``. A field by itself is ``"phi"``. Sites that are not named start
+        at random. Warm-up follows as usual.
 
     Returns
     -------
     xarray.DataTree
         ArviZ groups: ``posterior`` (field with lattice dimensions, observables), ``sample_stats``, ``streamed`` (statistics
-        over all iterations), ``schwinger_dyson`` (block means of φ ∂S/∂φ at every site), ``constant_data`` (edges, couplings),
-        for NumPyro models ``log_likelihood`` (one number per datum, see `phi4ppl.loo`) with ``observed_data``, and what
-        ``predictive`` adds. `phi4ppl.settings` reads its provenance. After Ctrl-C it has the draws so far, with a warning, and
-        its settings then include ``interrupted``.
+        over all iterations), ``schwinger_dyson`` (block means of φ ∂S/∂φ at every site), ``constant_data`` (edges, couplings,
+        and the arrays among the arguments of a NumPyro model), for NumPyro models ``log_likelihood`` (one number per datum, see
+        `phi4ppl.loo`) with ``observed_data``, and what ``predictive`` adds. `phi4ppl.settings` reads its provenance. After
+        Ctrl-C it has the draws so far, with a warning, and its settings then include ``interrupted``.
 
     Raises
     ------
@@ -158,7 +163,9 @@ def sample(
     axes = dict(zip(field_dims(model.lattice)[0], model.lattice.field_shape, strict=True)) if is_field else {}  # type: ignore[union-attr]
     spread = placement(devices, num_chains, axes)
     report = model.check().raise_if_violated() if is_field else None  # type: ignore[union-attr]
-    compiled = compile_model(model, *args, **(model_kwargs or {}))
+    kwargs = model_kwargs or {}
+    compiled = compile_model(model, *args, **kwargs)
+    place = starts_of(compiled, start, num_chains)
     if not keep_field and compiled.log_likelihood:
         left_out = dict.fromkeys(compiled.data, "with keep_field=False it is not kept")
         compiled = replace(compiled, log_likelihood=None, data={}, single_factors=compiled.single_factors | left_out)
@@ -171,18 +178,16 @@ def sample(
     measured.pop("energy_density", None)  # the kernels know S already: it comes from the log density
     even = is_even(compiled)
     checks = {"phi": str(report)} if is_field else {n: str(field.check()) for n, field in compiled.fields.items()}
-    frame = frame_of(compiled, checks, {"kernel_reason": reason}, dims, coords)
+    frame = frame_of(compiled, checks, {"kernel_reason": reason} | begun(start), dims, coords, (model, args, kwargs))
     if is_field:
         frame = with_axes(frame, *dims_of(measured.keys() & TWO_POINT, model.lattice))  # type: ignore[union-attr]
-    predictions = None
-    if predictive:
-        predictions = predictions_of(compiled, model, args, model_kwargs or {}, num_chains, num_samples)  # type: ignore[arg-type]
+    predictions = predictions_of(compiled, model, args, kwargs, num_chains, num_samples) if predictive else None  # type: ignore[arg-type]
     result = run_chains(
         compiled, kernel, num_warmup=num_warmup, num_samples=num_samples, num_chains=num_chains, seed=seed,
         observables=measured,
         keep=lambda name: keep_field or name not in compiled.fields, thinning=thinning,
         even=even, flip_signs=symmetry_moves and even, progress=progress, checkpoint=checkpoint, frame=frame,
-        spread=spread,
+        spread=spread, place=place,
     )  # fmt: skip
     tree = to_datatree(result, frame)
     return tree if predictions is None else predictions.add_to(tree, frame, seed)

@@ -8,6 +8,7 @@ __all__ = ["MAX_PARETO_K", "pareto_k"]
 
 MAX_PARETO_K = 0.7
 VANISHING = 1e-200
+TIED = 1e-6  # log weights that are closer are equal up to rounding
 
 
 def pareto_k(log_weights, effective_fraction: float = 1.0) -> float:
@@ -39,9 +40,28 @@ def pareto_k(log_weights, effective_fraction: float = 1.0) -> float:
     log_weights = np.asarray(log_weights, float)
     if np.ptp(log_weights) < 1e-9:
         return -np.inf
-    tail = np.sort(log_weights)[-int(np.ceil(min(0.2 * len(log_weights), 3 * np.sqrt(len(log_weights))))) :]
+    fraction = float(np.clip(effective_fraction, 1e-6, 1.0))
+    ordered = np.sort(log_weights)
+    tail = ordered[-int(np.ceil(min(0.2 * len(log_weights), 3 * np.sqrt(len(log_weights))))) :]
     if tail[len(tail) // 2] - tail[-1] < np.log(VANISHING):
         return np.inf
+    # the length of the tail that ArviZ takes, whose lower quartile scales the fit: of tied weights it would be 0
+    length = int(np.ceil(min(0.2 * len(ordered), 3 * np.sqrt(len(ordered) / fraction))))
+    if ordered[-length + int(length / 4 + 0.5) - 1] - ordered[-length - 1] < TIED:
+        log_weights = _spread(ordered)
+        if np.ptp(log_weights) == 0:
+            return -np.inf
     # ArviZ takes log likelihoods, whose negatives are the log weights of leave-one-out
-    _, k = array_stats.psislw(-log_weights, r_eff=float(np.clip(effective_fraction, 1e-6, 1.0)))
+    _, k = array_stats.psislw(-log_weights, r_eff=fraction)
     return float(k)
+
+
+def _spread(log_weights: np.ndarray) -> np.ndarray:
+    """Tied weights, as fields with discrete values have them, spread evenly between the middles to their neighbors."""
+    values, counts = np.unique(np.round(log_weights / TIED) * TIED, return_counts=True)
+    borders = np.concatenate([values[:1], (values[1:] + values[:-1]) / 2, values[-1:]])
+    parts = [
+        low + (high - low) * (np.arange(count) + 0.5) / count
+        for low, high, count in zip(borders[:-1], borders[1:], counts, strict=True)
+    ]
+    return np.concatenate(parts)

@@ -41,18 +41,20 @@ def run_chains(
     compiled: CompiledModel, kernel: Kernel, *, num_warmup: int, num_samples: int, num_chains: int, seed: int,
     observables: dict[str, Callable], keep: Callable[[str], bool], thinning: int, flip_signs: bool,
     progress: bool | None, even: bool = False, memory_limit: int | None = None, checkpoint=None,
-    frame: tuple[dict, dict] = ({}, {}), spread: OneDevice | Spread | None = None,
+    frame: tuple[dict, dict] = ({}, {}), spread: OneDevice | Spread | None = None, place: Callable | None = None,
 ) -> RunResult:  # fmt: skip
     """Warm up and sample; see `phi4ppl.sample` for the arguments.
 
     ``keep(name)`` selects the constrained values that are kept; ``even`` means that the density is the same at φ and −φ;
-    ``frame`` is stored with a checkpoint, for those who read it without the model. Every iteration has its own key, folded
+    ``frame`` is stored with a checkpoint, for those who read it without the model; ``place(positions)`` changes where the
+    chains begin. Every iteration has its own key, folded
     from the seed, the chain and its number, so the numbers do not depend on how the run is cut into chunks, nor on where it
     was stopped and resumed.
     """
     start_key, *keys = jax.random.split(jax.random.key(seed), 3)
     begun = compiled if kernel.start is None else replace(compiled, initial_position=jax.vmap(kernel.start))
     position = _starts(begun, jax.random.split(start_key, num_chains), even)
+    position = position if place is None else place(position)
     program = program_of(compiled, kernel, tuple(observables.items()), keep, flip_signs, even)
     settings = {
         "kernel": kernel.name, "num_warmup": num_warmup, "num_samples": num_samples, "num_chains": num_chains,

@@ -1,0 +1,99 @@
+"""Fields of which some sites are observed and the others are not."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+from numpyro import distributions as dist
+from numpyro.distributions import constraints
+
+from .._typing import Labeled
+from ..errors import ArgumentError
+from ..errors.arguments import call_checked
+from ..lattice.labels import aligned_fields, is_labeled
+from .gibbs_field import GibbsField
+
+__all__ = ["observe_field"]
+
+
+@call_checked
+def observe_field(name: str, field: GibbsField, data: Labeled, *, mask=None) -> jax.Array:
+    """Observe a field at some of its sites, inside a NumPyro model; the others are latent.
+
+    p(observed, missing | θ) is the density of the whole field. The missing sites are a latent site ``name_missing``, one number
+    each in the order of the lattice, so that the posterior integrates over them; couplings may be random with a
+    ``log_partition``, as of any `GibbsField`. For fields that are observed with noise no helper is needed: observe
+    ``dist.Normal(phi, noise)`` of a latent `GibbsField`, with NaN under ``numpyro.handlers.mask``.
+
+    Parameters
+    ----------
+    name : str
+        Of the whole field, a deterministic site.
+    field : GibbsField
+    data : array of shape ``field.event_shape``, or labeled
+        With NaN, or anything at all under ``mask``, where the field was not observed.
+    mask : array of bool, optional
+        Where it was observed; by default where ``data`` is not NaN.
+
+    Returns
+    -------
+    array of shape ``field.event_shape``
+        The whole field.
+
+    Raises
+    ------
+    ArgumentError
+        For data of another shape, and for infinite or missing values where the mask says that they were observed.
+
+    Examples
+    --------
+    >>> import numpy as np, numpyro, numpyro.distributions as dist, phi4ppl as p4
+    >>> pair = p4.gaussian(p4.lattice.chain(2, periodic=False), w=0.5, a=0.5)
+    >>> def model():
+    ...     p4.observe_field("phi", p4.GibbsField(pair), np.array([1.0, np.nan]))
+    >>> tree = p4.sample(model, num_warmup=300, num_samples=500, progress=False)
+    >>> bool(abs(tree["posterior"]["phi_missing"].mean() - 0.5) < 0.2)  # normal around w/2a of its neighbor
+    True
+    """
+    if not isinstance(field, GibbsField):
+        raise ArgumentError("field", "a GibbsField", type(field).__name__)
+    if not isinstance(name, str) or not name:
+        raise ArgumentError("name", "the name of the field", repr(name))
+    values, seen = _data(field, data, mask)
+    places = np.flatnonzero(~seen)
+    flat = jnp.asarray(np.where(seen, values, 0.0).ravel(), jnp.result_type(float))
+    if len(places):
+        missing = numpyro.sample(f"{name}_missing", dist.ImproperUniform(constraints.real_vector, (), (len(places),)))
+        flat = flat.at[places].set(missing)
+    phi = flat.reshape(field.event_shape)
+    numpyro.factor(f"{name}_density", field.log_prob(phi))
+    return numpyro.deterministic(name, phi)
+
+
+def _data(field: GibbsField, data, mask) -> tuple[np.ndarray, np.ndarray]:
+    """Values, and where they were observed."""
+    lattice = field.model.lattice
+    if is_labeled(data):
+        filled = getattr(data, "fillna", None)
+        seen = aligned_fields("data", data.notnull().astype(float), lattice) > 0 if filled else None
+        values = aligned_fields("data", filled(0.0) if filled else data, lattice)
+        seen = np.ones(values.shape, bool) if seen is None else seen
+    else:
+        values = np.asarray(data, float)
+        seen = ~np.isnan(values)
+    if values.shape != field.event_shape:
+        raise ArgumentError("data", f"shape {field.event_shape}, one field", f"shape {values.shape}", reason="shape")
+    if mask is not None:
+        asked = np.asarray(mask)
+        if asked.dtype != bool or asked.shape != values.shape:
+            got = f"{asked.dtype} of shape {asked.shape}"
+            raise ArgumentError("mask", f"an array of bool, of shape {values.shape}", got, reason="shape")
+        if np.any(asked & ~seen):
+            got = f"a missing one at {tuple(np.argwhere(asked & ~seen)[0].tolist())}"
+            raise ArgumentError("data", "values where mask is True", got, reason="missing")
+        seen = asked
+    if not np.all(np.isfinite(values[seen])):
+        raise ArgumentError("data", "finite values, or NaN", "an infinite one", reason="finite")
+    return values, seen
