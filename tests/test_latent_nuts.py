@@ -234,10 +234,11 @@ def test_whitened_nuts_is_nuts_with_the_metric():
         start = jnp.asarray(random.normal(size=6))
         ours = nuts(target, Tuning(jnp.asarray(0.3), mass, jnp.ones(())))
         theirs = blackjax.nuts(target.logdensity_fn, 0.3, metric_of(mass, None))
+        step, their_step = jax.jit(ours.step), jax.jit(theirs.step)
         for seed in range(5):
             key = jax.random.key(seed)
-            one, info = ours.step(key, ours.init(start))
-            two, expected = theirs.step(key, theirs.init(start))
+            one, info = step(key, ours.init(start))
+            two, expected = their_step(key, theirs.init(start))
             np.testing.assert_allclose(one.position, two.position, atol=1e-9)
             np.testing.assert_allclose(one.logdensity_grad, two.logdensity_grad, atol=1e-8)
             assert int(info.num_integration_steps) == int(expected.num_integration_steps)
