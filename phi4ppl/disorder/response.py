@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -218,8 +218,8 @@ class Response:
         if values.ndim != 1 or len(values) < 2 or np.any(np.diff(values) <= 0):
             raise ArgumentError("values", "two fields or more in ascending order", repr(values)[:80], reason="shape")
         middle = float((np.max(values) + np.min(values)) / 2 if field is None else finite_array("field", field))
-        options = {"num_samples": num_samples, "num_warmup": num_warmup, "num_chains": num_chains, "kernel": kernel}
-        options |= {"seed": seed, "progress": progress}
+        options: dict[str, Any] = {"num_samples": num_samples, "num_warmup": num_warmup, "num_chains": num_chains}
+        options |= {"kernel": kernel, "seed": seed, "progress": progress}
         volume = self.source.volume
         if isinstance(self.source, MachineSource):  # only m is needed: S depends on h through −h V m
             totals = volume * self._magnetizations([middle], **options)[0, :, :, None]
@@ -287,6 +287,7 @@ class Response:
         )["response"]
         visible = self.source.num_visible
         if visible is None:
+            assert isinstance(self.source, Source)
             dims, coords = field_dims(self.source.model.lattice)
             shape = self.source.model.field_shape
             return xr.Dataset(

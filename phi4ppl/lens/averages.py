@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -228,7 +228,7 @@ def _checked_members(members) -> list:
         raise ArgumentError(
             "members", "a list of parameters of at least two models", f"{len(found)} of them", reason="small"
         )
-    first = jax.tree.structure(found[0])
+    first: Any = jax.tree.structure(found[0])
     for k, each in enumerate(found):
         shapes = [[np.shape(leaf) for leaf in jax.tree.leaves(tree)] for tree in (each, found[0])]
         if jax.tree.structure(each) != first or shapes[0] != shapes[1]:

@@ -127,13 +127,15 @@ def order_parameter(values, axis, *, size: int = 1, down=None) -> OrderParameter
     without = {name: (each.sum(axis=0) - each) / (number - 1) for name, each in powers.items()}
     blocks = Blocks(np.arange(number), 1.0, 0.5)
     factors = {"magnetization": unit, "susceptibility": size * unit**2, "full_susceptibility": size * unit**2}
-    found, errors, each = {}, {}, {}
+    found: dict[str, np.ndarray] = {}
+    errors: dict[str, np.ndarray] = {}
+    each: dict[str, np.ndarray] = {}
     with np.errstate(invalid="ignore"):
         for name, function in QUANTITIES.items():
             each[name] = factors.get(name, 1.0) * function(without)
             value = factors.get(name, 1.0) * function(means)
             found[name] = value - jackknife_bias(blocks, each[name], value)
-            errors[name] = jackknife_error(blocks, each[name])
+            found[name] = np.asarray(value - jackknife_bias(blocks, each[name], value))
     area, area_error = _hysteresis(m, down, x)
     transition = from_peak(x, found["susceptibility"], each["susceptibility"], size)
     return OrderParameter(x, found, errors, transition, area, area_error, number)

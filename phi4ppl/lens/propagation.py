@@ -54,7 +54,7 @@ class Propagation:
     maps: dict[str, np.ndarray]
     num_examples: int
 
-    def rows(self) -> list[tuple[str, str, str]]:
+    def rows(self) -> list[tuple[str, ...]]:
         """Cells of a table, one row a layer."""
         return [
             (name, *(value_with_error(*pair) for pair in pairs))
@@ -165,7 +165,7 @@ def propagation(apply, params, data: Labeled, *, num_directions: int = 16, seed:
         for before in (slice(None, -1), slice(0, 1)):
             ratio = size[1:].mean(axis=1) / size[before].mean(axis=1)
             found += [ratio, jackknife_error(blocks, (without[1:] / without[before]).T)]
-    return Propagation(names, *found, maps, len(x))
+    return Propagation(names, *found, maps, len(x))  # type: ignore[call-arg]
 
 
 def _per_example(change) -> np.ndarray:

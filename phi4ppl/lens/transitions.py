@@ -68,7 +68,7 @@ class CurveTransitions:
 
     def rows(self) -> list[tuple[str, ...]]:
         """Cells of a table, one row a kink, jump or passage."""
-        found = []
+        found: list[tuple[str, ...]] = []
         for one in self.breaks:
             size = f"{one.change:.3g} ± {one.change_error:.2g}"
             found.append(

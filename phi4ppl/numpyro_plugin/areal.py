@@ -18,7 +18,6 @@ import numpyro
 from jax.scipy.linalg import solve_triangular
 from numpyro import distributions as dist
 
-from .._typing import ArrayLike
 from ..energy.exact.gaussian import DENSE_LIMIT
 from ..errors import ArgumentError
 from ..errors.arguments import call_checked
@@ -118,7 +117,7 @@ def scaling_factors(lattice: Lattice) -> np.ndarray:
 
 
 @call_checked
-def proper_car(lattice: Lattice, *, alpha: ArrayLike, precision: ArrayLike = 1.0) -> GibbsField:
+def proper_car(lattice: Lattice, *, alpha: float | jax.Array, precision: float | jax.Array = 1.0) -> GibbsField:
     """Proper conditional autoregression, precision matrix τ(D − αA) with adjacency A and degrees D.
 
     S = τ [Σ_i d_i φ_i²/2 − α Σ_⟨ij⟩ φ_i φ_j]: given the rest, φ_i is normal with mean α times that of its neighbors and
@@ -165,7 +164,7 @@ def proper_car(lattice: Lattice, *, alpha: ArrayLike, precision: ArrayLike = 1.0
 
 
 @call_checked
-def leroux(lattice: Lattice, *, rho: ArrayLike, precision: ArrayLike = 1.0) -> GibbsField:
+def leroux(lattice: Lattice, *, rho: float | jax.Array, precision: float | jax.Array = 1.0) -> GibbsField:
     """Leroux field, precision matrix τ[ρ(D − A) + (1 − ρ)1]: independent sites at ρ = 0, the intrinsic field at ρ = 1.
 
     S = τ [ρ Σ_⟨ij⟩ (φ_i − φ_j)²/2 + (1 − ρ) Σ_i φ_i²/2]. An island is normal with variance 1/(τ(1 − ρ)), as the formula says.
@@ -266,7 +265,7 @@ def _intrinsic_log_z(lattice: Lattice) -> float:
 
 
 @call_checked
-def bym2(name: str, lattice: Lattice, *, scale: ArrayLike, share: ArrayLike) -> jax.Array:
+def bym2(name: str, lattice: Lattice, *, scale: float | jax.Array, share: float | jax.Array) -> jax.Array:
     """The BYM2 effect of areas, σ(√ψ u + √(1 − ψ) v), inside a NumPyro model.
 
     u is the intrinsic field, scaled so that the geometric mean of its variances is one on every connected component, with
