@@ -134,8 +134,8 @@ def order_parameter(values, axis, *, size: int = 1, down=None) -> OrderParameter
         for name, function in QUANTITIES.items():
             each[name] = factors.get(name, 1.0) * function(without)
             value = factors.get(name, 1.0) * function(means)
-            found[name] = value - jackknife_bias(blocks, each[name], value)
             found[name] = np.asarray(value - jackknife_bias(blocks, each[name], value))
+            errors[name] = jackknife_error(blocks, each[name])
     area, area_error = _hysteresis(m, down, x)
     transition = from_peak(x, found["susceptibility"], each["susceptibility"], size)
     return OrderParameter(x, found, errors, transition, area, area_error, number)
