@@ -135,7 +135,7 @@ def order_parameter(values, axis, *, size: int = 1, down=None) -> OrderParameter
             each[name] = factors.get(name, 1.0) * function(without)
             value = factors.get(name, 1.0) * function(means)
             found[name] = np.asarray(value - jackknife_bias(blocks, each[name], value))
-            errors[name] = jackknife_error(blocks, each[name])
+            errors[name] = np.asarray(jackknife_error(blocks, each[name]))
     area, area_error = _hysteresis(m, down, x)
     transition = from_peak(x, found["susceptibility"], each["susceptibility"], size)
     return OrderParameter(x, found, errors, transition, area, area_error, number)
