@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
@@ -208,6 +209,16 @@ def leroux(lattice: Lattice, *, rho: float | jax.Array, precision: float | jax.A
     return GibbsField(model, log_partition=log_partition)
 
 
+@dataclass(frozen=True)
+class _IntrinsicLogZ:
+    """log Z of an `IntrinsicField`, which has no free couplings; equal on equal lattices, as structure that JAX compares."""
+
+    lattice: Lattice
+
+    def __call__(self, couplings) -> float:
+        return _intrinsic_log_z(self.lattice)
+
+
 class IntrinsicField(GibbsField):
     """The scaled intrinsic field of `bym2`, with a normal distribution of its own for the mean of every component.
 
@@ -220,11 +231,11 @@ class IntrinsicField(GibbsField):
         factors, islands = _scaling(_require_lattice(lattice)), _components(lattice).is_island
         degree = lattice.degree.astype(float)
         model = gaussian(lattice, w=factors[lattice.edges[:, 0]], a=(factors * degree + islands) / 2)
-        super().__init__(model, validate_args=validate_args)
+        super().__init__(model, log_partition=_IntrinsicLogZ(lattice), validate_args=validate_args)
 
     def _log_prob(self, value):
         means, sizes = self._means(value)
-        return super()._log_prob(value) - jnp.sum(means**2 * sizes, axis=-1) / 2 - _intrinsic_log_z(self.model.lattice)
+        return super()._log_prob(value) - jnp.sum(means**2 * sizes, axis=-1) / 2
 
     def _means(self, value) -> tuple[jax.Array, np.ndarray]:
         """Means over the components of more than one site, shape (…, components), and their sizes."""
