@@ -224,7 +224,9 @@ def equivariance(
 def _axes(given, ndim: int) -> tuple[int, ...]:
     """Axes of space as numbers from 1 on."""
     found = [given] if isinstance(given, numbers.Integral) else given
-    whole = isinstance(found, tuple | list) and all(isinstance(a, numbers.Integral) and -ndim < a < ndim for a in found)
+    whole = isinstance(found, tuple | list) and all(
+        isinstance(a, numbers.Integral) and -ndim < int(a) < ndim for a in found
+    )
     axes = tuple(int(a) % ndim for a in found) if whole else ()
     if not whole or len(set(axes)) != len(axes) or 0 in axes:
         shown = repr(given) if isinstance(given, tuple | list | str) else f"a {type(given).__name__}"
@@ -261,7 +263,8 @@ class _Space:
     def __init__(self, data, axes, channels: str | None):
         self.data, self.channels = data, channels
         if not hasattr(data, "shape"):  # a pytree: only functions act on it
-            self.axes, self.shape = (), ()
+            self.axes: tuple[int, ...] = ()
+            self.shape: tuple[int, ...] = ()
             return
         self.shape = data.shape
         plain = tuple(range(1, data.ndim))
