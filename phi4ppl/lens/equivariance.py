@@ -38,7 +38,7 @@ class LayerSymmetry:
         Whether it is the rate of change at the identity, per ``unit`` of the parameter.
     unit : str
     invariance : Measured
-        (⟨|f(gx) − f(x)|²⟩/⟨|f − ⟨f⟩|²⟩)^½, over examples; √2 where f(gx) has nothing to do with f(x).
+        ``(⟨|f(gx) − f(x)|²⟩/⟨|f − ⟨f⟩|²⟩)^½``, over examples; √2 where f(gx) has nothing to do with f(x).
     equivariance : Measured or None
         The same of f(gx) − ρ f(x), with ρ the action of g on the layer; None where g does not act on it.
     invariant, equivariant : bool
@@ -225,7 +225,7 @@ def _axes(given, ndim: int) -> tuple[int, ...]:
     """Axes of space as numbers from 1 on."""
     found = [given] if isinstance(given, numbers.Integral) else given
     whole = isinstance(found, tuple | list) and all(
-        isinstance(a, numbers.Integral) and -ndim < int(a) < ndim for a in found
+        isinstance(a, numbers.Integral) and abs(int(a)) < ndim for a in found
     )
     axes = tuple(int(a) % ndim for a in found) if whole else ()
     if not whole or len(set(axes)) != len(axes) or 0 in axes:
@@ -262,9 +262,9 @@ class _Space:
 
     def __init__(self, data, axes, channels: str | None):
         self.data, self.channels = data, channels
+        self.axes: tuple[int, ...] = ()
         if not hasattr(data, "shape"):  # a pytree: only functions act on it
-            self.axes: tuple[int, ...] = ()
-            self.shape: tuple[int, ...] = ()
+            self.shape = ()
             return
         self.shape = data.shape
         plain = tuple(range(1, data.ndim))
