@@ -1,4 +1,4 @@
-"""How the hidden features of a φ⁴ machine answer to a field shaped like a digit.
+"""How hidden features of a φ⁴ machine answer to a field with the shape of a digit.
 
 A machine learns digits. A weak external field h ξ then acts on its visible units,
 ξ being the mean picture of a 3. The linear response of all units follows from their

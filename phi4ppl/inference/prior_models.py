@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 from numpyro import handlers
-from numpyro.distributions import Distribution, constraints
+from numpyro.distributions import Delta, Distribution, constraints
 
 from ..errors import ArgumentError
 from ..model.field import MarkovRandomField
@@ -61,7 +61,12 @@ def cut_priors(model: MarkovRandomField, priors: dict) -> tuple[dict, list[str]]
     """
     kept, notes, bounded = dict(priors), [], holding(model)
     for name, prior in priors.items():
-        if name not in bounded or not isinstance(prior, Distribution) or prior.shape() != ():
+        if (
+            name not in bounded
+            or not isinstance(prior, Distribution)
+            or isinstance(prior, Delta)
+            or prior.shape() != ()
+        ):
             continue  # the problem says what is wrong with it
         low, high = (getattr(prior.support, end, None) for end in ("lower_bound", "upper_bound"))
         if prior.support.is_discrete or (low is not None and low >= 0) or (low is not None and low == high):

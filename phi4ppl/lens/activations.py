@@ -19,8 +19,11 @@ from ..renormalization.blocking import fields_of
 from ..results.independent_fields import independent_step
 from ..spectral.matrices import told
 
-__all__ = ["channels_of", "examples", "layers", "num_examples", "reader", "with_space"]
+__all__ = [
+    "as_array", "channels_of", "examples", "layers", "num_examples", "reader", "require_moderate", "with_space",
+]  # fmt: skip
 
+LARGEST = 1e70  # whose fourth power can be summed
 EXPECTED = "a function apply(params, x) that returns a dict of arrays, or a list of functions of one argument"
 ADAPT = "Models of other libraries: apply, params = phi4ppl.lens.read(model)."
 
@@ -120,11 +123,27 @@ def examples(data: Labeled, name: str = "data"):
     if isinstance(data, tuple | Mapping):
         num_examples(data, name)
         return data
-    values = np.asarray(present(name, data))
+    values = as_array(name, present(name, data))
     if values.dtype.kind not in "iu":
         values = finite_array(name, values)
     num_examples(values, name)
     return values
+
+
+def as_array(name: str, value) -> np.ndarray:
+    """``value`` as an array, or `ArgumentError` for lists of different lengths."""
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise ArgumentError(name, "an array", "lists of different lengths", reason="shape") from error
+
+
+def require_moderate(name: str, values: np.ndarray) -> None:
+    """Raise `ArgumentError` if fourth powers of the values would over- or underflow."""
+    largest = float(np.abs(values).max(initial=0.0))
+    if largest != 0 and not 1 / LARGEST <= largest <= LARGEST:
+        expected = f"values whose largest is between {1 / LARGEST:g} and {LARGEST:g}"
+        raise ArgumentError(name, expected, f"{largest:.3g}", "Change the units.", reason="scale")
 
 
 def num_examples(data, name: str = "data") -> int:
@@ -163,7 +182,7 @@ def layers(apply, params, x: Labeled) -> dict[str, np.ndarray]:
     Raises
     ------
     ArgumentError
-        If a layer has not one row an example, or values that are missing, infinite or no numbers.
+        If a layer has not one row an example, or values that are missing, infinite, above 1e70 or no numbers.
 
     Examples
     --------
@@ -184,6 +203,7 @@ def layers(apply, params, x: Labeled) -> dict[str, np.ndarray]:
         if not array.ndim or len(array) != number:
             expected = f"one row for each of {number} examples"
             raise ArgumentError(f"layer {name!r}", expected, f"shape {array.shape}", reason="shape")
+        require_moderate(f"layer {name!r}", array)
         found[name] = array
     return found
 

@@ -7,6 +7,7 @@ import numpy as np
 from ..errors import ArgumentError
 from ..errors.arguments import call_checked, finite_array, seed_within
 from ..errors.streams import stream_rng
+from .activations import as_array, require_moderate
 from .leave_out import Measured, groups_of, measured, require_examples
 
 __all__ = ["alignment", "aligned_kernels", "label_columns", "linear_kernel", "probe"]
@@ -60,7 +61,9 @@ def alignment(one, two, *, seed: int = 0) -> Measured:
     (1.0, True)
     """
     arrays = [finite_array(name, each).astype(float) for name, each in (("one", one), ("two", two))]
-    require_examples(len(arrays[0]), MIN_EXAMPLES, "one")
+    for name, each in zip(("one", "two"), arrays, strict=True):
+        require_examples(len(each) if each.ndim else 0, MIN_EXAMPLES, name)
+        require_moderate(name, each)
     if len(arrays[0]) != len(arrays[1]):
         raise ArgumentError("two", f"{len(arrays[0])} examples, as one", f"{len(arrays[1])}", reason="shape")
     kernels = [linear_kernel(each) for each in arrays]
@@ -94,7 +97,7 @@ def label_columns(labels, number: int) -> tuple[np.ndarray, np.ndarray | None]:
     ------
     ArgumentError
     """
-    values = np.asarray(labels)
+    values = as_array("labels", labels)
     if values.ndim != 1 or len(values) != number:
         raise ArgumentError(
             "labels", f"one label for each of {number} examples", f"shape {values.shape}", reason="shape"

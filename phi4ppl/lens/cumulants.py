@@ -20,6 +20,7 @@ from ..errors import ArgumentError
 from ..errors.arguments import call_checked, finite_array, seed_within
 from ..errors.streams import stream_rng
 from ..reports.card import card
+from .activations import as_array, require_moderate
 from .leave_out import Measured, aligned, groups_of, measured, require_examples
 
 __all__ = ["Cumulants", "cumulants"]
@@ -163,6 +164,7 @@ def cumulants(samples: Labeled, *, quadruples: Labeled = None, label: str = "sam
     if not values.ndim:
         raise ArgumentError("samples", "samples along the first axis", "one number", reason="shape")
     require_examples(len(values), MIN_SAMPLES, "samples")
+    require_moderate("samples", values)
     flat = values.reshape(len(values), -1)
     asked = None if quadruples is None else _quadruples(quadruples, flat.shape[1])
     spread = flat.std(axis=0)
@@ -176,7 +178,7 @@ def cumulants(samples: Labeled, *, quadruples: Labeled = None, label: str = "sam
 
 
 def _quadruples(given, number: int) -> np.ndarray:
-    array = np.asarray(given)
+    array = as_array("quadruples", given)
     if (
         array.ndim != 2
         or array.shape[1] != 4

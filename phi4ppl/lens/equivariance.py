@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -37,7 +38,7 @@ class LayerSymmetry:
         Whether it is the rate of change at the identity, per ``unit`` of the parameter.
     unit : str
     invariance : Measured
-        (⟨|f(gx) − f(x)|²⟩/⟨|f − ⟨f⟩|²⟩)^½, over examples; √2 where f(gx) has nothing to do with f(x).
+        ``(⟨|f(gx) − f(x)|²⟩/⟨|f − ⟨f⟩|²⟩)^½``, over examples; √2 where f(gx) has nothing to do with f(x).
     equivariance : Measured or None
         The same of f(gx) − ρ f(x), with ρ the action of g on the layer; None where g does not act on it.
     invariant, equivariant : bool
@@ -220,6 +221,19 @@ def equivariance(
     return Equivariance(tuple(rows), outcome, holds, differences, words, number, tuple(notes))
 
 
+def _axes(given, ndim: int) -> tuple[int, ...]:
+    """Axes of space as numbers from 1 on."""
+    found = [given] if isinstance(given, numbers.Integral) else given
+    whole = isinstance(found, tuple | list) and all(
+        isinstance(a, numbers.Integral) and abs(int(a)) < ndim for a in found
+    )
+    axes = tuple(int(a) % ndim for a in found) if whole else ()
+    if not whole or len(set(axes)) != len(axes) or 0 in axes:
+        shown = repr(given) if isinstance(given, tuple | list | str) else f"a {type(given).__name__}"
+        raise ArgumentError("axes", f"a tuple of different axes from 1 to {ndim - 1}", shown)
+    return axes
+
+
 def _named(given) -> dict[str, Transformation]:
     """Transformations by name."""
     if isinstance(given, Mapping):
@@ -248,16 +262,15 @@ class _Space:
 
     def __init__(self, data, axes, channels: str | None):
         self.data, self.channels = data, channels
+        self.axes: tuple[int, ...] = ()
         if not hasattr(data, "shape"):  # a pytree: only functions act on it
-            self.axes, self.shape = (), ()
+            self.shape = ()
             return
         self.shape = data.shape
         plain = tuple(range(1, data.ndim))
         if axes is None:
             axes = plain if data.ndim < 4 or channels is None else plain[1:] if channels == "first" else plain[:-1]
-        self.axes = tuple(int(a) % data.ndim for a in np.atleast_1d(axes))
-        if len(set(self.axes)) != len(self.axes) or 0 in self.axes:
-            raise ArgumentError("axes", f"different axes of 1 to {data.ndim - 1}", repr(axes))
+        self.axes = _axes(axes, data.ndim)
 
     def input(self, name: str, g: Transformation):
         if not isinstance(g, Function) and (not self.shape or not g.fits(self.shape, self.axes)):
@@ -339,6 +352,8 @@ def _epsilon(values) -> float:
 
 def _represented(asked, name: str, g: Transformation, values: np.ndarray, space: _Space) -> np.ndarray:
     """ρ f(x) of the output."""
+    if isinstance(asked, str) and asked == "invariant":
+        return values
     if isinstance(asked, Transformation):
         acted = space.layer(asked, values)
     elif callable(asked):
@@ -346,12 +361,11 @@ def _represented(asked, name: str, g: Transformation, values: np.ndarray, space:
             acted = _array(asked(values))
         if acted.shape != values.shape:
             raise ArgumentError("output", f"shape {values.shape}", f"shape {acted.shape}", reason="returns")
-    elif asked == "equivariant":
+    elif isinstance(asked, str) and asked == "equivariant":
         acted = space.layer(g, values)
-    elif asked == "invariant":
-        return values
     else:
-        raise ArgumentError("output", "'invariant', 'equivariant', a function or a transformation", repr(asked))
+        got = repr(asked) if isinstance(asked, str) else f"a {type(asked).__name__}"
+        raise ArgumentError("output", "'invariant', 'equivariant', a function or a transformation", got)
     if acted is None:
         got, fix = f"an output of shape {values.shape[1:]}", "Give a function of the output."
         raise ArgumentError("output", f"what {name} acts on", got, fix, reason="shape")

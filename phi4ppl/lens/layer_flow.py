@@ -14,7 +14,7 @@ from ..renormalization.blocking import block
 from ..renormalization.blocks_of_sites import regular
 from ..reports.card import card
 from ..spectral.spectra import spectrum
-from .activations import channels_of, examples, layers, num_examples, with_space
+from .activations import channels_of, examples, layers, num_examples, require_moderate, with_space
 from .alignment import MIN_EXAMPLES, aligned_kernels, label_columns, linear_kernel, probe
 from .cumulants import Cumulants, cumulants
 from .leave_out import Measured, aligned, groups_of, require_examples
@@ -193,6 +193,8 @@ def renormalization(
     values = layers(apply, params, data)
     blocks = _blocked(data, levels, axis) if levels else {}
     some = np.sort(stream_rng(seed, "examples").permutation(number)[:max_examples])
+    if hasattr(data, "shape"):
+        require_moderate("data", data)
     few = _Examples(some, columns, classes, seed)
     first = {INPUT: np.asarray(data, float)} if hasattr(data, "shape") else {INPUT: next(iter(values.values()))}
     if any(np.array_equal(v, first[INPUT]) for v in list(values.values())[:1] if v.shape == first[INPUT].shape):

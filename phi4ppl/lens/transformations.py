@@ -7,6 +7,7 @@ those of JAX can be differentiated. A one-parameter family g_t, with g_0 the ide
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,12 +20,15 @@ from ..errors import ArgumentError
 from ..errors.arguments import call_checked, finite_array, positive_int, seed_within
 from ..errors.streams import stream_rng
 from ..lattice.frozen import Lattice
+from ..spectral.matrices import one_number
+from .activations import as_array
 
 __all__ = [
     "Family", "Function", "Permutation", "Reflection", "Rotation", "Sign", "Transformation", "Translation", "VectorRotation",
     "automorphisms",
 ]  # fmt: skip
 
+IN_DEGREES = "For a quarter turn 90."
 MAX_SITES = 1024  # of graphs whose automorphisms are searched for
 
 
@@ -145,6 +149,9 @@ class Rotation(Transformation):
     angle: float
     unit = "radian"
 
+    def __post_init__(self):
+        object.__setattr__(self, "angle", one_number("angle", self.angle, IN_DEGREES))
+
     @property
     def name(self) -> str:  # type: ignore[override]
         return f"rotation by {self.angle:g}°"
@@ -189,6 +196,18 @@ class VectorRotation(Transformation):
     plane: tuple[int, int] = (0, 1)
     unit = "radian"
 
+    def __post_init__(self):
+        object.__setattr__(self, "angle", one_number("angle", self.angle, IN_DEGREES))
+        plane = self.plane if isinstance(self.plane, tuple | list) else ()
+        if (
+            len(plane) != 2
+            or plane[0] == plane[1]
+            or not all(isinstance(k, numbers.Integral) and k >= 0 for k in plane)
+        ):
+            got = repr(self.plane) if isinstance(self.plane, tuple | list) else f"a {type(self.plane).__name__}"
+            raise ArgumentError("plane", "two different components, counted from 0", got)
+        object.__setattr__(self, "plane", (int(plane[0]), int(plane[1])))
+
     @property
     def name(self) -> str:  # type: ignore[override]
         return f"rotation of {self.plane[0]}, {self.plane[1]} by {self.angle:g}°"
@@ -219,6 +238,9 @@ class Reflection(Transformation):
     """
 
     axis: int = 0
+
+    def __post_init__(self):
+        object.__setattr__(self, "axis", positive_int("axis", self.axis, minimum=0))
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -261,7 +283,7 @@ class Permutation(Transformation):
     name: str = "permutation"
 
     def __post_init__(self):
-        order = np.asarray(self.order)
+        order = as_array("order", self.order)
         if order.ndim != 1 or sorted(order.tolist()) != list(range(order.size)):
             raise ArgumentError("order", "every number from 0 to n − 1 once", f"{self.order!r}")
         object.__setattr__(self, "order", order.astype(int))

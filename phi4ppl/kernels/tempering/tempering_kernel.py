@@ -190,10 +190,11 @@ def houdayer(num_rungs: int | None = None, *, path: str | None = None) -> Kernel
 
     Two independent replicas a and b share every rung. The values of a cluster C of sites with a_i b_i < 0 are exchanged with
     probability 1/(1 + exp(ΔS_C)), ΔS_C = Σ_{i∈C, j∉C} w_ij (a_i − b_i)(a_j − b_j): a heat bath without rejection. If S is
-    even, −b takes the place of b where that makes clusters smaller. Chains keep the first replica. Below the percolation of such clusters (square and other planar graphs, cold sparse graphs) the move
-    crosses barriers that no single replica crosses; where one cluster takes most of the sites (cubic and higher-dimensional
-    lattices, graphs of many neighbors) it only renames the replicas: the statistic ``exchanged_share``, the share of
-    sites in the largest cluster on every rung, then approaches one half, and `tempering` does the same for half the cost.
+    even, −b takes the place of b where that makes clusters smaller. Chains keep the first replica. Below the percolation of
+    such clusters (square and other planar graphs, cold sparse graphs) the move crosses barriers that no single replica
+    crosses; where one cluster takes most of the sites (cubic and higher-dimensional lattices, graphs of many neighbors) it
+    only renames the replicas: the statistic ``exchanged_share``, the share of sites in the largest cluster on every rung,
+    then approaches one half, and `tempering` does the same for half the cost.
 
     Parameters
     ----------
