@@ -120,9 +120,9 @@ def propagation(apply, params, data: Labeled, *, num_directions: int = 16, seed:
 
     Notes
     -----
-    ``χ_l = (⟨|δh_l|²⟩/N_l)/(⟨|δh_{l−1}|²⟩/N_{l−1})``, N_l units, with the exact derivative. With independent weights of variance
-    σ_w²/N_{l−1}, a ReLU layer has χ = σ_w²/2 on average over the weights, at any width: 1 at He initialization, the border
-    between perturbations that die out and that grow (order and chaos).
+    ``χ_l = (⟨|δh_l|²⟩/N_l)/(⟨|δh_{l−1}|²⟩/N_{l−1})``, N_l units, with the exact derivative. With independent weights of
+    variance σ_w²/N_{l−1}, a ReLU layer has χ = σ_w²/2 on average over the weights, at any width: 1 at He initialization, the
+    border between perturbations that die out and that grow (order and chaos).
 
     Source: S. S. Schoenholz, J. Gilmer, S. Ganguli and J. Sohl-Dickstein, arXiv:1611.01232.
 
