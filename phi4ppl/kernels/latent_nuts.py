@@ -62,7 +62,7 @@ def fit_if_sure(compiled: CompiledModel) -> tuple[Kernel, str]:
     if doubt := curvature.doubt(theta, mode):
         raise SamplingError("no_mode", doubt)
     kernel, how = _fitted(curvature)
-    if not kernel.adaptation.mass.precision.eigenvalues.size:
+    if not kernel.adaptation.mass.precision.eigenvalues.size:  # type: ignore[attr-defined]
         raise SamplingError("no_curvature", "the posterior has no soft directions beside the diagonal")
     return kernel, how
 
