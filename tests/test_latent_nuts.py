@@ -256,9 +256,9 @@ def test_draws_under_normal_data_are_those_of_the_closed_form():
         phi = numpyro.sample("phi", p4.GibbsField(FIELD))
         numpyro.sample("y", dist.Normal(level + phi, 0.5), obs=y)
 
-    tree = p4.sample(model, y, kernel="nuts_curvature", num_warmup=300, num_samples=1000, seed=3, progress=False)
+    tree = p4.sample(model, y, kernel="nuts_curvature", num_warmup=300, num_samples=2000, seed=3, progress=False)
     draws = np.concatenate(
-        [tree["posterior"]["level"].values[..., None], tree["posterior"]["phi"].values.reshape(4, 1000, 40)], axis=-1
+        [tree["posterior"]["level"].values[..., None], tree["posterior"]["phi"].values.reshape(4, 2000, 40)], axis=-1
     )
 
     def worst(of_field):

@@ -154,11 +154,9 @@ class _Sample:
 
     @functools.cached_property
     def pareto_k(self) -> float:
-        """The larger k̂ of the weights of nodes, means over their draws, and of draws relative to their node."""
-        weights = [self.log_ratios.ravel()]
-        if len(self.node_weights) > 1:
-            weights.append(self.node_weights + logsumexp(self.log_ratios, axis=1))
-        return max(map(_tail, weights))
+        """k̂ of the weights of all draws; where those of a node are nearly equal, of one weight a node."""
+        same = np.isfinite(self.log_ratios).all() and np.ptp(self.log_ratios) < EQUAL
+        return _tail(self.node_weights if same else self.exact.ravel())
 
     @property
     def trusted(self) -> bool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import softmax
 from scipy.stats import chi2, norm, qmc
 
 from ..errors import SamplingError
@@ -20,6 +21,7 @@ from ..numpyro_plugin.curvature import Curvature, Mode
 __all__ = ["Annealing", "Node", "Weighted", "annealing_for", "nodes_of"]
 
 FREEDOM, WIDENED = 7, 1.2  # of the t-distribution of the nodes, as of `importance_sample`
+MIN_PILOTS, MIN_EFFECTIVE = 16, 5
 KICKS = 3
 STEPS, MIN_ACCEPTANCE = (0.7, 0.5, 0.35, 0.25, 0.17, 0.12), 0.65
 TEMPERATURES, MAX_VARIANCE = (4, 8, 16, 32, 64), 0.5
@@ -47,15 +49,29 @@ class Weighted(NamedTuple):
 
 
 def nodes_of(curvature: Curvature, number: int, rng: np.random.Generator) -> list[Node]:
-    """Randomly shifted points of low discrepancy in a t-distribution around the peak of the Laplace marginal."""
+    """Randomly shifted points of low discrepancy in a t-distribution with the moments of the Laplace marginal.
+
+    Those at its peak miss its skewness: the first points, around the peak, give the mean and the covariance of the others.
+    """
     theta, covariance, mode = curvature.peak
-    size = len(theta)
-    if not size:
+    if not len(theta):
         return [Node(theta, 0.0, mode)]
+    pilot = _around(curvature, theta, covariance, max(number // 2, MIN_PILOTS), rng)
+    weights = softmax([node.log_weight for node in pilot])
+    points = np.stack([node.theta for node in pilot])
+    center = weights @ points
+    spread = (weights[:, None] * (points - center)).T @ (points - center)
+    if 1 / np.sum(weights**2) < MIN_EFFECTIVE * len(theta):  # too few points for moments
+        center, spread = theta, covariance
+    return _around(curvature, center, spread, number, rng)
+
+
+def _around(curvature: Curvature, center, covariance, number: int, rng) -> list[Node]:
+    size, mode = len(center), curvature.peak[2]
     uniform = qmc.Sobol(size + 1, rng=rng).random(number)
     white = norm.ppf(uniform[:, :size]) / np.sqrt(chi2.ppf(uniform[:, size:], FREEDOM) / FREEDOM)
     root = np.linalg.cholesky(WIDENED * covariance)
-    thetas = theta + white @ root.T
+    thetas = center + white @ root.T
     log_proposals = _log_t(white) - np.log(np.diag(root)).sum()
     modes: dict[int, Mode | None] = {}
     for k in np.argsort(np.sum(white**2, axis=1)):  # outwards, each from the nearest one that is known
