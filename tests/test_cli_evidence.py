@@ -168,8 +168,6 @@ def test_a_part_of_the_data_in_predictive_checks_is_called_a_part(folder, capsys
         (["infer", "ring.py", "--data", "gone.npy", "--prior", "w=normal:0,1"], "gone.npy: no such file. Give a .npy"),
         (["infer", "ring.py", "--data", "fields.npy"], "ring.py: no prior. Give one for each coupling that is to be inferred"),
         (["infer", "ring.py", "--data", "fields.npy", "--prior", "q=normal:0,1"], "couplings of the model: 'w', 'a', got 'q'"),
-        (["infer", "ring.py", "--data", "fields.npy", "--prior", "w=normal:0,1", "--normalizer", "surface"],
-         "a distribution on a finite interval"),
         (["infer", "ring.py", "--data", "wrong.npy", "--prior", "w=normal:0,1"], "expected fields of shape (6,)"),
         (["infer", "ring.py", "--data", "empty.npy", "--prior", "w=normal:0,1"], "empty.npy: No data left in file. Give"),
         (["infer", "ring.py", "--data", "cut.npz", "--prior", "w=normal:0,1"], "cut.npz: File is not a zip file. Give"),

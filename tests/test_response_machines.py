@@ -140,7 +140,7 @@ def test_loops_of_block_gibbs_sweeps_obey_jarzynski_and_close_when_slow():
         assert loop.magnetization.shape == (1, 4000, 21) and loop.magnetization[0, :, 0].mean() > 0
     fast, slow = loops
     assert fast.area > slow.area + 4 * np.hypot(fast.area_error, slow.area_error) and fast.area > 5 * fast.area_error
-    late = -size * np.sum(fast.magnetization[0, :, 1:] * np.diff(fast.field), axis=-1)  # planted: m one step late
+    late = -size * np.sum(slow.magnetization[0, :, 1:] * np.diff(slow.field), axis=-1)  # planted: m one step late
     weight = np.exp(-late)
     assert abs(weight.mean() - 1) > bound(2) * weight.std() / np.sqrt(weight.size)
 

@@ -44,6 +44,8 @@ def use_compile_cache() -> None:
             return
         os.environ[FOLDER] = str(folder)
     os.environ.setdefault(MIN_SECONDS, "0")  # most programs of a run are small, and it needs all of them
+    # jaxlib 0.10.1 calls features of the processor that only its compiler knows an error, with every program that it loads
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 def cached_files() -> list[Path]:
