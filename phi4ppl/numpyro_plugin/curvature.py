@@ -11,9 +11,7 @@ Densities are computed in the precision of the run, as NumPyro's cannot be trace
 from __future__ import annotations
 
 import functools
-import itertools
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,59 +23,14 @@ from scipy import sparse
 from ..energy.compiled import CompiledModel
 from ..errors import SamplingError
 from ..errors.arguments import call_checked
-from ..lattice.coloring import greedy_colors
-from .factors import Factors, factors_of
+from .modes import OTHERWISE, Mode, doubt_of, factorized
+from .sparse_hessian import MAX_DENSE, Probes, probes_of
 
 __all__ = ["OTHERWISE", "Curvature", "Mode", "curvature_of", "factorized"]
 
 MAX_HYPERPARAMETERS = 8
-MAX_DENSE = 2000  # latent variables whose Hessian is found column by column where its graph is not known
 MAX_NEWTON = 50
 DECREASE = 1e-6  # of −log p that one more Newton step would bring: then the mode is found
-OTHERWISE = "Use phi4ppl.sample(…, kernel='nuts')."
-NUM_STARTS, FAR = 2, 3.0  # standard deviations from the mode, from where it is searched for again, on both sides
-LARGE = 20_000  # latent variables above which once has to do
-PROBE = 1e3  # roundings by which two products with the Hessian that are the same may differ
-
-
-@dataclass(frozen=True)
-class Mode:
-    """x*(θ), the potential −log p there, H and its factors."""
-
-    x: np.ndarray
-    potential: float
-    hessian: sparse.csc_matrix
-    factors: Factors
-
-    @property
-    def log_marginal(self) -> float:
-        """log ∫ exp(−(potential + ½ δᵀHδ)) dδ, that of p(θ, y) by Laplace."""
-        return -self.potential - self.factors.log_det / 2 + len(self.x) * np.log(2 * np.pi) / 2
-
-
-class _Probes(NamedTuple):
-    """Vectors of zeros and ones, and for every entry of H that may differ from zero the product and the place that hold it."""
-
-    seeds: np.ndarray  # (products, n)
-    rows: np.ndarray
-    columns: np.ndarray
-    product: np.ndarray
-    place: np.ndarray
-
-    @classmethod
-    def of(cls, pattern: sparse.csc_matrix, groups: list[np.ndarray], wide: np.ndarray) -> _Probes:
-        n = pattern.shape[0]
-        seeds, color = np.zeros((len(groups), n)), np.empty(n, int)
-        for k, group in enumerate(groups):
-            seeds[k, group], color[group] = 1.0, k
-        rows, columns = pattern.nonzero()
-        turned = np.isin(rows, wide)  # such rows get something of every column: read by symmetry
-        return cls(seeds, rows, columns, np.where(turned, color[rows], color[columns]), np.where(turned, columns, rows))
-
-    def matrix(self, products: np.ndarray) -> sparse.csc_matrix:
-        n = self.seeds.shape[1]
-        found = sparse.csc_matrix((products[self.product, self.place], (self.rows, self.columns)), shape=(n, n))
-        return ((found + found.T) / 2).tocsc()
 
 
 @dataclass
@@ -97,7 +50,7 @@ class Curvature:
     hyper: tuple[str, ...]
     latent: tuple[str, ...]
     template: dict
-    _probes: _Probes | None = field(default=None, repr=False)
+    _probes: Probes | None = field(default=None, repr=False)
 
     @functools.cached_property
     def sizes(self) -> dict[str, int]:
@@ -158,65 +111,16 @@ class Curvature:
     def hessian(self, theta, x) -> sparse.csc_matrix:
         """H in x, from one product for each color of its graph."""
         if self._probes is None:
-            self._probes = self._found(theta, x)
+            sizes = {name: self.sizes[name] for name in self.latent}
+            found = probes_of(sizes, self.compiled.fields, lambda vectors: self.products(theta, x, vectors), epsilon())
+            if found is None:
+                raise SamplingError(
+                    "no_curvature",
+                    f"the {self.num_latent} latent variables interact beyond the cliques of their fields, and a dense Hessian "
+                    f"is taken up to {MAX_DENSE}. {OTHERWISE}",
+                )
+            self._probes = found
         return self._probes.matrix(self.products(theta, x, self._probes.seeds))
-
-    def _found(self, theta, x) -> _Probes:
-        """Where H may differ from zero, and vectors whose products with it tell its entries apart.
-
-        Assumed are the cliques of every field, equal places of sites of equal size, and scalars with everything; products
-        with random vectors decide whether that is all. Where it is not, every column is its own group.
-        """
-        n, wide = self.num_latent, self._wide()
-        pattern = self._assumed(wide)
-        groups = [np.array([k]) for k in wide]
-        groups += [np.flatnonzero(of) for of in _told_apart(pattern, wide)]
-        found = _Probes.of(pattern, groups, wide)
-        random = np.random.default_rng(0).normal(size=(2, n))
-        products = self.products(theta, x, random)
-        away = found.matrix(self.products(theta, x, found.seeds)) @ random.T - products.T
-        if np.abs(away).max() < PROBE * _epsilon() * np.abs(products).max():
-            return found
-        if n > MAX_DENSE:
-            raise SamplingError(
-                "no_curvature",
-                f"the {n} latent variables interact beyond the cliques of their fields, and a dense Hessian is taken up to "
-                f"{MAX_DENSE}. {OTHERWISE}",
-            )
-        return _Probes.of(sparse.csc_matrix(np.ones((n, n))), [np.array([k]) for k in range(n)], wide)
-
-    def _wide(self) -> np.ndarray:
-        """Places in x of scalars, which may interact with everything."""
-        start, wide = 0, []
-        for name in self.latent:
-            if self.sizes[name] == 1:
-                wide.append(start)
-            start += self.sizes[name]
-        return np.array(wide, int)
-
-    def _assumed(self, wide: np.ndarray) -> sparse.csc_matrix:
-        n, start, starts = self.num_latent, 0, {}
-        for name in self.latent:
-            starts[name] = start
-            start += self.sizes[name]
-        pairs = [np.stack([np.arange(n)] * 2)]
-        for name, model in self.compiled.fields.items():
-            if name not in starts or self.sizes[name] != model.lattice.num_sites:
-                continue  # copies of a field under a plate: left to the probes
-            for form in model.forms:
-                for i, j in itertools.combinations(range(form.cliques.shape[1]), 2):
-                    pairs.append(starts[name] + form.cliques[:, [i, j]].T)
-        for one, two in itertools.combinations(self.latent, 2):
-            if self.sizes[one] == self.sizes[two] > 1:
-                each = np.arange(self.sizes[one])
-                pairs.append(np.stack([starts[one] + each, starts[two] + each]))
-        for k in wide:
-            pairs.append(np.stack([np.full(n, k), np.arange(n)]))
-        rows, columns = np.concatenate(pairs, axis=1)
-        ones = np.ones(2 * len(rows))
-        both = sparse.csc_matrix((ones, (np.r_[rows, columns], np.r_[columns, rows])), shape=(n, n))
-        both.data[:] = 1.0
-        return both
 
     @call_checked
     def mode(self, theta, start=None) -> Mode:
@@ -234,7 +138,7 @@ class Curvature:
             factors = factorized(hessian)
             step = -factors.solve(slope)
             gain = -float(slope @ step)
-            if gain < 2 * max(DECREASE, 10 * _epsilon() * abs(value)):
+            if gain < 2 * max(DECREASE, 10 * epsilon() * abs(value)):
                 return Mode(x, value, hessian, factors)
             x, value, slope = self._along(theta, x, value, slope, step, gain)
         raise SamplingError(
@@ -245,7 +149,7 @@ class Curvature:
         """A step that lowers −log p, the whole one if it does."""
         for length in 0.5 ** np.arange(20):
             there = self.value_and_slope(theta, x + length * step)
-            if np.isfinite(there[0]) and there[0] <= value - 1e-4 * length * gain + 10 * _epsilon() * abs(value):
+            if np.isfinite(there[0]) and there[0] <= value - 1e-4 * length * gain + 10 * epsilon() * abs(value):
                 return x + length * step, *there
         raise SamplingError(
             "no_mode", f"no step along Newton's direction lowers the potential of the fields. {OTHERWISE}"
@@ -253,19 +157,7 @@ class Curvature:
 
     def doubt(self, theta, mode: Mode) -> str:
         """Why there may be modes of x beside this one; empty if Newton's method returns to it from far away on all sides."""
-        noise = np.random.default_rng(0).normal(size=(1 if self.num_latent > LARGE else NUM_STARTS, self.num_latent))
-        noise *= FAR * np.sqrt(self.num_latent) / np.linalg.norm(noise, axis=1, keepdims=True)
-        away = mode.factors.draw(noise)
-        starts = [-mode.x, *(mode.x + away), *(mode.x - away)]
-        for start in starts:
-            try:
-                found = self.mode(theta, start)
-            except SamplingError:
-                return "the posterior of the fields is not log-concave: it may have other modes"
-            away = found.x - mode.x
-            if away @ (mode.hessian @ away) > 1.0:
-                return "the posterior of the fields has several modes"
-        return ""
+        return doubt_of(self.mode, theta, mode)
 
     @functools.cached_property
     def peak(self) -> tuple[np.ndarray, np.ndarray, Mode]:
@@ -280,7 +172,7 @@ class Curvature:
         if not self.hyper:
             return np.zeros(0), np.zeros((0, 0)), self.mode(np.zeros(0))
         first = np.zeros(self.num_hyper)
-        noise = _epsilon() * max(1.0, abs(negative(first)))
+        noise = epsilon() * max(1.0, abs(negative(first)))
         options = {"gtol": 0.1, "eps": max(1e-4, noise ** (1 / 3))}
         theta = scipy.optimize.minimize(negative, first, method="BFGS", options=options).x
         precision = _second_differences(negative, theta, max(0.05, noise**0.25))
@@ -315,36 +207,9 @@ def _arrays(*values):
     return (jnp.asarray(value, jnp.result_type(float)) for value in values)
 
 
-def _epsilon() -> float:
+def epsilon() -> float:
     """Of the precision of the run."""
     return float(jnp.finfo(jnp.result_type(float)).eps)
-
-
-def factorized(hessian: sparse.csc_matrix) -> Factors:
-    """The factors of H; an error if it is not positive definite."""
-    factors = factors_of(hessian)
-    if factors is None:
-        text = "the Hessian of the latent fields is not positive definite on the way to their mode: the posterior has"
-        raise SamplingError(
-            "no_mode", f"{text} several modes, or directions that neither prior nor data fix. {OTHERWISE}"
-        )
-    return factors
-
-
-def _told_apart(pattern: sparse.csc_matrix, wide: np.ndarray) -> list[np.ndarray]:
-    """Masks of columns of one color: no two of them share a row, but for the rows of ``wide``, which are known by symmetry."""
-    n = pattern.shape[0]
-    narrow = np.setdiff1d(np.arange(n), wide)
-    inner = pattern[narrow][:, narrow].tocsr()
-    inner.setdiag(0)
-    inner.eliminate_zeros()
-    color = greedy_colors(inner.indptr, inner.indices, distance=2)
-    masks = []
-    for k in range(color.max(initial=-1) + 1):
-        mask = np.zeros(n, bool)
-        mask[narrow[color == k]] = True
-        masks.append(mask)
-    return masks
 
 
 def _second_differences(function, at: np.ndarray, step: float) -> np.ndarray:
