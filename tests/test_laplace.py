@@ -15,9 +15,9 @@ from scipy import sparse, stats
 from scipy.special import gammaln, logsumexp
 
 import phi4ppl as p4
+from phi4ppl.energy.factors import factors_of
 from phi4ppl.inference.laplace_nodes import Annealing, annealing_for, nodes_of
 from phi4ppl.numpyro_plugin.curvature import Curvature, Mode, curvature_of
-from phi4ppl.numpyro_plugin.factors import factors_of
 
 pytestmark = pytest.mark.compile_quickly
 
@@ -116,8 +116,8 @@ def test_planted_faults_are_noticed(monkeypatch):
     prior = sparse.block_diag([1 / 9, PRECISION], format="csc")
     with_all = Curvature.mode
 
-    def mode(self, theta, start=None):
-        found = with_all(self, theta, start)
+    def mode(self, theta, start=None, *, near=False):
+        found = with_all(self, theta, start, near=near)
         return Mode(found.x, found.potential, prior, factors_of(prior))
 
     monkeypatch.setattr(Curvature, "mode", mode)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
 
+from ..energy.factors import Order
 from ..lattice.coloring import greedy_colors
 
 __all__ = ["MAX_DENSE", "Probes", "probes_of"]
@@ -17,14 +19,15 @@ MAX_DENSE = 2000  # latent variables whose Hessian is found column by column whe
 PROBE = 1e3  # roundings by which two products with the Hessian that are the same may differ
 
 
-class Probes(NamedTuple):
+@dataclass(frozen=True)
+class Probes:
     """Vectors of zeros and ones, and for every entry of H that may differ from zero the product and the place that hold it."""
 
     seeds: np.ndarray  # (products, n)
-    rows: np.ndarray
-    columns: np.ndarray
+    pattern: sparse.csc_matrix
     product: np.ndarray
     place: np.ndarray
+    mirrored: np.ndarray  # for every entry, where its mirror image is
 
     @classmethod
     def of(cls, pattern: sparse.csc_matrix, groups: list[np.ndarray], wide: np.ndarray) -> Probes:
@@ -32,14 +35,22 @@ class Probes(NamedTuple):
         seeds, color = np.zeros((len(groups), n)), np.empty(n, int)
         for k, group in enumerate(groups):
             seeds[k, group], color[group] = 1.0, k
-        rows, columns = pattern.nonzero()
+        pattern.sort_indices()
+        rows, columns = pattern.indices, np.repeat(np.arange(n), np.diff(pattern.indptr))
         turned = np.isin(rows, wide)  # such rows get something of every column: read by symmetry
-        return cls(seeds, rows, columns, np.where(turned, color[rows], color[columns]), np.where(turned, columns, rows))
+        product, place = np.where(turned, color[rows], color[columns]), np.where(turned, columns, rows)
+        return cls(seeds, pattern, product, place, np.lexsort((columns, rows)))
 
     def matrix(self, products: np.ndarray) -> sparse.csc_matrix:
-        n = self.seeds.shape[1]
-        found = sparse.csc_matrix((products[self.product, self.place], (self.rows, self.columns)), shape=(n, n))
-        return ((found + found.T) / 2).tocsc()
+        """H, symmetric exactly, with an entry wherever the pattern has one."""
+        entries = products[self.product, self.place]
+        data = (entries + entries[self.mirrored]) / 2
+        return sparse.csc_matrix((data, self.pattern.indices, self.pattern.indptr), shape=self.pattern.shape)
+
+    @functools.cached_property
+    def order(self) -> Order:
+        """In which H is eliminated."""
+        return Order(self.pattern)
 
 
 def probes_of(sizes: dict[str, int], fields: dict, products: Callable, epsilon: float) -> Probes | None:
