@@ -6,7 +6,7 @@ it p(θ | y) ∝ p(x, θ, y)/p(x | θ, y) at x = x* (L. Tierney and J. B. Kadane
 S. Martino and N. Chopin, J. R. Stat. Soc. B 71 (2009) 319).
 
 Matrices are in double precision. Densities are in that of the run, as not every NumPyro model can be traced in another, but in
-double precision where those of a large field would be rounded to no better than 10⁻³.
+double precision where those of a large field would be rounded to no better than 10⁻⁴.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = ["OTHERWISE", "Curvature", "Mode", "curvature_of", "factorized"]
 MAX_HYPERPARAMETERS = 8
 MAX_NEWTON = 50
 DECREASE, DECREASE_DOUBLE = 1e-6, 1e-9  # of −log p that one more Newton step would bring: then the mode is found
-COARSE = 1e-3  # rounding of −log p above which it is computed in double precision
+COARSE = 1e-4  # rounding of −log p above which it is computed in double precision
 LARGE, LIGHT = 5_000, 2_000  # latent variables above which factors are made as seldom as possible, and are not all kept
 AT_ONCE = 2_000_000  # numbers of several x at which densities are computed at once
 ENOUGH = 0.01  # increase of the log marginal from one value of θ to the next at which the search for its peak ends
