@@ -67,7 +67,7 @@ def back_end(request):
 
 @pytest.mark.parametrize("large", [False, True])
 def test_both_back_ends_solve_and_draw(back_end, large, monkeypatch):
-    """log det and solutions are those of NumPy; draws M z have (M z)ᵀ H M z = zᵀz, thus M Mᵀ = H⁻¹; orders are for a pattern."""
+    """log det and solutions are those of NumPy; draws M z have (M z)ᵀ H M z = zᵀz, thus M Mᵀ = H⁻¹."""
     monkeypatch.setattr("phi4ppl.energy.factors.LARGE", 10 if large else 10**6)
     random = np.random.default_rng(0)
     matrix = matrix_of(15, random)
@@ -155,7 +155,7 @@ def test_shortcuts_of_large_fields_lead_to_the_same_marginal(large):
 
 
 def test_a_run_of_a_large_field(large, monkeypatch, capsys):
-    """The evidence of the approximation is that of dense matrices on a grid, to 0.05; progress is shown; few nodes, no pilots."""
+    """The evidence of the approximation is that of dense matrices on a grid, to 0.05; progress is shown."""
     module = sys.modules["phi4ppl.inference.laplace"]
     monkeypatch.setattr(module, "PATIENCE", 0.0)
     monkeypatch.setattr(module, "SIZES", ((np.inf, 16, 512),))

@@ -28,7 +28,8 @@ from ..energy.compiled import CompiledModel
 from ..energy.factors import Factors, Forgotten
 from ..errors import SamplingError
 from ..errors.arguments import call_checked
-from .modes import OTHERWISE, Mode, conjugate_gradients, doubt_of, factorized
+from .modes import OTHERWISE, Mode, conjugate_gradients, factorized
+from .other_modes import doubt_of, doubt_of_peak
 from .sparse_hessian import MAX_DENSE, Probes, probes_of
 
 __all__ = ["OTHERWISE", "Curvature", "Mode", "curvature_of", "factorized"]
@@ -219,8 +220,9 @@ class Curvature:
         )
 
     def doubt(self, theta, mode: Mode) -> str:
-        """Why there may be modes of x beside this one; empty if Newton's method returns to it from far away on all sides."""
-        return doubt_of(self.mode, theta, mode)
+        """Why there may be modes beside this one, of x or of θ; empty if nothing that was tried leads to another."""
+        doubt = doubt_of(self, theta, mode)
+        return doubt_of_peak(self) if not doubt and self.hyper and self.num_latent <= LIGHT else doubt
 
     @functools.cached_property
     def peak(self) -> tuple[np.ndarray, np.ndarray, Mode]:

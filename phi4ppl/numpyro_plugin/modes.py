@@ -1,4 +1,4 @@
-"""A mode of latent fields, the curvature there, and whether there are others."""
+"""A mode of latent fields, and the curvature there."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ from scipy import sparse
 from ..energy.factors import Factors, Order, factors_of
 from ..errors import SamplingError
 
-__all__ = ["OTHERWISE", "Mode", "conjugate_gradients", "doubt_of", "factorized"]
+__all__ = ["OTHERWISE", "Mode", "conjugate_gradients", "factorized"]
 
 OTHERWISE = "Use phi4ppl.sample(…, kernel='nuts')."
-NUM_STARTS, FAR = 2, 3.0  # standard deviations from the mode, from where it is searched for again, on both sides
-LARGE = 20_000  # latent variables above which once has to do
 RESIDUAL, MAX_STEPS = 1e-3, 40  # of conjugate gradients
 
 
@@ -61,21 +59,3 @@ def conjugate_gradients(matrix: sparse.csc_matrix, right: np.ndarray, preconditi
             return found
         step = near + size / before * step
     return None
-
-
-def doubt_of(search: Callable, theta, mode: Mode) -> str:
-    """Why there may be modes beside this one; empty if ``search(theta, start)`` returns to it from far away on all sides."""
-    size = len(mode.x)
-    noise = np.random.default_rng(0).normal(size=(1 if size > LARGE else NUM_STARTS, size))
-    noise *= FAR * np.sqrt(size) / np.linalg.norm(noise, axis=1, keepdims=True)
-    away = mode.factors.draw(noise)
-    starts = [-mode.x, *(mode.x + away), *(mode.x - away)]
-    for start in starts:
-        try:
-            found = search(theta, start)
-        except SamplingError:
-            return "the posterior of the fields is not log-concave: it may have other modes"
-        away = found.x - mode.x
-        if away @ (mode.hessian @ away) > 1.0:
-            return "the posterior of the fields has several modes"
-    return ""
