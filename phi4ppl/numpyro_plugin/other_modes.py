@@ -24,7 +24,7 @@ RAY = np.sinh(np.linspace(-4.8, 4.8, 97))  # standard deviations along a line, t
 ROUNDING = 100.0  # roundings by which a slope may fall
 NEGLIGIBLE = 7.0  # log of the ratio of probabilities, from which other modes do not count; those of every site add up
 MAX_DESCENTS = 8
-OUTWARD, RISE = (2.0, 4.0, 6.0, 8.0, 12.0, 16.0), 1.0  # standard deviations of θ from its peak, and of log p there
+OUTWARD, RISE = (3.0, 6.0, 12.0), 1.0  # standard deviations of θ from its peak, and of log p there
 SEVERAL = "the posterior of the fields has several modes"
 UNCLEAR = "the posterior of the fields is not log-concave: it may have other modes"
 
