@@ -15,9 +15,9 @@ from scipy import sparse, stats
 from scipy.special import gammaln, logsumexp
 
 import phi4ppl as p4
+from phi4ppl.energy.factors import factors_of
 from phi4ppl.inference.laplace_nodes import Annealing, annealing_for, nodes_of
 from phi4ppl.numpyro_plugin.curvature import Curvature, Mode, curvature_of
-from phi4ppl.numpyro_plugin.factors import factors_of
 
 pytestmark = pytest.mark.compile_quickly
 
@@ -104,6 +104,35 @@ def test_groups_are_those_of_a_run(gaussian):
         gaussian.model  # noqa: B018
 
 
+def test_predictive_groups_are_those_of_a_run():
+    """With as many draws as the posterior; arrays among the arguments are constant data. Means of predictions: 5 errors."""
+    x = np.linspace(-1, 1, 8)
+
+    def model(x, y):
+        level = numpyro.sample("level", dist.Normal(0, 3))
+        phi = numpyro.sample("phi", p4.GibbsField(FIELD))
+        mean = numpyro.deterministic("mean", level + phi + x)
+        with numpyro.plate("site", 8):
+            numpyro.sample("y", dist.Normal(mean, 0.5), obs=y)
+
+    found = p4.laplace(model, x, Y, seed=1, predictive=True, coords={"site": list("abcdefgh")})
+    run = p4.sample(
+        model, x, Y, num_warmup=20, num_samples=10, num_chains=1, kernel="hmc", progress=False, predictive=True,
+        coords={"site": list("abcdefgh")},
+    )  # fmt: skip
+    draws = found["posterior"].sizes["draw"]
+    for group in run.children:
+        if group not in ("streamed", "schwinger_dyson", "sample_stats"):
+            assert set(found[group].data_vars) == set(run[group].data_vars), group
+            for name, values in run[group].data_vars.items():
+                assert found[group][name].dims == values.dims, name
+                assert found[group].sizes.get("draw", draws) == draws
+    predicted, mean = found["posterior_predictive"]["y"].values[0], found["posterior"]["mean"].values[0]
+    assert np.abs((predicted - mean).mean(axis=0)).max() < BOUND * 0.5 / np.sqrt(draws)
+    np.testing.assert_allclose((predicted - mean).std(), 0.5, rtol=0.05)
+    assert found["observed_data"]["y"].coords["site"].values.tolist() == list("abcdefgh")
+
+
 @pytest.mark.filterwarnings("ignore:laplace:phi4ppl.errors.Phi4pplWarning")
 def test_planted_faults_are_noticed(monkeypatch):
     """Without log det the evidence is wrong by more than 20 errors; with the Hessian of the prior alone k̂ says so."""
@@ -116,8 +145,8 @@ def test_planted_faults_are_noticed(monkeypatch):
     prior = sparse.block_diag([1 / 9, PRECISION], format="csc")
     with_all = Curvature.mode
 
-    def mode(self, theta, start=None):
-        found = with_all(self, theta, start)
+    def mode(self, theta, start=None, *, near=False):
+        found = with_all(self, theta, start, near=near)
         return Mode(found.x, found.potential, prior, factors_of(prior))
 
     monkeypatch.setattr(Curvature, "mode", mode)
@@ -259,6 +288,10 @@ def test_wrong_arguments_are_refused():
         p4.laplace(normal_data, Y, anneal="yes")
     with raises("argument.num_draws"):
         p4.laplace(normal_data, Y, num_draws=10)
+    with raises("argument.progress"):
+        p4.laplace(normal_data, Y, progress="yes")
+    with raises("argument.predictive"):
+        p4.laplace(normal_data, Y, predictive=None)
     wells = lambda: numpyro.sample("phi", p4.GibbsField(p4.phi4(RING, w=1.0, a=0.1, b=0.3)))  # noqa: E731
     with raises("sampling.no_mode"):
         p4.laplace(wells)

@@ -96,7 +96,7 @@ def test_interactions_beyond_the_cliques_are_noticed(monkeypatch):
     found = curvature.hessian(np.zeros(0), np.zeros(40)).toarray()
     np.testing.assert_allclose(found, dense(curvature, np.zeros(0), np.zeros(40)), atol=1e-4)
     assert len(curvature._probes.seeds) == 40
-    monkeypatch.setattr(module, "MAX_DENSE", 20)
+    monkeypatch.setattr("phi4ppl.numpyro_plugin.sparse_hessian.MAX_DENSE", 20)
     with pytest.raises(SamplingError, match="interact beyond the cliques"):
         curvature_of(p4.compile(smeared, some_data())).hessian(np.zeros(0), np.zeros(40))
 

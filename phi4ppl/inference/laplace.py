@@ -19,8 +19,10 @@ from ..numpyro_plugin.curvature import Curvature, curvature_of
 from ..numpyro_plugin.numpyro_model import compile as compile_model
 from ..results.datatree import frame_of
 from ..results.independent_tree import independent_tree
+from ..results.predictive_groups import predictions_of
 from ..results.tails import MAX_PARETO_K, pareto_k
 from ..sampling.memory import require_memory
+from ..sampling.progress import Progress
 from .importance import resampled
 from .laplace_nodes import Annealing, Node, Weighted, annealing_for, nodes_of
 from .latent_problem import LatentProblem
@@ -28,17 +30,19 @@ from .posterior import Posterior
 
 __all__ = ["laplace"]
 
-NUM_NODES = ((5_000, 128), (50_000, 64), (np.inf, 16))  # by the largest number of latent variables
+SIZES = ((5_000, 128, 2048), (50_000, 64, 2048), (np.inf, 16, 512))  # nodes and draws up to so many latent variables
+PATIENCE = 2.0  # seconds before progress is shown
 MIN_SHARE = 0.1  # effective draws of all draws, below which weights are annealed
-MAX_WORK = 2e11  # multiplications that annealing may take
+MAX_WORK, MIN_DRAWS = 1e11, 256  # multiplications that annealing may take, and the fewest draws that are worth it
 EQUAL = 0.1  # log weights that differ by less have no tail but that of their rounding
 MAX_LOST = 0.01  # share of the weight that nodes without a mode might have had
 
 
 @call_checked
 def laplace(
-    model: Callable, *args: Any, num_draws: int = 2048, seed: int = 0, anneal: bool | None = None,
-    model_kwargs: dict | None = None, coords: dict | None = None, dims: dict | None = None,
+    model: Callable, *args: Any, num_draws: int | None = None, seed: int = 0, anneal: bool | None = None,
+    progress: bool | None = None, model_kwargs: dict | None = None, coords: dict | None = None, dims: dict | None = None,
+    predictive: bool = False,
 ) -> Posterior:  # fmt: skip
     """Posterior of a NumPyro model with latent fields by nested Laplace approximations, corrected by importance weights.
 
@@ -56,23 +60,28 @@ def laplace(
     ----------
     model : callable
         A NumPyro model function, called with ``*args`` and ``**model_kwargs``, with at most eight constrained latent variables.
-    num_draws : int, default 2048
-        Draws that are weighted; the tree has as many of equal weight as they are worth.
+    num_draws : int, optional
+        Draws that are weighted; the tree has as many of equal weight as they are worth. By default 2048, or 512 of more than
+        50,000 latent variables.
     seed : int
     anneal : bool, optional
         True: anneal in any case; False: only plain weights. By default what the weights need, and the size of the model allows.
+    progress : bool, optional
+        Show what is being done on standard error if it takes more than two seconds; by default only on a terminal.
     model_kwargs : dict, optional
     coords, dims : dict, optional
-        As of `phi4ppl.sample`.
+    predictive : bool, default False
+        As of `phi4ppl.sample`: with ``predictive`` the tree has ``posterior_predictive``, ``prior``, ``prior_predictive`` and
+        ``log_prior`` too.
 
     Returns
     -------
     Posterior
         ``tree`` with the groups of a run of `phi4ppl.sample` (``posterior``, ``log_likelihood``, ``observed_data``,
-        ``constant_data``; one chain of independent draws), ``log_evidence`` with its error, ``pareto_k``, ``warnings``. Its
-        settings also have ``log_evidence_laplace``, that of the approximation alone, and ``num_anneal``, the steps of
-        annealing. `phi4ppl.compare` takes such posteriors of the same data. log evidence is None where k̂ is too large, or log Z
-        of a field is not known; the settings say why (``log_evidence_reason``).
+        ``constant_data``, and what ``predictive`` adds; one chain of independent draws), ``log_evidence`` with its error,
+        ``pareto_k``, ``warnings``. Its settings also have ``log_evidence_laplace``, that of the approximation alone, and
+        ``num_anneal``, the steps of annealing. `phi4ppl.compare` takes such posteriors of the same data. log evidence is None
+        where k̂ is too large, or log Z of a field is not known; the settings say why (``log_evidence_reason``).
 
     Raises
     ------
@@ -101,9 +110,15 @@ def laplace(
     >>> found.pareto_k < 0.7, round(found.log_evidence, 1)
     (True, -13.5)
     """
-    num_draws, seed = positive_int("num_draws", num_draws, minimum=100), seed_within(seed)
-    if anneal not in (None, True, False):
-        raise ArgumentError("anneal", "True, False or None", repr(anneal))
+    seed = seed_within(seed)
+    num_draws = None if num_draws is None else positive_int("num_draws", num_draws, minimum=100)
+    for name, flag, usual in (
+        ("anneal", anneal, None),
+        ("progress", progress, None),
+        ("predictive", predictive, False),
+    ):
+        if flag is not usual and not isinstance(flag, bool):
+            raise ArgumentError(name, "True, False or None" if usual is None else "True or False", repr(flag))
     began, kwargs = time.perf_counter(), model_kwargs or {}
     compiled = compile_model(model, *args, **kwargs)
     if compiled.model is not None:
@@ -112,30 +127,42 @@ def laplace(
             "Draws of a field by itself: phi4ppl.sample; its log Z: phi4ppl.log_partition.",
         )  # fmt: skip
     curvature = curvature_of(compiled)
+    num_nodes, usual = next(sizes for limit, *sizes in SIZES if curvature.num_latent <= limit)
+    num_draws = num_draws or usual
     problem = LatentProblem(compiled, curvature.template, model, args, kwargs)
     require_memory(problem.shapes, 1, num_draws, advice="Request fewer draws with num_draws.")
-    sample = _sample(curvature, num_draws, seed, anneal)
-    mode = curvature.peak[2]
-    doubt = curvature.doubt(curvature.peak[0], mode)
-    warnings = tuple(_warnings(sample, doubt))
+    predictions = predictions_of(compiled, model, args, kwargs, 1, num_draws) if predictive else None
+    with Progress(None, progress) as line:
+        curvature.notify = lambda text: _say(line, text, began)
+        sample = _sample(curvature, num_nodes, num_draws, seed, anneal)
+        theta, _, mode = curvature.peak
+        curvature.notify("search for other modes")
+        warnings = tuple(_warnings(sample, curvature.doubt(theta, mode)))
     log_evidence, error, reason = _evidence(sample, problem)
+    unknown = problem.log_normalizer is None
     checks = {name: str(field.check()) for name, field in compiled.fields.items()}
     facts = {
         "kernel": "laplace", "kernel_reason": _how(sample, curvature), "seed": seed, "pareto_k": sample.pareto_k,
         "num_anneal": sample.num_anneal, "log_evidence": log_evidence, "log_evidence_error": error,
-        "log_evidence_laplace": sample.log_evidence_laplace - (problem.log_normalizer or 0.0),
+        "log_evidence_laplace": None if unknown else sample.log_evidence_laplace - problem.log_normalizer,
         "log_evidence_reason": reason, "warnings": list(warnings),
     }  # fmt: skip
-    frame = frame_of(compiled, checks, facts, dims, coords)
+    frame = frame_of(compiled, checks, facts, dims, coords, (model, args, kwargs))
     flat = sample.draws[:, curvature.order()]
     even = flat[resampled(np.exp(sample.log_weights), seed)]
     values, likelihood, density = problem.records(even)
     tree = independent_tree(values, likelihood, {"lp": density}, frame, {"seconds": time.perf_counter() - began})
+    tree = tree if predictions is None else predictions.add_to(tree, frame, seed)
     for text in warnings:
         warn(Phi4pplWarning("laplace.doubtful", f"laplace: {text}"))
     return Posterior(
         problem, tree, flat, sample.log_weights, None, log_evidence, error, warnings, pareto_k=sample.pareto_k
     )
+
+
+def _say(line: Progress, text: str, began: float) -> None:
+    if line.is_due and time.perf_counter() - began > PATIENCE:
+        line.message(f"laplace: {text}")
 
 
 @dataclass(frozen=True)
@@ -196,9 +223,8 @@ def _tail(log_weights: np.ndarray) -> float:
     return pareto_k(finite) if np.ptp(finite) > EQUAL else -np.inf
 
 
-def _sample(curvature: Curvature, num_draws: int, seed: int, anneal: bool | None) -> _Sample:
-    most = next(number for limit, number in NUM_NODES if curvature.num_latent <= limit)
-    number = 1 << (min(most, num_draws // 4).bit_length() - 1) if curvature.num_hyper else 1
+def _sample(curvature: Curvature, num_nodes: int, num_draws: int, seed: int, anneal: bool | None) -> _Sample:
+    number = 1 << (min(num_nodes, num_draws // 4).bit_length() - 1) if curvature.num_hyper else 1
     nodes = nodes_of(curvature, number, stream_rng(seed, "laplace nodes"))
     each, lost = -(-num_draws // number), _lost(nodes)
     nodes = [node for node in nodes if node.mode is not None]
@@ -208,9 +234,12 @@ def _sample(curvature: Curvature, num_draws: int, seed: int, anneal: bool | None
         if anneal is False or (found.trusted and found.share > MIN_SHARE):
             return found
     best = max(nodes, key=lambda node: node.mode.log_marginal)
-    annealing = annealing_for(curvature, best, stream_rng(seed, "laplace annealing"))
-    if anneal is None and best.mode.factors.size * 2 * num_draws * annealing.num_solves > MAX_WORK:
+    most = np.inf if anneal else MAX_WORK / (2 * best.mode.factors.size * min(MIN_DRAWS, num_draws))
+    annealing = annealing_for(curvature, best, stream_rng(seed, "laplace annealing"), most)
+    if annealing is None:
         return found
+    if not anneal:  # of large fields fewer draws
+        each = min(each, -(-int(MIN_DRAWS * most / annealing.num_solves) // number))
     return _weigh(curvature, nodes, each, annealing, stream_rng(seed, "laplace draws"), lost)
 
 
@@ -218,6 +247,7 @@ def _weigh(curvature: Curvature, nodes: list[Node], each: int, annealing: Anneal
     dtype = np.result_type(jax.numpy.result_type(float))
     draws, ratios = np.empty((len(nodes), each, curvature.num_hyper + curvature.num_latent), dtype), []
     for k, node in enumerate(nodes):
+        curvature.notify(f"draws at value {k + 1} of {len(nodes)}{f', {annealing}' if annealing.num_steps else ''}")
         found: Weighted = annealing(curvature, node, each, rng)
         draws[k, :, : curvature.num_hyper], draws[k, :, curvature.num_hyper :] = node.theta, found.x
         ratios.append(found.log_ratios)

@@ -22,6 +22,7 @@ __all__ = ["Annealing", "Node", "Weighted", "annealing_for", "nodes_of"]
 
 FREEDOM, WIDENED = 7, 1.2  # of the t-distribution of the nodes, as of `importance_sample`
 MIN_PILOTS, MIN_EFFECTIVE = 16, 5
+NO_PILOTS = 50_000  # latent variables above which they take too long
 KICKS = 3
 STEPS, MIN_ACCEPTANCE = (0.7, 0.5, 0.35, 0.25, 0.17, 0.12), 0.65
 TEMPERATURES, MAX_VARIANCE = (4, 8, 16, 32, 64), 0.5
@@ -51,11 +52,14 @@ class Weighted(NamedTuple):
 def nodes_of(curvature: Curvature, number: int, rng: np.random.Generator) -> list[Node]:
     """Randomly shifted points of low discrepancy in a t-distribution with the moments of the Laplace marginal.
 
-    Those at its peak miss its skewness: the first points, around the peak, give the mean and the covariance of the others.
+    Those at its peak miss its skewness: the first points, around the peak, give the mean and the covariance of the others. A
+    large field fixes θ so well that there is none.
     """
     theta, covariance, mode = curvature.peak
     if not len(theta):
         return [Node(theta, 0.0, mode)]
+    if curvature.num_latent > NO_PILOTS:
+        return _around(curvature, theta, covariance, number, rng)
     pilot = _around(curvature, theta, covariance, max(number // 2, MIN_PILOTS), rng)
     weights = softmax([node.log_weight for node in pilot])
     points = np.stack([node.theta for node in pilot])
@@ -75,11 +79,12 @@ def _around(curvature: Curvature, center, covariance, number: int, rng) -> list[
     log_proposals = _log_t(white) - np.log(np.diag(root)).sum()
     modes: dict[int, Mode | None] = {}
     for k in np.argsort(np.sum(white**2, axis=1)):  # outwards, each from the nearest one that is known
+        curvature.notify(f"mode at value {len(modes) + 1} of {number} of {', '.join(curvature.hyper)}")
         known = [j for j, found in modes.items() if found is not None]
         nearest = min(known, key=lambda j: np.sum((white[j] - white[k]) ** 2), default=None)
         start = mode if nearest is None or np.sum(white[k] ** 2) < np.sum((white[nearest] - white[k]) ** 2) else None
         try:
-            modes[k] = curvature.mode(thetas[k], (start or modes[nearest]).x)
+            modes[k] = curvature.light(curvature.mode(thetas[k], (start or modes[nearest]).x, near=True))
         except SamplingError:
             modes[k] = None
     return [Node(thetas[k], float(log_proposals[k]), modes[k]) for k in range(number)]
@@ -99,6 +104,9 @@ class Annealing(NamedTuple):
     num_steps: int = 0
     step: float = STEPS[0]
 
+    def __str__(self) -> str:
+        return f"annealed in {self.num_steps} steps"
+
     @property
     def num_solves(self) -> int:
         """Solutions with H for a draw."""
@@ -107,9 +115,11 @@ class Annealing(NamedTuple):
     def __call__(self, curvature: Curvature, node: Node, number: int, rng: np.random.Generator) -> Weighted:
         """Draws at a node, and their weights."""
         local = _Local(curvature, node)
-        away = node.mode.factors.draw(rng.normal(size=(number, curvature.num_latent)))
+        away = local.draw(number, rng)
+        if not self.num_steps:
+            return Weighted(local.mode.x + away, local.log_ratios(away)[0])
         log_ratios, slopes = local(away)
-        total = log_ratios / max(1, self.num_steps)
+        total = log_ratios / self.num_steps
         for k in range(1, self.num_steps + 1):
             beta = k / self.num_steps
             away, log_ratios, slopes, _ = self._moved(local, beta, away, log_ratios, slopes, rng)
@@ -119,8 +129,7 @@ class Annealing(NamedTuple):
 
     def _moved(self, local: _Local, beta: float, away, log_ratios, slopes, rng):
         """One Hamiltonian trajectory of every draw, and the mean acceptance."""
-        factors, h = local.mode.factors, self.step
-        velocity = factors.draw(rng.normal(size=away.shape))
+        h, velocity = self.step, local.draw(len(away), rng)
         before = local.energy(away) + local.energy(velocity) - beta * log_ratios
         there, ratios, forces = away, log_ratios, slopes
         for _ in range(KICKS):
@@ -143,30 +152,50 @@ class _Local:
     """log p − log q at displacements from a mode, relative to the mode, and H⁻¹ times its gradient."""
 
     def __init__(self, curvature: Curvature, node: Node):
-        self.curvature, self.theta, self.mode = curvature, node.theta, node.mode
+        self.curvature, self.theta, self.mode = curvature, node.theta, curvature.whole(node.mode)
+
+    def draw(self, number: int, rng: np.random.Generator) -> np.ndarray:
+        """Displacements with the normal law."""
+        return self.mode.factors.draw(rng.normal(size=(number, self.curvature.num_latent)))
 
     def energy(self, away: np.ndarray) -> np.ndarray:
         return np.einsum("ij,ij->i", away, (self.mode.hessian @ away.T).T) / 2
 
-    def __call__(self, away: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def log_ratios(self, away: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Also the slopes of −log p."""
         values, slopes = self.curvature.values_and_slopes(self.theta, self.mode.x + away)
         ratios = self.mode.potential - values + self.energy(away)
+        return np.where(np.isfinite(ratios), ratios, -np.inf), slopes
+
+    def __call__(self, away: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        ratios, slopes = self.log_ratios(away)
         forces = away - self.mode.factors.solve(slopes.T).T
         good = np.isfinite(ratios) & np.all(np.isfinite(forces), axis=1)
         return np.where(good, ratios, -np.inf), np.where(good[:, None], forces, 0.0)
 
 
-def annealing_for(curvature: Curvature, node: Node, rng: np.random.Generator) -> Annealing:
-    """The fewest steps with which weights of the draws at one node vary little, and a step length that is accepted."""
+def annealing_for(
+    curvature: Curvature, node: Node, rng: np.random.Generator, max_solves: float = np.inf
+) -> Annealing | None:
+    """The fewest steps with which weights of the draws at one node vary little, and a step length that is accepted.
+
+    None if that takes more than ``max_solves`` solutions with H for a draw.
+    """
+    if Annealing(TEMPERATURES[0]).num_solves > max_solves:
+        return None
+    node = node._replace(mode=curvature.whole(node.mode))
     local = _Local(curvature, node)
-    away = node.mode.factors.draw(rng.normal(size=(PILOTS, curvature.num_latent)))
+    away = local.draw(PILOTS, rng)
     found = local(away)
     for step in STEPS:
         rate = Annealing(1, step)._moved(local, 1.0, away, *found, rng)[3]
         if rate > MIN_ACCEPTANCE:
             break
     for number in TEMPERATURES:
+        curvature.notify(f"annealing tried with {number} steps")
         annealing = Annealing(number, step)
+        if annealing.num_solves > max_solves:
+            return None
         if np.var(annealing(curvature, node, PILOTS, rng).log_ratios) < MAX_VARIANCE:
             break
     return annealing

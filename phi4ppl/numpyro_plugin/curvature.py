@@ -5,15 +5,17 @@ are θ. Given θ the posterior of x is close to a normal one, N(x*(θ), H(θ)⁻
 it p(θ | y) ∝ p(x, θ, y)/p(x | θ, y) at x = x* (L. Tierney and J. B. Kadane, J. Am. Stat. Assoc. 81 (1986) 82; H. Rue,
 S. Martino and N. Chopin, J. R. Stat. Soc. B 71 (2009) 319).
 
-Densities are computed in the precision of the run, as NumPyro's cannot be traced in another; matrices in double precision.
+Matrices are in double precision. Densities are in that of the run, as not every NumPyro model can be traced in another, but in
+double precision where those of a large field would be rounded to no better than 10⁻⁴.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 import jax
 import jax.numpy as jnp
@@ -23,61 +25,22 @@ from jax.flatten_util import ravel_pytree
 from scipy import sparse
 
 from ..energy.compiled import CompiledModel
+from ..energy.factors import Factors, Forgotten
 from ..errors import SamplingError
 from ..errors.arguments import call_checked
-from ..lattice.coloring import greedy_colors
-from .factors import Factors, factors_of
+from .modes import OTHERWISE, Mode, conjugate_gradients, factorized
+from .other_modes import doubt_of, doubt_of_peak
+from .sparse_hessian import MAX_DENSE, Probes, probes_of
 
 __all__ = ["OTHERWISE", "Curvature", "Mode", "curvature_of", "factorized"]
 
 MAX_HYPERPARAMETERS = 8
-MAX_DENSE = 2000  # latent variables whose Hessian is found column by column where its graph is not known
 MAX_NEWTON = 50
-DECREASE = 1e-6  # of −log p that one more Newton step would bring: then the mode is found
-OTHERWISE = "Use phi4ppl.sample(…, kernel='nuts')."
-NUM_STARTS, FAR = 2, 3.0  # standard deviations from the mode, from where it is searched for again, on both sides
-LARGE = 20_000  # latent variables above which once has to do
-PROBE = 1e3  # roundings by which two products with the Hessian that are the same may differ
-
-
-@dataclass(frozen=True)
-class Mode:
-    """x*(θ), the potential −log p there, H and its factors."""
-
-    x: np.ndarray
-    potential: float
-    hessian: sparse.csc_matrix
-    factors: Factors
-
-    @property
-    def log_marginal(self) -> float:
-        """log ∫ exp(−(potential + ½ δᵀHδ)) dδ, that of p(θ, y) by Laplace."""
-        return -self.potential - self.factors.log_det / 2 + len(self.x) * np.log(2 * np.pi) / 2
-
-
-class _Probes(NamedTuple):
-    """Vectors of zeros and ones, and for every entry of H that may differ from zero the product and the place that hold it."""
-
-    seeds: np.ndarray  # (products, n)
-    rows: np.ndarray
-    columns: np.ndarray
-    product: np.ndarray
-    place: np.ndarray
-
-    @classmethod
-    def of(cls, pattern: sparse.csc_matrix, groups: list[np.ndarray], wide: np.ndarray) -> _Probes:
-        n = pattern.shape[0]
-        seeds, color = np.zeros((len(groups), n)), np.empty(n, int)
-        for k, group in enumerate(groups):
-            seeds[k, group], color[group] = 1.0, k
-        rows, columns = pattern.nonzero()
-        turned = np.isin(rows, wide)  # such rows get something of every column: read by symmetry
-        return cls(seeds, rows, columns, np.where(turned, color[rows], color[columns]), np.where(turned, columns, rows))
-
-    def matrix(self, products: np.ndarray) -> sparse.csc_matrix:
-        n = self.seeds.shape[1]
-        found = sparse.csc_matrix((products[self.product, self.place], (self.rows, self.columns)), shape=(n, n))
-        return ((found + found.T) / 2).tocsc()
+DECREASE, DECREASE_DOUBLE = 1e-6, 1e-9  # of −log p that one more Newton step would bring: then the mode is found
+COARSE = 1e-4  # rounding of −log p above which it is computed in double precision
+LARGE, LIGHT = 5_000, 2_000  # latent variables above which factors are made as seldom as possible, and are not all kept
+AT_ONCE = 2_000_000  # numbers of several x at which densities are computed at once
+ENOUGH = 0.01  # increase of the log marginal from one value of θ to the next at which the search for its peak ends
 
 
 @dataclass
@@ -91,13 +54,17 @@ class Curvature:
         Names of the latent sites that θ consists of.
     latent : tuple of str
         Those of x.
+    notify : callable
+        Called with a line of text now and then.
     """
 
     compiled: CompiledModel
     hyper: tuple[str, ...]
     latent: tuple[str, ...]
     template: dict
-    _probes: _Probes | None = field(default=None, repr=False)
+    notify: Callable[[str], None] = field(default=lambda text: None, repr=False)
+    _probes: Probes | None = field(default=None, repr=False)
+    _known: Factors | None = field(default=None, repr=False)
 
     @functools.cached_property
     def sizes(self) -> dict[str, int]:
@@ -138,89 +105,72 @@ class Curvature:
             return jax.vmap(lambda v: jax.jvp(lambda y: slope(theta, y), (x,), (v,))[1])(vectors)
 
         value_and_slope = jax.value_and_grad(potential, argnums=1)
-        of_many = jax.jit(jax.vmap(value_and_slope, (None, 0)))
-        return jax.jit(value_and_slope), jax.jit(product), of_many
+
+        def of_many(theta, xs):
+            if xs.size < AT_ONCE:
+                return jax.vmap(value_and_slope, (None, 0))(theta, xs)
+            at_once = max(1, AT_ONCE // xs.shape[1])
+            return jax.lax.map(lambda x: value_and_slope(theta, x), xs, batch_size=at_once)
+
+        return jax.jit(value_and_slope), jax.jit(product), jax.jit(of_many)
+
+    @functools.cached_property
+    def _doubles(self) -> bool:
+        """Whether densities are computed in double precision although the run is not."""
+        at = np.zeros(self.num_hyper), np.zeros(self.num_latent)
+        single = float(self._functions[0](*_arrays(*at))[0])
+        if jnp.finfo(jnp.result_type(float)).eps * abs(single) < COARSE:
+            return False
+        try:
+            with jax.enable_x64(True):
+                value, slope = self._functions[0](*_arrays(*at))
+        except (TypeError, ValueError):  # a loop or a branch of the model is in single precision
+            return False
+        same = not np.isfinite(single) or abs(float(value) - single) < 1e-3 * abs(single)
+        return same and value.dtype == slope.dtype == np.float64
+
+    def _call(self, which: int, *values):
+        with jax.enable_x64(True) if self._doubles else contextlib.nullcontext():
+            return jax.tree.map(lambda found: np.asarray(found, float), self._functions[which](*_arrays(*values)))
+
+    @property
+    def epsilon(self) -> float:
+        """Relative rounding of densities."""
+        return float(np.finfo(float if self._doubles else jnp.result_type(float)).eps)
 
     def value_and_slope(self, theta, x) -> tuple[float, np.ndarray]:
         """−log p(x, θ, y) up to a constant, and its gradient in x."""
-        value, slope = self._functions[0](*_arrays(theta, x))
-        return float(value), np.asarray(slope, float)
+        value, slope = self._call(0, theta, x)
+        return float(value), slope
 
     def values_and_slopes(self, theta, xs) -> tuple[np.ndarray, np.ndarray]:
         """The same at every row of ``xs``."""
-        values, slopes = self._functions[2](*_arrays(theta, xs))
-        return np.asarray(values, float), np.asarray(slopes, float)
+        return self._call(2, theta, xs)
 
     def products(self, theta, x, vectors) -> np.ndarray:
         """H V of the rows of ``vectors``."""
-        return np.asarray(self._functions[1](*_arrays(theta, x, vectors)), float)
+        return self._call(1, theta, x, vectors)
 
     def hessian(self, theta, x) -> sparse.csc_matrix:
         """H in x, from one product for each color of its graph."""
         if self._probes is None:
-            self._probes = self._found(theta, x)
+            sizes = {name: self.sizes[name] for name in self.latent}
+            found = probes_of(sizes, self.compiled.fields, lambda v: self.products(theta, x, v), self.epsilon)
+            if found is None:
+                raise SamplingError(
+                    "no_curvature",
+                    f"the {self.num_latent} latent variables interact beyond the cliques of their fields, and a dense Hessian "
+                    f"is taken up to {MAX_DENSE}. {OTHERWISE}",
+                )
+            self._probes = found
         return self._probes.matrix(self.products(theta, x, self._probes.seeds))
 
-    def _found(self, theta, x) -> _Probes:
-        """Where H may differ from zero, and vectors whose products with it tell its entries apart.
-
-        Assumed are the cliques of every field, equal places of sites of equal size, and scalars with everything; products
-        with random vectors decide whether that is all. Where it is not, every column is its own group.
-        """
-        n, wide = self.num_latent, self._wide()
-        pattern = self._assumed(wide)
-        groups = [np.array([k]) for k in wide]
-        groups += [np.flatnonzero(of) for of in _told_apart(pattern, wide)]
-        found = _Probes.of(pattern, groups, wide)
-        random = np.random.default_rng(0).normal(size=(2, n))
-        products = self.products(theta, x, random)
-        away = found.matrix(self.products(theta, x, found.seeds)) @ random.T - products.T
-        if np.abs(away).max() < PROBE * _epsilon() * np.abs(products).max():
-            return found
-        if n > MAX_DENSE:
-            raise SamplingError(
-                "no_curvature",
-                f"the {n} latent variables interact beyond the cliques of their fields, and a dense Hessian is taken up to "
-                f"{MAX_DENSE}. {OTHERWISE}",
-            )
-        return _Probes.of(sparse.csc_matrix(np.ones((n, n))), [np.array([k]) for k in range(n)], wide)
-
-    def _wide(self) -> np.ndarray:
-        """Places in x of scalars, which may interact with everything."""
-        start, wide = 0, []
-        for name in self.latent:
-            if self.sizes[name] == 1:
-                wide.append(start)
-            start += self.sizes[name]
-        return np.array(wide, int)
-
-    def _assumed(self, wide: np.ndarray) -> sparse.csc_matrix:
-        n, start, starts = self.num_latent, 0, {}
-        for name in self.latent:
-            starts[name] = start
-            start += self.sizes[name]
-        pairs = [np.stack([np.arange(n)] * 2)]
-        for name, model in self.compiled.fields.items():
-            if name not in starts or self.sizes[name] != model.lattice.num_sites:
-                continue  # copies of a field under a plate: left to the probes
-            for form in model.forms:
-                for i, j in itertools.combinations(range(form.cliques.shape[1]), 2):
-                    pairs.append(starts[name] + form.cliques[:, [i, j]].T)
-        for one, two in itertools.combinations(self.latent, 2):
-            if self.sizes[one] == self.sizes[two] > 1:
-                each = np.arange(self.sizes[one])
-                pairs.append(np.stack([starts[one] + each, starts[two] + each]))
-        for k in wide:
-            pairs.append(np.stack([np.full(n, k), np.arange(n)]))
-        rows, columns = np.concatenate(pairs, axis=1)
-        ones = np.ones(2 * len(rows))
-        both = sparse.csc_matrix((ones, (np.r_[rows, columns], np.r_[columns, rows])), shape=(n, n))
-        both.data[:] = 1.0
-        return both
-
     @call_checked
-    def mode(self, theta, start=None) -> Mode:
+    def mode(self, theta, start=None, *, near: bool = False) -> Mode:
         """The mode of x given θ by Newton's method with a line search.
+
+        With ``near``, another mode is known nearby: of a large field only the last Hessian is then factorized, and steps are
+        found by conjugate gradients with the factors of the mode before.
 
         Raises
         ------
@@ -229,67 +179,81 @@ class Curvature:
         """
         x = np.zeros(self.num_latent) if start is None else np.asarray(start, float)
         value, slope = self.value_and_slope(theta, x)
+        known = self._known if near and self.num_latent > LARGE else None
+        enough = 2 * max(DECREASE_DOUBLE if self._doubles else DECREASE, 10 * self.epsilon * abs(value))
         for _ in range(MAX_NEWTON):
             hessian = self.hessian(theta, x)
-            factors = factorized(hessian)
-            step = -factors.solve(slope)
+            step = None if known is None else conjugate_gradients(hessian, -slope, known.solve)
+            factors = None if step is not None else self._factorized(hessian)
+            step = -factors.solve(slope) if step is None else step
             gain = -float(slope @ step)
-            if gain < 2 * max(DECREASE, 10 * _epsilon() * abs(value)):
-                return Mode(x, value, hessian, factors)
+            if gain < enough:
+                return Mode(x, value, hessian, self._factorized(hessian) if factors is None else factors)
             x, value, slope = self._along(theta, x, value, slope, step, gain)
         raise SamplingError(
             "no_mode", f"Newton's method found no mode of the latent fields in {MAX_NEWTON} steps. {OTHERWISE}"
         )
 
+    def light(self, mode: Mode) -> Mode:
+        """The mode without its factors if they are large; `whole` makes them again."""
+        return mode if self.num_latent <= LIGHT else replace(mode, factors=Forgotten(mode.factors))
+
+    def whole(self, mode: Mode) -> Mode:
+        """The mode with its factors."""
+        if not isinstance(mode.factors, Forgotten):
+            return mode
+        return replace(mode, factors=self._factorized(mode.hessian))
+
+    def _factorized(self, hessian) -> Factors:
+        self._known = None  # two of a large field would take too much memory
+        self._known = factorized(hessian, self._probes.order)
+        return self._known
+
     def _along(self, theta, x, value, slope, step, gain):
         """A step that lowers −log p, the whole one if it does."""
         for length in 0.5 ** np.arange(20):
             there = self.value_and_slope(theta, x + length * step)
-            if np.isfinite(there[0]) and there[0] <= value - 1e-4 * length * gain + 10 * _epsilon() * abs(value):
+            if np.isfinite(there[0]) and there[0] <= value - 1e-4 * length * gain + 10 * self.epsilon * abs(value):
                 return x + length * step, *there
         raise SamplingError(
             "no_mode", f"no step along Newton's direction lowers the potential of the fields. {OTHERWISE}"
         )
 
     def doubt(self, theta, mode: Mode) -> str:
-        """Why there may be modes of x beside this one; empty if Newton's method returns to it from far away on all sides."""
-        noise = np.random.default_rng(0).normal(size=(1 if self.num_latent > LARGE else NUM_STARTS, self.num_latent))
-        noise *= FAR * np.sqrt(self.num_latent) / np.linalg.norm(noise, axis=1, keepdims=True)
-        away = mode.factors.draw(noise)
-        starts = [-mode.x, *(mode.x + away), *(mode.x - away)]
-        for start in starts:
-            try:
-                found = self.mode(theta, start)
-            except SamplingError:
-                return "the posterior of the fields is not log-concave: it may have other modes"
-            away = found.x - mode.x
-            if away @ (mode.hessian @ away) > 1.0:
-                return "the posterior of the fields has several modes"
-        return ""
+        """Why there may be modes beside this one, of x or of θ; empty if nothing that was tried leads to another."""
+        doubt = doubt_of(self, theta, mode)
+        return doubt_of_peak(self) if not doubt and self.hyper and self.num_latent <= LIGHT else doubt
 
     @functools.cached_property
     def peak(self) -> tuple[np.ndarray, np.ndarray, Mode]:
         """θ at the maximum of its Laplace marginal, the covariance of θ there, and the mode of x."""
-        start = {"x": np.zeros(self.num_latent)}
+        if not self.hyper:
+            return np.zeros(0), np.zeros((0, 0)), self.mode(np.zeros(0))
+        start, tried, last = {"x": np.zeros(self.num_latent)}, itertools.count(1), [np.inf]
 
         def negative(theta):
-            found = self.mode(theta, start["x"])
+            self.notify(f"peak of {', '.join(self.hyper)}: value {next(tried)}")
+            found = self.mode(theta, start["x"], near=True)
             start["x"] = found.x
             return -found.log_marginal
 
-        if not self.hyper:
-            return np.zeros(0), np.zeros((0, 0)), self.mode(np.zeros(0))
+        def improved(intermediate_result):
+            last.append(intermediate_result.fun)
+            if last[-2] - last[-1] < ENOUGH:
+                raise StopIteration
+
         first = np.zeros(self.num_hyper)
-        noise = _epsilon() * max(1.0, abs(negative(first)))
+        noise = self.epsilon * max(1.0, abs(negative(first)))
         options = {"gtol": 0.1, "eps": max(1e-4, noise ** (1 / 3))}
-        theta = scipy.optimize.minimize(negative, first, method="BFGS", options=options).x
+        stop = improved if self.num_latent > LARGE else None
+        theta = scipy.optimize.minimize(negative, first, method="BFGS", options=options, callback=stop).x
         precision = _second_differences(negative, theta, max(0.05, noise**0.25))
         values, vectors = np.linalg.eigh(precision)
         if not values.min() > 0:
             raise SamplingError(
                 "no_mode", f"the Laplace marginal of the constrained variables has no maximum. {OTHERWISE}"
             )
-        return theta, vectors @ np.diag(1 / values) @ vectors.T, self.mode(theta, start["x"])
+        return theta, vectors @ np.diag(1 / values) @ vectors.T, self.mode(theta, start["x"], near=True)
 
     def joint_precision(self) -> sparse.csc_matrix:
         """Precision of (θ, x) near the peak: x given θ is N(x* + J(θ − θ*), H⁻¹), θ is N(θ*, Σ).
@@ -303,7 +267,8 @@ class Curvature:
         columns = []
         for k, width in enumerate(np.sqrt(np.diag(covariance))):
             step = np.eye(len(theta))[k] * width / 2
-            columns.append((self.mode(theta + step, mode.x).x - self.mode(theta - step, mode.x).x) / width)
+            sides = [self.mode(theta + sign * step, mode.x, near=True).x for sign in (1, -1)]
+            columns.append((sides[0] - sides[1]) / width)
         slopes = np.stack(columns, axis=1)
         cross = mode.hessian @ slopes
         corner = np.linalg.inv(covariance) + slopes.T @ cross
@@ -313,38 +278,6 @@ class Curvature:
 
 def _arrays(*values):
     return (jnp.asarray(value, jnp.result_type(float)) for value in values)
-
-
-def _epsilon() -> float:
-    """Of the precision of the run."""
-    return float(jnp.finfo(jnp.result_type(float)).eps)
-
-
-def factorized(hessian: sparse.csc_matrix) -> Factors:
-    """The factors of H; an error if it is not positive definite."""
-    factors = factors_of(hessian)
-    if factors is None:
-        text = "the Hessian of the latent fields is not positive definite on the way to their mode: the posterior has"
-        raise SamplingError(
-            "no_mode", f"{text} several modes, or directions that neither prior nor data fix. {OTHERWISE}"
-        )
-    return factors
-
-
-def _told_apart(pattern: sparse.csc_matrix, wide: np.ndarray) -> list[np.ndarray]:
-    """Masks of columns of one color: no two of them share a row, but for the rows of ``wide``, which are known by symmetry."""
-    n = pattern.shape[0]
-    narrow = np.setdiff1d(np.arange(n), wide)
-    inner = pattern[narrow][:, narrow].tocsr()
-    inner.setdiag(0)
-    inner.eliminate_zeros()
-    color = greedy_colors(inner.indptr, inner.indices, distance=2)
-    masks = []
-    for k in range(color.max(initial=-1) + 1):
-        mask = np.zeros(n, bool)
-        mask[narrow[color == k]] = True
-        masks.append(mask)
-    return masks
 
 
 def _second_differences(function, at: np.ndarray, step: float) -> np.ndarray:

@@ -36,7 +36,7 @@ def independent_tree(
     data = {name.removeprefix("observed/"): v for name, v in arrays.items() if name.startswith("observed/")}
     add_group(tree, frame, "observed_data", data, ())
     constant = {name.removeprefix("constant/"): v for name, v in arrays.items() if name.startswith("constant/")}
-    add_group(tree, (facts | {"dims": facts["constant_dims"]}, arrays), "constant_data", constant, ())
+    add_group(tree, (facts | {"dims": facts["constant_dims"], "data_dims": {}}, arrays), "constant_data", constant, ())
     write_metadata(tree, facts["provenance"] | {"settings": settings | facts["settings"]})
     mark_groups(tree)
     return tree

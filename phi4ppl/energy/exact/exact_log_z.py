@@ -6,16 +6,18 @@ import itertools
 from typing import NamedTuple
 
 import numpy as np
-from scipy.sparse.linalg import splu
 
 from ...model.coupling_vector import CouplingVector
 from ...model.field import MarkovRandomField
+from ..factors import factors_of
 from .elimination import cheapest_order, elimination_order, log_sum
 from .gaussian import DENSE_LIMIT, log_gaussian_integral, sparse_gaussian
 from .independent_sites import SiteEnergies, evaluate
 
 __all__ = ["ExactFamily", "ExactLogZ", "exact_log_partition"]
 
+SMALL = 1000  # sites up to which a Gaussian field is a dense matrix
+FEW = 64  # entries a row of a sparse one
 DEPTH = 32.0  # exp(−32) = 1e-14: what the box may cut off
 SPACINGS = tuple(1.5 * 0.8**k for k in range(14))  # of the nodes, in standard deviations of a site given the rest
 ENOUGH = 1e-10  # difference of two grids at which no finer one is tried
@@ -46,12 +48,13 @@ def exact_log_partition(model: MarkovRandomField) -> ExactLogZ | None:
 def _gaussian(model: MarkovRandomField) -> ExactLogZ | None:
     """(N/2) log 2π − ½ log det Q + ½ rᵀQ⁻¹r in double precision, dense or sparse."""
     n, (precision, linear) = model.lattice.num_sites, sparse_gaussian(model)
-    if n <= DENSE_LIMIT:
+    if precision.nnz <= FEW * n and n > SMALL:
+        factors = factors_of(precision)
+        if factors is None:
+            return None
+        value = (n * np.log(2 * np.pi) - factors.log_det + linear @ factors.solve(linear)) / 2
+    elif n <= DENSE_LIMIT:
         value = log_gaussian_integral(precision.toarray(), linear, np)
-    elif precision.nnz <= 64 * n:
-        factors = splu(precision)
-        log_det = np.sum(np.log(np.abs(factors.U.diagonal())))
-        value = (n * np.log(2 * np.pi) - log_det + linear @ factors.solve(linear)) / 2
     else:
         return None
     rounding = 1e-14 * (n + abs(value))
