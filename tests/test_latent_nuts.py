@@ -21,7 +21,6 @@ from phi4ppl.kernels.adaptation import Tuning
 from phi4ppl.kernels.gradient import nuts
 from phi4ppl.kernels.metrics import LowRank, Precision, metric_of
 from phi4ppl.kernels.target import Target
-from phi4ppl.numpyro_plugin import curvature as module
 from phi4ppl.numpyro_plugin.curvature import curvature_of
 
 GRAPH = p4.lattice.from_networkx(nx.random_geometric_graph(40, 0.25, seed=3))
@@ -123,16 +122,6 @@ def test_the_laplace_marginal_is_exact_for_normal_data():
     grid = np.linspace(-3, 2, 2001)
     best = grid[np.argmax([exact(t) for t in grid])]
     assert abs(theta[0] - best) < 0.2 * np.sqrt(covariance[0, 0])
-
-
-def test_joint_precision_has_the_marginal_of_the_scale():
-    """Its inverse has the Laplace covariance of θ in its corner, and slopes of x* beside it, by finite differences."""
-    curvature = curvature_of(p4.compile(normal_data, some_data()))
-    theta, covariance, mode = curvature.peak
-    inverse = np.linalg.inv(curvature.joint_precision().toarray())
-    assert inverse[0, 0] == pytest.approx(covariance[0, 0], rel=1e-6)
-    slope = (curvature.mode(theta + 0.03).x - curvature.mode(theta - 0.03).x) / 0.06
-    np.testing.assert_allclose(inverse[1:, 0] / inverse[0, 0], slope, rtol=0.1, atol=0.03)
 
 
 def test_the_metric_is_the_inverse_of_the_precision():

@@ -180,7 +180,7 @@ def _at_distance(curvature: Curvature, column: np.ndarray, z: float) -> tuple[fl
     distance = abs(z)
     for _ in range(20):
         try:
-            mode = curvature.mode(theta + np.sign(z) * distance * column, there.x)
+            mode = curvature.light(curvature.mode(theta + np.sign(z) * distance * column, there.x, near=True))
             grown = best.log_marginal - mode.log_marginal
         except SamplingError:
             grown = np.inf

@@ -255,26 +255,6 @@ class Curvature:
             )
         return theta, vectors @ np.diag(1 / values) @ vectors.T, self.mode(theta, start["x"], near=True)
 
-    def joint_precision(self) -> sparse.csc_matrix:
-        """Precision of (θ, x) near the peak: x given θ is N(x* + J(θ − θ*), H⁻¹), θ is N(θ*, Σ).
-
-        It is that of a normal law whose marginal of θ is the Laplace one: the Hessian of −log p at the joint mode would be
-        another, since a field with a free scale has its joint mode at scale 0.
-        """
-        theta, covariance, mode = self.peak
-        if not self.hyper:
-            return mode.hessian
-        columns = []
-        for k, width in enumerate(np.sqrt(np.diag(covariance))):
-            step = np.eye(len(theta))[k] * width / 2
-            sides = [self.mode(theta + sign * step, mode.x, near=True).x for sign in (1, -1)]
-            columns.append((sides[0] - sides[1]) / width)
-        slopes = np.stack(columns, axis=1)
-        cross = mode.hessian @ slopes
-        corner = np.linalg.inv(covariance) + slopes.T @ cross
-        blocks = [[sparse.csc_matrix(corner), sparse.csc_matrix(-cross.T)], [sparse.csc_matrix(-cross), mode.hessian]]
-        return sparse.bmat(blocks, format="csc")
-
 
 def _arrays(*values):
     return (jnp.asarray(value, jnp.result_type(float)) for value in values)
