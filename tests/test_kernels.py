@@ -343,7 +343,14 @@ LONG_TESTED = ("nuts", "hmc")  # with all the cases there are, in test_sampling_
 
 
 SLOW = pytest.mark.slow
-SLOW_TORUS = ("nuts_fourier", "adjusted_mclmc_fourier", "tempering", "houdayer")  # compile long; other tests have them
+SLOW_TORUS = (
+    "nuts_fourier",
+    "adjusted_mclmc_fourier",
+    "nuts_dense",
+    "nuts_low_rank",
+    "tempering",
+    "houdayer",
+)  # compile long; other tests have them
 
 
 @pytest.mark.parametrize(
