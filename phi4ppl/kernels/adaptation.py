@@ -43,7 +43,7 @@ def schedule(num_warmup: int) -> np.ndarray:
     """Stage and end-of-window flag of every warm-up step, shape ``(num_warmup, 2)``.
 
     Stages are 0 (fast) and 1 (slow), and 2 where it is fast before the first slow window. Flags are 1 at the end of slow
-    windows, and 2 after every 20 steps of stage 2.
+    windows, and 2 after every 10 steps of stage 2.
     """
     from blackjax.adaptation.staged_adaptation import build_schedule
 
@@ -58,8 +58,8 @@ class Adaptation(Protocol):
     """How warm-up finds the ``tuning`` (any pytree) that a kernel is built with; every chain has its own.
 
     ``begin(target, position)`` makes a state, ``update(target, state, stage, is_window_end, chain_state, statistics)`` the
-    next one from what the kernel just did, ``tuning(state)`` reads what the next step of warm-up runs with and
-    ``final(state)`` what sampling runs with.
+    next one from what the kernel just did, with a row of `schedule`; ``tuning(state)`` reads what the next step of warm-up
+    runs with and ``final(state)`` what sampling runs with.
     """
 
     def begin(self, target: Target, position) -> Any: ...
@@ -102,7 +102,7 @@ class WindowAdaptation:
     mass : str or an estimate of the mass matrix
         ``"diagonal"``; ``"fourier"``: that of a free field with fitted mass, see `phi4ppl.kernels.metrics`; or an object
         with ``begin``, ``update``, ``close`` and ``value``, such as `Whitened`, which adapts variances in the coordinates
-        of a known precision. One that ``learns_early`` also has windows of 20 steps before the first slow one.
+        of a known precision. One that ``learns_early`` also has windows of 10 steps before the first slow one.
     """
 
     target_acceptance: float = 0.8

@@ -149,8 +149,11 @@ class LearnedMass:
         jumps = jnp.where(used[1:] & ~newest, jnp.diff(draws, axis=0), 0)
         sums = all_chains(jnp.stack([(jumps**2).sum(axis=0), (draws**2).sum(axis=0)])).sum(axis=0)
         total = all_chains(kept).sum()
-        pooled = (all_chains(rows).reshape(-1, rows.shape[1]) / jnp.sqrt(total) for rows in (draws, gradients))
-        factor = self.factor(*pooled, effective_number(total, *sums))
+
+        def pooled(rows):
+            return all_chains(rows).reshape(-1, rows.shape[1]) / jnp.sqrt(total)
+
+        factor = self.factor(pooled(draws), pooled(gradients), effective_number(total, sums[0], sums[1]))
         checks = [sums[0] > 0, *(jnp.isfinite(leaf) for leaf in jax.tree.leaves(factor))]
         good = jnp.all(jnp.stack([jnp.all(check) for check in checks]))
         factor = jax.tree.map(lambda new, old: jnp.where(good, new, old).astype(old.dtype), factor, state.factor)
