@@ -28,7 +28,6 @@ from phi4ppl.kernels.learned_mass import (
     Spikes,
     Triangle,
     dense,
-    effective_number,
     geometric_mean,
     low_rank,
 )
@@ -88,15 +87,15 @@ def test_the_geometric_mean_solves_its_equation(x64):
 
 @pytest.mark.parametrize("make", [few_wide, one_stiff, autoregressive])
 def test_a_dense_factor_of_normal_draws_is_exact_where_their_covariance_is_not(make):
-    """Of 30 dimensions, from 90 draws, in single precision."""
+    """Of 30 dimensions, from 180 draws, in single precision."""
     precision = make(30)
-    draws, gradients = draws_of(precision, 90)
-    assert condition(matrix_of(dense(draws, gradients, 90), 30), precision) < 1.2
-    assert condition(matrix_of(low_rank(draws, gradients, 90), 30), precision) < 1.2
+    draws, gradients = draws_of(precision, 180)
+    assert condition(matrix_of(dense(draws, gradients, 180), 30), precision) < 1.1
+    assert condition(matrix_of(low_rank(draws, gradients, 180), 30), precision) < 1.1
     usual = np.linalg.cholesky(np.asarray(draws.T @ draws, float))
-    assert condition(usual, precision) > 5
+    assert condition(usual, precision) > 3
     # a planted fault: gradients that belong to other draws
-    assert condition(matrix_of(dense(draws, draws_of(precision, 90, seed=2)[1], 90), 30), precision) > 1.5
+    assert condition(matrix_of(dense(draws, draws_of(precision, 180, seed=2)[1], 180), 30), precision) > 1.5
 
 
 @pytest.mark.parametrize(("make", "size"), [(few_wide, 200), (one_stiff, 100)])
@@ -134,17 +133,6 @@ def test_fewer_draws_than_dimensions_leave_the_diagonal(estimate):
     size, widths = 80, np.geomspace(0.01, 100, 80)
     draws, gradients = draws_of(np.diag(widths**-2.0), 20)
     assert condition(matrix_of(jax.jit(estimate)(draws, gradients, 20), size), np.diag(widths**-2.0)) < 20
-
-
-def test_correlated_draws_count_as_fewer():
-    rng, rho = np.random.default_rng(0), 0.8
-    series = np.zeros((20_000, 3))
-    noise = np.sqrt(1 - rho**2) * rng.normal(size=series.shape)
-    for k in range(1, len(series)):
-        series[k] = rho * series[k - 1] + noise[k]
-    sums = (np.diff(series, axis=0) ** 2).sum(axis=0), ((series - series.mean(axis=0)) ** 2).sum(axis=0)
-    assert abs(effective_number(20_000, *sums) / 20_000 * (1 + rho) / (1 - rho) - 1) < 0.1
-    assert effective_number(100, jnp.array([300.0]), jnp.array([100.0])) == 100  # of opposite sides in turn
 
 
 @pytest.mark.parametrize("kind", ["dense", "low rank"])
@@ -186,15 +174,15 @@ def chains_of(precision, num_chains, number):
 
 @pytest.mark.parametrize("kernel", ["nuts_dense", "nuts_low_rank"])
 def test_all_chains_share_the_factor_of_their_draws_wherever_they_are(kernel):
-    """Three chains of 40 draws of 30 dimensions, far from each other: none of them would be enough alone."""
+    """Three chains of 80 draws of 30 dimensions, far from each other."""
     precision = autoregressive(30)
-    draws, gradients = chains_of(precision, 3, 40)
+    draws, gradients = chains_of(precision, 3, 80)
     away = jnp.array([0.0, 1e3, -1e3])[:, None, None]
     state = closed(kernel, draws + away, gradients - 1.0)
     for leaf in jax.tree.leaves(state.factor):
         np.testing.assert_array_equal(leaf, jnp.broadcast_to(leaf[:1], leaf.shape))
     factor = jax.tree.map(lambda leaf: leaf[0], state.factor)
-    assert condition(matrix_of(factor, 30), precision) < 1.3
+    assert condition(matrix_of(factor, 30), precision) < 1.1
     assert np.all(state.number == 0)
     alone = closed(kernel, draws[:1, :20], gradients[:1, :20])
     assert condition(matrix_of(jax.tree.map(lambda leaf: leaf[0], alone.factor), 30), precision) > 3

@@ -2,7 +2,8 @@
 
 Nothing about the model is needed. With C the covariance of draws x and B that of the gradients ∇log p(x), the inverse mass
 matrix M⁻¹ of least Fisher divergence solves M⁻¹ B M⁻¹ = C: the geometric mean of C and B⁻¹. Where p is normal it is the exact
-covariance Σ as soon as the draws span all dimensions, because then B = Σ⁻¹ C Σ⁻¹; C itself is still far from Σ then.
+covariance Σ as soon as the draws span all dimensions, however they are correlated, because then B = Σ⁻¹ C Σ⁻¹; C itself is
+still far from Σ then. A ridge holds it back before that.
 
 All chains share one estimate, from the draws of all of them about the mean of each: chains that have not yet met do not
 widen it.
@@ -40,15 +41,14 @@ __all__ = [
     "Spikes",
     "Triangle",
     "dense",
-    "effective_number",
     "geometric_mean",
     "low_rank",
 ]
 
 MAX_DENSE = 512  # variables: a gradient costs two products with a matrix of all pairs, a window an eigenvalue problem
 NUM_DIRECTIONS = 32  # the widest, and as many stiffest
-NUM_KEPT = 128  # draws of every chain that an estimate of low rank sees
-DRAWS_PER_DIRECTION = 4
+NUM_KEPT = 128  # draws of every chain, at least
+DRAWS_PER_DIRECTION = 4  # of every chain, so that one chain alone is enough
 SMALLEST_RIDGE = 1e-6  # in units of scaled coordinates: what single precision resolves
 
 
@@ -114,7 +114,7 @@ class LearnedMass:
         ``kept(size)``: how many draws of a chain a window keeps, of so many variables; the last ones.
     factor : callable
         ``factor(draws, gradients, number)``, of arrays ``(rows, size)`` about their means: products ``draws.T @ draws`` and
-        ``gradients.T @ gradients`` are covariances, from rows that are worth ``number`` independent draws.
+        ``gradients.T @ gradients`` are covariances of ``number`` draws (further rows are 0).
     """
 
     unit: Callable[[jax.Array], Any]
@@ -144,17 +144,14 @@ class LearnedMass:
         def about_mean(rows):
             return jnp.where(used, rows - jnp.where(used, rows, 0).sum(axis=0, keepdims=True) / kept, 0)
 
-        draws, gradients = about_mean(state.draws), about_mean(state.gradients)
-        newest = (jnp.arange(size - 1) == (state.number - 1) % size)[:, None]  # the oldest draw follows it
-        jumps = jnp.where(used[1:] & ~newest, jnp.diff(draws, axis=0), 0)
-        sums = all_chains(jnp.stack([(jumps**2).sum(axis=0), (draws**2).sum(axis=0)])).sum(axis=0)
         total = all_chains(kept).sum()
 
         def pooled(rows):
-            return all_chains(rows).reshape(-1, rows.shape[1]) / jnp.sqrt(total)
+            return all_chains(about_mean(rows)).reshape(-1, rows.shape[1]) / jnp.sqrt(total)
 
-        factor = self.factor(pooled(draws), pooled(gradients), effective_number(total, sums[0], sums[1]))
-        checks = [sums[0] > 0, *(jnp.isfinite(leaf) for leaf in jax.tree.leaves(factor))]
+        factor = self.factor(pooled(state.draws), pooled(state.gradients), total)
+        moved = all_chains(jnp.any(used & (state.draws != state.draws[:1]), axis=0)).any(axis=0)
+        checks = [moved, *(jnp.isfinite(leaf) for leaf in jax.tree.leaves(factor))]
         good = jnp.all(jnp.stack([jnp.all(check) for check in checks]))
         factor = jax.tree.map(lambda new, old: jnp.where(good, new, old).astype(old.dtype), factor, state.factor)
         return state._replace(factor=factor, number=jnp.zeros_like(state.number))
@@ -172,24 +169,9 @@ class _Window(NamedTuple):
     number: jax.Array
 
 
-def effective_number(number, jumps, squares):
-    """Independent draws that ``number`` of them are worth: n (1 − ρ)/(1 + ρ), at most n.
-
-    ρ is the correlation with the next draw, a mean over coordinates; ``jumps`` are sums of squares of differences to the next
-    draw, ``squares`` of those to the mean.
-
-    Examples
-    --------
-    >>> round(float(effective_number(70, jnp.array([50.0]), jnp.array([100.0]))), 3)  # ρ = 3/4
-    10.0
-    """
-    share = jnp.clip(jnp.mean(jumps / squares) / 2, 0, 1)
-    return jnp.maximum(number * share / (2 - share), 1)
-
-
 def ridge(number, size):
-    """What is added to both covariances in units of their scale: 1 for fewer draws than dimensions, soon next to nothing."""
-    return jnp.clip((size / number) ** 8, SMALLEST_RIDGE, 1)
+    """What is added to both covariances in units of their scale: 1 up to two draws a dimension, soon next to nothing."""
+    return jnp.clip((2 * size / number) ** 8, SMALLEST_RIDGE, 1)
 
 
 def geometric_mean(covariance, of_gradients):
@@ -266,7 +248,7 @@ def _few_enough(compiled: CompiledModel) -> str | None:
 
 DENSE = LearnedMass(
     lambda flat: Triangle(jnp.eye(flat.size, dtype=flat.dtype)),
-    lambda size: max(NUM_KEPT, 2 * size),
+    lambda size: max(NUM_KEPT, DRAWS_PER_DIRECTION * size),
     dense,
 )
 LOW_RANK = LearnedMass(
@@ -275,7 +257,7 @@ LOW_RANK = LearnedMass(
         jnp.zeros((flat.size, min(2 * NUM_DIRECTIONS, flat.size)), flat.dtype),
         jnp.ones(min(2 * NUM_DIRECTIONS, flat.size), flat.dtype),
     ),
-    lambda size: NUM_KEPT,
+    lambda size: NUM_KEPT if size > 2 * NUM_DIRECTIONS else max(NUM_KEPT, DRAWS_PER_DIRECTION * size),
     low_rank,
 )
 LEARNED = "learned in warm-up from draws and gradients of all chains"
