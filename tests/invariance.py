@@ -7,6 +7,7 @@ not, and for one that is reversible also ⟨f(x) g(y) − g(x) f(y)⟩ = 0. Star
 False alarms: all K scores of one comparison are one test of level 1e-4, shared equally among them (`exact_runs.rejected`).
 """
 
+import dataclasses
 import functools
 
 import jax
@@ -16,6 +17,7 @@ import numpy as np
 from scipy import stats
 
 import phi4ppl as p4
+from phi4ppl.kernels.learned_mass import Learned, Spikes, Triangle
 from phi4ppl.kernels.metrics import FreeField
 from phi4ppl.model.term import hopping, mass
 from phi4ppl.sampling import target_of
@@ -210,11 +212,24 @@ def _stronger(tuning, model, width):
         mass = tuning.inverse_mass_matrix
         if isinstance(mass, FreeField):
             mass = FreeField(jnp.full_like(mass.amplitude, 1.8), jnp.full_like(mass.mass_squared, 1.3))
+        elif isinstance(mass, Learned):
+            mass = dataclasses.replace(mass, precision=_uneven(mass.precision, rng))
         else:
             mass = jnp.asarray(rng.uniform(0.2, 0.9, mass.shape), mass.dtype)
         return tuning._replace(step_size=jnp.full_like(tuning.step_size, 0.8), inverse_mass_matrix=mass)
     step = width * rng.uniform(0.5, 1.1, shape)
     return tuning._replace(step_size=jnp.broadcast_to(step, tuning.step_size.shape).astype(tuning.step_size.dtype))
+
+
+def _uneven(factor, rng):
+    """A triangle or spikes that are far from the identity."""
+    size, dtype = len(factor[0]), factor[0].dtype
+    if isinstance(factor, Triangle):
+        triangle = np.tril(rng.normal(size=(size, size)), -1) / 3 + np.diag(rng.uniform(0.5, 0.9, size))
+        return Triangle(jnp.asarray(triangle, dtype))
+    vectors = np.linalg.qr(rng.normal(size=factor.vectors.shape))[0]
+    parts = rng.uniform(0.5, 0.9, size), vectors, rng.uniform(0.5, 1.5, vectors.shape[1])
+    return Spikes(*(jnp.asarray(part, dtype) for part in parts))
 
 
 def states_after(model, kernel, before, *, steps=1, seed=3, tuning=None, target=None):

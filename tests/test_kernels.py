@@ -343,7 +343,14 @@ LONG_TESTED = ("nuts", "hmc")  # with all the cases there are, in test_sampling_
 
 
 SLOW = pytest.mark.slow
-SLOW_TORUS = ("nuts_fourier", "adjusted_mclmc_fourier", "tempering", "houdayer")  # compile long; other tests have them
+SLOW_TORUS = (
+    "nuts_fourier",
+    "adjusted_mclmc_fourier",
+    "nuts_dense",
+    "nuts_low_rank",
+    "tempering",
+    "houdayer",
+)  # compile long; other tests have them
 
 
 @pytest.mark.parametrize(
@@ -359,7 +366,8 @@ def test_a_torus_at_three_couplings_is_exact_and_repeats_bit_for_bit(reference, 
     stats = tree["sample_stats"]
     assert set(stats.data_vars) >= STATISTICS | {"lp", "schwinger_dyson", "step_size"}
     assert tree["posterior"]["phi"].dtype == stats["lp"].dtype == np.float32
-    assert not stats["diverging"].any()
+    # steps in white coordinates are so long that the tails of φ⁴ see an unstable one now and then, which is rejected
+    assert stats["diverging"].mean() <= (1e-3 if name in ("nuts_dense", "nuts_low_rank") else 0)
     rate, wanted = stats["acceptance_rate"].values.mean(axis=1), get_kernel(name).adaptation
     if hasattr(wanted, "target_acceptance"):  # dual averaging with few steps ends above the target, as in Stan
         wanted = wanted.target_acceptance

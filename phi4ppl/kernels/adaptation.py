@@ -27,6 +27,7 @@ __all__ = [
     "Tuning",
     "Whitened",
     "WindowAdaptation",
+    "all_chains",
     "dual_averaging",
     "over_chains",
     "schedule",
@@ -34,22 +35,31 @@ __all__ = [
 
 MAPPED_CHAINS, CHAIN_DEVICES = "chains", "chain"  # axes over chains: of `jax.vmap`, and of the devices around it
 INITIAL_STEP_SIZE = 0.1
+EARLY_WINDOW = 10  # iterations, of estimates that learn from the start
 MAX_SPREAD = 1e4  # of the slowest direction: trajectories are at most a hundred times longer than without correlation
 
 
 def schedule(num_warmup: int) -> np.ndarray:
-    """Stage (0 fast, 1 slow) and end-of-window flag of every warm-up step, shape ``(num_warmup, 2)``."""
+    """Stage and end-of-window flag of every warm-up step, shape ``(num_warmup, 2)``.
+
+    Stages are 0 (fast) and 1 (slow), and 2 where it is fast before the first slow window. Flags are 1 at the end of slow
+    windows, and 2 after every 10 steps of stage 2.
+    """
     from blackjax.adaptation.staged_adaptation import build_schedule
 
-    return np.asarray(build_schedule(num_warmup), int).reshape(-1, 2)
+    plan = np.array(build_schedule(num_warmup), int).reshape(-1, 2)
+    first = int(plan[:, 0].argmax())
+    plan[:first, 0] = 2
+    plan[EARLY_WINDOW - 1 : first : EARLY_WINDOW, 1] = 2
+    return plan
 
 
 class Adaptation(Protocol):
     """How warm-up finds the ``tuning`` (any pytree) that a kernel is built with; every chain has its own.
 
     ``begin(target, position)`` makes a state, ``update(target, state, stage, is_window_end, chain_state, statistics)`` the
-    next one from what the kernel just did, ``tuning(state)`` reads what the next step of warm-up runs with and
-    ``final(state)`` what sampling runs with.
+    next one from what the kernel just did, with a row of `schedule`; ``tuning(state)`` reads what the next step of warm-up
+    runs with and ``final(state)`` what sampling runs with.
     """
 
     def begin(self, target: Target, position) -> Any: ...
@@ -90,8 +100,9 @@ class WindowAdaptation:
     ----------
     target_acceptance : float
     mass : str or an estimate of the mass matrix
-        ``"diagonal"``; ``"fourier"``: that of a free field with fitted mass, see `phi4ppl.kernels.metrics`; or an
-        object like `Whitened`, which adapts variances in the coordinates of a known precision.
+        ``"diagonal"``; ``"fourier"``: that of a free field with fitted mass, see `phi4ppl.kernels.metrics`; or an object
+        with ``begin``, ``update``, ``close`` and ``value``, such as `Whitened`, which adapts variances in the coordinates
+        of a known precision. One that ``learns_early`` also has windows of 10 steps before the first slow one.
     """
 
     target_acceptance: float = 0.8
@@ -116,7 +127,8 @@ class WindowAdaptation:
         def observe(state):
             white = metric_of(mass.value(state.mass), target.lattice).scale(position, position, inv=False, trans=False)
             return state._replace(
-                mass=mass.update(target, state.mass, position), slowest=state.slowest.update(ravel_pytree(white)[0])
+                mass=mass.update(target, state.mass, position, chain_state.logdensity_grad),
+                slowest=state.slowest.update(ravel_pytree(white)[0]),
             )
 
         def close_window(state):
@@ -125,8 +137,9 @@ class WindowAdaptation:
             return _State(step_size, mass.close(target, state.mass), state.slowest.restart(), spread)
 
         state = state._replace(step_size=update(state.step_size, statistics["acceptance_rate"]))
-        state = jax.lax.cond(stage == 1, observe, lambda s: s, state)
-        return jax.lax.cond(is_window_end == 1, close_window, lambda s: s, state)
+        early = getattr(mass, "learns_early", False)
+        state = jax.lax.cond(stage > 0 if early else stage == 1, observe, lambda s: s, state)
+        return jax.lax.cond(is_window_end > 0 if early else is_window_end == 1, close_window, lambda s: s, state)
 
     def tuning(self, state: _State) -> Tuning:
         return self._tuning(state, state.step_size.log_step_size)
@@ -141,11 +154,16 @@ class WindowAdaptation:
 
 def over_chains(value):
     """Mean over all chains of a run, in the same order on one device and on several; of a chain alone the value itself."""
+    return all_chains(value).mean(axis=0)
+
+
+def all_chains(value):
+    """The values of all chains of a run, with a leading axis for them; of a chain alone its value."""
     values = jnp.asarray(value)[None]
     for axis in (MAPPED_CHAINS, CHAIN_DEVICES):
         if _is_mapped(axis):
             values = jax.lax.all_gather(values, axis, tiled=True)
-    return values.mean(axis=0)
+    return values
 
 
 def _is_mapped(axis: str) -> bool:
@@ -171,7 +189,7 @@ class Diagonal:
         return Diagonal._parts()[0](ravel_pytree(position)[0].size)
 
     @staticmethod
-    def update(target: Target, state, position):
+    def update(target: Target, state, position, gradient=None):
         return Diagonal._parts()[1](state, position)
 
     @staticmethod
@@ -198,7 +216,7 @@ class Whitened:
     def begin(self, target: Target, position):
         return Diagonal.begin(target, position)
 
-    def update(self, target: Target, state, position):
+    def update(self, target: Target, state, position, gradient):
         metric = metric_of(LowRank(jnp.ones(self.precision.scale.shape), self.precision), None)
         return Diagonal.update(target, state, metric.scale(position, position, inv=False, trans=False))
 
@@ -226,7 +244,7 @@ class _Fourier(NamedTuple):
         return _Fourier(FreeField(100 * largest * one, 100 * largest * one), 0 * one, modes, square)
 
     @staticmethod
-    def update(target: Target, state: _Fourier, position) -> _Fourier:
+    def update(target: Target, state: _Fourier, position, gradient) -> _Fourier:
         modes = spectrum(target.lattice).forward(position)
         return state._replace(
             count=state.count + 1, total=state.total + modes, square=state.square + jnp.abs(modes) ** 2

@@ -100,6 +100,8 @@ def kernels() -> dict[str, str]:
     hmc_fourier
     adjusted_mclmc
     adjusted_mclmc_fourier
+    nuts_dense
+    nuts_low_rank
     nuts_curvature
     chees
     local_hmc
