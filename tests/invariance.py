@@ -7,7 +7,6 @@ not, and for one that is reversible also ⟨f(x) g(y) − g(x) f(y)⟩ = 0. Star
 False alarms: all K scores of one comparison are one test of level 1e-4, shared equally among them (`exact_runs.rejected`).
 """
 
-import dataclasses
 import functools
 
 import jax
@@ -17,8 +16,8 @@ import numpy as np
 from scipy import stats
 
 import phi4ppl as p4
-from phi4ppl.kernels.learned_mass import Learned, Spikes, Triangle
-from phi4ppl.kernels.metrics import FreeField
+from phi4ppl.kernels.learned_mass import Spikes, Triangle
+from phi4ppl.kernels.metrics import Factored, FreeField
 from phi4ppl.model.term import hopping, mass
 from phi4ppl.sampling import target_of
 
@@ -212,8 +211,8 @@ def _stronger(tuning, model, width):
         mass = tuning.inverse_mass_matrix
         if isinstance(mass, FreeField):
             mass = FreeField(jnp.full_like(mass.amplitude, 1.8), jnp.full_like(mass.mass_squared, 1.3))
-        elif isinstance(mass, Learned):
-            mass = dataclasses.replace(mass, precision=_uneven(mass.precision, rng))
+        elif isinstance(mass, Factored):
+            mass = Factored(_uneven(mass.factor, rng))
         else:
             mass = jnp.asarray(rng.uniform(0.2, 0.9, mass.shape), mass.dtype)
         return tuning._replace(step_size=jnp.full_like(tuning.step_size, 0.8), inverse_mass_matrix=mass)

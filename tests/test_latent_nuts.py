@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import blackjax
 import jax
 import jax.numpy as jnp
 import networkx as nx
@@ -10,17 +9,12 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-from jax.flatten_util import ravel_pytree
 from scipy import sparse, stats
 
 import phi4ppl as p4
 from phi4ppl.analysis.gamma_method import gamma_method
 from phi4ppl.errors import ArgumentError, SamplingError
 from phi4ppl.kernels import latent_factors, resolve
-from phi4ppl.kernels.adaptation import Tuning
-from phi4ppl.kernels.gradient import nuts
-from phi4ppl.kernels.metrics import LowRank, Precision, metric_of
-from phi4ppl.kernels.target import Target
 from phi4ppl.numpyro_plugin.curvature import curvature_of
 
 GRAPH = p4.lattice.from_networkx(nx.random_geometric_graph(40, 0.25, seed=3))
@@ -124,36 +118,6 @@ def test_the_laplace_marginal_is_exact_for_normal_data():
     assert abs(theta[0] - best) < 0.2 * np.sqrt(covariance[0, 0])
 
 
-def test_the_metric_is_the_inverse_of_the_precision():
-    """With all directions kept it is exact: M⁻¹ p, momenta of covariance M, and C C^T = M⁻¹ for positions of several leaves."""
-    random = np.random.default_rng(0)
-    factor = random.normal(size=(6, 9))
-    matrix = factor @ factor.T
-    scale = np.sqrt(np.diag(matrix))
-    values, vectors = np.linalg.eigh(matrix / np.outer(scale, scale))
-    with jax.enable_x64(True):
-        position = {"a": jnp.zeros(2), "b": jnp.zeros((2, 2))}
-        flat, unravel = ravel_pytree(position)
-        variances = jnp.array([1.0, 2.0, 0.5, 1.0, 3.0, 1.0])
-        metric = metric_of(LowRank(variances, Precision(scale, vectors, values)), None)
-
-        def columns(**how):
-            each = [ravel_pytree(metric.scale(position, unravel(e), **how))[0] for e in jnp.eye(6)]
-            return np.stack(each, axis=1)
-
-        c = columns(inv=True, trans=False)
-        half = np.linalg.inv((vectors * values**0.5) @ vectors.T) / scale[:, None]
-        np.testing.assert_allclose(c @ c.T, half @ np.diag(variances) @ half.T, atol=1e-10)
-        np.testing.assert_allclose(columns(inv=False, trans=False) @ c, np.eye(6), atol=1e-10)
-        np.testing.assert_allclose(columns(inv=True, trans=True), c.T, atol=1e-10)
-        np.testing.assert_allclose(columns(inv=False, trans=True) @ c.T, np.eye(6), atol=1e-10)
-        p = unravel(jnp.asarray(random.normal(size=6)))
-        energy, velocity = jax.value_and_grad(metric.kinetic_energy)(p)
-        moved = c @ c.T @ np.asarray(ravel_pytree(p)[0])
-        np.testing.assert_allclose(ravel_pytree(velocity)[0], moved, atol=1e-10)
-        assert float(energy) == pytest.approx(float(ravel_pytree(p)[0] @ moved) / 2)
-
-
 def test_soft_directions_are_found():
     """By inverse iteration on a large matrix as by a decomposition; what is left is conditioned a hundred times better."""
     n = 300
@@ -204,28 +168,6 @@ def test_auto_takes_it_where_it_is_sure_and_says_why_not_otherwise():
         kernel, reason = resolve("auto", p4.compile(model, *args))
         assert kernel.name == "nuts" and why in reason, reason
         assert "kernel=" not in reason
-
-
-def test_whitened_nuts_is_nuts_with_the_metric():
-    """One step from the same key, in the coordinates of the metric and through BlackJAX's `Metric`: the same proposal."""
-    random = np.random.default_rng(0)
-    factor = random.normal(size=(6, 9))
-    matrix = factor @ factor.T
-    values, vectors = np.linalg.eigh(matrix / np.outer(np.sqrt(np.diag(matrix)), np.sqrt(np.diag(matrix))))
-    with jax.enable_x64(True):
-        target = Target(lambda x: -x @ jnp.asarray(matrix) @ x / 2, None)
-        mass = LowRank(jnp.ones(6), Precision(np.sqrt(np.diag(matrix)), vectors, values))
-        start = jnp.asarray(random.normal(size=6))
-        ours = nuts(target, Tuning(jnp.asarray(0.3), mass, jnp.ones(())))
-        theirs = blackjax.nuts(target.logdensity_fn, 0.3, metric_of(mass, None))
-        step, their_step = jax.jit(ours.step), jax.jit(theirs.step)
-        for seed in range(5):
-            key = jax.random.key(seed)
-            one, info = step(key, ours.init(start))
-            two, expected = their_step(key, theirs.init(start))
-            np.testing.assert_allclose(one.position, two.position, atol=1e-9)
-            np.testing.assert_allclose(one.logdensity_grad, two.logdensity_grad, atol=1e-8)
-            assert int(info.num_integration_steps) == int(expected.num_integration_steps)
 
 
 def test_draws_under_normal_data_are_those_of_the_closed_form():

@@ -6,6 +6,7 @@ compare 40 means and variances with a closed form at a bound of 4.5 errors: fals
 
 from __future__ import annotations
 
+import blackjax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,24 +15,26 @@ import numpyro.distributions as dist
 import pytest
 from exact_runs import rejected
 from invariance import invariance_scores, model_and_draws, states_after
+from jax.flatten_util import ravel_pytree
 from raising import raises
 
 import phi4ppl as p4
 from phi4ppl.analysis.gamma_method import gamma_method
 from phi4ppl.kernels import get_kernel
 from phi4ppl.kernels import learned_mass as module
-from phi4ppl.kernels.adaptation import EARLY_WINDOW, MAPPED_CHAINS, schedule
+from phi4ppl.kernels.adaptation import EARLY_WINDOW, MAPPED_CHAINS, Tuning, schedule
+from phi4ppl.kernels.gradient import nuts
 from phi4ppl.kernels.learned_mass import (
     MAX_DENSE,
     NUM_KEPT,
-    Learned,
     Spikes,
     Triangle,
     dense,
     geometric_mean,
     low_rank,
 )
-from phi4ppl.kernels.metrics import metric_of
+from phi4ppl.kernels.metrics import Factored, metric_of
+from phi4ppl.kernels.target import Target
 from phi4ppl.sampling import chains
 
 pytestmark = pytest.mark.compile_quickly
@@ -148,7 +151,7 @@ def test_maps_of_a_factor_belong_to_one_matrix(kind, x64):
     np.testing.assert_allclose(factor.whiten(jnp.asarray(C @ x)), x, rtol=1e-9)
     np.testing.assert_allclose(factor.pull(jnp.asarray(p)), C.T @ p, rtol=1e-9)
     np.testing.assert_allclose(factor.push(jnp.asarray(C.T @ p)), p, rtol=1e-9)
-    metric = metric_of(Learned(jnp.ones(size), factor), None)
+    metric = metric_of(Factored(factor), None)
     np.testing.assert_allclose(metric.kinetic_energy(jnp.asarray(p)), p @ C @ C.T @ p / 2, rtol=1e-9)
 
 
@@ -296,3 +299,59 @@ def test_a_factor_whose_maps_do_not_belong_together_is_rejected(part, monkeypatc
     model, before, fresh = model_and_draws("graph")
     state, _ = states_after(model, get_kernel("nuts_dense"), before)
     assert rejected(invariance_scores(model, before, np.asarray(state.position), fresh, reversible=True))
+
+
+def spikes(scale, vectors, values) -> Spikes:
+    """Of the precision D^½ V Λ Vᵀ D^½."""
+    return Spikes(*(jnp.asarray(a) for a in (1 / scale, vectors, values**-0.5)))
+
+
+def test_the_metric_is_the_inverse_of_the_precision():
+    """Of low rank with all directions kept: M⁻¹ p, momenta of covariance M, and C C^T = M⁻¹ for positions of several leaves."""
+    random = np.random.default_rng(0)
+    factor = random.normal(size=(6, 9))
+    matrix = factor @ factor.T
+    scale = np.sqrt(np.diag(matrix))
+    values, vectors = np.linalg.eigh(matrix / np.outer(scale, scale))
+    with jax.enable_x64(True):
+        position = {"a": jnp.zeros(2), "b": jnp.zeros((2, 2))}
+        flat, unravel = ravel_pytree(position)
+        metric = metric_of(Factored(spikes(scale, vectors, values)), None)
+
+        def columns(**how):
+            each = [ravel_pytree(metric.scale(position, unravel(e), **how))[0] for e in jnp.eye(6)]
+            return np.stack(each, axis=1)
+
+        c = columns(inv=True, trans=False)
+        half = np.linalg.inv((vectors * values**0.5) @ vectors.T) / scale[:, None]
+        np.testing.assert_allclose(c @ c.T, half @ half.T, atol=1e-10)
+        np.testing.assert_allclose(columns(inv=False, trans=False) @ c, np.eye(6), atol=1e-10)
+        np.testing.assert_allclose(columns(inv=True, trans=True), c.T, atol=1e-10)
+        np.testing.assert_allclose(columns(inv=False, trans=True) @ c.T, np.eye(6), atol=1e-10)
+        p = unravel(jnp.asarray(random.normal(size=6)))
+        energy, velocity = jax.value_and_grad(metric.kinetic_energy)(p)
+        moved = c @ c.T @ np.asarray(ravel_pytree(p)[0])
+        np.testing.assert_allclose(ravel_pytree(velocity)[0], moved, atol=1e-10)
+        assert float(energy) == pytest.approx(float(ravel_pytree(p)[0] @ moved) / 2)
+
+
+def test_whitened_nuts_is_nuts_with_the_metric():
+    """One step from the same key, in the coordinates of the metric and through BlackJAX's `Metric`: the same proposal."""
+    random = np.random.default_rng(0)
+    factor = random.normal(size=(6, 9))
+    matrix = factor @ factor.T
+    values, vectors = np.linalg.eigh(matrix / np.outer(np.sqrt(np.diag(matrix)), np.sqrt(np.diag(matrix))))
+    with jax.enable_x64(True):
+        target = Target(lambda x: -x @ jnp.asarray(matrix) @ x / 2, None)
+        mass = Factored(spikes(np.sqrt(np.diag(matrix)), vectors, values))
+        start = jnp.asarray(random.normal(size=6))
+        ours = nuts(target, Tuning(jnp.asarray(0.3), mass, jnp.ones(())))
+        theirs = blackjax.nuts(target.logdensity_fn, 0.3, metric_of(mass, None))
+        step, their_step = jax.jit(ours.step), jax.jit(theirs.step)
+        for seed in range(5):
+            key = jax.random.key(seed)
+            one, info = step(key, ours.init(start))
+            two, expected = their_step(key, theirs.init(start))
+            np.testing.assert_allclose(one.position, two.position, atol=1e-9)
+            np.testing.assert_allclose(one.logdensity_grad, two.logdensity_grad, atol=1e-8)
+            assert int(info.num_integration_steps) == int(expected.num_integration_steps)

@@ -16,7 +16,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from ..errors.arguments import call_checked
-from .metrics import FreeField, LowRank, Precision, fit_free_field, metric_of, spectrum
+from .metrics import FreeField, fit_free_field, metric_of, spectrum
 from .target import Target
 
 __all__ = [
@@ -25,7 +25,6 @@ __all__ = [
     "Adaptation",
     "Diagonal",
     "Tuning",
-    "Whitened",
     "WindowAdaptation",
     "all_chains",
     "dual_averaging",
@@ -75,8 +74,8 @@ class Adaptation(Protocol):
 class Tuning(NamedTuple):
     """The tuning that a gradient-based kernel is built with.
 
-    ``inverse_mass_matrix`` is an array (diagonal), a `FreeField` or a `LowRank`; ``spread`` is the standard deviation along
-    the slowest direction, in units of the metric: trajectories should take about π/2 times as long.
+    ``inverse_mass_matrix`` is an array (diagonal), a `FreeField` or a `Factored` one; ``spread`` is the standard deviation
+    along the slowest direction, in units of the metric: trajectories should take about π/2 times as long.
     """
 
     step_size: jax.Array
@@ -101,8 +100,8 @@ class WindowAdaptation:
     target_acceptance : float
     mass : str or an estimate of the mass matrix
         ``"diagonal"``; ``"fourier"``: that of a free field with fitted mass, see `phi4ppl.kernels.metrics`; or an object
-        with ``begin``, ``update``, ``close`` and ``value``, such as `Whitened`, which adapts variances in the coordinates
-        of a known precision. One that ``learns_early`` also has windows of 10 steps before the first slow one.
+        with ``begin``, ``update``, ``close`` and ``value``, such as `LearnedMass`. One that ``learns_early`` also has windows
+        of 10 steps before the first slow one.
     """
 
     target_acceptance: float = 0.8
@@ -205,26 +204,6 @@ class Diagonal:
         from blackjax.adaptation.mass_matrix import mass_matrix_adaptation
 
         return mass_matrix_adaptation(True)
-
-
-@dataclass(frozen=True)
-class Whitened:
-    """The variance of every coordinate in which a known precision is 1."""
-
-    precision: Precision
-
-    def begin(self, target: Target, position):
-        return Diagonal.begin(target, position)
-
-    def update(self, target: Target, state, position, gradient):
-        metric = metric_of(LowRank(jnp.ones(self.precision.scale.shape), self.precision), None)
-        return Diagonal.update(target, state, metric.scale(position, position, inv=False, trans=False))
-
-    def close(self, target: Target, state):
-        return Diagonal.close(target, state)
-
-    def value(self, state) -> LowRank:
-        return LowRank(Diagonal.value(state), self.precision)
 
 
 class _Fourier(NamedTuple):

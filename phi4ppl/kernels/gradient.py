@@ -42,14 +42,14 @@ def nuts(target: Target, tuning: Tuning) -> SamplingAlgorithm:
     """The No-U-Turn sampler."""
     import blackjax
 
-    if isinstance(tuning.inverse_mass_matrix, metrics.LowRank):
+    if isinstance(tuning.inverse_mass_matrix, metrics.Factored):
         return _whitened_nuts(target, tuning)
     metric = metrics.metric_of(tuning.inverse_mass_matrix, target.lattice)
     return blackjax.nuts(target.logdensity_fn, tuning.step_size, metric, max_num_doublings=MAX_TREE_DEPTH)
 
 
 def _whitened_nuts(target: Target, tuning: Tuning) -> SamplingAlgorithm:
-    """NUTS in the whitened coordinates of a `LowRank`, where the mass matrix is diagonal.
+    """NUTS in the whitened coordinates of a `Factored` mass matrix, where it is the identity.
 
     It is the same sampler, but a trajectory takes one pair of matrix products for every gradient, and none for every test of
     whether it turns.
@@ -58,19 +58,19 @@ def _whitened_nuts(target: Target, tuning: Tuning) -> SamplingAlgorithm:
     from blackjax.base import SamplingAlgorithm
     from blackjax.mcmc.hmc import HMCState
 
-    mass = tuning.inverse_mass_matrix
+    factor = tuning.inverse_mass_matrix.factor
     kernel = blackjax.nuts.build_kernel()
 
     def step(key, state):
         flat, unravel = ravel_pytree(state.position)
         slope = ravel_pytree(state.logdensity_grad)[0]
-        here = HMCState(mass.precision.whiten(flat), state.logdensity, mass.precision.pull(slope))
+        here = HMCState(factor.whiten(flat), state.logdensity, factor.pull(slope))
         there, info = kernel(
-            key, here, lambda y: target.logdensity_fn(unravel(mass.precision.color(y))), tuning.step_size, mass.variances,
+            key, here, lambda y: target.logdensity_fn(unravel(factor.color(y))), tuning.step_size, jnp.ones_like(flat),
             max_num_doublings=MAX_TREE_DEPTH,
         )  # fmt: skip
-        slope = unravel(mass.precision.push(there.logdensity_grad))
-        return HMCState(unravel(mass.precision.color(there.position)), there.logdensity, slope), info
+        slope = unravel(factor.push(there.logdensity_grad))
+        return HMCState(unravel(factor.color(there.position)), there.logdensity, slope), info
 
     return SamplingAlgorithm(lambda position, key=None: blackjax.hmc.init(position, target.logdensity_fn), step)
 

@@ -30,13 +30,12 @@ from ..energy.compiled import CompiledModel
 from .adaptation import WindowAdaptation, all_chains
 from .gradient import nuts, nuts_statistics
 from .kernel import Kernel, any_model
-from .metrics import LowRank
+from .metrics import Factored
 from .target import Target
 
 __all__ = [
     "KERNELS",
     "MAX_DENSE",
-    "Learned",
     "LearnedMass",
     "Spikes",
     "Triangle",
@@ -53,7 +52,7 @@ SMALLEST_RIDGE = 1e-6  # in units of scaled coordinates: what single precision r
 
 
 class Triangle(NamedTuple):
-    """A covariance C Cᵀ with a lower triangular C: the maps of a `Precision`."""
+    """A covariance C Cᵀ with a lower triangular C: a `Factor`."""
 
     factor: jax.Array
 
@@ -71,7 +70,7 @@ class Triangle(NamedTuple):
 
 
 class Spikes(NamedTuple):
-    """A covariance C Cᵀ with C = D (1 + U (S − 1) Uᵀ): the maps of a `Precision`."""
+    """A covariance C Cᵀ with C = D (1 + U (S − 1) Uᵀ): a `Factor`."""
 
     scale: jax.Array  # D, shape (d,)
     vectors: jax.Array  # U, orthonormal but for columns that are 0, shape (d, k)
@@ -91,15 +90,6 @@ class Spikes(NamedTuple):
 
     def push(self, slope):
         return self._white(slope, 1 / self.deviations) / self.scale
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Learned(LowRank):
-    """A factor that warm-up has found, for what takes a `LowRank`: here ``precision`` holds arrays of the program."""
-
-    variances: jax.Array  # 1
-    precision: Any
 
 
 @dataclass(frozen=True)
@@ -156,8 +146,8 @@ class LearnedMass:
         factor = jax.tree.map(lambda new, old: jnp.where(good, new, old).astype(old.dtype), factor, state.factor)
         return state._replace(factor=factor, number=jnp.zeros_like(state.number))
 
-    def value(self, state: _Window) -> Learned:
-        return Learned(jnp.ones_like(state.draws[0]), state.factor)
+    def value(self, state: _Window) -> Factored:
+        return Factored(state.factor)
 
 
 class _Window(NamedTuple):

@@ -1,4 +1,4 @@
-"""Mass matrices in the eigenbasis of the lattice Laplacian, and of low rank beside a diagonal, as BlackJAX metrics.
+"""Mass matrices in the eigenbasis of the lattice Laplacian, and by a factor, as BlackJAX metrics.
 
 A free field has covariance A/(k̂² + m²) on the modes of the Laplacian (eigenvalues k̂²). Taken as the inverse mass matrix, it
 lets long and short waves move at the same pace (G. G. Batrouni et al., Phys. Rev. D 32 (1985) 2736). Any A, m² > 0 leave the
@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ from ..lattice.frozen import Lattice
 if TYPE_CHECKING:
     from blackjax.mcmc.metrics import Metric
 
-__all__ = ["FreeField", "LowRank", "Precision", "Spectrum", "fit_free_field", "metric_of", "spectrum"]
+__all__ = ["Factor", "Factored", "FreeField", "Spectrum", "fit_free_field", "metric_of", "spectrum"]
 
 MAX_DENSE_SITES = 2048  # graphs without a fast transform: eigenvectors of the Laplacian as a dense matrix
 
@@ -41,46 +41,22 @@ class FreeField(NamedTuple):
         return self.amplitude / (laplacian + self.mass_squared)
 
 
-@dataclass(frozen=True, eq=False)
-class Precision:
-    """A precision D^½ (1 + U (Λ − 1) Uᵀ) D^½ of all coordinates, flat. Constants of a program: compared by identity."""
+class Factor(Protocol):
+    """The maps of a factor C of a covariance C Cᵀ between flat positions x = C y and white coordinates y."""
 
-    scale: np.ndarray  # D^½, shape (d,)
-    vectors: np.ndarray  # U, orthonormal, shape (d, k)
-    eigenvalues: np.ndarray  # Λ, shape (k,)
+    def whiten(self, flat): ...  # C⁻¹ x
 
-    def white(self, flat, power: float):
-        """(1 + U (Λ^power − 1) Uᵀ) times a flat vector."""
-        vectors = jnp.asarray(self.vectors, flat.dtype)
-        return flat + vectors @ (jnp.asarray(self.eigenvalues**power - 1, flat.dtype) * (vectors.T @ flat))
+    def color(self, white): ...  # C y
 
-    def whiten(self, flat):
-        """White coordinates y = C⁻¹x of unit precision, C = D^(−½) (1 + U (Λ^(−½) − 1) Uᵀ)."""
-        return self.white(jnp.asarray(self.scale, flat.dtype) * flat, 0.5)
+    def pull(self, slope): ...  # Cᵀ times a gradient in x: the gradient in y
 
-    def color(self, white):
-        """x = C y."""
-        return self.white(white, -0.5) / jnp.asarray(self.scale, white.dtype)
-
-    def pull(self, slope):
-        """The gradient in y, Cᵀ times that in x."""
-        return self.white(slope / jnp.asarray(self.scale, slope.dtype), -0.5)
-
-    def push(self, slope):
-        """The gradient in x of that in y."""
-        return jnp.asarray(self.scale, slope.dtype) * self.white(slope, 0.5)
+    def push(self, slope): ...  # C⁻ᵀ times a gradient in y
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class LowRank:
-    """Inverse mass matrix W diag(v) Wᵀ, W = D^(−½) (1 + U (Λ^(−½) − 1) Uᵀ): a precision inverted, but for variances v.
+class Factored(NamedTuple):
+    """The inverse mass matrix C Cᵀ, by a factor C that is a pytree."""
 
-    Those of whitened coordinates are 1 until warm-up has measured them.
-    """
-
-    variances: jax.Array
-    precision: Precision = field(metadata={"static": True})
+    factor: Any
 
 
 @dataclass(frozen=True)
@@ -205,14 +181,14 @@ def fit_free_field(basis: Spectrum, variance, previous: FreeField) -> FreeField:
 
 
 def metric_of(inverse_mass_matrix, lattice: Lattice | None) -> Metric:
-    """BlackJAX's metric of a diagonal inverse mass matrix, of a `FreeField` on ``lattice``, or of a `LowRank`."""
+    """BlackJAX's metric of a diagonal inverse mass matrix, of a `FreeField` on ``lattice``, or of a `Factored` one."""
     from blackjax.mcmc.metrics import default_metric
 
     if isinstance(inverse_mass_matrix, FreeField):
         return _free_field_metric(inverse_mass_matrix, spectrum(lattice))
     return (
-        _low_rank_metric(inverse_mass_matrix)
-        if isinstance(inverse_mass_matrix, LowRank)
+        _factored_metric(inverse_mass_matrix.factor)
+        if isinstance(inverse_mass_matrix, Factored)
         else default_metric(inverse_mass_matrix)
     )
 
@@ -229,18 +205,16 @@ def _free_field_metric(free: FreeField, basis: Spectrum) -> Metric:
     return _metric(velocity, scale)
 
 
-def _low_rank_metric(mass: LowRank) -> Metric:
-    of, deviations = mass.precision, jnp.sqrt(mass.variances)
-
+def _factored_metric(of: Factor) -> Metric:
     def velocity(momentum):
         flat, unravel = ravel_pytree(momentum)
-        return unravel(of.color(mass.variances * of.pull(flat)))
+        return unravel(of.color(of.pull(flat)))
 
     def scale(position, element, *, inv, trans):
         flat, unravel = ravel_pytree(element)
         if inv:
-            return unravel(deviations * of.pull(flat) if trans else of.color(deviations * flat))
-        return unravel(of.push(flat / deviations) if trans else of.whiten(flat) / deviations)
+            return unravel(of.pull(flat) if trans else of.color(flat))
+        return unravel(of.push(flat) if trans else of.whiten(flat))
 
     return _metric(velocity, scale)
 
