@@ -21,7 +21,6 @@ from phi4ppl.kernels.adaptation import Tuning
 from phi4ppl.kernels.gradient import nuts
 from phi4ppl.kernels.metrics import LowRank, Precision, metric_of
 from phi4ppl.kernels.target import Target
-from phi4ppl.numpyro_plugin import curvature as module
 from phi4ppl.numpyro_plugin.curvature import curvature_of
 
 GRAPH = p4.lattice.from_networkx(nx.random_geometric_graph(40, 0.25, seed=3))
