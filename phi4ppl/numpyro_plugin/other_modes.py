@@ -32,8 +32,11 @@ UNCLEAR = "the posterior of the fields is not log-concave: it may have other mod
 class Search(Protocol):
     """What is needed of `Curvature`."""
 
-    epsilon: float
-    peak: tuple[np.ndarray, np.ndarray, Mode]
+    @property
+    def epsilon(self) -> float: ...
+
+    @property
+    def peak(self) -> tuple[np.ndarray, np.ndarray, Mode]: ...
 
     def mode(self, theta, start=None) -> Mode: ...
 
