@@ -227,6 +227,41 @@ def test_models_without_evidence_say_why():
         p4.compare({"intrinsic": found})
 
 
+def test_evidence_has_log_z_of_observed_fields():
+    """Fields with fixed couplings, observed in whole or in part, are normalized in the evidence: closed forms."""
+    seen = np.where(np.arange(8) % 3 == 0, np.nan, Y)
+    kept = np.flatnonzero(np.isfinite(seen))
+    covariance = np.linalg.inv(PRECISION)
+
+    def partly():
+        p4.observe_field("phi", p4.GibbsField(FIELD), seen)
+
+    def whole():
+        level = numpyro.sample("level", dist.Normal(0, 1))
+        numpyro.sample("phi", p4.GibbsField(FIELD), obs=Y)
+        numpyro.sample("y", dist.Normal(level, 1.0), obs=0.7)
+
+    exact = stats.multivariate_normal(np.zeros(len(kept)), covariance[np.ix_(kept, kept)]).logpdf(seen[kept])
+    assert abs(p4.laplace(partly, num_draws=200).log_evidence - exact) < 1e-3
+    exact = stats.multivariate_normal(np.zeros(8), covariance).logpdf(Y) + stats.norm(0, np.sqrt(2)).logpdf(0.7)
+    assert abs(p4.laplace(whole, num_draws=200).log_evidence - exact) < 1e-3
+
+
+@pytest.mark.parametrize("how, reason", [("flat", "improper"), ("masked", "masked"), ("scaled", "scaled")])
+def test_priors_that_are_not_normalized_give_no_evidence(how, reason):
+    """Their constant is arbitrary, and so would be every comparison."""
+
+    def model():
+        prior = dist.ImproperUniform(dist.constraints.real, (), ()) if how == "flat" else dist.Normal(0, 5)
+        around = {"masked": numpyro.handlers.mask(mask=False), "scaled": numpyro.handlers.scale(scale=2.0)}
+        with around.get(how, numpyro.handlers.mask(mask=True)):
+            level = numpyro.sample("level", prior)
+        numpyro.sample("y", dist.Normal(level, 1.0).expand([8]).to_event(1), obs=Y)
+
+    found = p4.laplace(model, num_draws=200)
+    assert found.log_evidence is None and reason in p4.settings(found.tree)["log_evidence_reason"]
+
+
 def test_models_of_the_same_data_are_compared(gaussian):
     """The evidence weight is that of the two closed forms; other data, priors, and fields are refused."""
 

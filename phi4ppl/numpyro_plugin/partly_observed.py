@@ -15,7 +15,9 @@ from ..errors.arguments import call_checked
 from ..lattice.labels import aligned_fields, is_labeled
 from .gibbs_field import GibbsField
 
-__all__ = ["observe_field"]
+__all__ = ["FIELD", "observe_field"]
+
+FIELD = "phi4ppl_field"  # in ``infer`` of the sites that an observed field is made of
 
 
 @call_checked
@@ -65,10 +67,12 @@ def observe_field(name: str, field: GibbsField, data: Labeled, *, mask=None) -> 
     places = np.flatnonzero(~seen)
     flat = jnp.asarray(np.where(seen, values, 0.0).ravel(), jnp.result_type(float))
     if len(places):
-        missing = numpyro.sample(f"{name}_missing", dist.ImproperUniform(constraints.real_vector, (), (len(places),)))
+        flat_prior = dist.ImproperUniform(constraints.real_vector, (), (len(places),))
+        missing = numpyro.sample(f"{name}_missing", flat_prior, infer={FIELD: field})
         flat = flat.at[places].set(missing)
     phi = flat.reshape(field.event_shape)
-    numpyro.factor(f"{name}_density", field.log_prob(phi))
+    density = dist.Unit(field.log_prob(phi))  # what numpyro.factor does, with a note of the field
+    numpyro.sample(f"{name}_density", density, obs=density.sample(None), infer={"is_auxiliary": True, FIELD: field})
     return numpyro.deterministic(name, phi)
 
 
