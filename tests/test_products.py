@@ -59,5 +59,9 @@ def test_log_z_of_a_separable_field_is_a_sum_over_eigenvalues():
 def test_what_is_no_product_is_refused():
     with raises("argument.b", "Lattice"):
         product(MAP, 5)
+    turned = p4.lattice.chain(4, periodic="antiperiodic")
+    with raises("argument.b.antiperiodic", "periodic or open"):  # its sign would be lost
+        p4.lattice.product(p4.lattice.complete(3), turned)
+    assert p4.lattice.product(p4.lattice.chain(3), turned).sign_kinds
     with raises("argument.names", "different"):
         product(MAP, MAP, names=("x", "x"))

@@ -63,6 +63,10 @@ def product(a: Lattice, b: Lattice, *, names: tuple[str, str] = ("first", "secon
         offsets = {renamed[0][kind]: tuple((*o, *after) for o in listed) for kind, listed in a.offsets.items()}
         offsets |= {renamed[1][kind]: tuple((*before, *o) for o in listed) for kind, listed in b.offsets.items()}
         return _regular(title, a.shape + b.shape, a.periodic + b.periodic, offsets, None, named=True)
+    for name, value in (("a", a), ("b", b)):
+        if not regular and value.sign_kinds:  # which graphs do not have: the sign would be lost
+            expected, fix = "a lattice without antiperiodic axes, beside a graph", "Make the axis periodic or open."
+            raise ArgumentError(name, expected, repr(value), fix, reason="antiperiodic")
     edges, kinds, attributes = _edges(a, b)
     return Lattice(
         name=title, num_sites=a.num_sites * b.num_sites, edges=edges, edge_kinds=kinds,
