@@ -104,6 +104,17 @@ def test_groups_are_those_of_a_run(gaussian):
         gaussian.model  # noqa: B018
 
 
+@pytest.mark.filterwarnings("ignore:Estimated shape parameter")  # of eight data with a site each
+def test_the_verdict_is_on_weights_not_on_chains(gaussian, tmp_path):
+    """Independent draws have no R-hat; the report is written, and leave-one-out reads the posterior as it is."""
+    verdict = p4.diagnose(gaussian)
+    names = [check.name for check in verdict.checks]
+    assert verdict.passed and {"Pareto k̂", "other modes"} <= set(names) and "R-hat" not in names
+    assert "independent draws" in str(verdict) and "divergences" not in str(verdict)
+    assert "independent draws" in verdict.to_html(tmp_path / "report.html").read_text()
+    assert p4.loo(gaussian).n_data_points == 8
+
+
 @pytest.mark.filterwarnings("ignore:laplace:phi4ppl.errors.Phi4pplWarning")
 def test_planted_faults_are_noticed(monkeypatch):
     """Without log det the evidence is wrong by more than 20 errors; with the Hessian of the prior alone k̂ says so."""
@@ -211,6 +222,8 @@ def test_two_modes_are_not_taken_for_one():
     assert found.pareto_k > 0.7 and found.log_evidence is None and len(found.warnings) == 2
     assert "several modes" in found.warnings[1] and "WARNING" in str(found) and "only approximate" in str(found)
     assert "k̂" in p4.settings(found.tree)["log_evidence_reason"]
+    failed = {check.name for check in p4.diagnose(found).checks if not check.passed}
+    assert {"Pareto k̂", "other modes"} <= failed
 
 
 def test_models_without_evidence_say_why():
