@@ -13,6 +13,7 @@ from raising import raises, warns
 import phi4ppl as p4
 from phi4ppl.lattice import from_geometry
 from phi4ppl.results.figures import figures
+from phi4ppl.results.maps import height_for
 
 pytestmark = [pytest.mark.compile_quickly, pytest.mark.rank_promotion]
 
@@ -86,6 +87,11 @@ def test_a_choropleth_fills_areas_and_leaves_holes():
     red = np.array(matplotlib.colormaps["RdBu_r"](1.0)[:3]) * 255
     assert np.abs(at["frame"] - red).max() < 3 and at["hole"].min() > 250 and at["out"].min() > 250
     plt.close(figure)
+
+
+def test_figures_have_the_shape_of_the_map():
+    wide = collection(*(feature(str(x), [ring(x, 0)]) for x in range(4)))
+    assert height_for(from_geometry(wide), 4.0) == pytest.approx(1.25) and height_for(from_geometry(GRID), 4.0) > 4
 
 
 def test_a_report_has_the_map_and_survives_a_file(tmp_path):
