@@ -35,6 +35,7 @@ MAX_DENSE = 2000  # latent variables whose Hessian is found column by column whe
 MAX_NEWTON = 50
 DECREASE = 1e-6  # of −log p that one more Newton step would bring: then the mode is found
 OTHERWISE = "Use phi4ppl.sample(…, kernel='nuts')."
+NEAR = 1.0  # squared standard deviations from the mode, within which −log p need not be seen to decrease
 NUM_STARTS, FAR = 2, 3.0  # standard deviations from the mode, from where it is searched for again, on both sides
 LARGE = 20_000  # latent variables above which once has to do
 PROBE = 1e3  # roundings by which two products with the Hessian that are the same may differ
@@ -242,11 +243,14 @@ class Curvature:
         )
 
     def _along(self, theta, x, value, slope, step, gain):
-        """A step that lowers −log p, the whole one if it does."""
+        """A step that lowers −log p, the whole one if it does; near the mode the whole one, since rounding hides what it lowers."""
         for length in 0.5 ** np.arange(20):
             there = self.value_and_slope(theta, x + length * step)
             if np.isfinite(there[0]) and there[0] <= value - 1e-4 * length * gain + 10 * _epsilon() * abs(value):
                 return x + length * step, *there
+        there = self.value_and_slope(theta, x + step)
+        if gain < NEAR and np.isfinite(there[0]):
+            return x + step, *there
         raise SamplingError(
             "no_mode", f"no step along Newton's direction lowers the potential of the fields. {OTHERWISE}"
         )
@@ -287,7 +291,9 @@ class Curvature:
         values, vectors = np.linalg.eigh(precision)
         if not values.min() > 0:
             raise SamplingError(
-                "no_mode", f"the Laplace marginal of the constrained variables has no maximum. {OTHERWISE}"
+                "no_mode",
+                "the Laplace marginal of the constrained variables has no maximum, or none that is seen in this precision "
+                f"(JAX_ENABLE_X64=1 sets float64). {OTHERWISE}",
             )
         return theta, vectors @ np.diag(1 / values) @ vectors.T, self.mode(theta, start["x"])
 
