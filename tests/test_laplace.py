@@ -329,6 +329,20 @@ def test_wrong_arguments_are_refused():
         p4.laplace(normal_data, Y, anneal="yes")
     with raises("argument.num_draws"):
         p4.laplace(normal_data, Y, num_draws=10)
+    with raises("argument.model_kwargs"):
+        p4.laplace(normal_data, model_kwargs="y")
+    for odd in (np.array(list("abcdefgh")), Y + 1j):
+        with raises("argument.obs"):
+            p4.laplace(normal_data, odd)
+
+    def twice():
+        for _ in range(2):
+            numpyro.sample("level", dist.Normal(0, 3))
+
+    with raises("argument.model.names", "scope"):
+        p4.laplace(twice)
+    with raises("argument.model.names", "3"):
+        p4.laplace(lambda: numpyro.sample(3, dist.Normal(0, 3)))
     wells = lambda: numpyro.sample("phi", p4.GibbsField(p4.phi4(RING, w=1.0, a=0.1, b=0.3)))  # noqa: E731
     with raises("sampling.no_mode"):
         p4.laplace(wells)
