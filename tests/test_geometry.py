@@ -127,8 +127,16 @@ def test_a_report_has_the_map_and_survives_a_file(tmp_path):
         (collection(feature("a", [[[0, 0], [1, 1], [0, 0]]])), {}, "argument.areas.outline"),
         (GRID, {"label": "size"}, "argument.label.name"),
         (GRID, {"label": "cases"}, "argument.label.duplicate"),
-        (collection(feature("a", [ring(0, 0)]) | {"properties": {"name": None}}), {"label": "name"}, "argument.label.missing"),
-        (collection(feature("a", [ring(0, 0)]) | {"properties": {"name": [1]}}), {"label": "name"}, "argument.label.missing"),
+        (
+            collection(feature("a", [ring(0, 0)]) | {"properties": {"name": None}}),
+            {"label": "name"},
+            "argument.label.missing",
+        ),
+        (
+            collection(feature("a", [ring(0, 0)]) | {"properties": {"name": [1]}}),
+            {"label": "name"},
+            "argument.label.missing",
+        ),
         (collection(feature("a", [[[0, 0], [1], [1, 1], [0, 0]]])), {}, "argument.areas.coordinates"),
         (collection(None), {}, "argument.areas.features"),
         (GRID, {"contiguity": "bishop"}, "argument.contiguity*"),

@@ -232,8 +232,12 @@ def test_large_counts_agree_with_quadrature():
         log_p = stats.norm.logpdf(x) + stats.poisson.logpmf(y, expected * np.exp(0.3 * x))
         log_evidence += logsumexp(log_p) + np.log(x[1] - x[0])
     found = p4.laplace(model, num_draws=400)
-    assert abs(found.log_evidence - log_evidence) < 0.3 and found.pareto_k < 0.7  # rounding of single log densities: 0.06
-    np.testing.assert_allclose(found["posterior"]["phi"].mean(("chain", "draw")), np.log(counts / expected) / 0.3, atol=0.01)
+    assert (
+        abs(found.log_evidence - log_evidence) < 0.3 and found.pareto_k < 0.7
+    )  # rounding of single log densities: 0.06
+    np.testing.assert_allclose(
+        found["posterior"]["phi"].mean(("chain", "draw")), np.log(counts / expected) / 0.3, atol=0.01
+    )
 
 
 @pytest.mark.rank_promotion

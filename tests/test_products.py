@@ -72,7 +72,11 @@ def test_a_map_over_years_is_drawn_as_copies_of_the_map(map_first):
     """Every site has the outline of its area, around its position, in the copy of its year."""
     corners = np.array([[0, 0], [2, 0], [2, 1], [0, 1]])
     features = [
-        {"type": "Feature", "properties": {}, "geometry": {"type": "Polygon", "coordinates": [(corners + [2 * k, 0]).tolist()]}}
+        {
+            "type": "Feature",
+            "properties": {},
+            "geometry": {"type": "Polygon", "coordinates": [(corners + [2 * k, 0]).tolist()]},
+        }
         for k in range(3)
     ]
     areas, years = p4.lattice.from_geometry({"type": "FeatureCollection", "features": features}), p4.lattice.complete(4)

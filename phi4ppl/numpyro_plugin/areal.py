@@ -337,7 +337,7 @@ def _require_lattice(lattice) -> Lattice:
 
 
 def _require_range(name: str, value, low: float, high: float, *, closed: str = "") -> None:
-    """Reject numbers outside an interval, closed at the ends that ``closed`` names; a random value is looked at by its prior."""
+    """Reject numbers outside an interval, which has the ends that ``closed`` names; random values are left to their priors."""
     if np.ndim(value) != 0:
         raise ArgumentError(name, "one number", f"shape {np.shape(value)}", reason="shape")
     if not is_concrete(value):

@@ -243,7 +243,7 @@ class Curvature:
         )
 
     def _along(self, theta, x, value, slope, step, gain):
-        """A step that lowers −log p, the whole one if it does; near the mode the whole one, since rounding hides what it lowers."""
+        """A step that lowers −log p, the whole one if it does; near the mode, where rounding hides that, the whole one."""
         for length in 0.5 ** np.arange(20):
             there = self.value_and_slope(theta, x + length * step)
             if np.isfinite(there[0]) and there[0] <= value - 1e-4 * length * gain + 10 * _epsilon() * abs(value):

@@ -141,7 +141,7 @@ def _mask(mask, lattice) -> np.ndarray:
     """In the order of the lattice, if the mask has labels."""
     if not is_labeled(mask) or isinstance(mask, dict):
         return np.asarray(mask)
-    if not all(kind == bool for kind in np.ravel(getattr(mask, "dtypes", mask.dtype))):
+    if np.asarray(mask).dtype != bool:  # said to the user as of any other array
         return np.asarray(mask)
     return aligned_fields("mask", mask.astype(float), lattice) > 0
 

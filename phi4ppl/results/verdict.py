@@ -165,7 +165,8 @@ def diagnose(tree: xr.DataTree) -> ConvergenceReport:
     Parameters
     ----------
     tree : xarray.DataTree or Posterior
-        From `phi4ppl.sample`, `phi4ppl.infer_couplings` or `phi4ppl.laplace`, or any with a group ``posterior`` of dimensions chain and draw.
+        From `phi4ppl.sample`, `phi4ppl.infer_couplings` or `phi4ppl.laplace`, or any with a group ``posterior`` of dimensions
+        chain and draw.
 
     Returns
     -------
