@@ -150,7 +150,13 @@ def test_a_posterior_with_bym2_is_that_of_a_dense_normal():
     ("call", "code"),
     [
         (lambda: p4.proper_car(MAP, alpha=1.0), "argument.alpha.range"),
+        (lambda: p4.proper_car(MAP, alpha="strong"), "argument.alpha"),
+        (
+            lambda: p4.proper_car(p4.lattice.chain(4, periodic="antiperiodic"), alpha=0.5),
+            "argument.lattice.antiperiodic",
+        ),
         (lambda: p4.leroux(MAP, rho=-0.1), "argument.rho.range"),
+        (lambda: p4.leroux(MAP, rho=1.0), "argument.rho.range"),
         (lambda: p4.leroux(MAP, rho=0.5, precision=0.0), "argument.precision.range"),
         (lambda: p4.leroux(GRAPH, rho=0.5), "argument.lattice"),
         (lambda: p4.bym2("", MAP, scale=1.0, share=0.5), "argument.name"),

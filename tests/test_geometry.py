@@ -8,11 +8,12 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-from raising import raises
+from raising import raises, warns
 
 import phi4ppl as p4
 from phi4ppl.lattice import from_geometry
 from phi4ppl.results.figures import figures
+from phi4ppl.results.maps import height_for
 
 pytestmark = [pytest.mark.compile_quickly, pytest.mark.rank_promotion]
 
@@ -88,6 +89,11 @@ def test_a_choropleth_fills_areas_and_leaves_holes():
     plt.close(figure)
 
 
+def test_figures_have_the_shape_of_the_map():
+    wide = collection(*(feature(str(x), [ring(x, 0)]) for x in range(4)))
+    assert height_for(from_geometry(wide), 4.0) == pytest.approx(1.25) and height_for(from_geometry(GRID), 4.0) > 4
+
+
 def test_a_report_has_the_map_and_survives_a_file(tmp_path):
     lattice = from_geometry(GRID, label="name")
 
@@ -121,12 +127,51 @@ def test_a_report_has_the_map_and_survives_a_file(tmp_path):
         (collection(feature("a", [[[0, 0], [1, 1], [0, 0]]])), {}, "argument.areas.outline"),
         (GRID, {"label": "size"}, "argument.label.name"),
         (GRID, {"label": "cases"}, "argument.label.duplicate"),
+        (
+            collection(feature("a", [ring(0, 0)]) | {"properties": {"name": None}}),
+            {"label": "name"},
+            "argument.label.missing",
+        ),
+        (
+            collection(feature("a", [ring(0, 0)]) | {"properties": {"name": [1]}}),
+            {"label": "name"},
+            "argument.label.missing",
+        ),
+        (collection(feature("a", [[[0, 0], [1], [1, 1], [0, 0]]])), {}, "argument.areas.coordinates"),
+        (collection(None), {}, "argument.areas.features"),
         (GRID, {"contiguity": "bishop"}, "argument.contiguity*"),
     ],
 )
 def test_what_is_no_map_is_refused(areas, options, code):
     with raises(code):
         from_geometry(areas, **options)
+
+
+@pytest.mark.parametrize(
+    ("other", "contiguity"),
+    [
+        (ring(1, 0.25, 0.5), "queen"),  # its sides lie in the middle of those of the first
+        (ring(0.5, 0.5), "queen"),  # overlapping
+        (ring(1 + 1e-7, 0), "queen"),  # corners that differ by more than rounding
+        ([[1, 0], [2, 0], [2, 1], [1, 1], [1, 0.5], [1, 0]], "rook"),  # one corner more on the common side
+    ],
+)
+def test_areas_that_touch_without_a_common_corner_are_reported(other, contiguity):
+    """They are not neighbors by the definition, and most likely should be."""
+    areas = collection(feature("a", [ring(0, 0)]), feature("b", [other]), feature("c", [ring(5, 5)]))
+    with warns("from_geometry.loose", "'a' and 'b'"):
+        found = from_geometry(areas, contiguity=contiguity, label="name")
+    assert found.num_edges == 0
+
+
+def test_tables_are_labeled_by_their_index(tmp_path):
+    geopandas = pytest.importorskip("geopandas")
+    frame = geopandas.GeoDataFrame.from_features(GRID["features"], crs="EPSG:32630")
+    assert from_geometry(frame.iloc[::-1]).nodes[:2] == (8, 7)
+    assert from_geometry(frame.set_index("name")).nodes == from_geometry(frame.set_index("name"), label="name").nodes
+    (tmp_path / "areas.shp").write_text("no map")
+    with raises("argument.areas.unreadable"):
+        from_geometry(tmp_path / "areas.shp")
 
 
 @pytest.mark.parametrize("contiguity", ["queen", "rook"])

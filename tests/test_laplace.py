@@ -133,6 +133,17 @@ def test_predictive_groups_are_those_of_a_run():
     assert found["observed_data"]["y"].coords["site"].values.tolist() == list("abcdefgh")
 
 
+@pytest.mark.filterwarnings("ignore:Estimated shape parameter")  # of eight data with a site each
+def test_the_verdict_is_on_weights_not_on_chains(gaussian, tmp_path):
+    """Independent draws have no R-hat; the report is written, and leave-one-out reads the posterior as it is."""
+    verdict = p4.diagnose(gaussian)
+    names = [check.name for check in verdict.checks]
+    assert verdict.passed and {"Pareto k̂", "other modes"} <= set(names) and "R-hat" not in names
+    assert "independent draws" in str(verdict) and "divergences" not in str(verdict)
+    assert "independent draws" in verdict.to_html(tmp_path / "report.html").read_text()
+    assert p4.loo(gaussian).n_data_points == 8
+
+
 @pytest.mark.filterwarnings("ignore:laplace:phi4ppl.errors.Phi4pplWarning")
 def test_planted_faults_are_noticed(monkeypatch):
     """Without log det the evidence is wrong by more than 20 errors; with the Hessian of the prior alone k̂ says so."""
@@ -232,6 +243,32 @@ def two_lobes(y):
     numpyro.sample("y", dist.MixtureSameFamily(dist.Categorical(jnp.ones(2) / 2), dist.Normal(means, 1.0)), obs=y)
 
 
+def test_large_counts_agree_with_quadrature():
+    """Terms of −log p are 10⁵ times what separates the mode from its surroundings, which single precision rounds away."""
+    rng = np.random.default_rng(1)
+    expected = 3e4
+    counts = rng.poisson(expected * np.exp(0.3 * rng.normal(size=16)))
+    apart = p4.gaussian(p4.lattice.chain(16), w=0.0, a=0.5)
+
+    def model():
+        phi = numpyro.sample("phi", p4.GibbsField(apart))
+        numpyro.sample("y", dist.Poisson(expected * jnp.exp(0.3 * phi)), obs=counts)
+
+    log_evidence = 0.0
+    for y in counts:
+        center = np.log(y / expected) / 0.3
+        x = center + np.linspace(-0.3, 0.3, 4001)
+        log_p = stats.norm.logpdf(x) + stats.poisson.logpmf(y, expected * np.exp(0.3 * x))
+        log_evidence += logsumexp(log_p) + np.log(x[1] - x[0])
+    found = p4.laplace(model, num_draws=400)
+    assert (
+        abs(found.log_evidence - log_evidence) < 0.3 and found.pareto_k < 0.7
+    )  # rounding of single log densities: 0.06
+    np.testing.assert_allclose(
+        found["posterior"]["phi"].mean(("chain", "draw")), np.log(counts / expected) / 0.3, atol=0.01
+    )
+
+
 @pytest.mark.rank_promotion
 def test_two_modes_are_not_taken_for_one():
     """k̂ of plain weights says no, and Newton's method finds the other mode; there is no evidence to compare."""
@@ -240,6 +277,8 @@ def test_two_modes_are_not_taken_for_one():
     assert found.pareto_k > 0.7 and found.log_evidence is None and len(found.warnings) == 2
     assert "several modes" in found.warnings[1] and "WARNING" in str(found) and "only approximate" in str(found)
     assert "k̂" in p4.settings(found.tree)["log_evidence_reason"]
+    failed = {check.name for check in p4.diagnose(found).checks if not check.passed}
+    assert {"Pareto k̂", "other modes"} <= failed
 
 
 def test_models_without_evidence_say_why():
@@ -254,6 +293,41 @@ def test_models_without_evidence_say_why():
     assert "is infinite" in p4.settings(found.tree)["log_evidence_reason"]
     with raises("argument.models.no_evidence"):
         p4.compare({"intrinsic": found})
+
+
+def test_evidence_has_log_z_of_observed_fields():
+    """Fields with fixed couplings, observed in whole or in part, are normalized in the evidence: closed forms."""
+    seen = np.where(np.arange(8) % 3 == 0, np.nan, Y)
+    kept = np.flatnonzero(np.isfinite(seen))
+    covariance = np.linalg.inv(PRECISION)
+
+    def partly():
+        p4.observe_field("phi", p4.GibbsField(FIELD), seen)
+
+    def whole():
+        level = numpyro.sample("level", dist.Normal(0, 1))
+        numpyro.sample("phi", p4.GibbsField(FIELD), obs=Y)
+        numpyro.sample("y", dist.Normal(level, 1.0), obs=0.7)
+
+    exact = stats.multivariate_normal(np.zeros(len(kept)), covariance[np.ix_(kept, kept)]).logpdf(seen[kept])
+    assert abs(p4.laplace(partly, num_draws=200).log_evidence - exact) < 1e-3
+    exact = stats.multivariate_normal(np.zeros(8), covariance).logpdf(Y) + stats.norm(0, np.sqrt(2)).logpdf(0.7)
+    assert abs(p4.laplace(whole, num_draws=200).log_evidence - exact) < 1e-3
+
+
+@pytest.mark.parametrize("how, reason", [("flat", "improper"), ("masked", "masked"), ("scaled", "scaled")])
+def test_priors_that_are_not_normalized_give_no_evidence(how, reason):
+    """Their constant is arbitrary, and so would be every comparison."""
+
+    def model():
+        prior = dist.ImproperUniform(dist.constraints.real, (), ()) if how == "flat" else dist.Normal(0, 5)
+        around = {"masked": numpyro.handlers.mask(mask=False), "scaled": numpyro.handlers.scale(scale=2.0)}
+        with around.get(how, numpyro.handlers.mask(mask=True)):
+            level = numpyro.sample("level", prior)
+        numpyro.sample("y", dist.Normal(level, 1.0).expand([8]).to_event(1), obs=Y)
+
+    found = p4.laplace(model, num_draws=200)
+    assert found.log_evidence is None and reason in p4.settings(found.tree)["log_evidence_reason"]
 
 
 def test_models_of_the_same_data_are_compared(gaussian):
@@ -292,6 +366,20 @@ def test_wrong_arguments_are_refused():
         p4.laplace(normal_data, Y, progress="yes")
     with raises("argument.predictive"):
         p4.laplace(normal_data, Y, predictive=None)
+    with raises("argument.model_kwargs"):
+        p4.laplace(normal_data, model_kwargs="y")
+    for odd in (np.array(list("abcdefgh")), Y + 1j):
+        with raises("argument.obs"):
+            p4.laplace(normal_data, odd)
+
+    def twice():
+        for _ in range(2):
+            numpyro.sample("level", dist.Normal(0, 3))
+
+    with raises("argument.model.names", "scope"):
+        p4.laplace(twice)
+    with raises("argument.model.names", "3"):
+        p4.laplace(lambda: numpyro.sample(3, dist.Normal(0, 3)))
     wells = lambda: numpyro.sample("phi", p4.GibbsField(p4.phi4(RING, w=1.0, a=0.1, b=0.3)))  # noqa: E731
     with raises("sampling.no_mode"):
         p4.laplace(wells)

@@ -197,6 +197,9 @@ def test_couplings_of_own_terms_have_priors_too():
         ({"b": dist.Uniform(-2.0, -1.0)}, "argument.prior.positive", ("'b'",)),
         (lambda: None, "argument.priors", ("dict", "return")),
         (lambda: {"q": 1.0}, "argument.priors.name", ("'q'", "'w'")),
+        (lambda: {"w": 1.0}, "argument.priors.no_sites", ("replace",)),
+        ({"w": None}, "argument.prior", ("'w'", "None")),
+        ({"w": dist.ImproperUniform(dist.constraints.real, (), ())}, "argument.prior.improper", ("Uniform",)),
         (lambda: {"a": jnp.ones(3)}, "argument.coupling.shape", ("'a'", "4", "(3,)")),
         (lambda: {"w": 2 * numpyro.sample("w", dist.Normal())}, "argument.coupling.site", ("'w'",)),
         (lambda: {"w": numpyro.sample("y", dist.Normal(), obs=1.0)}, "argument.priors.observed", ("data",)),
@@ -205,6 +208,11 @@ def test_couplings_of_own_terms_have_priors_too():
 def test_priors_that_cannot_be_are_refused(priors, code, says):
     with raises(code, *says):
         p4.infer_couplings(RING, fields(), priors)
+
+
+def test_fields_on_another_scale_are_refused_in_words():
+    with np.errstate(all="ignore"), raises("argument.data.degenerate", "rescale"):
+        p4.infer_couplings(RING, 1e6 * np.ones((5, 4)), {"w": dist.Uniform(0.4, 1.0)}, normalizer="exact")
 
 
 def test_priors_over_infinite_z_are_located_or_refused():

@@ -131,10 +131,16 @@ def test_masks_and_labels_say_what_is_missing():
     assert latent and phi[[0, 1, 3]].tolist() == [0.0, 1.0, 3.0]
     phi, latent = whole(np.arange(4.0), mask=np.array([True, True, False, True]))
     assert latent and phi[[0, 1, 3]].tolist() == [0.0, 1.0, 3.0]
+    phi, latent = whole(np.ma.masked_array(np.arange(4.0), mask=[False, False, True, False]))
+    assert latent and phi[[0, 1, 3]].tolist() == [0.0, 1.0, 3.0]
+    phi, latent = whole(series.fillna(9.0), mask=series.notna())  # both in the order of the labels
+    assert latent and phi[[0, 1, 3]].tolist() == [0.0, 1.0, 3.0]
     assert not whole(np.arange(4.0))[1] and lattice.num_sites == 4
     for data, options, code in (
         (np.zeros(3), {}, "argument.data.shape"),
         ([np.inf, 0, 0, 0], {}, "argument.data.finite"),
+        (["a", "b", "c", "d"], {}, "argument.data.numbers"),
+        (np.full(4, 1j), {}, "argument.data.numbers"),
         ([np.nan, 0, 0, 0], {"mask": np.ones(4, bool)}, "argument.data.missing"),
         (np.zeros(4), {"mask": np.ones(4)}, "argument.mask.shape"),
     ):
@@ -142,6 +148,10 @@ def test_masks_and_labels_say_what_is_missing():
             whole(data, **options)
     with raises("argument.field"):
         p4.observe_field("phi", RING, np.zeros(4))
+    with numpyro.plate("copies", 2), raises("argument.observe_field.plate", "loop"):
+        p4.observe_field("phi", field, np.zeros(4))
+    with raises("draw_not_available.missing_sites"):
+        numpyro.infer.Predictive(lambda: p4.observe_field("phi", field, series), num_samples=2)(jax.random.key(0))
 
 
 # --- calibration by simulation

@@ -59,5 +59,31 @@ def test_log_z_of_a_separable_field_is_a_sum_over_eigenvalues():
 def test_what_is_no_product_is_refused():
     with raises("argument.b", "Lattice"):
         product(MAP, 5)
+    turned = p4.lattice.chain(4, periodic="antiperiodic")
+    with raises("argument.b.antiperiodic", "periodic or open"):  # its sign would be lost
+        p4.lattice.product(p4.lattice.complete(3), turned)
+    assert p4.lattice.product(p4.lattice.chain(3), turned).sign_kinds
     with raises("argument.names", "different"):
         product(MAP, MAP, names=("x", "x"))
+
+
+@pytest.mark.parametrize("map_first", [True, False])
+def test_a_map_over_years_is_drawn_as_copies_of_the_map(map_first):
+    """Every site has the outline of its area, around its position, in the copy of its year."""
+    corners = np.array([[0, 0], [2, 0], [2, 1], [0, 1]])
+    features = [
+        {
+            "type": "Feature",
+            "properties": {},
+            "geometry": {"type": "Polygon", "coordinates": [(corners + [2 * k, 0]).tolist()]},
+        }
+        for k in range(3)
+    ]
+    areas, years = p4.lattice.from_geometry({"type": "FeatureCollection", "features": features}), p4.lattice.complete(4)
+    both = p4.lattice.product(*((areas, years) if map_first else (years, areas)))
+    site = both.outlines[:, 2].astype(int)
+    centers = np.array([both.outlines[site == k, :2].mean(axis=0) for k in range(12)])
+    np.testing.assert_allclose(centers, both.positions, atol=1e-9)
+    table = both.positions.reshape(3, 4, 2) if map_first else both.positions.reshape(4, 3, 2).swapaxes(0, 1)
+    np.testing.assert_allclose(np.diff(table, axis=0), np.broadcast_to([2.0, 0.0], (2, 4, 2)), atol=1e-9)
+    assert len(np.unique(table[0].round(6), axis=0)) == 4

@@ -202,7 +202,15 @@ def two_modes(_):
     p4.laplace(model, anneal=False)
 
 
+def loose_map(_):
+    corners = [[[0, 0], [1, 0], [1, 1], [0, 0]], [[0.5, 0.2], [2, 0.2], [2, 1], [0.5, 0.2]]]
+    polygons = [{"type": "Polygon", "coordinates": [ring]} for ring in corners]
+    features = [{"type": "Feature", "properties": {}, "geometry": polygon} for polygon in polygons]
+    p4.lattice.from_geometry({"type": "FeatureCollection", "features": features})
+
+
 CASES = {
+    "lattice/geometry.py": [loose_map],
     "lens/averages.py": [averages_that_disagree],
     "analysis/scaling_fit.py": [contradicted_prior],
     "renormalization/flow.py": [unsettled_search],

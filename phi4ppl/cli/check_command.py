@@ -11,7 +11,10 @@ __all__ = ["check"]
 def check(arguments) -> int:
     """Check a model against the Hammersley–Clifford theorem."""
     from ..model.field import MarkovRandomField
+    from ..numpyro_plugin.areal import IntrinsicField
+    from ..numpyro_plugin.gibbs_field import field_of
     from ..numpyro_plugin.numpyro_model import compile as compile_model
+    from ..numpyro_plugin.numpyro_model import trace_of
 
     file = load_model_file(arguments.model, arguments.set)
     print(f"{file.name}: {file.summary}")
@@ -24,11 +27,13 @@ def check(arguments) -> int:
     print(
         f"NumPyro model with {compiled.num_dimensions} unconstrained dimensions; fields: {', '.join(compiled.fields) or 'none'}"
     )
-    satisfied = True
+    satisfied, sites = True, trace_of(file.model, (), {})
     for name, field in compiled.fields.items():
         report = field.check()
         print(f"\n{name}: {field.describe()}\n{report}")
         satisfied &= report.is_markov and report.is_positive
-        if report.null_directions:
+        if isinstance(field_of(sites[name]["fn"]), IntrinsicField):
+            print("  The prior of bym2 is proper: means of components have normal distributions of their own.")
+        elif report.null_directions:
             print("  An improper field can be a prior: the likelihood must fix the direction named above.")
     return PASSED if satisfied else FAILED

@@ -110,6 +110,13 @@ def seed_within(value) -> int:
     return seed
 
 
+def arguments_by_name(name: str, value) -> dict:
+    """Return ``value``, or no arguments for None, or raise `ArgumentError` if it is no dict of arguments by name."""
+    if value is not None and not (isinstance(value, dict) and all(isinstance(key, str) for key in value)):
+        raise ArgumentError(name, "a dict of arguments of the NumPyro model by name", repr(value))
+    return value or {}
+
+
 def object_by_name(name: str, value, kinds: dict, example: str):
     """Return ``value`` if it is of one of the ``kinds``, or make one, with its defaults, from its name among them.
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
-from numpyro.distributions import Delta, Distribution
+from numpyro.distributions import Delta, Distribution, ImproperUniform
 
 from ..errors import ArgumentError
 from ..model.coupling_vector import CouplingVector, statistics_matrix
@@ -221,6 +221,9 @@ def _require_density(name: str, prior, bounded: bool) -> None:
     what = f"prior of {name!r}"
     if not isinstance(prior, Distribution) or prior.shape() != ():
         raise ArgumentError(what, "a NumPyro distribution of one number", repr(prior))
+    if isinstance(prior, ImproperUniform):  # the evidence would be arbitrary
+        expected, fix = "a distribution with a normalized density", "Use Uniform over an interval, or a wide Normal."
+        raise ArgumentError(what, expected, "ImproperUniform", fix, reason="improper")
     if isinstance(prior, Delta) or prior.support.is_discrete:
         fix = "A coupling without prior stays as it is: model.replace(…) sets it."
         raise ArgumentError(what, "a distribution with a density", type(prior).__name__, fix, reason="density")

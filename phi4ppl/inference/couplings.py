@@ -171,6 +171,7 @@ def _by_log_partition(problem: CouplingProblem, normalizer, run: dict) -> tuple:
     """With log Z exact or from a surface: draws, facts for the metadata, complaints, log Z at the draws, and the evidence."""
     log_z = _placed_log_z(problem, normalizer, run)
     problem, likelihood = log_z.problem, log_z.likelihood
+    _require_spread(likelihood.covariance)
     tree = sample(_numpyro_model(problem, lambda theta: -likelihood.cost(theta)), **run)
     errors, shift = _carried(log_z, tree)
     complaints = _beyond(problem, _draws(tree, problem.names))
@@ -198,6 +199,14 @@ def _by_log_partition(problem: CouplingProblem, normalizer, run: dict) -> tuple:
             f"{MAX_SHIFT:g}{reason}. The errors of the couplings include it. {fix}"
         )
     return tree, facts | evidence, complaints, log_z(_draws(tree, problem.names))[0], *evidence.values()
+
+
+def _require_spread(covariance) -> None:
+    """Reject posteriors that lie in one point: data far from what any coupling of the priors gives."""
+    if not (np.all(np.isfinite(covariance)) and np.linalg.eigvalsh(covariance)[0] > 0):
+        fix = "Check the units of the fields: rescale them, or start from couplings that fit them (phi4ppl.fit_likelihood)."
+        expected, got = "fields of the size that the model produces", "a posterior in one point of the priors"
+        raise ArgumentError("data", expected, got, fix, reason="degenerate")
 
 
 def _placed_log_z(problem: CouplingProblem, normalizer, run: dict) -> Interpolated:
@@ -346,6 +355,9 @@ def _checked(model, data, priors) -> tuple[CouplingProblem, list[str]]:
             "a dict of NumPyro distributions by the names of couplings, or a NumPyro model that returns couplings"
         )
         raise ArgumentError("priors", expected, repr(priors))
+    for name, prior in priors.items():
+        if not isinstance(prior, Distribution):
+            raise ArgumentError(f"prior of {name!r}", "a NumPyro distribution of one number", repr(prior))
     priors, notes = cut_priors(model, priors)
     problem = CouplingProblem(model, data, priors)
     if share := improper_share(problem):

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.special import logsumexp
 
 from ..errors import ArgumentError, Phi4pplWarning, SamplingError, warn
-from ..errors.arguments import call_checked, positive_int, seed_within
+from ..errors.arguments import arguments_by_name, call_checked, positive_int, seed_within
 from ..errors.streams import stream_rng
 from ..numpyro_plugin.curvature import Curvature, curvature_of
 from ..numpyro_plugin.numpyro_model import compile as compile_model
@@ -119,7 +119,7 @@ def laplace(
     ):
         if flag is not usual and not isinstance(flag, bool):
             raise ArgumentError(name, "True, False or None" if usual is None else "True or False", repr(flag))
-    began, kwargs = time.perf_counter(), model_kwargs or {}
+    began, kwargs = time.perf_counter(), arguments_by_name("model_kwargs", model_kwargs)
     compiled = compile_model(model, *args, **kwargs)
     if compiled.model is not None:
         raise ArgumentError(

@@ -9,12 +9,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
+from numpyro.distributions import (
+    ExpandedDistribution,
+    ImproperUniform,
+    Independent,
+    MaskedDistribution,
+    TransformedDistribution,
+)
 
 from ..energy.compiled import CompiledModel
 from ..energy.exact.exact_log_z import exact_log_partition
 from ..errors import ArgumentError
+from ..model.term import is_concrete
 from ..numpyro_plugin.gibbs_field import field_of
 from ..numpyro_plugin.numpyro_model import trace_of
+from ..numpyro_plugin.partly_observed import FIELD
+from ..numpyro_plugin.pointwise_likelihood import mask_of
 
 __all__ = ["LatentProblem"]
 
@@ -39,7 +49,8 @@ class LatentProblem:
     sites : tuple of str
         All latent sites.
     log_normalizer : float or None
-        log Z of the fields whose density lacks it, None where that is not known exactly, for the reason ``unknown``.
+        log Z of the fields whose density lacks it. None where that is not known exactly, or a prior is not normalized, for the
+        reason ``unknown``.
     """
 
     counted = "data"
@@ -50,7 +61,7 @@ class LatentProblem:
         self.names = tuple(name for name, value in template.items() if np.size(value) == 1)
         self._template, self._unravel = ravel_pytree(template)
         trace = trace_of(model, args, kwargs)
-        self.log_normalizer, self.unknown = _log_normalizer({name: trace[name] for name in self.sites})
+        self.log_normalizer, self.unknown = _log_normalizer(trace, self.sites)
 
     @property
     def title(self) -> str:
@@ -112,11 +123,19 @@ class LatentProblem:
         return np.concatenate([found[name].reshape(len(draws), -1) for name in found], axis=1)
 
 
-def _log_normalizer(sites: dict) -> tuple[float | None, str]:
-    """log Z of the fields among latent sites whose density lacks it; None and the reason where it is not known."""
+def _log_normalizer(sites: dict, latent: tuple[str, ...]) -> tuple[float | None, str]:
+    """log Z of the fields, latent and observed, whose density lacks it; None and the reason where there is no evidence."""
     total = 0.0
     for name, site in sites.items():
+        if site["type"] != "sample":
+            continue
+        known = (site["infer"] or {}).get(FIELD)
+        if name in latent and known is None and (reason := _not_normalized(site)):
+            return None, f"the prior of {name!r} {reason}"
         field = field_of(site["fn"])
+        copies = 1.0 if field is None else np.size(site["value"]) / field.model.lattice.num_sites
+        if field is None and name not in latent:
+            field = known
         if field is None or field.log_partition is not None:
             continue
         report = field.model.check()
@@ -124,5 +143,17 @@ def _log_normalizer(sites: dict) -> tuple[float | None, str]:
         if exact is None:
             lack = "is not known exactly" if report.is_normalizable else f"is infinite ({report.normalizable_reason})"
             return None, f"log Z of the field {name!r} {lack}: pass log_partition= to its GibbsField"
-        total += exact.value * (np.size(site["value"]) / field.model.lattice.num_sites)
+        total += exact.value * copies
     return total, ""
+
+
+def _not_normalized(site: dict) -> str:
+    """Why the prior of a latent site is no normalized density; empty if it is one."""
+    distribution, mask = mask_of(site["fn"])
+    if mask is not None and not (is_concrete(mask) and np.all(mask)):
+        return "is masked, so that it is not normalized"
+    if site["scale"] is not None:
+        return "is scaled, so that it is not normalized"
+    while isinstance(distribution, (ExpandedDistribution, Independent, MaskedDistribution, TransformedDistribution)):
+        distribution = distribution.base_dist
+    return "is improper" if isinstance(distribution, ImproperUniform) else ""

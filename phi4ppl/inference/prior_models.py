@@ -162,6 +162,9 @@ def _traced(prior: Callable, model: MarkovRandomField) -> tuple[dict[str, tuple[
             raise ArgumentError(
                 f"coupling {name!r}", "the value of the site of this name", "another value", fix, reason="site"
             )
+    if not any(site["type"] == "sample" for site in sites.values()):
+        fix = "Fixed couplings belong in the model: model.replace(…)."
+        raise ArgumentError("priors", "a NumPyro model with sample sites", "one without", fix, reason="no_sites")
     return shapes, set(sites)
 
 

@@ -12,6 +12,7 @@ from .regular import _regular, _require_size
 __all__ = ["product"]
 
 GAP = 1.3  # between copies of a graph in figures, in its widths
+MAP_GAP = 1.1
 
 
 @call_checked
@@ -20,7 +21,8 @@ def product(a: Lattice, b: Lattice, *, names: tuple[str, str] = ("first", "secon
 
     Site (i, j) has the number ``i * b.num_sites + j``. Of two regular lattices the product is regular, of shape ``a.shape +
     b.shape``; otherwise a field has shape ``(a.num_sites * b.num_sites,)``, which ``phi.reshape(a.num_sites, b.num_sites)``
-    makes a table, and the labels in ``nodes`` are pairs of labels, as of `networkx.cartesian_product`.
+    makes a table, and the labels in ``nodes`` are pairs of labels, as of `networkx.cartesian_product`. If one of them is a map
+    of areas, figures show its copies, one for each site of the other, as choropleths.
 
     Parameters
     ----------
@@ -63,13 +65,17 @@ def product(a: Lattice, b: Lattice, *, names: tuple[str, str] = ("first", "secon
         offsets = {renamed[0][kind]: tuple((*o, *after) for o in listed) for kind, listed in a.offsets.items()}
         offsets |= {renamed[1][kind]: tuple((*before, *o) for o in listed) for kind, listed in b.offsets.items()}
         return _regular(title, a.shape + b.shape, a.periodic + b.periodic, offsets, None, named=True)
+    for name, value in (("a", a), ("b", b)):
+        if not regular and value.sign_kinds:  # which graphs do not have: the sign would be lost
+            expected, fix = "a lattice without antiperiodic axes, beside a graph", "Make the axis periodic or open."
+            raise ArgumentError(name, expected, repr(value), fix, reason="antiperiodic")
     edges, kinds, attributes = _edges(a, b)
     return Lattice(
         name=title, num_sites=a.num_sites * b.num_sites, edges=edges, edge_kinds=kinds,
         kinds=tuple(new[kind] for new, one in zip(renamed, (a, b), strict=True) for kind in one.kinds),
         shape=a.shape + b.shape if regular else None, periodic=a.periodic + b.periodic if regular else None,
         nodes=None if regular else tuple((u, v) for u in a.nodes for v in b.nodes),
-        positions=None if regular else _positions(a, b), edge_attributes=attributes,
+        edge_attributes=attributes, **({} if regular else _places(a, b)),
     )  # fmt: skip
 
 
@@ -99,8 +105,26 @@ def _edges(a: Lattice, b: Lattice) -> tuple[np.ndarray, np.ndarray, dict[str, np
     return edges, np.concatenate(kinds), attributes
 
 
-def _positions(a: Lattice, b: Lattice) -> np.ndarray:
-    """Copies of the first graph side by side, one for each site of the second."""
-    width = max(float(np.ptp(a.positions[:, 0])), 1e-9)
-    shift = np.stack([GAP * width * np.arange(b.num_sites), np.zeros(b.num_sites)], axis=1)
-    return (a.positions[:, None] + shift).reshape(-1, 2)
+def _places(a: Lattice, b: Lattice) -> dict[str, np.ndarray]:
+    """Positions, and outlines if one of the lattices is a map: its copies in rows, one for each site of the other."""
+    if (a.outlines is None) == (b.outlines is None):
+        width = max(float(np.ptp(a.positions[:, 0])), 1e-9)
+        shifts = np.stack([GAP * width * np.arange(b.num_sites), np.zeros(b.num_sites)], axis=1)
+        return {"positions": (a.positions[:, None] + shifts).reshape(-1, 2)}
+    sites = np.arange(a.num_sites * b.num_sites).reshape(a.num_sites, b.num_sites)
+    areas, sites = (a, sites) if b.outlines is None else (b, sites.T)
+    shifts = _in_rows(sites.shape[1], np.ptp(areas.outlines[:, :2], axis=0))
+    positions = np.empty((sites.size, 2))
+    positions[sites] = areas.positions[:, None] + shifts
+    x, y, site, ring = areas.outlines.T
+    site = site.astype(int)
+    copies = [np.column_stack([x + dx, y + dy, sites[site, k], ring]) for k, (dx, dy) in enumerate(shifts)]
+    return {"positions": positions, "outlines": np.concatenate(copies)}
+
+
+def _in_rows(number: int, extent: np.ndarray) -> np.ndarray:
+    """Shifts of copies of a map, from left to right and from top to bottom, that fill about a square."""
+    width, height = MAP_GAP * np.maximum(extent, 1e-9)
+    columns = int(np.clip(round(np.sqrt(number * height / width)), 1, number))
+    places = np.arange(number)
+    return np.stack([width * (places % columns), -height * (places // columns)], axis=1)

@@ -142,7 +142,7 @@ def proper_car(lattice: Lattice, *, alpha: float | jax.Array, precision: float |
     Raises
     ------
     ArgumentError
-        For parameters out of range, as far as they are numbers.
+        For parameters out of range, as far as they are numbers, and lattices with antiperiodic axes.
 
     Examples
     --------
@@ -188,7 +188,7 @@ def leroux(lattice: Lattice, *, rho: float | jax.Array, precision: float | jax.A
     Raises
     ------
     ArgumentError
-        For parameters out of range, as far as they are numbers.
+        For parameters out of range, as far as they are numbers, and lattices with antiperiodic axes.
 
     Examples
     --------
@@ -197,7 +197,7 @@ def leroux(lattice: Lattice, *, rho: float | jax.Array, precision: float | jax.A
     >>> round(float(field.log_prob(jnp.array([1.0, 0.0]))), 4)  # −log 2π + log(¾)/2 − ½
     -2.4817
     """
-    _require_range("rho", rho, 0.0, 1.0, closed=True)
+    _require_range("rho", rho, 0.0, 1.0, closed="low")
     _require_range("precision", precision, 0.0, np.inf)
     eigenvalues = _laplacian_eigenvalues(_require_lattice(lattice))
     model = gaussian(lattice, w=precision * rho, a=precision * (rho * lattice.degree + 1 - rho) / 2)
@@ -302,7 +302,7 @@ def bym2(name: str, lattice: Lattice, *, scale: float | jax.Array, share: float 
     Raises
     ------
     ArgumentError
-        For parameters out of range, as far as they are numbers.
+        For parameters out of range, as far as they are numbers, and lattices with antiperiodic axes.
 
     Examples
     --------
@@ -318,7 +318,7 @@ def bym2(name: str, lattice: Lattice, *, scale: float | jax.Array, share: float 
     if not isinstance(name, str) or not name:
         raise ArgumentError("name", "the name of the effect", repr(name))
     _require_range("scale", scale, 0.0, np.inf)
-    _require_range("share", share, 0.0, 1.0, closed=True)
+    _require_range("share", share, 0.0, 1.0, closed="low high")
     prior = IntrinsicField(lattice)
     spatial = prior.deviations(numpyro.sample(f"{name}_spatial", prior))
     shape = lattice.field_shape
@@ -330,16 +330,26 @@ def _require_lattice(lattice) -> Lattice:
     if not isinstance(lattice, Lattice):
         expected, fix = "a Lattice", "Make one with phi4ppl.lattice.from_networkx(graph)."
         raise ArgumentError("lattice", expected, type(lattice).__name__, fix)
+    if lattice.sign_kinds:  # (φ_i + φ_j)² across the boundary: another Laplacian
+        expected, got = "a lattice without antiperiodic axes", repr(lattice)
+        raise ArgumentError("lattice", expected, got, "Use phi4ppl.gaussian with GibbsField.", reason="antiperiodic")
     return lattice
 
 
-def _require_range(name: str, value, low: float, high: float, *, closed: bool = False) -> None:
-    """Reject numbers outside an interval; a random value is looked at by its prior."""
+def _require_range(name: str, value, low: float, high: float, *, closed: str = "") -> None:
+    """Reject numbers outside an interval, which has the ends that ``closed`` names; random values are left to their priors."""
     if np.ndim(value) != 0:
         raise ArgumentError(name, "one number", f"shape {np.shape(value)}", reason="shape")
-    if is_concrete(value) and not (
-        (low <= value if closed else low < value) and (value <= high if closed else value < high)
-    ):
-        left, right = ("from", "to") if closed else ("above", "and below")
-        expected = f"a number above {low:g}" if high == np.inf else f"a number {left} {low:g} {right} {high:g}"
-        raise ArgumentError(name, expected, f"{float(value):g}", reason="range")
+    if not is_concrete(value):
+        return
+    left, right = "from" if "low" in closed else "above", "to" if "high" in closed else "and below"
+    expected = f"a number above {low:g}" if high == np.inf else f"a number {left} {low:g} {right} {high:g}"
+    try:
+        number = float(value)
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(name, expected, repr(value)) from error
+    inside = (low <= number if "low" in closed else low < number) and (
+        number <= high if "high" in closed else number < high
+    )
+    if not inside:
+        raise ArgumentError(name, expected, f"{number:g}", reason="range")

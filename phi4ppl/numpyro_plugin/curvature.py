@@ -41,6 +41,7 @@ COARSE = 1e-4  # rounding of −log p above which it is computed in double preci
 LARGE, LIGHT = 5_000, 2_000  # latent variables above which factors are made as seldom as possible, and are not all kept
 AT_ONCE = 2_000_000  # numbers of several x at which densities are computed at once
 ENOUGH = 0.01  # increase of the log marginal from one value of θ to the next at which the search for its peak ends
+NEAR = 1.0  # squared standard deviations from the mode, within which −log p need not be seen to decrease
 
 
 @dataclass
@@ -210,11 +211,14 @@ class Curvature:
         return self._known
 
     def _along(self, theta, x, value, slope, step, gain):
-        """A step that lowers −log p, the whole one if it does."""
+        """A step that lowers −log p, the whole one if it does; near the mode, where rounding hides that, the whole one."""
         for length in 0.5 ** np.arange(20):
             there = self.value_and_slope(theta, x + length * step)
             if np.isfinite(there[0]) and there[0] <= value - 1e-4 * length * gain + 10 * self.epsilon * abs(value):
                 return x + length * step, *there
+        there = self.value_and_slope(theta, x + step)
+        if gain < NEAR and np.isfinite(there[0]):
+            return x + step, *there
         raise SamplingError(
             "no_mode", f"no step along Newton's direction lowers the potential of the fields. {OTHERWISE}"
         )
@@ -251,7 +255,9 @@ class Curvature:
         values, vectors = np.linalg.eigh(precision)
         if not values.min() > 0:
             raise SamplingError(
-                "no_mode", f"the Laplace marginal of the constrained variables has no maximum. {OTHERWISE}"
+                "no_mode",
+                "the Laplace marginal of the constrained variables has no maximum, or none that is seen in this precision "
+                f"(JAX_ENABLE_X64=1 sets float64). {OTHERWISE}",
             )
         return theta, vectors @ np.diag(1 / values) @ vectors.T, self.mode(theta, start["x"], near=True)
 

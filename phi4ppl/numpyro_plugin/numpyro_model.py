@@ -175,10 +175,18 @@ def trace_of(model, args, kwargs) -> dict:
     with numpyro.validation_enabled(False):
         filled = handlers.substitute(seeded, substitute_fn=init_to_uniform())
         try:
-            return handlers.trace(filled).get_trace(*args, **kwargs)
+            sites = handlers.trace(filled).get_trace(*args, **kwargs)
         except TypeError as error:
             refuse_tables(args, kwargs, error)
             raise
+        except AssertionError as error:
+            if "unique names" not in str(error):
+                raise
+            expected, fix = "sites with different names", "Rename one of them; numpyro.handlers.scope adds a prefix."
+            raise ArgumentError("model", expected, str(error), fix, reason="names") from error
+    if odd := [name for name in sites if not isinstance(name, str)]:
+        raise ArgumentError("model", "sites whose names are texts", repr(odd[0]), reason="names")
+    return sites
 
 
 def _require_fixed_density(potential_fn, position) -> None:

@@ -77,7 +77,7 @@ def _numbers(name: str, value) -> tuple:
         value = value.values
     elif not isinstance(value, jax.Array | np.ndarray):
         value = np.asarray(present(name, value, ALTERNATIVES))
-    if value.dtype == object:
+    if value.dtype.kind in "OcUSMm":  # no real numbers: refused in words
         return finite_array(name, value, ALTERNATIVES), np.zeros(value.shape, bool)
     return value, np.isnan(np.asarray(value, float)) if jnp.issubdtype(value.dtype, jnp.floating) else np.zeros(
         value.shape, bool

@@ -7,15 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 from numpyro import distributions as dist
+from numpyro import primitives
 from numpyro.distributions import constraints
 
 from .._typing import Labeled
-from ..errors import ArgumentError
+from ..errors import ArgumentError, DrawNotAvailableError
 from ..errors.arguments import call_checked
 from ..lattice.labels import aligned_fields, is_labeled
 from .gibbs_field import GibbsField
 
-__all__ = ["observe_field"]
+__all__ = ["FIELD", "observe_field"]
+
+FIELD = "phi4ppl_field"  # in ``infer`` of the sites that an observed field is made of
 
 
 @call_checked
@@ -33,9 +36,9 @@ def observe_field(name: str, field: GibbsField, data: Labeled, *, mask=None) -> 
         Of the whole field, a deterministic site.
     field : GibbsField
     data : array of shape ``field.event_shape``, or labeled
-        With NaN, or anything at all under ``mask``, where the field was not observed.
+        With NaN, None or a masked entry of numpy.ma, or any number under ``mask``, where the field was not observed.
     mask : array of bool, optional
-        Where it was observed; by default where ``data`` is not NaN.
+        Where it was observed, labeled as ``data`` may be; by default where ``data`` is not missing.
 
     Returns
     -------
@@ -45,7 +48,8 @@ def observe_field(name: str, field: GibbsField, data: Labeled, *, mask=None) -> 
     Raises
     ------
     ArgumentError
-        For data of another shape, and for infinite or missing values where the mask says that they were observed.
+        For data of another shape, for infinite or missing values where the mask says that they were observed, and inside a
+        plate.
 
     Examples
     --------
@@ -61,15 +65,29 @@ def observe_field(name: str, field: GibbsField, data: Labeled, *, mask=None) -> 
         raise ArgumentError("field", "a GibbsField", type(field).__name__)
     if not isinstance(name, str) or not name:
         raise ArgumentError("name", "the name of the field", repr(name))
+    _require_no_plate()
     values, seen = _data(field, data, mask)
     places = np.flatnonzero(~seen)
     flat = jnp.asarray(np.where(seen, values, 0.0).ravel(), jnp.result_type(float))
     if len(places):
-        missing = numpyro.sample(f"{name}_missing", dist.ImproperUniform(constraints.real_vector, (), (len(places),)))
+        rest = _Rest(constraints.real_vector, (), (len(places),))
+        missing = numpyro.sample(f"{name}_missing", rest, infer={FIELD: field})
         flat = flat.at[places].set(missing)
     phi = flat.reshape(field.event_shape)
-    numpyro.factor(f"{name}_density", field.log_prob(phi))
+    density = dist.Unit(field.log_prob(phi))  # what numpyro.factor does, with a note of the field
+    numpyro.sample(f"{name}_density", density, obs=density.sample(None), infer={"is_auxiliary": True, FIELD: field})
     return numpyro.deterministic(name, phi)
+
+
+class _Rest(dist.ImproperUniform):
+    """No density of their own: that of the missing sites is part of the density of the field."""
+
+    def sample(self, key, sample_shape=()):
+        raise DrawNotAvailableError(
+            "missing_sites",
+            "the missing sites of an observed field have no draws without their data. Draw the whole field with its "
+            "GibbsField, or give Predictive posterior_samples of them.",
+        )
 
 
 def _data(field: GibbsField, data, mask) -> tuple[np.ndarray, np.ndarray]:
@@ -81,12 +99,14 @@ def _data(field: GibbsField, data, mask) -> tuple[np.ndarray, np.ndarray]:
         values = aligned_fields("data", filled(0.0) if filled else data, lattice)
         seen = np.ones(values.shape, bool) if seen is None else seen
     else:
-        values = np.asarray(data, float)
+        values = _numbers(data)
         seen = ~np.isnan(values)
     if values.shape != field.event_shape:
-        raise ArgumentError("data", f"shape {field.event_shape}, one field", f"shape {values.shape}", reason="shape")
+        fix = "Observe several fields one by one, each under a name of its own."
+        got = f"shape {values.shape}"
+        raise ArgumentError("data", f"shape {field.event_shape}, one field", got, fix, reason="shape")
     if mask is not None:
-        asked = np.asarray(mask)
+        asked = _mask(mask, lattice)
         if asked.dtype != bool or asked.shape != values.shape:
             got = f"{asked.dtype} of shape {asked.shape}"
             raise ArgumentError("mask", f"an array of bool, of shape {values.shape}", got, reason="shape")
@@ -97,3 +117,37 @@ def _data(field: GibbsField, data, mask) -> tuple[np.ndarray, np.ndarray]:
     if not np.all(np.isfinite(values[seen])):
         raise ArgumentError("data", "finite values, or NaN", "an infinite one", reason="finite")
     return values, seen
+
+
+def _numbers(data) -> np.ndarray:
+    """An array without labels, NaN where an entry is missing, masked or None."""
+    hidden = np.ma.getmaskarray(data) if isinstance(data, np.ma.MaskedArray) else False
+    try:
+        plain = np.asarray(data)
+        if plain.dtype.kind in "cUSMm":
+            raise TypeError
+        values = plain.astype(float)
+    except (TypeError, ValueError) as error:
+        if isinstance(data, jax.core.Tracer):
+            fix = "Which sites are missing has to be known before the model is traced: pass a NumPy array."
+            raise ArgumentError("data", "numbers", "a traced array", fix, reason="traced") from error
+        shown = repr(data)
+        got = shown if len(shown) <= 80 else f"{shown[:77]}…"
+        raise ArgumentError("data", "real numbers, or NaN", got, reason="numbers") from error
+    return np.where(hidden, np.nan, values)
+
+
+def _mask(mask, lattice) -> np.ndarray:
+    """In the order of the lattice, if the mask has labels."""
+    if not is_labeled(mask) or isinstance(mask, dict):
+        return np.asarray(mask)
+    if np.asarray(mask).dtype != bool:  # said to the user as of any other array
+        return np.asarray(mask)
+    return aligned_fields("mask", mask.astype(float), lattice) > 0
+
+
+def _require_no_plate() -> None:
+    plates = [handler.name for handler in primitives._PYRO_STACK if isinstance(handler, numpyro.plate)]
+    if plates:
+        fix = "Observe the copies in a loop, each under a name of its own."
+        raise ArgumentError("observe_field", "no plate around it", f"plate {plates[0]!r}", fix, reason="plate")

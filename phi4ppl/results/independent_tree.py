@@ -23,6 +23,7 @@ def independent_tree(
     number = len(next(iter(values.values())))
     settings = {
         "num_warmup": 0, "num_chains": 1, "num_samples": number, "thinning": 1, "even": False, "layout": "numpyro",
+        "dtype": str(np.result_type(*(np.asarray(v) for v in statistics.values()))),
     } | settings  # fmt: skip
     tree = arviz_base.from_dict({"sample_stats": _one_chain(statistics)}, check_conventions=False)
     dims = facts["dims"]

@@ -11,6 +11,7 @@ from scipy.special import logsumexp
 
 from ..errors import ArgumentError, SingleFactorError
 from ..errors.arguments import call_checked
+from .settings import tree_of
 
 if TYPE_CHECKING:
     from arviz_stats import ELPDData
@@ -74,8 +75,8 @@ def loo(tree: xr.DataTree, site: str | None = None) -> ELPDData:
 
     Parameters
     ----------
-    tree : xarray.DataTree
-        Of `phi4ppl.sample`, or any with a group ``log_likelihood``.
+    tree : xarray.DataTree or Posterior
+        Of `phi4ppl.sample` or `phi4ppl.laplace`, or any with a group ``log_likelihood``.
     site : str, optional
         The observed site; needed where there are several.
 
@@ -106,6 +107,7 @@ def loo(tree: xr.DataTree, site: str | None = None) -> ELPDData:
     """
     from arviz_stats import loo as arviz_loo
 
+    tree = tree_of(tree)
     if not isinstance(tree, xr.DataTree):
         raise ArgumentError("tree", "a DataTree of phi4ppl.sample", type(tree).__name__)
     single = json.loads(tree.attrs.get("phi4ppl", "{}")).get("single_factors", {})

@@ -13,6 +13,7 @@ __all__ = ["field_map", "height_for", "single_fields", "site_maps"]
 
 MAX_DRAWS = 4  # chains of which a draw is shown
 SIZE = 2.9  # of a map, in inches
+TITLE = 0.25  # room above a map
 
 
 def field_map(caption: str, values: np.ndarray, lattice: Lattice | None) -> Picture:
@@ -84,7 +85,10 @@ def _map(lattice, title, field, scale, own: bool | None) -> bytes:
 
 
 def height_for(lattice: Lattice, width: float) -> float:
-    """Height of a figure of this width in which a regular lattice fills its panel; other graphs fill a square one."""
+    """Height of a figure of this width that a regular lattice or a map of areas fills; other graphs fill a square one."""
+    if lattice.outlines is not None:
+        across, up = np.ptp(lattice.outlines[:, :2], axis=0)
+        return width * float(np.clip(up / max(across, 1e-300), 0.25, 2.0)) + TITLE
     across, up = np.ptp(lattice.positions, axis=0) + 1
     return width * float(np.clip(up / across, 0.25, 2.0)) if lattice.shape is not None else width
 

@@ -12,7 +12,7 @@ from .._typing import PathLike
 from ..analysis.observables import with_own
 from ..analysis.two_point import TWO_POINT, dims_of
 from ..errors import ArgumentError
-from ..errors.arguments import call_checked, path_of, positive_int, seed_within
+from ..errors.arguments import arguments_by_name, call_checked, path_of, positive_int, seed_within
 from ..kernels.choose import resolve
 from ..kernels.kernel import Kernel
 from ..kernels.symmetry import is_even
@@ -144,10 +144,6 @@ def sample(
     for name, flag in (("keep_field", keep_field), ("symmetry_moves", symmetry_moves), ("predictive", predictive)):
         if not isinstance(flag, bool):
             raise ArgumentError(name, "True or False", repr(flag))
-    if model_kwargs is not None and not (
-        isinstance(model_kwargs, dict) and all(isinstance(k, str) for k in model_kwargs)
-    ):
-        raise ArgumentError("model_kwargs", "a dict of arguments of the NumPyro model by name", repr(model_kwargs))
     is_field = isinstance(model, MarkovRandomField)
     for name, value in (("coords", coords), ("dims", dims)):
         if is_field and value is not None:
@@ -163,7 +159,7 @@ def sample(
     axes = dict(zip(field_dims(model.lattice)[0], model.lattice.field_shape, strict=True)) if is_field else {}  # type: ignore[union-attr]
     spread = placement(devices, num_chains, axes)
     report = model.check().raise_if_violated() if is_field else None  # type: ignore[union-attr]
-    kwargs = model_kwargs or {}
+    kwargs = arguments_by_name("model_kwargs", model_kwargs)
     compiled = compile_model(model, *args, **kwargs)
     place = starts_of(compiled, start, num_chains)
     if not keep_field and compiled.log_likelihood:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["MAX_PARETO_K", "pareto_k"]
+__all__ = ["MAX_PARETO_K", "MORE_DRAWS", "pareto_k", "weight_checks"]
 
 MAX_PARETO_K = 0.7
+MORE_DRAWS = "(num_draws)."  # what gives a posterior by weights more of them
 VANISHING = 1e-200
 TIED = 1e-6  # log weights that are closer are equal up to rounding
 
@@ -65,3 +66,15 @@ def _spread(log_weights: np.ndarray) -> np.ndarray:
         for low, high, count in zip(borders[:-1], borders[1:], counts, strict=True)
     ]
     return np.concatenate(parts)
+
+
+def weight_checks(settings: dict) -> list[tuple[str, bool, str, str, str]]:
+    """Rows of the verdict on a posterior by importance weights: name, passed, value, threshold and advice."""
+    k = settings["pareto_k"]
+    others = [text for text in settings["warnings"] if not text.startswith("Pareto")]
+    advice = "The draws are those of the normal approximation: use phi4ppl.sample."
+    found = others[0].partition(",")[0].partition(". ")[0] if others else "none found"
+    return [
+        ("Pareto k̂", bool(k <= MAX_PARETO_K), f"{k:.2f} of the weights", f"at most {MAX_PARETO_K}", advice),
+        ("other modes", not others, found, "none", " ".join(others)),
+    ]

@@ -19,6 +19,7 @@ from ..sampling.memory import size_in_words
 from .contents import element_names, facts_of, holds_run, scalar_names, series, statistics_of
 from .estimates import EstimateTable, estimate
 from .settings import tree_of
+from .tails import MORE_DRAWS, weight_checks
 
 __all__ = ["Check", "ConvergenceReport", "diagnose"]
 
@@ -99,6 +100,8 @@ class ConvergenceReport:
         """What was run, and what the tree holds of it, in words."""
         facts, sizes = facts_of(self.tree), self.tree["posterior"].sizes
         held, settings = size_in_words(sizes["chain"], sizes["draw"]), facts["settings"]
+        if "pareto_k" in settings:
+            return f"{sizes['draw']} independent draws by {settings['kernel']}: {settings['kernel_reason']}"
         if "kernel" not in settings:
             return f"{held}; not made by phi4ppl, so kernel, warm-up and thinning are not known"
         thinning = f" of {settings['thinning']} iterations" if settings["thinning"] > 1 else ""
@@ -154,13 +157,16 @@ def diagnose(tree: xr.DataTree) -> ConvergenceReport:
     * Models even under φ → −φ: at least 10 changes of sign of the magnetization in every chain. Chains that all sit in one
       of two phases have R̂ = 1 and large effective sample sizes; only the sign shows it.
     * Posteriors of couplings: the error of log Z moves no mean by more than 0.05 posterior standard deviations.
+    * Posteriors of `phi4ppl.laplace`, instead of R̂ and divergences: Pareto k̂ of the weights at most 0.7, and no warning of
+      other modes.
     * ⟨φ_i ∂S/∂φ_i⟩ = 1, exactly, at every site, for any correct sampler of any proper model: on average over sites, and
       at the worst site (Bonferroni); each has a false-alarm rate of 1e-4.
 
     Parameters
     ----------
     tree : xarray.DataTree or Posterior
-        From `phi4ppl.sample` or `phi4ppl.infer_couplings`, or any with a group ``posterior`` of dimensions chain and draw.
+        From `phi4ppl.sample`, `phi4ppl.infer_couplings` or `phi4ppl.laplace`, or any with a group ``posterior`` of dimensions
+        chain and draw.
 
     Returns
     -------
@@ -198,12 +204,13 @@ def diagnose(tree: xr.DataTree) -> ConvergenceReport:
     if not watched:
         raise ArgumentError("tree", "a real variable of the posterior with draws", "none", reason="no_variable")
     fix, notes = _fixes(facts["settings"], statistics), []
-    checks = [*_mixing(watched, fix), _reliability(table)]
-    checks += _dynamics(statistics, fix)
+    independent = "pareto_k" in facts["settings"]
+    checks = [*_mixing(watched, fix, independent), _reliability(table)]
+    checks += [Check(*row) for row in weight_checks(facts["settings"])] if independent else _dynamics(statistics, fix)
     if facts["settings"]["even"]:
         checks += _sign_changes(tree, facts)
     checks += [*_schwinger_dyson(tree, statistics, facts, notes), *_log_z(tree, facts["settings"])]
-    if "diverging" not in statistics:
+    if "diverging" not in statistics and not independent:
         notes.append("divergences are not checked: the tree has no sample_stats that record them")
     draws, taken = (tuple(map(group.sizes.get, ("chain", "draw"))) for group in (tree["posterior"], statistics))
     if None not in taken and taken != draws:
@@ -258,7 +265,7 @@ def _fixes(settings: dict, statistics) -> _Fixes:
     )
 
 
-def _mixing(watched: dict[str, np.ndarray], fix: _Fixes) -> list[Check]:
+def _mixing(watched: dict[str, np.ndarray], fix: _Fixes, independent: bool) -> list[Check]:
     import arviz_stats  # slow to import
 
     names = np.array(list(watched))
@@ -283,16 +290,17 @@ def _mixing(watched: dict[str, np.ndarray], fix: _Fixes) -> list[Check]:
     found = f"{rhat:.4f} ({rhat_name})" if num_chains > 1 else "one chain only"
     need = MIN_ESS_PER_CHAIN * num_chains
     checks = [] if moving.all() else [stuck]
-    checks.append(
-        Check("R-hat", bool(rhat <= MAX_RHAT), found, f"at most {MAX_RHAT}", fix.disagree if num_chains > 1 else alone)
-    )
+    if not independent:
+        advice = fix.disagree if num_chains > 1 else alone
+        checks.append(Check("R-hat", bool(rhat <= MAX_RHAT), found, f"at most {MAX_RHAT}", advice))
     for kind in ("bulk", "tail"):
         ess, ess_name = worst(arviz_stats.ess(data, method=kind)["v"].values, False)
         factor = max(2, int(np.ceil(1.5 * need / max(ess, 1))))
         checks.append(
             Check(f"{kind} ESS", bool(ess >= need), f"{ess:.0f} of {num_chains * num_draws} ({ess_name})",
                   f"at least {need}", f"Too few independent draws: about {factor} times as many draws are needed "
-                  f"(num_samples={factor * num_draws}, or thinning={factor * fix.thinning} for the same memory).{fix.slow}")
+                  + (MORE_DRAWS if independent else f"(num_samples={factor * num_draws}, or "
+                     f"thinning={factor * fix.thinning} for the same memory).{fix.slow}"))
         )  # fmt: skip
     ratio = arviz_stats.mcse(data)["v"].values / data["v"].std(dim=("chain", "draw")).values
     mcse, mcse_name = worst(ratio, True)
