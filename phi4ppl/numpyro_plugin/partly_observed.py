@@ -13,6 +13,7 @@ from .._typing import Labeled
 from ..errors import ArgumentError
 from ..errors.arguments import call_checked
 from ..lattice.labels import aligned_fields, is_labeled
+from ..model.term import is_concrete
 from .gibbs_field import GibbsField
 
 __all__ = ["observe_field"]
@@ -33,7 +34,8 @@ def observe_field(name: str, field: GibbsField, data: Labeled, *, mask=None) -> 
         Of the whole field, a deterministic site.
     field : GibbsField
     data : array of shape ``field.event_shape``, or labeled
-        With NaN, or anything at all under ``mask``, where the field was not observed.
+        With NaN, or anything at all under ``mask``, where the field was not observed. In a JAX trace, such as one over many
+        data sets, ``mask`` is required, and values are not checked.
     mask : array of bool, optional
         Where it was observed; by default where ``data`` is not NaN.
 
@@ -63,7 +65,7 @@ def observe_field(name: str, field: GibbsField, data: Labeled, *, mask=None) -> 
         raise ArgumentError("name", "the name of the field", repr(name))
     values, seen = _data(field, data, mask)
     places = np.flatnonzero(~seen)
-    flat = jnp.asarray(np.where(seen, values, 0.0).ravel(), jnp.result_type(float))
+    flat = jnp.where(seen, values, 0.0).ravel().astype(jnp.result_type(float))
     if len(places):
         missing = numpyro.sample(f"{name}_missing", dist.ImproperUniform(constraints.real_vector, (), (len(places),)))
         flat = flat.at[places].set(missing)
@@ -72,7 +74,7 @@ def observe_field(name: str, field: GibbsField, data: Labeled, *, mask=None) -> 
     return numpyro.deterministic(name, phi)
 
 
-def _data(field: GibbsField, data, mask) -> tuple[np.ndarray, np.ndarray]:
+def _data(field: GibbsField, data, mask) -> tuple[np.ndarray | jax.Array, np.ndarray]:
     """Values, and where they were observed."""
     lattice = field.model.lattice
     if is_labeled(data):
@@ -80,9 +82,14 @@ def _data(field: GibbsField, data, mask) -> tuple[np.ndarray, np.ndarray]:
         seen = aligned_fields("data", data.notnull().astype(float), lattice) > 0 if filled else None
         values = aligned_fields("data", filled(0.0) if filled else data, lattice)
         seen = np.ones(values.shape, bool) if seen is None else seen
-    else:
+    elif is_concrete(data):
         values = np.asarray(data, float)
         seen = ~np.isnan(values)
+    else:
+        values, seen = data, np.ones(data.shape, bool)
+        if mask is None or not is_concrete(mask):
+            expected, fix = "numbers, or values in a JAX trace with a mask of numbers", "Pass mask."
+            raise ArgumentError("data", expected, "values in a JAX trace", fix, reason="traced")
     if values.shape != field.event_shape:
         raise ArgumentError("data", f"shape {field.event_shape}, one field", f"shape {values.shape}", reason="shape")
     if mask is not None:
@@ -94,6 +101,6 @@ def _data(field: GibbsField, data, mask) -> tuple[np.ndarray, np.ndarray]:
             got = f"a missing one at {tuple(np.argwhere(asked & ~seen)[0].tolist())}"
             raise ArgumentError("data", "values where mask is True", got, reason="missing")
         seen = asked
-    if not np.all(np.isfinite(values[seen])):
+    if is_concrete(values) and not np.all(np.isfinite(np.asarray(values)[seen])):
         raise ArgumentError("data", "finite values, or NaN", "an infinite one", reason="finite")
     return values, seen
