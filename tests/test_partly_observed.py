@@ -270,6 +270,7 @@ def calibration(design, log_partition, **options):
 
 
 @pytest.mark.slow
+@pytest.mark.compile_quickly(False)  # it runs for much longer than it compiles
 def test_couplings_of_noisy_and_partly_observed_fields_are_calibrated():
     """Posteriors of w and of a site given 200 noisy and 200 partly observed fields of 48 sites, log Z from a surface.
 
