@@ -20,7 +20,9 @@ from scipy.special import logsumexp
 
 import phi4ppl as p4
 from phi4ppl.analysis.gamma_method import gamma_method
+from phi4ppl.inference.coupling_problem import CouplingProblem
 from phi4ppl.inference.prior_models import Positive, cut_priors
+from phi4ppl.inference.region import where_finite
 
 pytestmark = [pytest.mark.compile_quickly, pytest.mark.rank_promotion]
 
@@ -250,8 +252,27 @@ def test_priors_over_infinite_z_are_located_or_refused():
         assert abs(each.log_evidence - exact) < 3.9 * each.log_evidence_error and each.log_evidence_error < 0.1
         assert abs(each.log_evidence - exact + np.log(1.5)) > 3.9 * each.log_evidence_error
     assert len(compared.notes) == 1 and compared.posteriors["triangle"].warnings == ()
+    with raises("argument.priors.improper", "some of their mass where Z is finite"):
+        p4.infer_couplings(triangle, data, {"w": dist.Uniform(1.5, 2.0)})
     with raises("argument.priors.improper", "GibbsField"):
         p4.infer_couplings(triangle, 10 * np.ones((1, 3)), {"w": dist.Uniform(0.0, 1.5)}, normalizer="exact")
+
+
+def test_where_z_is_finite_is_found_with_few_looks(monkeypatch):
+    """|w| < a on an even ring, of w alone and with a; without a coupling inside, every one is looked at."""
+    ring, looks, rng = p4.gaussian(p4.lattice.chain(6), w=0.3, a=1.6), [], np.random.default_rng(0)
+    look = CouplingProblem.has_density
+    monkeypatch.setattr(CouplingProblem, "has_density", lambda self, theta: looks.append(1) or look(self, theta))
+    couplings = rng.normal([0.0, 1.6], [1.0, 0.3], (200, 2))
+    for priors, names in (({"w": dist.Normal()}, 1), ({"w": dist.Normal(), "a": dist.Normal()}, 2)):
+        looks.clear()
+        problem = CouplingProblem(ring, np.zeros((5, 6)), priors)
+        found = where_finite(problem, couplings[:, :names])
+        np.testing.assert_array_equal(found, np.abs(couplings[:, 0]) < (1.6 if names == 1 else couplings[:, 1]))
+        assert 0.05 < np.mean(~found) < 0.5 and len(looks) < (20 if names == 1 else 150)
+    assert not where_finite(
+        CouplingProblem(ring.replace(w=2.0), np.zeros((5, 6)), {"w": dist.Normal()}), np.full((3, 1), 2.0)
+    ).any()
 
 
 # --- couplings of single sites as functions of few parameters

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import ArgumentError
 from ..model.field import MarkovRandomField
+from ..partition.surface import MAX_DIMENSIONS
 from .coupling_problem import CouplingProblem
 from .interpolated import InterpolatedLikelihood
 from .mode import find_mode
@@ -95,7 +96,8 @@ def _kept_share(problem: CouplingProblem) -> tuple[float, float]:
     low, high = problem.ends
     if np.all(np.isfinite([low, high])) and _improper_corner(problem, low, high) is None:
         return 1.0, 0.0
-    number = DRAWS_OF_ONE if len(problem.names) == 1 else DRAWS
+    few_looks = len(problem.names) == 1 and problem.has_density(problem.start)
+    number = DRAWS_OF_ONE if few_looks else DRAWS
     keys = jax.random.split(jax.random.key(0), len(problem.names))
     columns = [np.asarray(p.sample(k, (number,)), float) for p, k in zip(problem.priors.values(), keys, strict=True)]
     share = float(np.mean(where_finite(problem, np.stack(columns, axis=1))))
@@ -105,16 +107,17 @@ def _kept_share(problem: CouplingProblem) -> tuple[float, float]:
 def where_finite(problem: CouplingProblem, thetas: np.ndarray) -> np.ndarray:
     """Whether Z is finite at every row of ``thetas``, shape (num_thetas,).
 
-    Z is log-convex in the couplings, so they form a convex set: few points have to be looked at. Of one coupling the ends are
-    found by bisection; of several, points in the largest box around the couplings of the model whose corners are in the set
-    are in it, and the others are looked at.
+    Z is log-convex in the couplings, so it is finite on a convex set, and few points have to be looked at. Of one coupling the
+    ends are found by bisection; of up to three, points in the largest box around their middle whose corners are in the set are
+    in it, and the others are looked at.
     """
     found = np.ones(len(thetas), bool)
     if not len(thetas) or problem.is_always_proper:
         return found
-    if not problem.has_density(problem.start):
+    inside = next((c for c in (np.median(thetas, axis=0), problem.start) if problem.has_density(c)), None)
+    if thetas.shape[1] > MAX_DIMENSIONS or inside is None:
         return np.array([problem.has_density(theta) for theta in thetas])
-    away = thetas - problem.start
+    away = thetas - inside
     if thetas.shape[1] == 1:
         for side in (away[:, 0] < 0, away[:, 0] > 0):
             outward = np.flatnonzero(side)[np.argsort(np.abs(away[side, 0]))]
@@ -123,8 +126,8 @@ def where_finite(problem: CouplingProblem, thetas: np.ndarray) -> np.ndarray:
     outward = np.argsort(np.max(np.abs(away) / (np.abs(away).mean(axis=0) + 1e-300), axis=1))
 
     def leaves(k):
-        inside = np.vstack([problem.start, thetas[outward[: k + 1]]])
-        return _improper_corner(problem, inside.min(axis=0), inside.max(axis=0)) is not None
+        box = np.vstack([inside, thetas[outward[: k + 1]]])
+        return _improper_corner(problem, box.min(axis=0), box.max(axis=0)) is not None
 
     for k in outward[_first(leaves, len(outward)) :]:
         found[k] = problem.has_density(thetas[k])
