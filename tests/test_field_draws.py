@@ -4,6 +4,8 @@ Draws are independent, so means are compared by plain z-scores. False alarms: ``
 fixed. Each has a planted fault that it must reject.
 """
 
+import warnings
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +18,7 @@ from scipy import stats
 from test_numpyro_plugin import covariance_p_value
 
 import phi4ppl as p4
-from phi4ppl.numpyro_plugin import field_draws
+from phi4ppl.numpyro_plugin import draw_check, field_draws
 
 pytestmark = [pytest.mark.rank_promotion, pytest.mark.compile_quickly]
 
@@ -129,6 +131,79 @@ def test_predictive_draws_priors_of_fields_with_random_couplings():
     assert stats.kstest(noise / 0.1, "norm").pvalue > ALARM > stats.kstest(noise / 0.11, "norm").pvalue
     np.testing.assert_array_equal(prior["phi"], Predictive(model, num_samples=4000)(jax.random.key(4))["phi"])
     assert not np.array_equal(prior["phi"], Predictive(model, num_samples=4000)(jax.random.key(5))["phi"])
+
+
+# --- chains that are too short
+
+CRITICAL = p4.phi4(p4.lattice.square(8), w=1.0, a=1.52425, b=0.175)  # of the infinite lattice; τ is some 20 sweeps here
+GLASS = p4.phi4(p4.lattice.square(4, diagonals=True), w=-4.0, a=-4.0, b=1.0)
+ORDINARY = {
+    "disordered": CRITICAL.replace(a=2.5),
+    "ordered": CRITICAL.replace(a=0.5),
+    "weakly frustrated": GLASS.replace(w=-0.1, a=1.0),
+    "small": p4.phi4(RING, w=0.8, a=0.9, b=0.2),
+}
+
+
+def codes(told):
+    return [warning.message.code for warning in told if isinstance(warning.message, p4.errors.Phi4pplWarning)]
+
+
+@pytest.mark.parametrize("chains", [1, 16])
+def test_memory_tells_long_chains_from_short_ones(chains):
+    """AR(1) series of 100 records: chains of 100 and 40 τ are long enough, and those of 5 τ are not, of which 16 tell surely.
+
+    False alarms: fewer than 1e-3 of the calls at 100 τ, and 2 % at 40 τ.
+    """
+    rng = np.random.default_rng(0)
+    bound = np.exp(-1) + draw_check.SLACK / np.sqrt(chains)
+
+    def alarms(taus, calls=4000 if chains == 1 else 1000):
+        decay = np.exp(-taus / 100)
+        series = np.empty((100, calls, chains, 1))
+        series[0] = rng.normal(size=(calls, chains, 1))
+        for k in range(1, 100):
+            series[k] = decay * series[k - 1] + np.sqrt(1 - decay**2) * rng.normal(size=(calls, chains, 1))
+        found = jax.vmap(lambda x: draw_check._memory(x, 5), in_axes=1)(jnp.asarray(series, jnp.float32))
+        return float(np.mean(np.asarray(found) > bound))
+
+    assert alarms(100) < 1e-3 and alarms(40) < 0.02
+    assert alarms(5) > (0.99 if chains == 16 else 0.1)
+
+
+@pytest.mark.parametrize("way", ["at once", "one by one"])
+def test_chains_that_are_too_short_are_told(way):
+    """Of critical and frustrated fields, by `sample` itself and inside a compiled program, at the line of the user."""
+
+    def draw(model, num_sweeps=60):
+        field = p4.GibbsField(model, log_partition=lambda couplings: 0.0, num_sweeps=num_sweeps)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            if way == "at once":
+                field.sample(jax.random.key(0), (32,))
+            else:
+                Predictive(lambda: numpyro.sample("phi", field), num_samples=100)(jax.random.key(0))
+            jax.effects_barrier()
+        assert {warning.filename for warning in told} <= {__file__}
+        return codes(told)
+
+    assert draw(CRITICAL) == ["gibbs_field.short_chains"]
+    assert draw(GLASS, num_sweeps=5) == ["gibbs_field.frustrated"]
+    assert {name: draw(model) for name, model in ORDINARY.items()} == dict.fromkeys(ORDINARY, [])
+
+
+def test_frustration_of_random_couplings_is_told_when_the_program_runs():
+    def model(scale):
+        w = numpyro.sample("w", dist.Uniform(scale, 1.1 * scale))
+        numpyro.sample("phi", p4.GibbsField(GLASS.replace(w=-w), log_partition=lambda couplings: 0.0, num_sweeps=5))
+
+    predict = Predictive(model, num_samples=3)
+    with pytest.warns(p4.errors.Phi4pplWarning, match="frustrated") as told:
+        predict(jax.random.key(0), 4.0)
+        jax.effects_barrier()
+    assert codes(told) == ["gibbs_field.frustrated"]
+    predict(jax.random.key(0), 0.05)  # a warning would be an error
+    jax.effects_barrier()
 
 
 def test_what_cannot_be_drawn_says_so():

@@ -193,6 +193,16 @@ def averages_that_disagree(_):
     p4.lens.average(lambda p, x: (x @ p["w"]) ** 2, [one, other], np.ones((3, 1)))
 
 
+def short_chains(_):
+    critical = p4.phi4(p4.lattice.square(8), w=1.0, a=1.52425, b=0.175)
+    p4.GibbsField(critical, num_sweeps=40).sample(jax.random.key(0), (16,))
+
+
+def frustrated_draws(_):
+    model = p4.phi4(p4.lattice.complete(5), w=-4.0, a=-4.0, b=1.0)
+    p4.GibbsField(model, num_sweeps=1).sample(jax.random.key(0))
+
+
 def two_modes(_):
     def model():
         x = numpyro.sample("x", dist.Normal(0.0, 7.0))
@@ -223,6 +233,7 @@ CASES = {
     "dynamics/reverse_diffusion.py": [coarse_noise],
     "dynamics/score.py": [score_without_density],
     "dynamics/stationary.py": [complex_tail],
+    "numpyro_plugin/draw_check.py": [short_chains, frustrated_draws],
     "sampling/chains.py": [interrupted_run],
     "results/predictive_groups.py": [prediction],
     "reweighting/reweighted.py": [far_target, lambda _: far_target(_, pooled=True)],
@@ -241,13 +252,13 @@ def test_warnings_point_at_the_caller(module, cause, monkeypatch):
     """The planted fault counts frames, as `warnings.warn` by itself does: it names a file of the package."""
     issued, plain = [], errors.warn
 
-    def watched(warning):
+    def watched(warning, line=None):
         issued.append(Path(sys._getframe(1).f_code.co_filename).as_posix())
         with warnings.catch_warnings(record=True) as counted:
             warnings.simplefilter("always")
             warnings.warn(warning, stacklevel=3)
         assert counted[0].filename.startswith(errors.PACKAGE)
-        plain(warning)
+        plain(warning, line)
 
     place = import_module("phi4ppl." + module[:-3].replace("/", "."))
     monkeypatch.setattr(place, "warn", watched)

@@ -60,7 +60,8 @@ def compare(arguments) -> int:
     for name, check in checks.items():
         print(f"\n{name}\n{checks_text(check, len(fields))}")
     answers = {"weights": {scheme: result.weights(scheme) for scheme in SCHEMES}, "decisions": result.decisions}
-    finish(report, results, facts | answers | {"why": result.why, "warnings": list(result.warnings)})
+    answers |= {"why": result.why, "notes": list(result.notes), "warnings": list(result.warnings)}
+    finish(report, results, facts | answers)
     return FAILED if result.warnings else PASSED
 
 

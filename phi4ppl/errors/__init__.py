@@ -263,11 +263,23 @@ class Phi4pplWarning(UserWarning):
 PACKAGE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")
 
 
-def warn(warning: Warning) -> None:
+def calling_line(*between: str) -> tuple[str, int]:
+    """File and line that called this package, however many of its frames and of the packages ``between`` lie between."""
+    skipped = (PACKAGE, *(os.path.dirname(sys.modules[name].__file__ or "") for name in between if name in sys.modules))
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(skipped):
+        frame = frame.f_back
+    return frame.f_code.co_filename, frame.f_lineno
+
+
+def warn(warning: Warning, line: tuple[str, int] | None = None) -> None:
     """Issue a warning at the line that called this package, however many of its frames lie between.
 
-    ``skip_file_prefixes`` of Python 3.12 does the same.
+    ``skip_file_prefixes`` of Python 3.12 does the same. What runs later, in a compiled program, gives the ``line``.
     """
+    if line is not None:
+        warnings.warn_explicit(warning, None, *line)
+        return
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):
         frame, level = frame.f_back, level + 1

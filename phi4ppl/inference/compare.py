@@ -20,10 +20,10 @@ from ..results.independent_fields import independent_fields
 from ..results.leave_one_out import leave_one_out
 from ..results.settings import settings
 from ..results.tails import MAX_PARETO_K
-from .coupling_problem import CouplingProblem
 from .importance import posterior_by_importance
 from .latent_problem import LatentProblem
 from .posterior import CANNOT_COMPARE, Posterior
+from .region import cut_problem
 from .weights import bootstrap_errors, evidence_weights, pseudo_bma_weights, stacking_weights
 
 __all__ = ["Comparison", "compare"]
@@ -48,6 +48,8 @@ class Comparison:
         Whether the schemes decide, and why they agree or differ, in one line.
     warnings : tuple of str
         Reasons to doubt these numbers.
+    notes : tuple of str
+        What was cut of priors, where Z is infinite, and how data were thinned.
     posteriors : dict
         `Posterior` of every model: draws of its couplings and pointwise log-likelihoods.
     elpd : pandas.DataFrame
@@ -61,6 +63,7 @@ class Comparison:
     posteriors: dict[str, Posterior]
     elpd: pd.DataFrame
     data: np.ndarray
+    notes: tuple[str, ...] = ()
 
     def weights(self, scheme: str = "stacking") -> dict[str, float]:
         """Weights of the models by ``"evidence"``, ``"stacking"`` or ``"pseudo_bma"``; they add up to one."""
@@ -82,12 +85,14 @@ class Comparison:
         head, rows = self._shown()
         widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
         lines = ["  ".join(map(str.ljust, cells, widths)).rstrip() for cells in (head, *rows)]
-        return "\n".join([*lines, self.why, *(f"WARNING: {text}" for text in self.warnings)])
+        remarks = [*(f"Note: {text}" for text in self.notes), *(f"WARNING: {text}" for text in self.warnings)]
+        return "\n".join([*lines, self.why, *remarks])
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return card("Comparison of models", *self._shown(), outcome=self.why, warnings=self.warnings)
+        outcome = " ".join([self.why, *(f"Note: {text}." for text in self.notes)])
+        return card("Comparison of models", *self._shown(), outcome=outcome, warnings=self.warnings)
 
     def _shown(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         """Titles and cells of the table: scores, and of several models differences and weights."""
@@ -148,8 +153,8 @@ def compare(
         `laplace` have their own data.
     priors : dict, optional
         Coupling → NumPyro distribution, for all models that have the coupling; or model → such a dict. Couplings without a
-        prior are fixed at the model's; those with one must be homogeneous and few, and priors of quartic couplings must
-        start at 0. Without priors all models are fixed.
+        prior are fixed at the model's; those with one must be homogeneous and few. What priors have where Z is infinite is cut
+        as in `infer_couplings`, and ``notes`` of the result say how much that was. Without priors all models are fixed.
     prior_weights : dict, optional
         Prior probabilities of the models, equal by default.
     num_draws : int
@@ -167,6 +172,11 @@ def compare(
 
     Notes
     -----
+    Where priors were cut, the evidence is that of the remaining prior, normalized: ∫ Π_n p(φ_n | θ) p(θ) dθ over the couplings
+    with finite Z, divided by ∫ p(θ) dθ over the same region. Elsewhere the model does not exist. To count that part as
+    couplings of likelihood 0 instead, add the log of the share that was kept. ``log_evidence`` of `infer_couplings` follows
+    the same convention.
+
     Leave-one-out: A. Vehtari, A. Gelman, J. Gabry, Stat. Comput. 27 (2017) 1413. Stacking and pseudo-BMA+: Y. Yao et al.,
     Bayesian Anal. 13 (2018) 917. Errors of elpd are those of another data set of this size; to them comes the error of
     log Z times the number of fields, which all fields of a model share.
@@ -190,8 +200,8 @@ def compare(
     flat, run = fields.reshape(len(fields), -1), {"num_draws": num_draws, "seed": seed, "progress": progress}
     posteriors = {name: _of_these_data(name, p, flat) for name, p in given.items() if isinstance(p, Posterior)}
     own = _priors_by_model({name: model for name, model in models.items() if name not in posteriors}, priors)
-    problems = {name: CouplingProblem(models[name], flat, own[name], repr(name)) for name in own}  # type: ignore[arg-type]
-    posteriors |= {name: posterior_by_importance(problem, **run) for name, problem in problems.items()}  # type: ignore[arg-type]
+    problems = {name: cut_problem(models[name], flat, own[name], repr(name)) for name in own}  # type: ignore[arg-type]
+    posteriors |= {name: posterior_by_importance(*problem, **run) for name, problem in problems.items()}  # type: ignore[arg-type]
     posteriors = {name: posteriors[name] for name in models}
     return _compared(posteriors, prior, fields, seed)
 
@@ -227,7 +237,8 @@ def _compared(posteriors: dict[str, Posterior], prior: np.ndarray, fields, seed:
     )  # fmt: skip
     warnings = tuple(_warnings(posteriors, held_out))
     table = table.sort_values("elpd", ascending=False)
-    return Comparison(table, _why(table), warnings, posteriors, pd.DataFrame(pointwise, columns=names), fields)
+    notes = tuple(f"{n}: {text}" for n, p in posteriors.items() for text in p.notes)
+    return Comparison(table, _why(table), warnings, posteriors, pd.DataFrame(pointwise, columns=names), fields, notes)
 
 
 def _log_z_error(posterior: Posterior) -> float:

@@ -14,6 +14,7 @@ from numpyro.distributions import Delta, Distribution, ImproperUniform
 from ..errors import ArgumentError
 from ..model.coupling_vector import CouplingVector, statistics_matrix
 from ..model.field import MarkovRandomField
+from ..model.hammersley_clifford import normalizability_of
 from ..partition.surface import MAX_DIMENSIONS
 
 __all__ = ["CouplingProblem", "holding"]
@@ -36,6 +37,12 @@ class CouplingProblem:
     wide : tuple of str
         Couplings with one number per clique; all others are homogeneous.
 
+    Attributes
+    ----------
+    kept : tuple of float
+        The share of the priors where Z is finite, and its standard error. The prior of the problem is their density there,
+        divided by that share.
+
     Raises
     ------
     ArgumentError
@@ -51,6 +58,7 @@ class CouplingProblem:
                     "priors", f"homogeneous couplings of {who}: {known or 'it has none'}", repr(name), reason="name"
                 )
         self.model, self.priors, self.names = model, priors, tuple(priors)
+        self.kept: tuple[float, float] = 1.0, 0.0
         self._box: tuple[np.ndarray, np.ndarray] | None = None
         self.vector, self.count = CouplingVector.of(model, priors), len(data)
         self.data = data.reshape(len(data), *model.field_shape)
@@ -190,7 +198,7 @@ class CouplingProblem:
         """θ + step, or as much of the step as stays where the prior and the model are."""
         for _ in range(30):
             new = theta + step
-            if np.isfinite(self.log_prior(new[None])[0]) and self.at(new).check().is_normalizable:
+            if np.isfinite(self.log_prior(new[None])[0]) and self.has_density(new):
                 return new
             step = step / 2
         return theta
@@ -203,10 +211,18 @@ class CouplingProblem:
         sites = {tuple(row) for form in holding for row in form.cliques.tolist()}
         return len(sites) == structure.lattice.num_sites and structure.is_built_in
 
+    def has_density(self, theta) -> bool:
+        """Whether Z is finite at couplings θ."""
+        return self._normalizability(tuple(value for _, value in self.at(theta).interactions)).is_normalizable
+
+    @cached_property
+    def _normalizability(self):
+        return normalizability_of(self.model.structure)
+
     def improper(self, thetas: np.ndarray) -> list[str]:
         """A complaint, if some of the draws ``thetas`` have no density: Z is infinite there, which finite sums do not see."""
         some = thetas[np.linspace(0, len(thetas) - 1, min(len(thetas), CHECKED)).round().astype(int)]
-        bad = sum(not self.at(theta).check().is_normalizable for theta in some)
+        bad = sum(not self.has_density(theta) for theta in some)
         return [f"{bad} of {len(some)} draws have no density (Z is infinite): use narrower priors."] if bad else []
 
 

@@ -27,8 +27,8 @@ from .exchange import auxiliary_tau, exchange, tuned
 from .importance import importance_sample
 from .log_z import MAX_SHIFT, Chebyshev, Interpolated, SurfaceOnBox, Unaffordable, mean_errors, mean_shift
 from .posterior import Posterior
-from .prior_models import PriorModelProblem, cut_priors
-from .region import improper_share, located, widened
+from .prior_models import PriorModelProblem
+from .region import cut_problem, located, widened
 
 __all__ = ["infer_couplings"]
 
@@ -65,8 +65,8 @@ def infer_couplings(
         NumPyro distributions of one number by the names of homogeneous couplings (``Normal``, ``HalfNormal``, ``LogNormal``,
         ``Gamma``, ``Uniform``, …): one to three, or any number with ``"exchange"``. Or a NumPyro model of all of them, which
         returns their dict: hierarchical priors, and with ``"exchange"`` also couplings of single sites and edges as functions
-        of few parameters, ``{"a": intercept + slope * covariate}``. What a prior has at negative couplings of the highest
-        power, where Z is infinite, is cut; ``notes`` of the settings say how much that was.
+        of few parameters, ``{"a": intercept + slope * covariate}``. What priors have where Z is infinite, such as negative
+        couplings of the highest power, is cut, and the rest normalized; ``notes`` of the settings say how much that was.
     normalizer : str or PartitionSurface
         ``"auto"``: ``"exact"`` where that takes no more than a few minutes, else ``"surface"``;
         ``"exact"``: log Z by ``log_partition(method="exact")`` at Chebyshev nodes and their interpolation, with as many nodes
@@ -98,13 +98,14 @@ def infer_couplings(
     Returns
     -------
     Posterior
-        Its ``tree`` is as from `phi4ppl.sample`, with the couplings in ``posterior``; ``log_evidence`` is known where log Z is,
-        from an importance sample. The settings in the metadata have ``normalizer``, and ``normalizer_how``, the source of
-        log Z; ``normalizer_error``, the standard error that log Z gives to the posterior mean of each coupling, which is
-        part of the errors of `phi4ppl.estimate`; ``normalizer_shift``, the largest of these errors along any coupling or
-        principal axis, in posterior standard deviations, which `phi4ppl.diagnose` checks; and ``log_evidence`` with its
-        error. For ``"exchange"`` instead ``num_auxiliary`` and ``auxiliary_tau``, the autocorrelation time τ of those
-        chains; and ``approximation``, a line that `phi4ppl.diagnose` repeats, where the pseudo-likelihood was taken.
+        Its ``tree`` is as from `phi4ppl.sample`, with the couplings in ``posterior``; ``log_evidence`` is known where log Z
+        is, from an importance sample, and is that of the priors as they are after cutting. The settings in the metadata
+        have ``normalizer``, and ``normalizer_how``, the source of log Z; ``normalizer_error``, the standard error that log
+        Z gives to the posterior mean of each coupling, which is part of the errors of `phi4ppl.estimate`;
+        ``normalizer_shift``, the largest of these errors along any coupling or principal axis, in posterior standard
+        deviations, which `phi4ppl.diagnose` checks; and ``log_evidence`` with its error. For ``"exchange"`` instead
+        ``num_auxiliary`` and ``auxiliary_tau``, the autocorrelation time τ of those chains; and ``approximation``, a line
+        that `phi4ppl.diagnose` repeats, where the pseudo-likelihood was taken.
 
     Warns
     -----
@@ -358,11 +359,7 @@ def _checked(model, data, priors) -> tuple[CouplingProblem, list[str]]:
     for name, prior in priors.items():
         if not isinstance(prior, Distribution):
             raise ArgumentError(f"prior of {name!r}", "a NumPyro distribution of one number", repr(prior))
-    priors, notes = cut_priors(model, priors)
-    problem = CouplingProblem(model, data, priors)
-    if share := improper_share(problem):
-        notes.append(f"about {share:.2g} of the priors has no density (Z is infinite), and was cut")
-    return problem, notes
+    return cut_problem(model, data, priors)
 
 
 def _on_surface(surface: PartitionSurface, problem: CouplingProblem) -> CouplingProblem:

@@ -17,6 +17,7 @@ from .coupling_problem import CouplingProblem
 from .log_z import LogZ, SurfaceAlongAxes, Unaffordable, exact_at, mean_errors, mean_shift
 from .mode import find_mode
 from .posterior import Posterior
+from .region import where_finite
 
 __all__ = ["ImportanceSample", "importance_sample", "posterior_by_importance", "resampled"]
 
@@ -34,7 +35,7 @@ class ImportanceSample(NamedTuple):
     problem : CouplingProblem
     thetas : array, shape (num_draws, num_couplings)
     rest : array, shape (num_draws,)
-        log of p(θ_s) Π_n exp(−θ_s·T_n − E_n)/q(θ_s): the weight without log Z, −∞ outside the priors.
+        log of p(θ_s) Π_n exp(−θ_s·T_n − E_n)/q(θ_s): the weight without log Z, −∞ outside the priors and where Z is infinite.
     log_partition : array, shape (num_draws,)
     log_z_error : float
     """
@@ -61,7 +62,8 @@ class ImportanceSample(NamedTuple):
     @property
     def log_evidence_error(self) -> float:
         sampling = max(np.sum(np.exp(2 * self.log_weights)) - 1 / len(self.rest), 0.0)
-        return float(np.sqrt(sampling + (self.problem.count * self.log_z_error) ** 2))
+        kept, error = self.problem.kept
+        return float(np.sqrt(sampling + (self.problem.count * self.log_z_error) ** 2 + (error / kept) ** 2))
 
     @property
     def pareto_k(self) -> float:
@@ -89,8 +91,10 @@ def importance_sample(
 
     proposal = multivariate_t(center, 1.2 * covariance, df=FREEDOM, seed=stream_rng(seed, "proposal"))
     thetas = np.asarray(proposal.rvs(num_draws)).reshape(num_draws, -1)
-    rest = problem.log_prior(thetas) - proposal.logpdf(thetas)
+    rest = problem.log_prior(thetas) - np.log(problem.kept[0]) - proposal.logpdf(thetas)
     rest -= thetas @ problem.statistics.sum(axis=0) + problem.fixed_energy.sum()
+    inside = np.flatnonzero(np.isfinite(rest))
+    rest[inside[~where_finite(problem, thetas[inside])]] = -np.inf  # which finite sums do not see
     if not np.isfinite(rest).any():
         raise ArgumentError(
             "priors",
@@ -101,8 +105,13 @@ def importance_sample(
     return ImportanceSample(problem, thetas, rest, *log_z(thetas))
 
 
-def posterior_by_importance(problem: CouplingProblem, *, num_draws: int, seed: int, progress: bool | None) -> Posterior:
-    """Posterior and evidence from ensembles around the mode; of a model without priors at its couplings."""
+def posterior_by_importance(
+    problem: CouplingProblem, notes: list[str], *, num_draws: int, seed: int, progress: bool | None
+) -> Posterior:
+    """Posterior and evidence from ensembles around the mode; of a model without priors at its couplings.
+
+    ``notes`` are for the settings of the tree.
+    """
     if not problem.names:
         normalizer = log_partition(problem.model, seed=seed, progress=progress)
         none, value = np.zeros((1, 0)), np.array([normalizer.value])
@@ -119,11 +128,12 @@ def posterior_by_importance(problem: CouplingProblem, *, num_draws: int, seed: i
     noise = mean_errors(pool, problem.count, sample.thetas, weights)
     shift, from_log_z = mean_shift(noise, (weights[:, None] * away).T @ away), noise[: len(problem.names)]
     even = sample.thetas[resampled(weights, seed)]
-    warnings = [*found.warnings, *_warnings(sample, pool, shift), *problem.improper(even)]
+    warnings = [*found.warnings, *_warnings(sample, pool, shift)]
     settings = {
         "normalizer": "surface" if pool else "exact",
         "normalizer_shift": shift, "normalizer_error": dict(zip(problem.names, from_log_z.tolist(), strict=True)),
         "log_evidence": sample.log_evidence, "log_evidence_error": sample.log_evidence_error, "warnings": warnings,
+        "notes": notes,
     }  # fmt: skip
     return Posterior(
         problem, _tree(problem, even, settings), sample.thetas, sample.log_weights, sample.log_partition, sample.log_evidence,

@@ -270,9 +270,9 @@ class SurfaceAlongAxes(LogZ):
 
 
 def exact_at(problem: CouplingProblem, thetas: np.ndarray) -> Exact | None:
-    """Exact values, where each of ``thetas`` has a density and all together take some ten seconds; else None."""
+    """Exact values at couplings where Z is finite, if all together take some ten seconds; else None."""
     exact = Exact(problem)
-    operations = exact.family.operations(thetas) if problem.is_always_proper else None
+    operations = exact.family.operations(thetas)
     affordable = operations is not None and (operations - OVERHEAD) * len(thetas) <= MAX_AT_DRAWS  # all summed at once
     return exact if affordable else None
 

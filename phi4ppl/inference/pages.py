@@ -122,7 +122,7 @@ def write_comparison(result: Comparison, checks: dict[str, PredictiveCheck], pat
         "title": f"{' or '.join(result.table.index)}: {result.why} · phi4ppl compare",
         "heading": f"Which model for these fields: {', '.join(result.table.index)}?" if several
         else f"Scores of {result.table.index[0]}",
-        "lines": [f"{len(result.data)} fields"],
+        "lines": [f"{len(result.data)} fields", *result.notes],
         "outcome": "failed" if result.warnings else decision,
         "verdict": result.why,
         "warnings": [f"WARNING: {text}" for text in result.warnings],

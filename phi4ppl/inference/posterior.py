@@ -13,6 +13,7 @@ from ..model.field import MarkovRandomField
 from ..reports.card import card
 from ..reports.numbers import value_with_error
 from ..results.estimates import estimate
+from ..results.settings import settings
 from ..results.tails import MAX_PARETO_K
 from ..sampling.memory import size_in_words
 from .coupling_problem import CouplingProblem
@@ -67,6 +68,11 @@ class Posterior:
     def names(self) -> tuple[str, ...]:
         """The couplings that vary, none for a fixed model."""
         return self.problem.names
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was cut of the priors, where Z is infinite, and how data were thinned."""
+        return tuple(settings(self.tree).get("notes", ()))
 
     @property
     def shown(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""Where log Z has to be known: a finite box of couplings around the posterior, for priors that are not on one."""
+"""Where Z is finite, to which priors are cut; and a finite box around the posterior on which log Z has to be known."""
 
 from __future__ import annotations
 
@@ -8,17 +8,23 @@ import jax
 import numpy as np
 
 from ..errors import ArgumentError
+from ..model.field import MarkovRandomField
+from ..partition.surface import MAX_DIMENSIONS
 from .coupling_problem import CouplingProblem
 from .interpolated import InterpolatedLikelihood
 from .mode import find_mode
+from .prior_models import cut_priors
 
-__all__ = ["improper_share", "located", "widened"]
+__all__ = ["cut_problem", "located", "where_finite", "widened"]
 
 RADIUS = 9.0  # standard deviations from the mode to the faces of the box
 NEAREST = 3.0  # and at least, where Z is infinite beyond
 SHRINK = 0.85
 TOUCHING = 14.0  # nats below the mode: what a face may cut off
-DRAWS = 200  # of the priors, to see how much of them has no density
+DRAWS, DRAWS_OF_ONE = (
+    1000,
+    100_000,
+)  # of the priors of several couplings, or of one, to see how much of them has a density
 GROWTH = 0.6  # of the width of a box that touches the posterior, at that side
 
 
@@ -59,14 +65,82 @@ def located(problem: CouplingProblem, seed: int) -> CouplingProblem:
     )
 
 
-def improper_share(problem: CouplingProblem) -> float:
-    """The share of the priors of a problem, about, where Z is infinite, from a few hundred draws of them."""
+def cut_problem(
+    model: MarkovRandomField, data: np.ndarray, priors: dict, who: str = "the model"
+) -> tuple[CouplingProblem, list[str]]:
+    """The problem under the part of its priors where Z is finite, normalized there; and notes on what was cut.
+
+    Every posterior of couplings, and every evidence, is made of it.
+
+    Raises
+    ------
+    ArgumentError
+        If next to nothing is left, and as `CouplingProblem` does.
+    """
+    priors, notes = cut_priors(model, priors)
+    problem = CouplingProblem(model, data, priors, who)
+    share, error = _kept_share(problem)
+    if not share:
+        expected, got = "priors with some of their mass where Z is finite", f"none in {DRAWS} draws"
+        raise ArgumentError("priors", expected, got, "Narrow them around couplings of a field.", reason="improper")
+    if share < 1:
+        problem.kept = share, error
+        notes.append(f"about {1 - share:.2g} of the priors has no density (Z is infinite), and was cut")
+    return problem, notes
+
+
+def _kept_share(problem: CouplingProblem) -> tuple[float, float]:
+    """The share of the priors where Z is finite, and its standard error, from draws of them."""
+    if not problem.names or problem.is_always_proper:
+        return 1.0, 0.0
     low, high = problem.ends
-    if problem.is_always_proper or (np.all(np.isfinite([low, high])) and _improper_corner(problem, low, high) is None):
-        return 0.0
+    if np.all(np.isfinite([low, high])) and _improper_corner(problem, low, high) is None:
+        return 1.0, 0.0
+    few_looks = len(problem.names) == 1 and problem.has_density(problem.start)
+    number = DRAWS_OF_ONE if few_looks else DRAWS
     keys = jax.random.split(jax.random.key(0), len(problem.names))
-    columns = [np.asarray(p.sample(k, (DRAWS,)), float) for p, k in zip(problem.priors.values(), keys, strict=True)]
-    return float(np.mean([not problem.at(theta).check().is_normalizable for theta in np.stack(columns, axis=1)]))
+    columns = [np.asarray(p.sample(k, (number,)), float) for p, k in zip(problem.priors.values(), keys, strict=True)]
+    share = float(np.mean(where_finite(problem, np.stack(columns, axis=1))))
+    return share, float(np.sqrt(share * (1 - share) / number))
+
+
+def where_finite(problem: CouplingProblem, thetas: np.ndarray) -> np.ndarray:
+    """Whether Z is finite at every row of ``thetas``, shape (num_thetas,).
+
+    Z is log-convex in the couplings, so it is finite on a convex set, and few points have to be looked at. Of one coupling the
+    ends are found by bisection; of up to three, points in the largest box around their middle whose corners are in the set are
+    in it, and the others are looked at.
+    """
+    found = np.ones(len(thetas), bool)
+    if not len(thetas) or problem.is_always_proper:
+        return found
+    inside = next((c for c in (np.median(thetas, axis=0), problem.start) if problem.has_density(c)), None)
+    if thetas.shape[1] > MAX_DIMENSIONS or inside is None:
+        return np.array([problem.has_density(theta) for theta in thetas])
+    away = thetas - inside
+    if thetas.shape[1] == 1:
+        for side in (away[:, 0] < 0, away[:, 0] > 0):
+            outward = np.flatnonzero(side)[np.argsort(np.abs(away[side, 0]))]
+            found[outward[_first(lambda k, o=outward: not problem.has_density(thetas[o[k]]), len(outward)) :]] = False
+        return found
+    outward = np.argsort(np.max(np.abs(away) / (np.abs(away).mean(axis=0) + 1e-300), axis=1))
+
+    def leaves(k):
+        box = np.vstack([inside, thetas[outward[: k + 1]]])
+        return _improper_corner(problem, box.min(axis=0), box.max(axis=0)) is not None
+
+    for k in outward[_first(leaves, len(outward)) :]:
+        found[k] = problem.has_density(thetas[k])
+    return found
+
+
+def _first(condition, number: int) -> int:
+    """The first of 0 … number − 1 for which a condition holds that holds for all later ones; ``number`` if for none."""
+    low, high = 0, number
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if condition(middle) else (middle + 1, high)
+    return low
 
 
 def _improper_corner(problem: CouplingProblem, low, high) -> np.ndarray | None:
@@ -75,7 +149,7 @@ def _improper_corner(problem: CouplingProblem, low, high) -> np.ndarray | None:
     Z is log-convex in the couplings: finite at all corners, it is finite in the box.
     """
     for corner in itertools.product((0, 1), repeat=len(low)):
-        if not problem.at(np.where(corner, high, low)).check().is_normalizable:
+        if not problem.has_density(np.where(corner, high, low)):
             return np.array(corner)
     return None
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..energy.compiled import CompiledModel
+from ..energy.frustration import least_square, ruggedness, signs_compete
 from ..errors import ArgumentError, SamplingError
 from ..errors.arguments import call_checked
 from ..lattice.coloring import colors
 from ..numpyro_plugin.curvature import OTHERWISE
-from .frustration import least_square, ruggedness, signs_compete
 from .kernel import Kernel, get_kernel
 from .latent_nuts import NUTS_CURVATURE, fit_if_sure
 from .local_hmc import MAX_COLORS

@@ -15,6 +15,7 @@ from ..errors import DrawNotAvailableError
 from ..lattice.coloring import colors
 from ..model.field import MarkovRandomField
 from ..model.term import is_concrete
+from .draw_check import DrawCheck
 
 __all__ = ["NUM_SWEEPS", "draw_fields", "site_powers"]
 
@@ -30,6 +31,11 @@ def draw_fields(model: MarkovRandomField, key, number: int, num_sweeps: int = NU
     chain of its own, of ``num_sweeps`` sweeps of heat bath: site by site, color by color, φ_i is drawn from its exact density
     given the rest by `phi4ppl.quartic.draw`; where a site has other terms, that is a proposal, accepted by Metropolis. The
     chains start at fields of one sign, drawn at random, and after every sweep of a model that is not even −φ is proposed.
+
+    Warns
+    -----
+    UserWarning
+        If chains turn out to be shorter than about 20 autocorrelation times, or the couplings are frustrated (`DrawCheck`).
 
     Raises
     ------
@@ -56,10 +62,19 @@ def draw_fields(model: MarkovRandomField, key, number: int, num_sweeps: int = NU
     size = jnp.abs(onesite.draw(size_key, 0.0, square[None], fourth[None], shape=shape))
     start = size * jax.random.rademacher(sign_key, (number, 1), size.dtype)
 
+    check = DrawCheck(model.structure, num_sweeps)
+    watch = check.watch(model)
+
     def sweep(k, phi):
         return _sweep(model, jax.random.fold_in(chain_key, k), phi, square, fourth)
 
-    return jax.lax.fori_loop(0, num_sweeps, sweep, start)
+    def sweeps(phi, first):
+        phi = jax.lax.fori_loop(first, first + check.stride, sweep, phi)
+        return phi, watch(phi)
+
+    phi, series = jax.lax.scan(sweeps, start, jnp.arange(0, num_sweeps, check.stride))
+    check.judge(model, series)
+    return phi
 
 
 def site_powers(model: MarkovRandomField, like) -> tuple:

@@ -50,9 +50,14 @@ class GibbsField(Distribution):
     Every other field is the end of a chain of its own, of ``num_sweeps`` sweeps in which each site in turn is drawn from its
     exact density given the rest, and which starts at a field of one sign. Its law differs from p by a bias that falls like
     exp(−num_sweeps/τ), τ being the autocorrelation time in sweeps: about ξ² for a correlation length of ξ sites. So 500
-    sweeps are plenty in a disordered phase and within an ordered one, and too few on large critical lattices (double
-    ``num_sweeps`` and compare) and for frustrated couplings, where ``phi4ppl.sample`` with tempering is needed. A draw costs
+    sweeps are plenty in a disordered phase and within an ordered one, and too few on large critical lattices (increase
+    ``num_sweeps``) and for frustrated couplings, where ``phi4ppl.sample`` with tempering is needed. A draw costs
     num_sweeps · num_sites one-site draws, of which a core makes some million a second.
+
+    A `Phi4pplWarning` says so, once per compiled program: ``gibbs_field.short_chains`` if the energy or the order parameter has
+    an autocorrelation time of more than about a twentieth of the sweeps (from 40 sweeps on), and ``gibbs_field.frustrated`` for
+    couplings among which single chains get stuck. A single draw of a critical field shows too little to be sure; a warning
+    comes as the same program makes more of them, as in `Predictive`, or if ``sample`` is asked for several at once.
 
     Examples
     --------

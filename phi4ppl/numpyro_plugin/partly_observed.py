@@ -14,6 +14,7 @@ from .._typing import Labeled
 from ..errors import ArgumentError, DrawNotAvailableError
 from ..errors.arguments import call_checked
 from ..lattice.labels import aligned_fields, is_labeled
+from ..model.term import is_concrete
 from .gibbs_field import GibbsField
 
 __all__ = ["FIELD", "observe_field"]
@@ -36,7 +37,8 @@ def observe_field(name: str, field: GibbsField, data: Labeled, *, mask=None) -> 
         Of the whole field, a deterministic site.
     field : GibbsField
     data : array of shape ``field.event_shape``, or labeled
-        With NaN, None or a masked entry of numpy.ma, or any number under ``mask``, where the field was not observed.
+        With NaN, None or a masked entry of numpy.ma, or any number under ``mask``, where the field was not observed. In a JAX
+        trace, such as one over many data sets, ``mask`` is required, and values are not checked.
     mask : array of bool, optional
         Where it was observed, labeled as ``data`` may be; by default where ``data`` is not missing.
 
@@ -68,7 +70,7 @@ def observe_field(name: str, field: GibbsField, data: Labeled, *, mask=None) -> 
     _require_no_plate()
     values, seen = _data(field, data, mask)
     places = np.flatnonzero(~seen)
-    flat = jnp.asarray(np.where(seen, values, 0.0).ravel(), jnp.result_type(float))
+    flat = jnp.where(seen, values, 0.0).ravel().astype(jnp.result_type(float))
     if len(places):
         rest = _Rest(constraints.real_vector, (), (len(places),))
         missing = numpyro.sample(f"{name}_missing", rest, infer={FIELD: field})
@@ -90,7 +92,7 @@ class _Rest(dist.ImproperUniform):
         )
 
 
-def _data(field: GibbsField, data, mask) -> tuple[np.ndarray, np.ndarray]:
+def _data(field: GibbsField, data, mask) -> tuple[np.ndarray | jax.Array, np.ndarray]:
     """Values, and where they were observed."""
     lattice = field.model.lattice
     if is_labeled(data):
@@ -98,9 +100,14 @@ def _data(field: GibbsField, data, mask) -> tuple[np.ndarray, np.ndarray]:
         seen = aligned_fields("data", data.notnull().astype(float), lattice) > 0 if filled else None
         values = aligned_fields("data", filled(0.0) if filled else data, lattice)
         seen = np.ones(values.shape, bool) if seen is None else seen
-    else:
+    elif is_concrete(data):
         values = _numbers(data)
         seen = ~np.isnan(values)
+    else:
+        values, seen = data, np.ones(data.shape, bool)
+        if mask is None or not is_concrete(mask):
+            expected, fix = "numbers, or values in a JAX trace with a mask of numbers", "Pass mask."
+            raise ArgumentError("data", expected, "values in a JAX trace", fix, reason="traced")
     if values.shape != field.event_shape:
         fix = "Observe several fields one by one, each under a name of its own."
         got = f"shape {values.shape}"
@@ -114,7 +121,7 @@ def _data(field: GibbsField, data, mask) -> tuple[np.ndarray, np.ndarray]:
             got = f"a missing one at {tuple(np.argwhere(asked & ~seen)[0].tolist())}"
             raise ArgumentError("data", "values where mask is True", got, reason="missing")
         seen = asked
-    if not np.all(np.isfinite(values[seen])):
+    if is_concrete(values) and not np.all(np.isfinite(np.asarray(values)[seen])):
         raise ArgumentError("data", "finite values, or NaN", "an infinite one", reason="finite")
     return values, seen
 
@@ -128,9 +135,6 @@ def _numbers(data) -> np.ndarray:
             raise TypeError
         values = plain.astype(float)
     except (TypeError, ValueError) as error:
-        if isinstance(data, jax.core.Tracer):
-            fix = "Which sites are missing has to be known before the model is traced: pass a NumPy array."
-            raise ArgumentError("data", "numbers", "a traced array", fix, reason="traced") from error
         shown = repr(data)
         got = shown if len(shown) <= 80 else f"{shown[:77]}…"
         raise ArgumentError("data", "real numbers, or NaN", got, reason="numbers") from error

@@ -12,6 +12,7 @@ from scipy.special import logsumexp
 from ..errors import ArgumentError, SingleFactorError
 from ..errors.arguments import call_checked
 from .settings import tree_of
+from .tails import FEWEST
 
 if TYPE_CHECKING:
     from arviz_stats import ELPDData
@@ -20,7 +21,10 @@ __all__ = ["LeaveOneOut", "leave_one_out", "loo"]
 
 
 class LeaveOneOut(NamedTuple):
-    """``elpd``: log p(y_n | all other data) of every datum; ``pareto_k``: k̂ of its weights, −inf where they are all equal."""
+    """``elpd``: log p(y_n | all other data) of every datum; ``pareto_k``: k̂ of its weights.
+
+    k̂ is −inf where the weights are all equal, and inf for fewer than 25 draws, which have no tail to fit.
+    """
 
     elpd: np.ndarray
     pareto_k: np.ndarray
@@ -60,7 +64,9 @@ def leave_one_out(log_likelihood, log_weights=None) -> LeaveOneOut:
     ratios = (log_likelihood - weights[:, None]).T
     varies = np.ptp(ratios, axis=1) > 1e-9
     elpd, k = logsumexp(log_likelihood + weights[:, None], axis=0) - logsumexp(weights), np.full(len(ratios), -np.inf)
-    if varies.any():
+    if len(weights) < FEWEST:  # no tail to smooth
+        elpd[varies], k[varies] = logsumexp(weights) - logsumexp(-ratios[varies], axis=-1), np.inf
+    elif varies.any():
         smooth, k[varies] = array_stats.psislw(ratios[varies], axis=-1)
         elpd[varies] = logsumexp(smooth + log_likelihood.T[varies], axis=-1) - logsumexp(smooth, axis=-1)
     return LeaveOneOut(elpd, k)

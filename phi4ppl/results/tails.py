@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["MAX_PARETO_K", "MORE_DRAWS", "pareto_k", "weight_checks"]
+__all__ = ["FEWEST", "MAX_PARETO_K", "MORE_DRAWS", "pareto_k", "weight_checks"]
 
 MAX_PARETO_K = 0.7
+FEWEST = 25  # weights in whose tail of a fifth a Pareto distribution can be fitted
 MORE_DRAWS = "(num_draws)."  # what gives a posterior by weights more of them
 VANISHING = 1e-200
 TIED = 1e-6  # log weights that are closer are equal up to rounding
@@ -27,7 +28,8 @@ def pareto_k(log_weights, effective_fraction: float = 1.0) -> float:
 
     Returns
     -------
-    float; −inf for weights that are all equal, inf where most of the tail is nothing next to the largest weight
+    float; −inf for weights that are all equal, inf where most of the tail is nothing next to the largest weight, and for fewer
+    than 25 weights, which have no tail to fit
 
     Examples
     --------
@@ -41,6 +43,8 @@ def pareto_k(log_weights, effective_fraction: float = 1.0) -> float:
     log_weights = np.asarray(log_weights, float)
     if np.ptp(log_weights) < 1e-9:
         return -np.inf
+    if len(log_weights) < FEWEST:
+        return np.inf
     fraction = float(np.clip(effective_fraction, 1e-6, 1.0))
     ordered = np.sort(log_weights)
     tail = ordered[-int(np.ceil(min(0.2 * len(log_weights), 3 * np.sqrt(len(log_weights))))) :]

@@ -14,11 +14,11 @@ import jax
 import jax.numpy as jnp
 
 from ...energy.compiled import CompiledModel
+from ...energy.frustration import ruggedness
 from ...errors import ArgumentError
 from ...errors.arguments import call_checked, positive_int
 from ..adaptation import over_chains
 from ..cluster import CLUSTER
-from ..frustration import ruggedness
 from ..kernel import Kernel, any_model
 from ..local_hmc import LOCAL_HMC
 from ..target import Target

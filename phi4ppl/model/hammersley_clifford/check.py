@@ -17,7 +17,7 @@ from . import normalizability
 from .report import HammersleyCliffordReport
 from .structure import find_violations
 
-__all__ = ["check_action", "check_terms"]
+__all__ = ["check_action", "check_terms", "normalizability_of"]
 
 
 def check_terms(structure, values, energy_of_one: Callable) -> HammersleyCliffordReport:
@@ -33,12 +33,21 @@ def check_terms(structure, values, energy_of_one: Callable) -> HammersleyCliffor
         positive, positive_reason = True, "polynomial terms with finite couplings"
     else:
         positive, positive_reason = _positivity(action, lattice, seed=0)
-        verdict = normalizability.from_search(action, lattice, seed=0)
+        verdict = normalizability.Search(lambda _, phi: action(phi), lattice, seed=0)(())
     return HammersleyCliffordReport(
         lattice=lattice, is_markov=True, is_positive=positive, is_normalizable=verdict.is_normalizable,
         markov_reason=markov_reason, positive_reason=positive_reason, normalizable_reason=verdict.reason,
         null_directions=verdict.null_directions, action=action,
     )  # fmt: skip
+
+
+def normalizability_of(structure) -> Callable[[tuple], normalizability.Verdict]:
+    """Whether Z is finite, as a function of the values of all couplings: `check_terms` for many, compiled once."""
+    lattice, forms = structure
+    if structure.is_built_in:
+        return lambda values: normalizability.from_built_in_terms(lattice, forms, values)
+    action = lambda values, phi: structure.at(values)._energy_of_one(phi.reshape(lattice.field_shape))  # noqa: E731
+    return normalizability.Search(action, lattice, seed=0)
 
 
 @call_checked
@@ -85,7 +94,7 @@ def check_action(action: Callable, lattice: Lattice, *, seed: int = 0) -> Hammer
     if not positive:
         unknown = "not decided: S is not finite"
         return HammersleyCliffordReport(lattice, False, False, False, unknown, positive_reason, unknown, action=flat)
-    verdict = normalizability.from_search(flat, lattice, seed)
+    verdict = normalizability.Search(lambda _, phi: flat(phi), lattice, seed)(())
     if probe.violations:
         reason = f"{len(probe.violations)} pair(s) without an edge interact"
     else:

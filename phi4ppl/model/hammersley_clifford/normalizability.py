@@ -12,7 +12,7 @@ import numpy as np
 from ...errors.streams import stream_rng
 from ...lattice.frozen import Lattice
 
-__all__ = ["Verdict", "from_built_in_terms", "from_search"]
+__all__ = ["Search", "Verdict", "from_built_in_terms"]
 
 DENSE_LIMIT = 1500
 RADIUS = 30.0
@@ -141,11 +141,65 @@ def _shorten(sites) -> str:
     return f"({shown}{', …' if len(sites) > 4 else ''})"
 
 
-def from_search(action: Callable, lattice: Lattice, seed: int) -> Verdict:
-    """Search the sphere |φ| = R√N for a direction in which S falls or stays flat: descent from a spread of starts.
+class Search:
+    """A search of the sphere |φ| = R√N for a direction in which S falls or stays flat: descent from a spread of starts.
 
-    A growing S in every direction found is evidence, not proof; a direction without growth is a witness.
+    A growing S in every direction found is evidence, not proof; a direction without growth is a witness. The action is a
+    function of couplings and a flat field, and is compiled once for all couplings.
     """
+
+    def __init__(self, action: Callable, lattice: Lattice, seed: int):
+        self._lattice = lattice
+        starts = _spread(lattice, seed)
+        self._starts = jnp.asarray(starts, jnp.result_type(float))
+
+        def descend(values, u):
+            def step(u, size):
+                gradient = jax.grad(action, argnums=1)(values, RADIUS * u)
+                gradient = jnp.nan_to_num(gradient) / (jnp.sqrt(jnp.mean(gradient**2)) + 1e-30)
+                u = u - size * gradient
+                return u / jnp.sqrt(jnp.mean(u**2)), None
+
+            return jax.lax.scan(step, u, jnp.geomspace(0.5, 0.01, NUM_STEPS).astype(u.dtype))[0]
+
+        def along(values, sizes, direction):
+            return jax.lax.map(lambda t: action(values, t * direction), sizes)
+
+        def grow(values, starts):
+            directions = jnp.concatenate([starts, jax.lax.map(lambda u: descend(values, u), starts)])
+            sizes = jnp.array([0.0, 1.0, RADIUS, 4 * RADIUS], starts.dtype)
+            return directions, jax.lax.map(lambda u: along(values, sizes, u), directions)
+
+        self._grow = jax.jit(grow)
+
+    def __call__(self, values) -> Verdict:
+        directions, actions = self._grow(values, self._starts)
+        actions = np.nan_to_num(np.asarray(actions, float), nan=np.nan, posinf=OVERFLOW, neginf=-np.inf)
+        return self._judged(directions, actions)
+
+    def _judged(self, directions, values: np.ndarray) -> Verdict:
+        """From S at fields of several sizes along every direction, shape (directions, sizes)."""
+        n, number = self._lattice.num_sites, len(self._starts)
+        if not np.isfinite(values).all():
+            return Verdict(False, f"S is not a number, or −∞, at fields of size up to {4 * RADIUS:g}")
+        change = values[:, 1:] - values[:, :1]
+        near, far = change[:, 1], change[:, 2]
+        typical = np.median(np.abs(change[number - NUM_RANDOM : number]), axis=0)
+        flat = (np.abs(change) <= 1e-6 * np.where(typical > 0, typical, 1.0)).all(axis=1)
+        worst = int(np.argmin(far))
+        worst = int(np.argmax(flat)) if flat[worst] else worst
+        name = _name_direction(np.round(np.asarray(directions[worst], float), 4), np.arange(n), n)
+        if flat[worst]:
+            return Verdict(False, f"improper (intrinsic): S does not change along {name}", (name,))
+        if far[worst] <= 0:
+            return Verdict(False, f"S falls to {far[worst]:.3g} along {name}")
+        if ((far < 1.5 * near) & (near < OVERFLOW)).any():
+            return Verdict(False, f"growth of S could not be shown: it levels off along {name}")
+        return Verdict(True, f"S grows in all {len(directions)} directions searched (numerical evidence, not proof)")
+
+
+def _spread(lattice: Lattice, seed: int) -> np.ndarray:
+    """Directions of unit size per site: constant, alternating, single sites, random."""
     n = lattice.num_sites
     rng = stream_rng(seed, "normalizability")
     alternating = np.array([(-1.0) ** (sum(label) if isinstance(label, tuple) and all(
@@ -153,36 +207,4 @@ def from_search(action: Callable, lattice: Lattice, seed: int) -> Verdict:
     chosen = np.unique(np.concatenate([[0, n - 1], rng.integers(0, n, 4)]))
     single = np.sqrt(n) * (np.arange(n) == chosen[:, None])
     starts = np.concatenate([np.ones((1, n)), alternating[None], single, rng.standard_normal((NUM_RANDOM, n))])
-    starts /= np.sqrt((starts**2).mean(axis=1, keepdims=True))
-    dtype = jnp.result_type(float)
-
-    def descend(u):
-        def step(u, size):
-            gradient = jax.grad(action)(RADIUS * u)
-            gradient = jnp.nan_to_num(gradient) / (jnp.sqrt(jnp.mean(gradient**2)) + 1e-30)
-            u = u - size * gradient
-            return u / jnp.sqrt(jnp.mean(u**2)), None
-
-        return jax.lax.scan(step, u, jnp.geomspace(0.5, 0.01, NUM_STEPS).astype(u.dtype))[0]
-
-    starts = jnp.asarray(starts, dtype)
-    directions = jnp.concatenate([starts, jax.jit(lambda s: jax.lax.map(descend, s))(starts)])
-    sizes = jnp.array([0.0, 1.0, RADIUS, 4 * RADIUS], dtype)
-    growth = jax.jit(lambda u: jax.lax.map(lambda v: jax.lax.map(lambda t: action(t * v), sizes), u))
-    values = np.nan_to_num(np.asarray(growth(directions), float), nan=np.nan, posinf=OVERFLOW, neginf=-np.inf)
-    if not np.isfinite(values).all():
-        return Verdict(False, f"S is not a number, or −∞, at fields of size up to {4 * RADIUS:g}")
-    change = values[:, 1:] - values[:, :1]
-    near, far = change[:, 1], change[:, 2]
-    typical = np.median(np.abs(change[len(starts) - NUM_RANDOM : len(starts)]), axis=0)
-    flat = (np.abs(change) <= 1e-6 * np.where(typical > 0, typical, 1.0)).all(axis=1)
-    worst = int(np.argmin(far))
-    worst = int(np.argmax(flat)) if flat[worst] else worst
-    name = _name_direction(np.round(np.asarray(directions[worst], float), 4), np.arange(n), n)
-    if flat[worst]:
-        return Verdict(False, f"improper (intrinsic): S does not change along {name}", (name,))
-    if far[worst] <= 0:
-        return Verdict(False, f"S falls to {far[worst]:.3g} along {name}")
-    if ((far < 1.5 * near) & (near < OVERFLOW)).any():
-        return Verdict(False, f"growth of S could not be shown: it levels off along {name}")
-    return Verdict(True, f"S grows in all {len(directions)} directions searched (numerical evidence, not proof)")
+    return starts / np.sqrt((starts**2).mean(axis=1, keepdims=True))
