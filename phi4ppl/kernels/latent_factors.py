@@ -127,7 +127,8 @@ class BlockFactor:
 def _block_size(matrix: sparse.csc_matrix) -> int:
     there = matrix.tocoo()
     band = int(np.abs(there.row - there.col).max(initial=0))
-    return min(max(band, MIN_BLOCK), matrix.shape[0])
+    block = max(band, MIN_BLOCK)
+    return block if 2 * block < matrix.shape[0] else matrix.shape[0]  # one block needs no recursion
 
 
 def _inverse_blocks(matrix: sparse.csc_matrix, block: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
