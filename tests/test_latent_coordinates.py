@@ -14,9 +14,10 @@ from scipy import sparse
 
 import phi4ppl as p4
 from phi4ppl.kernels import latent_factors
-from phi4ppl.kernels.latent_coordinates import Axes, LatentCoordinates
-from phi4ppl.kernels.latent_factors import NODES, BlockFactor, LowRankFactor, factor_of, powers
+from phi4ppl.kernels.latent_coordinates import LatentCoordinates
+from phi4ppl.kernels.latent_factors import BlockFactor, LowRankFactor, factor_of, powers
 from phi4ppl.kernels.latent_nuts import rotation
+from phi4ppl.numpyro_plugin.axes import NODES, Axes
 from phi4ppl.numpyro_plugin.curvature import curvature_of
 
 GRAPH = p4.lattice.from_networkx(nx.random_geometric_graph(40, 0.25, seed=3))

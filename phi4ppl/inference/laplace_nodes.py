@@ -12,17 +12,16 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import softmax
 from scipy.stats import chi2, norm, qmc
 
 from ..errors import SamplingError
+from ..numpyro_plugin.axes import NODES, Axes, axes_of
 from ..numpyro_plugin.curvature import Curvature, Mode
 
 __all__ = ["Annealing", "Node", "Weighted", "annealing_for", "nodes_of"]
 
-FREEDOM, WIDENED = 7, 1.2  # of the t-distribution of the nodes, as of `importance_sample`
-MIN_PILOTS, MIN_EFFECTIVE = 16, 5
-NO_PILOTS = 50_000  # latent variables above which they take too long
+FREEDOM, WIDENED = 7, 1.2**0.5  # of the t-distribution of the nodes, as of `importance_sample`
+NO_AXES = 50_000  # latent variables above which they take too long
 KICKS = 3
 STEPS, MIN_ACCEPTANCE = (0.7, 0.5, 0.35, 0.25, 0.17, 0.12), 0.65
 TEMPERATURES, MAX_VARIANCE = (4, 8, 16, 32, 64), 0.5
@@ -50,33 +49,25 @@ class Weighted(NamedTuple):
 
 
 def nodes_of(curvature: Curvature, number: int, rng: np.random.Generator) -> list[Node]:
-    """Randomly shifted points of low discrepancy in a t-distribution with the moments of the Laplace marginal.
+    """Randomly shifted points of low discrepancy in a t-distribution of z, along the `Axes` of the Laplace marginal.
 
-    Those at its peak miss its skewness: the first points, around the peak, give the mean and the covariance of the others. A
-    large field fixes θ so well that there is none.
+    A large field fixes θ so well that its marginal is normal.
     """
     theta, covariance, mode = curvature.peak
     if not len(theta):
         return [Node(theta, 0.0, mode)]
-    if curvature.num_latent > NO_PILOTS:
-        return _around(curvature, theta, covariance, number, rng)
-    pilot = _around(curvature, theta, covariance, max(number // 2, MIN_PILOTS), rng)
-    weights = softmax([node.log_weight for node in pilot])
-    points = np.stack([node.theta for node in pilot])
-    center = weights @ points
-    spread = (weights[:, None] * (points - center)).T @ (points - center)
-    if 1 / np.sum(weights**2) < MIN_EFFECTIVE * len(theta):  # too few points for moments
-        center, spread = theta, covariance
-    return _around(curvature, center, spread, number, rng)
-
-
-def _around(curvature: Curvature, center, covariance, number: int, rng) -> list[Node]:
-    size, mode = len(center), curvature.peak[2]
+    if curvature.num_latent > NO_AXES:
+        root, axes = np.linalg.cholesky(covariance), Axes.of([NODES] * len(theta))
+    else:
+        root, axes, _, _ = axes_of(curvature)
+    size = len(theta)
     uniform = qmc.Sobol(size + 1, rng=rng).random(number)
     white = norm.ppf(uniform[:, :size]) / np.sqrt(chi2.ppf(uniform[:, size:], FREEDOM) / FREEDOM)
-    root = np.linalg.cholesky(WIDENED * covariance)
-    thetas = center + white @ root.T
-    log_proposals = _log_t(white) - np.log(np.diag(root)).sum()
+    along, log_slopes = (
+        np.stack(part).astype(float) for part in zip(*(axes.plain(z) for z in WIDENED * white), strict=True)
+    )
+    thetas = theta + along @ root.T
+    log_proposals = _log_t(white) - log_slopes.sum(axis=1) - np.log(WIDENED * np.diag(root)).sum()
     modes: dict[int, Mode | None] = {}
     for k in np.argsort(np.sum(white**2, axis=1)):  # outwards, each from the nearest one that is known
         curvature.notify(f"mode at value {len(modes) + 1} of {number} of {', '.join(curvature.hyper)}")

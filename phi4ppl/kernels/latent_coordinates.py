@@ -20,60 +20,17 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 import numpy as np
-import scipy.optimize
 from jax.scipy.linalg import solve_triangular
 
-from ..errors import SamplingError
+from ..numpyro_plugin.axes import Axes, axes_of
 from ..numpyro_plugin.curvature import Curvature, Mode, factorized
-from .latent_factors import NODES, BlockFactor, LowRankFactor, factor_of, interpolated, powers
+from .latent_factors import BlockFactor, LowRankFactor, factor_of, interpolated, powers
 
-__all__ = ["Axes", "LatentCoordinates"]
+__all__ = ["LatentCoordinates"]
 
 REACH, SHARP = 4.4, 16  # how far x* and C follow z, and how sharply that ends
-FARTHEST = 12.0  # standard deviations along an axis
-CLOSE = 0.05  # relative error of a distance
 MAX_BORDER = 64
 FEW_NEIGHBORS = 16
-
-
-@dataclass(frozen=True, eq=False)
-class Axes:
-    """g(z) = c (sinh(δ asinh z + ε) − sinh ε) of every axis, increasing from −∞ to ∞, with skewness ε and tails δ.
-
-    Source: M. C. Jones and A. Pewsey, Biometrika 96 (2009) 761.
-    """
-
-    width: np.ndarray  # c > 0, shape (h,)
-    skewness: np.ndarray  # ε
-    tails: np.ndarray  # δ > 0
-
-    @classmethod
-    def of(cls, values) -> Axes:
-        """The axes nearest to ``values`` at the `NODES`, shape (h, 4)."""
-
-        def fit(wanted):
-            def away(p):
-                return (cls(np.exp(p[0]), p[1], np.exp(p[2]))._plain(NODES) - wanted) / NODES
-
-            return scipy.optimize.least_squares(away, np.zeros(3), bounds=([-3, -2, -1.5], [3, 2, 1.5])).x
-
-        found = np.reshape([fit(np.asarray(one, float)) for one in values], (-1, 3))
-        return cls(np.exp(found[:, 0]), found[:, 1], np.exp(found[:, 2]))
-
-    def _plain(self, z):
-        return self.width * (np.sinh(self.tails * np.arcsinh(z) + self.skewness) - np.sinh(self.skewness))
-
-    def __call__(self, z):
-        """g(z) and log g′(z), shape (h,)."""
-        width, skewness, tails = (jnp.asarray(a, z.dtype) for a in (self.width, self.skewness, self.tails))
-        inner = tails * jnp.arcsinh(z) + skewness
-        value = width * (jnp.sinh(inner) - jnp.sinh(skewness))
-        return value, jnp.log(width * tails) + jnp.log(jnp.cosh(inner)) - jnp.log1p(z**2) / 2
-
-    def inverse(self, value):
-        """z of g(z)."""
-        width, skewness, tails = (jnp.asarray(a, value.dtype) for a in (self.width, self.skewness, self.tails))
-        return jnp.sinh((jnp.arcsinh(value / width + jnp.sinh(skewness)) - skewness) / tails)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,13 +57,8 @@ class LatentCoordinates:
     @classmethod
     def of(cls, curvature: Curvature) -> LatentCoordinates:
         """Raises SamplingError if there is no mode of x at the peak of θ."""
-        theta, covariance, mode = curvature.peak
-        root = np.linalg.cholesky(covariance) if len(theta) else np.zeros((0, 0))
-        found = [[_at_distance(curvature, column, z) for z in NODES] for column in root.T]
-        distances = np.reshape([[t for t, _ in values] for values in found], (-1, len(NODES)))
-        axes = Axes.of(distances)
-        at = np.reshape([axes.inverse(jnp.asarray(column)) for column in distances.T], distances.shape[::-1]).T
-        nodes = [[m for _, m in values] for values in found]
+        theta, _, mode = curvature.peak
+        root, axes, at, nodes = axes_of(curvature)
         border = _border(mode)
         rest = np.setdiff1d(np.arange(len(mode.x)), border)
         inner = [[m.hessian[rest][:, rest].tocsc() for m in values] for values in nodes]
@@ -168,34 +120,6 @@ class LatentCoordinates:
 
 def _solved(root, right):
     return solve_triangular(root, right, lower=True) if len(right) else right
-
-
-def _at_distance(curvature: Curvature, column: np.ndarray, z: float) -> tuple[float, Mode]:
-    """Where −log p(θ | y) has grown by z²/2 along an axis, in standard deviations at the peak, and the mode of x there.
-
-    Less far where there are no more modes of x; at most `FARTHEST`.
-    """
-    theta, _, best = curvature.peak
-    close, far, there = 0.0, np.nan, best
-    distance = abs(z)
-    for _ in range(20):
-        try:
-            mode = curvature.light(curvature.mode(theta + np.sign(z) * distance * column, there.x, near=True))
-            grown = best.log_marginal - mode.log_marginal
-        except SamplingError:
-            grown = np.inf
-        if grown < z**2 / 2:
-            close, there = distance, mode
-            if distance == FARTHEST:
-                break
-        else:
-            far = distance
-        if far - close < CLOSE * distance:
-            break
-        distance = (close + far) / 2 if np.isfinite(far) else min(1.5 * distance, FARTHEST)
-    if close == 0.0:
-        raise SamplingError("no_mode", "the Laplace marginal of the constrained variables falls too steeply.")
-    return float(np.sign(z) * close), there
 
 
 def _border(mode: Mode) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Factors C(z) of the covariances H⁻¹ = C Cᵀ of latent fields, as functions of white hyperparameters z = (z₁, …, z_h).
 
-They are found from H at z = 0 and at four nodes of every z_k alone, near `NODES`, and are invertible for all z: logarithms of
+They are found from H at z = 0 and at four nodes of every z_k alone, and are invertible for all z: logarithms of
 what must not vanish are polynomials in the z_k, and what lies beside the diagonal is linear.
 
 Their functions take `powers` of z; arrays with a first axis of that length hold the coefficients.
@@ -20,9 +20,8 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 
 from ..numpyro_plugin.curvature import factorized
 
-__all__ = ["NODES", "BlockFactor", "LowRankFactor", "factor_of", "interpolated", "powers"]
+__all__ = ["BlockFactor", "LowRankFactor", "factor_of", "interpolated", "powers"]
 
-NODES = np.array([-4.0, -2.0, 2.0, 4.0])
 MAX_NUMBERS = (
     2**24
 )  # that a block factor may hold: beyond, reading them takes longer than the trajectories that they save

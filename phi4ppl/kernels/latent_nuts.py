@@ -11,6 +11,7 @@ Source of the splitting: A. Beskos, F. J. Pinski, J. M. Sanz-Serna and A. M. Stu
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -99,6 +100,17 @@ class _Adapted(NamedTuple):
     variances: Any  # BlackJAX's Welford state, of the coordinates that are adapted
 
 
+def _off_resonance(step_size):
+    """A shorter step where a tree would end just before half a turn, and the next one just after a whole turn.
+
+    Neither looks like a U-turn, so that trees would grow on and on.
+    """
+    for steps in (7, 15):
+        low, high = 2 * math.pi / (2 * steps + 1), math.pi / steps
+        step_size = jnp.where((step_size > 0.98 * low) & (step_size < 1.02 * high), 0.98 * low, step_size)
+    return step_size
+
+
 @dataclass(frozen=True, eq=False)
 class _WhiteAdaptation:
     """Step size, and variances of the leading white coordinates: the normal law of the others is better than an estimate."""
@@ -132,7 +144,7 @@ class _WhiteAdaptation:
     def _tuning(self, state: _Adapted, log_step_size) -> Tuning:
         variances = Diagonal.value(state.variances)
         rest = jnp.ones(self.size - self.number, variances.dtype)
-        step_size = jnp.minimum(jnp.exp(log_step_size), LARGEST_STEP).astype(variances.dtype)
+        step_size = _off_resonance(jnp.minimum(jnp.exp(log_step_size), LARGEST_STEP)).astype(variances.dtype)
         return Tuning(step_size, jnp.concatenate([variances, rest]), jnp.ones((), variances.dtype))
 
 
