@@ -22,7 +22,7 @@ import phi4ppl as p4
 from phi4ppl.analysis.gamma_method import gamma_method
 from phi4ppl.kernels import get_kernel
 from phi4ppl.kernels import learned_mass as module
-from phi4ppl.kernels.adaptation import EARLY_WINDOW, MAPPED_CHAINS, Tuning, schedule
+from phi4ppl.kernels.adaptation import MAPPED_CHAINS, Tuning
 from phi4ppl.kernels.gradient import nuts
 from phi4ppl.kernels.learned_mass import (
     MAX_DENSE,
@@ -210,19 +210,6 @@ def test_chains_that_do_not_move_leave_the_factor_as_it_was(kernel):
     np.testing.assert_array_equal(matrix_of(jax.tree.map(lambda leaf: leaf[0], state.factor), 5), np.eye(5))
 
 
-@pytest.mark.parametrize("number", [1, 19, 20, 60, 200, 500, 1000])
-def test_early_windows_end_before_the_first_slow_one_and_are_no_others_business(number):
-    from blackjax.adaptation.staged_adaptation import build_schedule
-
-    plan, usual = schedule(number), np.asarray(build_schedule(number), int)
-    np.testing.assert_array_equal(plan == 1, usual == 1)
-    early = np.flatnonzero(plan[:, 0] == 2)
-    np.testing.assert_array_equal(early, np.arange(len(early)))
-    ends = np.flatnonzero(plan[:, 1] == 2) + 1
-    np.testing.assert_array_equal(ends, np.arange(EARLY_WINDOW, len(early) + 1, EARLY_WINDOW))
-    assert len(early) == (75 if number >= 150 else int(0.15 * number) if number >= 20 else 0)
-
-
 # --- runs
 
 
@@ -268,7 +255,7 @@ def test_a_regression_on_correlated_covariates_is_exact_and_takes_short_paths(ke
 
 @pytest.mark.parametrize("kernel", ["nuts_dense", "nuts_low_rank"])
 def test_a_run_cut_into_pieces_and_gone_on_with_has_the_same_numbers(kernel, monkeypatch, tmp_path):
-    """Stopped within an early window of warm-up, and one iteration at a time from there."""
+    """Stopped within a window of warm-up, and one iteration at a time from there."""
     options = dict(num_warmup=80, num_samples=20, num_chains=2, seed=1, kernel=kernel, progress=False)
     data = COVARIATES[:, :20], OUTCOMES
     whole = p4.sample(regression, *data, **options)

@@ -34,23 +34,14 @@ __all__ = [
 
 MAPPED_CHAINS, CHAIN_DEVICES = "chains", "chain"  # axes over chains: of `jax.vmap`, and of the devices around it
 INITIAL_STEP_SIZE = 0.1
-EARLY_WINDOW = 10  # iterations, of estimates that learn from the start
 MAX_SPREAD = 1e4  # of the slowest direction: trajectories are at most a hundred times longer than without correlation
 
 
 def schedule(num_warmup: int) -> np.ndarray:
-    """Stage and end-of-window flag of every warm-up step, shape ``(num_warmup, 2)``.
-
-    Stages are 0 (fast) and 1 (slow), and 2 where it is fast before the first slow window. Flags are 1 at the end of slow
-    windows, and 2 after every 10 steps of stage 2.
-    """
+    """Stage (0 fast, 1 slow) and end-of-window flag of every warm-up step, shape ``(num_warmup, 2)``."""
     from blackjax.adaptation.staged_adaptation import build_schedule
 
-    plan = np.array(build_schedule(num_warmup), int).reshape(-1, 2)
-    first = int(plan[:, 0].argmax())
-    plan[:first, 0] = 2
-    plan[EARLY_WINDOW - 1 : first : EARLY_WINDOW, 1] = 2
-    return plan
+    return np.asarray(build_schedule(num_warmup), int).reshape(-1, 2)
 
 
 class Adaptation(Protocol):
@@ -100,8 +91,7 @@ class WindowAdaptation:
     target_acceptance : float
     mass : str or an estimate of the mass matrix
         ``"diagonal"``; ``"fourier"``: that of a free field with fitted mass, see `phi4ppl.kernels.metrics`; or an object
-        with ``begin``, ``update``, ``close`` and ``value``, such as `LearnedMass`. One that ``learns_early`` also has windows
-        of 10 steps before the first slow one.
+        with ``begin``, ``update``, ``close`` and ``value``, such as `LearnedMass`.
     """
 
     target_acceptance: float = 0.8
@@ -136,9 +126,8 @@ class WindowAdaptation:
             return _State(step_size, mass.close(target, state.mass), state.slowest.restart(), spread)
 
         state = state._replace(step_size=update(state.step_size, statistics["acceptance_rate"]))
-        early = getattr(mass, "learns_early", False)
-        state = jax.lax.cond(stage > 0 if early else stage == 1, observe, lambda s: s, state)
-        return jax.lax.cond(is_window_end > 0 if early else is_window_end == 1, close_window, lambda s: s, state)
+        state = jax.lax.cond(stage == 1, observe, lambda s: s, state)
+        return jax.lax.cond(is_window_end == 1, close_window, lambda s: s, state)
 
     def tuning(self, state: _State) -> Tuning:
         return self._tuning(state, state.step_size.log_step_size)

@@ -110,7 +110,6 @@ class LearnedMass:
     unit: Callable[[jax.Array], Any]
     kept: Callable[[int], int]
     factor: Callable[[jax.Array, jax.Array, jax.Array], Any]
-    learns_early = True
 
     def begin(self, target: Target, position) -> _Window:
         flat, _ = ravel_pytree(position)
