@@ -175,11 +175,10 @@ def test_a_run_of_a_large_field(large, monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_a_field_of_a_hundred_thousand_sites():
-    """The true scale and level lie within four posterior standard deviations, and k̂ says that weights cannot be trusted."""
+    """Scale and level are near those of the data, but for a bias of the approximation, and k̂ says not to trust weights."""
     model, y = counts_of(320)
     with warns("laplace.doubtful", "Pareto"):
         found = p4.laplace(model, y, seed=1)
-    table = p4.estimate(found)
-    for name, truth in (("level", 0.5), ("scale", 0.7)):
-        assert abs(table.loc[name, "mean"] - truth) < 4 * table.loc[name, "sd"]
+    mean = p4.estimate(found)["mean"]
+    assert abs(mean["level"] - 0.5) < 0.15 and abs(mean["scale"] - 0.7) < 0.03
     assert found.pareto_k > 0.7 and found.log_evidence is None
