@@ -30,7 +30,12 @@ from .posterior import Posterior
 
 __all__ = ["laplace"]
 
-SIZES = ((5_000, 128, 2048), (50_000, 64, 2048), (np.inf, 16, 512))  # nodes and draws up to so many latent variables
+SIZES = (
+    (500, 128, 4096),
+    (5_000, 128, 2048),
+    (50_000, 64, 2048),
+    (np.inf, 16, 512),
+)  # nodes and draws up to so many latent variables
 PATIENCE = 2.0  # seconds before progress is shown
 MIN_SHARE = 0.1  # effective draws of all draws, below which weights are annealed
 MAX_WORK, MIN_DRAWS = 1e11, 256  # multiplications that annealing may take, and the fewest draws that are worth it
@@ -61,8 +66,8 @@ def laplace(
     model : callable
         A NumPyro model function, called with ``*args`` and ``**model_kwargs``, with at most eight constrained latent variables.
     num_draws : int, optional
-        Draws that are weighted; the tree has as many of equal weight as they are worth. By default 2048, or 512 of more than
-        50,000 latent variables.
+        Draws that are weighted; the tree has as many of equal weight as they are worth. By default 4096 up to
+        500 latent variables, 512 of more than 50,000, and 2048 between.
     seed : int
     anneal : bool, optional
         True: anneal in any case; False: only plain weights. By default what the weights need, and the size of the model allows.
