@@ -21,8 +21,11 @@ from scipy.special import logsumexp
 import phi4ppl as p4
 from phi4ppl.analysis.gamma_method import gamma_method
 from phi4ppl.inference.coupling_problem import CouplingProblem
+from phi4ppl.inference.couplings import _placed_log_z
+from phi4ppl.inference.determinants import Determinants
+from phi4ppl.inference.log_z import Unaffordable
 from phi4ppl.inference.prior_models import Positive, cut_priors
-from phi4ppl.inference.region import where_finite
+from phi4ppl.inference.region import cut_problem, where_finite
 
 pytestmark = [pytest.mark.compile_quickly, pytest.mark.rank_promotion]
 
@@ -331,3 +334,112 @@ def test_a_regression_of_site_couplings_by_exchange_is_that_of_quadrature():
     assert "intercept" in str(found) and "log evidence" not in str(found)
     with raises("argument.priors.wide", "'a'", "exchange"):
         p4.infer_couplings(RING, data, regression, normalizer="exact")
+
+
+# --- Gaussian rings, whose log Z is a determinant, under priors that reach where it is infinite: |w| >= a
+
+
+def gaussian_fields(number):
+    """Independent fields of the Gaussian ring of four at w = 0.8, a = 1."""
+    pairs = np.roll(np.eye(4), 1, axis=1)
+    covariance = np.linalg.inv(2 * np.eye(4) - 0.8 * (pairs + pairs.T))
+    return np.random.default_rng(0).multivariate_normal(np.zeros(4), covariance, number)
+
+
+def gaussian_truth(data, a, log_prior, z=True):
+    """Means and standard deviations of w and a, and the log evidence, by quadrature over w/a and a where Z is finite."""
+    x = (np.arange(1500) + 0.5) / 750 - 1
+    share, a = np.meshgrid(x, a, indexing="ij")
+    w = share * a
+    log_p = log_prior(w, a) + w * np.sum(data * np.roll(data, 1, axis=1)) - a * np.sum(data**2)
+    levels = 2 * np.log(2 * a) + np.log(2 * a - 2 * w) + np.log(2 * a + 2 * w)
+    log_p = log_p + z * len(data) * (levels / 2 - 2 * np.log(2 * np.pi)) + np.log(a)  # the Jacobian of w/a
+    p = np.exp(log_p - log_p.max()) / np.exp(log_p - log_p.max()).sum()
+    means = [float(np.sum(p * g)) for g in (w, a)]
+    sds = [float(np.sqrt(np.sum(p * (g - m) ** 2))) for g, m in zip((w, a), means, strict=True)]
+    return means, sds, float(logsumexp(log_p) + np.log(x[1] - x[0]))
+
+
+GAUSSIAN = p4.gaussian(p4.lattice.chain(4), w=0.8, a=1.0)
+
+
+@pytest.mark.parametrize(("normalizer", "number"), [("auto", 3), ("auto", 1), ("surface", 3)])
+def test_a_normal_prior_over_infinite_z_is_cut_there(normalizer, number):
+    """Planted faults: without log Z; and the posterior of a box that ends at three quarters of the way."""
+    data, log_prior = gaussian_fields(number), lambda w, a: stats.norm.logpdf(w, 0.3, 0.5)
+    found = p4.infer_couplings(GAUSSIAN, data, {"w": dist.Normal(0.3, 0.5)}, normalizer=normalizer, **RUN)
+    shift = p4.settings(found)["normalizer_shift"]
+
+    def score(log_prior, z=True):
+        means, sds, _ = gaussian_truth(data, np.ones(1), log_prior, z=z)
+        return scores(found, "w", (means[:1], sds[:1]), shift)
+
+    assert score(log_prior) < 3.9 and found.warnings == ()
+    assert score(log_prior, z=False) > 6
+    assert score(lambda w, a: np.where(w < 0.75, log_prior(w, a), -np.inf)) > 3.9
+    evidence = gaussian_truth(data, np.ones(1), log_prior)[2]
+    (note,) = p4.settings(found)["notes"]
+    cut = stats.norm.cdf(-1, 0.3, 0.5) + stats.norm.sf(1, 0.3, 0.5)
+    assert abs(float(note.split()[1]) - cut) < 0.006  # 100,000 draws, two digits
+    assert np.mean(np.abs(found["posterior"]["w"].values) > 1) < 1e-3
+    assert found["sample_stats"]["diverging"].values.mean() < 0.05
+    assert abs(found.log_evidence - evidence + np.log(1 - cut)) < 4 * found.log_evidence_error + 0.02
+
+
+@pytest.mark.parametrize(("number", "center", "width"), [(1, 0.3, 0.5), (3, 1.0, 0.02)])
+def test_the_density_is_that_of_quadrature_up_to_infinite_z(number, center, width):
+    """On a grid, without draws: moments within 1e-3 standard deviations. Planted fault: no wall at the end of the box."""
+    data, log_prior = gaussian_fields(number), lambda w, a: stats.norm.logpdf(w, center, width)
+    problem, _ = cut_problem(GAUSSIAN, data, {"w": dist.Normal(center, width)})
+    log_z = _placed_log_z(problem, "exact", {"seed": 0, "progress": None})
+    grid = np.linspace(-1.5, 1.5, 60_001)
+    costs = [f(jnp.asarray(grid)) for f in map(jax.jit, map(jax.vmap, (
+        lambda w: log_z.likelihood.cost(w[None]), lambda w: log_z.problem.wall(w[None]))))]  # fmt: skip
+    cost, wall = (np.asarray(each, float) for each in costs)
+    (mean, _), (sd, _), _ = gaussian_truth(data, np.ones(1), log_prior)
+    for walled in (True, False):
+        log_p = log_prior(grid, 1.0) - cost - walled * wall
+        p = np.exp(log_p - log_p.max()) / np.exp(log_p - log_p.max()).sum()
+        beyond = p[np.abs(grid) > 1].sum()
+        if walled:
+            kept = beyond
+            assert beyond < 2e-4 and abs(p @ grid - mean) < 1e-3 * sd
+            assert abs(np.sqrt(p @ (grid - p @ grid) ** 2) / sd - 1) < 1e-3
+        else:
+            assert beyond > 8e-4 and beyond > 10 * kept
+
+
+def test_normal_priors_of_two_couplings_over_infinite_z():
+    """The surface |w| = a is no box. Planted faults: without log Z; another prior of a."""
+    data, priors = gaussian_fields(3), {"w": dist.Normal(0.3, 0.5), "a": dist.Normal(1.2, 0.5)}
+    found = p4.infer_couplings(GAUSSIAN, data, priors, **RUN)
+    axis = np.linspace(2e-3, 4, 1000)
+
+    def truth(center=1.2, z=True):
+        log_prior = lambda w, a: stats.norm.logpdf(w, 0.3, 0.5) + stats.norm.logpdf(a, center, 0.5)  # noqa: E731
+        return gaussian_truth(data, axis, log_prior, z=z)
+
+    means, sds, evidence = truth()
+    assert scores(found, "wa", (means, sds)) < 3.9 and found.warnings == ()
+    assert scores(found, "wa", truth(z=False)[:2]) > 6 and scores(found, "wa", truth(center=0.9)[:2]) > 6
+    assert p4.settings(found)["normalizer"] == "exact"
+    draws = np.random.default_rng(1).normal([0.3, 1.2], 0.5, (400_000, 2))
+    kept = np.log(np.mean(np.abs(draws[:, 0]) < draws[:, 1]))
+    assert abs(found.log_evidence - evidence - np.log(axis[1] - axis[0]) + kept) < 4 * found.log_evidence_error
+
+
+def test_log_z_in_a_common_basis_is_that_of_the_model():
+    """With a source; and terms without such a basis are refused."""
+    lattice = p4.lattice.chain(5)
+    model = p4.gaussian(lattice, w=0.3, a=1.0, r=np.arange(5.0))
+    problem = CouplingProblem(model, np.ones((4, 5)), {"w": dist.Normal(0.0, 1.0), "a": dist.Normal(1.0, 1.0)})
+    log_z = Determinants(problem)
+    thetas = np.array([[0.3, 1.0], [-0.2, 0.7], [0.9, 0.8]])
+    exact = [float(p4.exact.gaussian_log_partition(problem.at(theta))) for theta in thetas[:2]]
+    np.testing.assert_allclose(log_z(thetas)[0], [*exact, np.inf], rtol=1e-4)
+    costs = np.array([float(log_z.cost(jnp.asarray(theta))) for theta in thetas[:2]])
+    whole = 4 * (thetas[:2] @ problem.statistics.mean(axis=0) + exact)
+    np.testing.assert_allclose(np.diff(costs), np.diff(whole), rtol=1e-3)
+    uneven = p4.gaussian(lattice, w=0.1, a=np.arange(1.0, 6.0))
+    with pytest.raises(Unaffordable):
+        Determinants(CouplingProblem(uneven, np.ones((4, 5)), {"w": dist.Normal()}))

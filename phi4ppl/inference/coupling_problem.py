@@ -17,9 +17,11 @@ from ..model.field import MarkovRandomField
 from ..model.hammersley_clifford import normalizability_of
 from ..partition.surface import MAX_DIMENSIONS
 
-__all__ = ["CouplingProblem", "holding"]
+__all__ = ["CouplingProblem", "holding", "slope"]
 
 CHECKED = 40  # draws, whether Z is finite
+BEYOND, ROOM = 1e-4, 0.1  # of the posterior mass, and of the way from the mode to infinite Z, not to be followed
+BEND = 20.0  # of the remaining way, beyond which the rise of a wall becomes a logarithm
 
 
 class CouplingProblem:
@@ -42,6 +44,8 @@ class CouplingProblem:
     kept : tuple of float
         The share of the priors where Z is finite, and its standard error. The prior of the problem is their density there,
         divided by that share.
+    room : array, shape (2, num_couplings)
+        How far Z is finite beyond the lower and upper ends of the box, where that is not far.
 
     Raises
     ------
@@ -60,6 +64,7 @@ class CouplingProblem:
         self.model, self.priors, self.names = model, priors, tuple(priors)
         self.kept: tuple[float, float] = 1.0, 0.0
         self._box: tuple[np.ndarray, np.ndarray] | None = None
+        self.room = np.full((2, len(self.names)), np.inf)
         self.vector, self.count = CouplingVector.of(model, priors), len(data)
         self.data = data.reshape(len(data), *model.field_shape)
         # reweighting, which sees finite sums, would not notice an infinite Z
@@ -131,11 +136,25 @@ class CouplingProblem:
         """Lower and upper ends of the intervals on which log Z has to be known: those of `within`, or of the priors."""
         return self.ends if self._box is None else self._box
 
-    def within(self, low, high) -> CouplingProblem:
+    def within(self, low, high, room=None) -> CouplingProblem:
         """The same problem with another box."""
         new = copy.copy(self)
         new._box = np.asarray(low, float), np.asarray(high, float)
+        new.room = np.full((2, len(self.names)), np.inf) if room is None else room
         return new
+
+    @property
+    def clearance(self) -> float:
+        """The share of the way from the mode to infinite Z that may be left out at its end.
+
+        There 1/Z is the root of the distance, or less, so the posterior falls at least like distance**(count/2).
+        """
+        return min(ROOM, BEYOND ** (1 / (1 + self.count / 2)))
+
+    def wall(self, theta):
+        """−log of a factor for JAX that keeps couplings from leaving the box towards infinite Z, where the density vanishes."""
+        low, high, room = (jnp.asarray(x, theta.dtype) for x in (*self.box, self.room))
+        return self.count / 2 * jnp.sum(slope(jnp.maximum(jnp.stack([low - theta, theta - high]), 0.0) / room))
 
     def require_few(self) -> None:
         """Raise `ArgumentError` for more couplings than log Z or the pseudo-likelihood can be interpolated in."""
@@ -224,6 +243,11 @@ class CouplingProblem:
         some = thetas[np.linspace(0, len(thetas) - 1, min(len(thetas), CHECKED)).round().astype(int)]
         bad = sum(not self.has_density(theta) for theta in some)
         return [f"{bad} of {len(some)} draws have no density (Z is infinite): use narrower priors."] if bad else []
+
+
+def slope(x):
+    """x for small x, then a logarithm: what turns trajectories of NUTS around, but not so steep that they diverge."""
+    return BEND * jnp.log1p(x / BEND)
 
 
 def holding(model: MarkovRandomField) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import jax.numpy as jnp
@@ -23,12 +24,13 @@ from ..results.settings import add_settings
 from ..results.tails import MAX_PARETO_K
 from .corrected_pseudolikelihood import PseudoLikelihood, affine_map, simulated_likelihood
 from .coupling_problem import CouplingProblem
+from .determinants import Determinants
 from .exchange import auxiliary_tau, exchange, tuned
 from .importance import importance_sample
 from .log_z import MAX_SHIFT, Chebyshev, Interpolated, SurfaceOnBox, Unaffordable, mean_errors, mean_shift
 from .posterior import Posterior
 from .prior_models import PriorModelProblem
-from .region import cut_problem, located, widened
+from .region import cut_problem, fits_its_priors, located, widened
 
 __all__ = ["infer_couplings"]
 
@@ -173,7 +175,7 @@ def _by_log_partition(problem: CouplingProblem, normalizer, run: dict) -> tuple:
     log_z = _placed_log_z(problem, normalizer, run)
     problem, likelihood = log_z.problem, log_z.likelihood
     _require_spread(likelihood.covariance)
-    tree = sample(_numpyro_model(problem, lambda theta: -likelihood.cost(theta)), **run)
+    tree = sample(_numpyro_model(problem, lambda theta: -likelihood.cost(theta) - problem.wall(theta)), **run)
     errors, shift = _carried(log_z, tree)
     complaints = _beyond(problem, _draws(tree, problem.names))
     evidence = {"log_evidence": None, "log_evidence_error": None}
@@ -210,11 +212,15 @@ def _require_spread(covariance) -> None:
         raise ArgumentError("data", expected, got, fix, reason="degenerate")
 
 
-def _placed_log_z(problem: CouplingProblem, normalizer, run: dict) -> Interpolated:
+def _placed_log_z(problem: CouplingProblem, normalizer, run: dict) -> Interpolated | Determinants:
     """log Z from the source that ``normalizer`` names, over a box that the posterior does not reach the faces of."""
     if isinstance(normalizer, PartitionSurface):
         problem = _on_surface(normalizer, problem)
     else:
+        problem.require_few()
+        if normalizer != "surface" and len(problem.names) > 1 and not fits_its_priors(problem):
+            with contextlib.suppress(Unaffordable):
+                return Determinants(problem)
         problem = located(problem, run["seed"])
     log_z = _log_z(problem, normalizer, run)
     for _ in range(MAX_EXTENSIONS):

@@ -15,7 +15,7 @@ from .interpolated import InterpolatedLikelihood
 from .mode import find_mode
 from .prior_models import cut_priors
 
-__all__ = ["cut_problem", "located", "where_finite", "widened"]
+__all__ = ["cut_problem", "fits_its_priors", "located", "where_finite", "widened"]
 
 RADIUS = 9.0  # standard deviations from the mode to the faces of the box
 NEAREST = 3.0  # and at least, where Z is infinite beyond
@@ -26,6 +26,8 @@ DRAWS, DRAWS_OF_ONE = (
     100_000,
 )  # of the priors of several couplings, or of one, to see how much of them has a density
 GROWTH = 0.6  # of the width of a box that touches the posterior, at that side
+STEPS = 1 << 24  # of that way, at which to look whether Z is infinite
+NEAR_MODE = 2.0  # nats below the mode: if the density at such an end is higher, the box ends too early
 
 
 def located(problem: CouplingProblem, seed: int) -> CouplingProblem:
@@ -33,20 +35,23 @@ def located(problem: CouplingProblem, seed: int) -> CouplingProblem:
 
     If all priors end and Z is finite between their ends, that is the box. Otherwise it reaches a number of standard deviations
     from the mode of the posterior, which natural-gradient steps find without log Z, as far as priors and normalizability
-    allow.
+    allow. The likelihood vanishes where Z diverges, so for one coupling the box may end shortly before that.
 
     Raises
     ------
     ArgumentError
-        If Z is infinite within a few standard deviations of the mode, along the axes.
+        For several couplings, if Z is infinite within a few standard deviations of the mode, along the axes.
     """
     problem.require_few()
     low, high = problem.ends
-    if np.all(np.isfinite([low, high])) and _improper_corner(problem, low, high) is None:
+    if fits_its_priors(problem):
         return problem.within(low, high)
     mode = find_mode(problem, problem.start, seed)
     width = np.sqrt(np.diag(mode.covariance))
     reach = np.full((2, len(width)), RADIUS)
+    if len(width) == 1:
+        ends = np.maximum(mode.theta - RADIUS * width, low), np.minimum(mode.theta + RADIUS * width, high)
+        return _short_of_infinite(problem, mode.theta, *ends)
     while np.all(reach >= NEAREST):
         left = np.maximum(mode.theta - reach[0] * width, low)
         right = np.minimum(mode.theta + reach[1] * width, high)
@@ -59,10 +64,15 @@ def located(problem: CouplingProblem, seed: int) -> CouplingProblem:
         "priors",
         "a posterior around which Z is finite",
         f"one at {at}, with couplings nearby at which it is infinite",
-        "Use more fields, or priors on an interval on which Z is finite. For a Gaussian field, a NumPyro model that observes a "
-        "GibbsField with log_partition=phi4ppl.exact.gaussian_log_partition takes any prior.",
+        "Use more fields, or priors on an interval on which Z is finite. For a Gaussian field, normalizer='exact' and "
+        "'exchange' take any prior.",
         reason="improper",
     )
+
+
+def fits_its_priors(problem: CouplingProblem) -> bool:
+    """Whether all priors end, and Z is finite between their ends."""
+    return bool(np.all(np.isfinite(problem.ends))) and _improper_corner(problem, *problem.ends) is None
 
 
 def cut_problem(
@@ -93,8 +103,7 @@ def _kept_share(problem: CouplingProblem) -> tuple[float, float]:
     """The share of the priors where Z is finite, and its standard error, from draws of them."""
     if not problem.names or problem.is_always_proper:
         return 1.0, 0.0
-    low, high = problem.ends
-    if np.all(np.isfinite([low, high])) and _improper_corner(problem, low, high) is None:
+    if fits_its_priors(problem):
         return 1.0, 0.0
     few_looks = len(problem.names) == 1 and problem.has_density(problem.start)
     number = DRAWS_OF_ONE if few_looks else DRAWS
@@ -154,16 +163,40 @@ def _improper_corner(problem: CouplingProblem, low, high) -> np.ndarray | None:
     return None
 
 
+def _short_of_infinite(problem: CouplingProblem, inside: np.ndarray, low, high, most=np.inf) -> CouplingProblem:
+    """The problem of one coupling between two ends, or shortly before Z becomes infinite on the way there from ``inside``.
+
+    ``most`` is how far from infinite Z the ends may be.
+    """
+    ends, room = [], np.full((2, 1), np.inf)
+    for side, end in enumerate((low, high)):
+        if not problem.has_density(end):
+            way = (end - inside) / STEPS
+            last = _first(lambda k, way=way: not problem.has_density(inside + k * way), STEPS) - 1
+            room[side] = np.minimum(problem.clearance * last * np.abs(way), np.broadcast_to(most, room.shape)[side])
+            end = inside + last * way - np.sign(way) * room[side]
+        ends.append(end)
+    return problem.within(*ends, room)
+
+
 def widened(problem: CouplingProblem, found: InterpolatedLikelihood) -> CouplingProblem | None:
-    """The problem with a larger box, if the posterior reaches a face that is no end of a prior; None if it does not."""
+    """The problem with a larger box, if the posterior reaches a face that is no end of a prior; None if it does not.
+
+    At a face shortly before infinite Z, where the density must have fallen but need not vanish, the box comes nearer to it.
+    """
     low, high = (end.copy() for end in problem.box)
-    ends, width = problem.ends, high - low
+    ends, width, room = problem.ends, high - low, problem.room
     depth = -np.log(np.maximum(found.weights, 1e-300) / found.weights.max())
-    points = found.points[depth < TOUCHING]
-    step = 0.02 * width
-    below = (points.min(axis=0) < low + step) & (low > ends[0])
-    above = (points.max(axis=0) > high - step) & (high < ends[1])
+    limit = np.where(np.isfinite(room), NEAR_MODE, TOUCHING)
+    step = np.minimum(0.02 * width, room)
+    near = found.points < low + step[0], found.points > high - step[1]
+    below, above = (np.any(n & (depth[:, None] < d), axis=0) for n, d in zip(near, limit, strict=True))
+    below, above = below & (low > ends[0]), above & (high < ends[1])
     if not np.any(below | above):
         return None
     new = np.maximum(low - GROWTH * width * below, ends[0]), np.minimum(high + GROWTH * width * above, ends[1])
-    return problem.within(*new) if _improper_corner(problem, *new) is None else None
+    if _improper_corner(problem, *new) is None:
+        return problem.within(*new)
+    if len(low) > 1:
+        return None
+    return _short_of_infinite(problem, found.mean, *new, np.where([below, above], 0.1, 1.0) * room)
