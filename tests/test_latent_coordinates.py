@@ -90,6 +90,43 @@ def test_axes_are_found_from_their_nodes():
         np.testing.assert_allclose(axes.inverse(axes(at)[0]), at, atol=1e-8)
 
 
+@pytest.mark.parametrize("at", [[-12, -12, 12, 12], [-2.8, -2.8, 0.19, 0.24], [-4, -3.9, 0.01, 0.02], [-4, -2, 2, 4]])
+def test_nodes_that_coincide_lower_the_degree(at):
+    """A line is met everywhere between the nodes, whichever they are; with four apart, a polynomial of fourth degree is.
+
+    Noise of 10⁻³ at nodes that almost coincide must not be enlarged by their difference.
+    """
+    at = np.array([at], float)
+    noise = 1e-3 * np.array([1.0, -1.0, 1.0, -1.0])
+    found = latent_factors.interpolated(2.0, [list(2 + 0.5 * at[0] + noise)], at)
+    for z in np.linspace(1.1 * at[0, 0], 1.1 * at[0, -1], 9):
+        assert float(powers(jnp.asarray([z])) @ found) == pytest.approx(2 + 0.5 * z, abs=0.01)
+    if at[0, 0] == -4 and at[0, 1] == -2:
+        found = latent_factors.interpolated(1.0, [list(1 + at[0] ** 4 / 100)], at)
+        assert float(powers(jnp.asarray([3.0])) @ found) == pytest.approx(1.81)
+
+
+def unused(y):
+    """A variance of which the data say nothing, with so long a tail that no node reaches its end."""
+    numpyro.sample("unused", dist.Pareto(1.0, 0.05))
+    scale = numpyro.sample("scale", dist.HalfNormal(1))
+    numpyro.sample("y", dist.Normal(scale * numpyro.sample("phi", p4.GibbsField(FIELD)), 0.5), obs=y)
+
+
+def test_flat_tails_have_coordinates_that_stay_finite():
+    """Also in single precision and very far out, where powers would overflow, with gradients."""
+    with jax.enable_x64(False):
+        found, potential = coordinates_of(unused, np.random.default_rng(2).normal(size=40))
+        for z in (0.0, -3.0, 3.0, 8.0, 3e3):
+            white = jnp.zeros(42).at[:2].set(jnp.asarray([z, -z]))
+            weights, *_ = found._parts(white[:2])
+            slopes = jax.jacfwd(lambda z: found._parts(z)[0])(white[:2])
+            assert jnp.all(jnp.isfinite(weights)) and jnp.all(jnp.isfinite(slopes)), z
+        reached = np.abs(np.asarray(found._parts(jnp.asarray([3e3, -3e3]))[0][1:3]))
+        np.testing.assert_allclose(reached, np.abs(found.ends[[1, 0], [0, 1]]), rtol=1e-3)
+        assert np.isfinite(float(potential(jnp.zeros(42))))
+
+
 def counts(y, x):
     level = numpyro.sample("level", dist.Normal(0, 2))
     slope = numpyro.sample("slope", dist.Normal(0, 1))

@@ -10,12 +10,15 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from jax.flatten_util import ravel_pytree
 from scipy import sparse, stats
+from scipy.sparse.linalg import ArpackNoConvergence
 
 import phi4ppl as p4
 from phi4ppl.analysis.gamma_method import gamma_method
 from phi4ppl.errors import ArgumentError, SamplingError
 from phi4ppl.kernels import latent_factors, latent_nuts, resolve
+from phi4ppl.kernels.latent_coordinates import LatentCoordinates
 from phi4ppl.kernels.target import Target
 from phi4ppl.numpyro_plugin.curvature import curvature_of
 
@@ -151,6 +154,42 @@ def test_models_that_it_does_not_suit_are_refused():
         resolve("nuts_curvature", p4.compile(constrained))
     with pytest.raises(ArgumentError, match="is for NumPyro models"):
         resolve("nuts_curvature", p4.compile(FIELD))
+
+
+def test_a_singular_curvature_is_refused_in_words(monkeypatch):
+    """Not with an error of NumPy or SciPy: by name with a SamplingError, and `auto` takes NUTS."""
+    compiled = p4.compile(normal_data, some_data())
+    for error in (np.linalg.LinAlgError("Singular matrix"), ArpackNoConvergence("none", [], [])):
+
+        def fails(*args, error=error):
+            raise error
+
+        monkeypatch.setattr("phi4ppl.kernels.latent_coordinates.factor_of", fails)
+        with pytest.raises(SamplingError, match="too close to singular.*kernel='nuts'"):
+            resolve("nuts_curvature", compiled)
+        kernel, reason = resolve("auto", compiled)
+        assert kernel.name == "nuts" and "too close to singular" in reason
+
+
+def test_chains_start_where_the_density_is_finite_and_not_far_below_the_mode():
+    """Where log p falls like −e^t from −300 on the other side: no start has a log density of −∞ or of less than −400.
+
+    Planted: draws of the normal law of the coordinates have.
+    """
+
+    def model(y):
+        numpyro.sample("shape", dist.Gamma(0.01, 0.01))
+        numpyro.sample("y", dist.Normal(numpyro.sample("phi", p4.GibbsField(FIELD)), 0.5), obs=y)
+
+    compiled = p4.compile(model, some_data())
+    kernel, _ = resolve("nuts_curvature", compiled)
+    starts = jax.jit(jax.vmap(kernel.start))(jax.random.split(jax.random.key(0), 2000))
+    densities = jax.vmap(compiled.logdensity_fn)(starts)
+    assert densities.min() > -400
+    coordinates = LatentCoordinates.of(curvature_of(compiled))
+    plain = jax.vmap(coordinates.color)(jax.random.normal(jax.random.key(0), (2000, 41)))
+    unravel = ravel_pytree(jax.tree.map(lambda x: x[0], starts))[1]
+    assert not jax.vmap(lambda x: compiled.logdensity_fn(unravel(x)))(plain).min() > -400
 
 
 def test_auto_takes_it_where_it_is_sure_and_says_why_not_otherwise():

@@ -28,7 +28,8 @@ from .latent_factors import BlockFactor, LowRankFactor, factor_of, interpolated,
 
 __all__ = ["LatentCoordinates"]
 
-REACH, SHARP = 4.4, 16  # how far x* and C follow z, and how sharply that ends
+REACH, SHARP = 1.1, 16  # how far x* and C follow z, in units of the outer nodes, and how sharply that ends
+FAR = 20.0  # in units of the ends
 MAX_BORDER = 64
 FEW_NEIGHBORS = 16
 
@@ -46,6 +47,7 @@ class LatentCoordinates:
     peak: np.ndarray  # θ*, shape (h,)
     root: np.ndarray  # R of its covariance R Rᵀ, lower triangular, (h, h)
     axes: Axes
+    ends: np.ndarray  # of z, between which x* and C follow it: negative and positive ones, (2, h)
     places: np.ndarray  # in a flat position, of θ, the border and the rest in the order of the factor
     num_border: int
     mean: np.ndarray  # coefficients of x*, (1 + 4 h, s + n)
@@ -69,7 +71,9 @@ class LatentCoordinates:
         x = np.concatenate([border, rest])
         mean = interpolated(mode.x[x], [[m.x[x] for m in values] for values in nodes], at)
         both = np.concatenate([np.arange(len(theta)), len(theta) + x])
-        return cls(theta, root, axes, np.argsort(curvature.order())[both], len(border), mean, log, below, along, factor)
+        places = np.argsort(curvature.order())[both]
+        ends = REACH * at[:, [0, -1]].T
+        return cls(theta, root, axes, ends, places, len(border), mean, log, below, along, factor)
 
     @property
     def size(self) -> int:
@@ -80,7 +84,9 @@ class LatentCoordinates:
         return len(self.peak) + self.num_border
 
     def _parts(self, z):
-        weights = powers(z / (1 + (z / REACH) ** SHARP) ** (1 / SHARP))
+        low, high = jnp.asarray(self.ends, z.dtype)
+        share = jnp.minimum(z / jnp.where(z < 0, low, high), FAR)  # beyond, powers overflow, and nothing changes
+        weights = powers(jnp.where(z < 0, low, high) * share / (1 + share**SHARP) ** (1 / SHARP))
 
         def blend(values):
             return jnp.tensordot(weights, jnp.asarray(values, z.dtype), 1)

@@ -29,6 +29,7 @@ MIN_BLOCK = 64  # fewer and larger blocks are faster than many small ones
 NUM_DIRECTIONS = 32  # that a factor of low rank treats apart from the diagonal
 SOFT = 0.5  # eigenvalues of the scaled precision above it are left to the diagonal
 MAX_DENSE = 64
+TOO_CLOSE = 0.2  # distance of two nodes, in units of the outer one
 
 
 def powers(z):
@@ -37,12 +38,25 @@ def powers(z):
 
 
 def interpolated(center, nodes: Sequence[Sequence], at) -> np.ndarray:
-    """Coefficients of the polynomial with the value ``center`` at 0, and those of ``nodes`` where one z_k is ``at[k]``."""
+    """Coefficients of the polynomial with the value ``center`` at 0, and those of ``nodes`` where one z_k is ``at[k]``.
+
+    Of lower degree where nodes are so close that their differences would tell little.
+    """
     parts = np.zeros((4, len(nodes), *np.shape(center)))
     for k, (values, z) in enumerate(zip(nodes, at, strict=True)):
-        inverse = np.linalg.inv(np.vander(z, 5, increasing=True)[:, 1:])
-        parts[:, k] = np.tensordot(inverse, np.stack(values) - center, 1)
+        used = _apart(z)
+        inverse = np.linalg.inv(np.vander(z[used], len(used) + 1, increasing=True)[:, 1:])
+        parts[: len(used), k] = np.tensordot(inverse, np.stack([values[j] for j in used]) - center, 1)
     return np.concatenate([np.asarray(center)[None], parts.reshape(4 * len(nodes), *np.shape(center))])
+
+
+def _apart(z: np.ndarray) -> list[int]:
+    """The nodes far enough from each other and from 0: outer ones, and inner ones that are not next to them or to 0."""
+    sides = [(outer, inner) for outer, inner in ((0, 1), (3, 2)) if abs(z[outer]) > TOO_CLOSE * np.abs(z).max()]
+    return sorted(
+        [outer for outer, _ in sides]
+        + [inner for outer, inner in sides if TOO_CLOSE < z[inner] / z[outer] < 1 - TOO_CLOSE]
+    )
 
 
 def linear(center, nodes: Sequence[Sequence], at) -> np.ndarray:

@@ -17,11 +17,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
+from scipy.sparse.linalg import ArpackError
 
 from ..energy.compiled import CompiledModel
 from ..errors import SamplingError
-from ..numpyro_plugin.curvature import Curvature, curvature_of
+from ..numpyro_plugin.curvature import OTHERWISE, Curvature, curvature_of
 from .adaptation import Diagonal, Tuning, WindowAdaptation, dual_averaging, over_chains
 from .gradient import MAX_TREE_DEPTH, nuts, nuts_statistics
 from .kernel import Kernel
@@ -34,6 +36,7 @@ __all__ = ["NAME", "NUTS_CURVATURE", "fit_if_sure", "rotation"]
 NAME = "nuts_curvature"
 ACCEPTANCE = 0.95
 FIRST_STEP = 0.3
+FAR_BELOW = 20.0  # the normal law, in log p, is where chains do not begin
 LARGEST_STEP = 0.5  # a tree of seven steps then passes half a turn of the normal law; longer steps would save nothing
 
 
@@ -168,8 +171,17 @@ def _fit(compiled: CompiledModel) -> tuple[Kernel, str]:
 
 
 def _fitted(curvature: Curvature) -> tuple[Kernel, str]:
-    """NUTS in the coordinates of a model, with chains that start in the normal law of its curvature."""
-    coordinates = LatentCoordinates.of(curvature)
+    """NUTS in the coordinates of a model, with chains that start in the normal law of its curvature.
+
+    Where that law has next to none of the probability, they start closer to the mode.
+    """
+    try:
+        coordinates = LatentCoordinates.of(curvature)
+    except (np.linalg.LinAlgError, ArpackError) as error:
+        text = (
+            "the curvature of the posterior is too close to singular for this precision (JAX_ENABLE_X64=1 sets float64)"
+        )
+        raise SamplingError("no_curvature", f"{text}. {OTHERWISE}") from error
     template, unravel = ravel_pytree(curvature.template)
 
     def build(target: Target, tuning: Tuning):
@@ -178,8 +190,15 @@ def _fitted(curvature: Curvature) -> tuple[Kernel, str]:
 
         return SamplingAlgorithm(algorithm.init, algorithm.step)
 
+    def density(white):
+        return curvature.compiled.logdensity_fn(unravel(coordinates.color(white))) + coordinates.log_det(white)
+
+    @jax.jit
     def start(key):
-        return unravel(coordinates.color(jax.random.normal(key, template.shape, template.dtype)))
+        white = jax.random.normal(key, template.shape, template.dtype)
+        nearer = jnp.outer(0.5 ** jnp.append(jnp.arange(5.0, dtype=white.dtype), jnp.inf), white)
+        usual = jax.lax.map(density, nearer) + jnp.sum(nearer**2, axis=1) / 2
+        return unravel(coordinates.color(nearer[jnp.argmax(usual > usual[-1] - FAR_BELOW - white.size)]))
 
     whole = isinstance(coordinates.factor, LowRankFactor)
     adaptation = _WhiteAdaptation(coordinates.size, coordinates.size if whole else coordinates.num_leading)

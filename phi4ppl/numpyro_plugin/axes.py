@@ -20,6 +20,7 @@ __all__ = ["NODES", "Axes", "axes_of"]
 NODES = np.array([-4.0, -2.0, 2.0, 4.0])
 FARTHEST = 12.0  # standard deviations along an axis
 CLOSE = 0.05  # relative error of a distance
+BOUNDS = [-7.0, -4.0, -1.5], [5.0, 4.0, 1.5]  # of log c, ε and log δ
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +42,7 @@ class Axes:
             def away(p):
                 return (cls(np.exp(p[0]), p[1], np.exp(p[2])).plain(NODES)[0] - wanted) / NODES
 
-            return scipy.optimize.least_squares(away, np.zeros(3), bounds=([-3, -2, -1.5], [3, 2, 1.5])).x
+            return scipy.optimize.least_squares(away, np.zeros(3), bounds=BOUNDS).x
 
         found = np.reshape([fit(np.asarray(one, float)) for one in values], (-1, 3))
         return cls(np.exp(found[:, 0]), found[:, 1], np.exp(found[:, 2]))

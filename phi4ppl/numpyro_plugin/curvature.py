@@ -41,6 +41,7 @@ COARSE = 1e-4  # rounding of −log p above which it is computed in double preci
 LARGE, LIGHT = 5_000, 2_000  # latent variables above which factors are made as seldom as possible, and are not all kept
 AT_ONCE = 2_000_000  # numbers of several x at which densities are computed at once
 ENOUGH = 0.01  # increase of the log marginal from one value of θ to the next at which the search for its peak ends
+ROUNDED = 1e-13  # smallest over largest eigenvalue of the precision of θ below which it is taken for singular
 NEAR = 1.0  # squared standard deviations from the mode, within which −log p need not be seen to decrease
 
 
@@ -252,8 +253,8 @@ class Curvature:
         stop = improved if self.num_latent > LARGE else None
         theta = scipy.optimize.minimize(negative, first, method="BFGS", options=options, callback=stop).x
         precision = _second_differences(negative, theta, max(0.05, noise**0.25))
-        values, vectors = np.linalg.eigh(precision)
-        if not values.min() > 0:
+        values, vectors = np.linalg.eigh(np.where(np.isfinite(precision), precision, 0.0))
+        if not (np.all(np.isfinite(precision)) and values.min() > ROUNDED * values.max()):
             raise SamplingError(
                 "no_mode",
                 "the Laplace marginal of the constrained variables has no maximum, or none that is seen in this precision "
