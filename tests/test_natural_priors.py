@@ -265,8 +265,9 @@ def test_priors_over_infinite_z_are_located_or_refused():
     assert len(compared.notes) == 1 and compared.posteriors["triangle"].warnings == ()
     with raises("argument.priors.improper", "some of their mass where Z is finite"):
         p4.infer_couplings(triangle, data, {"w": dist.Uniform(1.5, 2.0)})
-    with raises("argument.priors.improper", "GibbsField"):
-        p4.infer_couplings(triangle, 10 * np.ones((1, 3)), {"w": dist.Uniform(0.0, 1.5)}, normalizer="exact")
+    both = {"w": dist.Uniform(0.0, 1.5), "a": dist.Normal(1.0, 0.1)}  # no box is free of infinite Z
+    with raises("argument.priors.improper", "normalizer='exact'"):
+        p4.infer_couplings(triangle, 10 * np.ones((1, 3)), both, normalizer="surface")
 
 
 def test_where_z_is_finite_is_found_with_few_looks(monkeypatch):

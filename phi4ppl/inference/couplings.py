@@ -72,9 +72,11 @@ def infer_couplings(
     normalizer : str or PartitionSurface
         ``"auto"``: ``"exact"`` where that takes no more than a few minutes, else ``"surface"``;
         ``"exact"``: log Z by ``log_partition(method="exact")`` at Chebyshev nodes and their interpolation, with as many nodes
-        as the posterior needs, where the graph is small or narrow enough or the field Gaussian;
+        as the posterior needs, where the graph is small or narrow enough or the field Gaussian; for several couplings of a
+        Gaussian field whose priors reach where Z is infinite, at every step instead, by eigenvalues of the precision;
         ``"surface"``: a `PartitionSurface` over the box of the priors, or for priors without ends over nine standard deviations
-        around the mode, extended where the posterior reaches beyond; then more ensembles where the posterior lives, until the
+        around the mode, extended where the posterior reaches beyond, and, of one coupling, ending shortly before infinite Z,
+        where the posterior vanishes; then more ensembles where the posterior lives, until the
         error of log Z moves no posterior mean by more than 0.05 standard deviations, or the simulation reaches its limit. An
         existing `PartitionSurface` that covers the box of the priors is used as it is; under priors without ends it is
         extended if need be;
@@ -118,9 +120,10 @@ def infer_couplings(
     Raises
     ------
     ArgumentError
-        For priors that have no density or lie at negative couplings of the highest power, posteriors so near to infinite Z
-        that no box of couplings around them is free of it, data of the wrong shape, with missing values or other labels,
-        models for which ``"exact"`` would take too long, and fields whose pseudo-likelihood has no maximum.
+        For priors that have no density or lie at negative couplings of the highest power, posteriors of several couplings so
+        near to infinite Z that no box around them is free of it, where log Z is not exact, data of the wrong shape, with
+        missing values or other labels, models for which ``"exact"`` would take too long, and fields whose pseudo-likelihood
+        has no maximum.
     OverlapError
         If a surface does not cover priors that end.
 
@@ -277,7 +280,7 @@ def _log_z(problem: CouplingProblem, normalizer, run: dict) -> Interpolated:
     return found
 
 
-def _carried(log_z: Interpolated, tree: xr.DataTree) -> tuple[dict[str, float], float]:
+def _carried(log_z: Interpolated | Determinants, tree: xr.DataTree) -> tuple[dict[str, float], float]:
     """Standard errors that log Z gives to the means of the couplings, and the largest in posterior standard deviations."""
     names = log_z.problem.names
     draws = _draws(tree, names)

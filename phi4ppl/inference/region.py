@@ -168,15 +168,14 @@ def _short_of_infinite(problem: CouplingProblem, inside: np.ndarray, low, high, 
 
     ``most`` is how far from infinite Z the ends may be.
     """
-    ends, room = [], np.full((2, 1), np.inf)
+    ends, room = [low, high], np.full((2, 1), np.inf)
     for side, end in enumerate((low, high)):
         if not problem.has_density(end):
             way = (end - inside) / STEPS
             last = _first(lambda k, way=way: not problem.has_density(inside + k * way), STEPS) - 1
             room[side] = np.minimum(problem.clearance * last * np.abs(way), np.broadcast_to(most, room.shape)[side])
-            end = inside + last * way - np.sign(way) * room[side]
-        ends.append(end)
-    return problem.within(*ends, room)
+            ends[side] = inside + last * way - np.sign(way) * room[side]
+    return problem.within(ends[0], ends[1], room)
 
 
 def widened(problem: CouplingProblem, found: InterpolatedLikelihood) -> CouplingProblem | None:
