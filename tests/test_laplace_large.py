@@ -133,7 +133,7 @@ def large(monkeypatch):
         monkeypatch.setattr(curvatures, name, 10)
     monkeypatch.setattr(curvatures, "COARSE", 0.0)
     monkeypatch.setattr("phi4ppl.energy.factors.LARGE", 10)
-    monkeypatch.setattr(laplace_nodes, "NO_PILOTS", 10)
+    monkeypatch.setattr(laplace_nodes, "NO_AXES", 10)
 
 
 def test_shortcuts_of_large_fields_lead_to_the_same_marginal(large):

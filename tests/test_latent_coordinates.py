@@ -11,6 +11,7 @@ import numpyro.distributions as dist
 import pytest
 from jax.flatten_util import ravel_pytree
 from scipy import sparse
+from test_latent_nuts import FIELD, counts
 
 import phi4ppl as p4
 from phi4ppl.kernels import latent_factors
@@ -19,9 +20,6 @@ from phi4ppl.kernels.latent_factors import BlockFactor, LowRankFactor, factor_of
 from phi4ppl.kernels.latent_nuts import rotation
 from phi4ppl.numpyro_plugin.axes import NODES, Axes
 from phi4ppl.numpyro_plugin.curvature import curvature_of
-
-GRAPH = p4.lattice.from_networkx(nx.random_geometric_graph(40, 0.25, seed=3))
-FIELD = p4.gaussian(GRAPH, w=1.0, a=np.bincount(GRAPH.edges.ravel(), minlength=40) / 2 + 0.1)
 
 
 @pytest.fixture(autouse=True)
@@ -125,17 +123,6 @@ def test_flat_tails_have_coordinates_that_stay_finite():
         reached = np.abs(np.asarray(found._parts(jnp.asarray([3e3, -3e3]))[0][1:3]))
         np.testing.assert_allclose(reached, np.abs(found.ends[[1, 0], [0, 1]]), rtol=1e-3)
         assert np.isfinite(float(potential(jnp.zeros(42))))
-
-
-def counts(y, x):
-    level = numpyro.sample("level", dist.Normal(0, 2))
-    slope = numpyro.sample("slope", dist.Normal(0, 1))
-    scale = numpyro.sample("scale", dist.HalfNormal(1))
-    spread = numpyro.sample("spread", dist.HalfNormal(1))
-    phi = numpyro.sample("phi", p4.GibbsField(FIELD))
-    with numpyro.plate("site", 40):
-        effect = numpyro.sample("effect", dist.Normal(0, 1))
-    numpyro.sample("y", dist.Poisson(jnp.exp(level + slope * x + scale * phi + spread * effect)), obs=y)
 
 
 def coordinates_of(model, *args):

@@ -64,7 +64,7 @@ def nodes_of(curvature: Curvature, number: int, rng: np.random.Generator) -> lis
     uniform = qmc.Sobol(size + 1, rng=rng).random(number)
     white = norm.ppf(uniform[:, :size]) / np.sqrt(chi2.ppf(uniform[:, size:], FREEDOM) / FREEDOM)
     along, log_slopes = (
-        np.stack(part).astype(float) for part in zip(*(axes.plain(z) for z in WIDENED * white), strict=True)
+        np.stack(part).astype(float) for part in zip(*(axes(z, np) for z in WIDENED * white), strict=True)
     )
     thetas = theta + along @ root.T
     log_proposals = _log_t(white) - log_slopes.sum(axis=1) - np.log(WIDENED * np.diag(root)).sum()

@@ -22,9 +22,8 @@ from ..numpyro_plugin.curvature import factorized
 
 __all__ = ["BlockFactor", "LowRankFactor", "factor_of", "interpolated", "powers"]
 
-MAX_NUMBERS = (
-    2**24
-)  # that a block factor may hold: beyond, reading them takes longer than the trajectories that they save
+# that a block factor may hold: beyond, reading them takes longer than the trajectories that they save
+MAX_NUMBERS = 2**24
 MIN_BLOCK = 64  # fewer and larger blocks are faster than many small ones
 NUM_DIRECTIONS = 32  # that a factor of low rank treats apart from the diagonal
 SOFT = 0.5  # eigenvalues of the scaled precision above it are left to the diagonal

@@ -210,6 +210,7 @@ def _objection(compiled: CompiledModel) -> str | None:
     return None if compiled.model is None else "is for NumPyro models, and this is a field by itself"
 
 
+# no separate change of signs: an even density with one mode has it at 0, and the state in white coordinates would not follow
 NUTS_CURVATURE = Kernel(
     NAME, "No-U-Turn sampler in coordinates whitened by the curvature of the posterior at its mode, for NumPyro models", nuts,
     nuts_statistics, WindowAdaptation(), _objection, changes_signs=True, fit=_fit,

@@ -40,25 +40,19 @@ class Axes:
 
         def fit(wanted):
             def away(p):
-                return (cls(np.exp(p[0]), p[1], np.exp(p[2])).plain(NODES)[0] - wanted) / NODES
+                return (cls(np.exp(p[0]), p[1], np.exp(p[2]))(NODES, np)[0] - wanted) / NODES
 
             return scipy.optimize.least_squares(away, np.zeros(3), bounds=BOUNDS).x
 
         found = np.reshape([fit(np.asarray(one, float)) for one in values], (-1, 3))
         return cls(np.exp(found[:, 0]), found[:, 1], np.exp(found[:, 2]))
 
-    def plain(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """g(z) and log g′(z) in NumPy."""
-        inner = self.tails * np.arcsinh(z) + self.skewness
-        log_slope = np.log(self.width * self.tails) + np.log(np.cosh(inner)) - np.log1p(z**2) / 2
-        return self.width * (np.sinh(inner) - np.sinh(self.skewness)), log_slope
-
-    def __call__(self, z):
-        """g(z) and log g′(z), shape (h,)."""
-        width, skewness, tails = (jnp.asarray(a, z.dtype) for a in (self.width, self.skewness, self.tails))
-        inner = tails * jnp.arcsinh(z) + skewness
-        value = width * (jnp.sinh(inner) - jnp.sinh(skewness))
-        return value, jnp.log(width * tails) + jnp.log(jnp.cosh(inner)) - jnp.log1p(z**2) / 2
+    def __call__(self, z, library=jnp):
+        """g(z) and log g′(z), shape (h,), in JAX or, with ``library=numpy``, in double precision."""
+        width, skewness, tails = (library.asarray(a, z.dtype) for a in (self.width, self.skewness, self.tails))
+        inner = tails * library.arcsinh(z) + skewness
+        log_slope = library.log(width * tails) + library.log(library.cosh(inner)) - library.log1p(z**2) / 2
+        return width * (library.sinh(inner) - library.sinh(skewness)), log_slope
 
     def inverse(self, value):
         """z of g(z)."""
